@@ -1,0 +1,98 @@
+"""Every setting of every generation: one flat frozen dataclass each, and the trading pairs.
+
+The string under a field is its help on the command line and its unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+TRADING_PAIRS = tuple(
+    f"{coin}/USDT"
+    for coin in (
+        "BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LINK", "MATIC", "AVAX", "DOT", "UNI",
+        "LTC", "BCH", "ETC", "XLM", "ATOM", "BNB", "VET", "FIL", "THETA", "NEAR", "APE",
+    )
+)  # fmt: skip
+"""What `--symbols all` means."""
+
+
+def default_output_dir(generation: str) -> Path:
+    """`/content/all_models/<generation>` in Colab, else `all_models/<generation>` below the working directory."""
+    content = Path("/content")
+    return (content if content.is_dir() else Path()) / "all_models" / generation
+
+
+@dataclass(frozen=True)
+class ConfigV2:
+    """Train the v2 network on candles, measure it against forecasts that cost nothing, save a bundle."""
+
+    # --- data ---
+    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
+    """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
+    timeframe: str = "1h"
+    """length of a candle: 1m 5m 15m 1h 4h 1d …"""
+    candles: int = 2000
+    """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
+    source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
+    """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
+    candles_dir: Path | None = None
+    """directory of BTCUSDT_1h.parquet or .csv files, with BTCUSDT_funding.* and BTCUSDT_open_interest.* beside them"""
+    exchange: str | None = None
+    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    require_real: bool = False
+    """fail rather than train on synthetic candles"""
+
+    # --- samples ---
+    lookback: int = 60
+    """candles a sample sees"""
+    horizon: int = 1
+    """candles ahead: the target is ln(close[t + horizon] / close[t])"""
+    train_ratio: float = 0.70
+    """share of the time span used for training"""
+    val_ratio: float = 0.15
+    """share used for validation; what remains is the test part"""
+    train_end: str | None = None
+    """split by dates instead: last day of the training part, such as 2023-09-30"""
+    val_end: str | None = None
+    """last day of the validation part"""
+    test_start: str | None = None
+    """first day of the test part; default: right after --val-end"""
+    test_end: str | None = None
+    """last day of the test part; default: the end of the candles"""
+
+    # --- network ---
+    lstm_units: tuple[int, int] = (64, 32)
+    """units of the two LSTM layers of the trend stream"""
+    conv_filters: int = 32
+    """filters of the convolution of the pattern stream"""
+    conv_lstm_units: int = 32
+    """units of the LSTM after the convolution"""
+    dense_units: tuple[int, int] = (32, 16)
+    """units of the dense layers behind both streams"""
+    dropout: float = 0.2
+    """share of activations dropped in training"""
+
+    # --- training ---
+    epochs: int = 50
+    """at most so many passes over the training part"""
+    batch_size: int = 32
+    """samples a gradient step"""
+    learning_rate: float = 3e-4
+    """Adam's first step size"""
+    clip_value: float = 1.0
+    """bound on each gradient component"""
+    early_stopping_patience: int = 10
+    """epochs without a better validation loss before training stops"""
+    reduce_lr_patience: int = 5
+    """epochs without a better validation loss before the step size is halved"""
+    seed: int = 42
+    """of initial weights, dropout, batch order, XGBoost and synthetic candles"""
+
+    # --- run ---
+    output_dir: Path | None = None
+    """folder of the bundle; default: /content/all_models/v2 in Colab, else all_models/v2"""
+    resume: bool = False
+    """go on with a training run that was cut off (same settings, same candles)"""

@@ -1,0 +1,225 @@
+"""CryptoPricePredictorV2: reloads what train_v2_production.py saves; and the command `python inference_v2.py`.
+
+    from inference_v2 import CryptoPricePredictorV2
+    predictor = CryptoPricePredictorV2(model_path="crypto_v2_final_model.h5", scaler_path="scalers_v2.pkl")
+    predictor.predict(df)["price"]
+
+Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model loads Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
+from pipeline import artifacts, progress, store
+from pipeline.calibration import Calibration, apply_calibration
+from pipeline.candles import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.predictor import forecastable_rows, open_scalers, plot_forecast, read_recent
+from pipeline.runtime import KerasNetwork
+from pipeline.scaling import scale_rows, to_log_return
+from pipeline.windows import segmented_volatility
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL_FILE = "crypto_v2_final_model.h5"
+SCALER_FILE = "scalers_v2.pkl"
+METADATA_FILE = "metadata_v2.json"
+SCALER_KEYS = ("X", "y", "feature_cols", "lookback", "horizon", "timeframe", "symbols", "calibration", "model_sha256")
+
+
+class CryptoPricePredictorV2:
+    """Forecasts the close `horizon` candles ahead from recent candles of one pair."""
+
+    def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
+        """Open a trained model.
+
+        Args:
+            model_path: `crypto_v2_final_model.h5` (or `best_v2_model.h5`).
+            scaler_path: `scalers_v2.pkl` of the same training run.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, holds anything but the admitted types, or belongs to another run.
+        """
+        model_path, scaler_path = Path(model_path), Path(scaler_path)
+        scalers = open_scalers(model_path, scaler_path, METADATA_FILE, SCALER_KEYS)
+        self.feature_cols: list[str] = list(scalers["feature_cols"])
+        self.lookback: int = int(scalers["lookback"])
+        self.horizon: int = int(scalers["horizon"])
+        self.timeframe: str = scalers["timeframe"]
+        self.symbols: list[str] = list(scalers["symbols"])
+        unknown = [name for name in self.feature_cols if name not in V2_FEATURES]
+        if unknown:
+            raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
+        self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
+        self._calibration = Calibration.from_dict(scalers["calibration"])
+        self._step_ms = timeframe_ms(self.timeframe)
+        self._network = KerasNetwork(model_path, input_shape=(self.lookback, len(self.feature_cols)))
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> CryptoPricePredictorV2:
+        """Open the bundle in a training run's output folder; moves that a kill interrupted are completed first."""
+        directory = Path(directory)
+        artifacts.finish_moves(directory, METADATA_FILE)
+        return cls(directory / MODEL_FILE, directory / SCALER_FILE)
+
+    @property
+    def required_candles(self) -> int:
+        """Candles from which on a forecast no longer depends on where the history starts."""
+        return self.lookback + V2_WARMUP
+
+    def predict(self, df: pd.DataFrame, last_price: float | None = None) -> dict[str, Any]:
+        """Forecast from the last candle of `df`.
+
+        Args:
+            df: Recent closed candles of one pair, at least `lookback`, better `required_candles`: timestamp (open),
+                open, high, low, close, volume; funding_rate and open_interest if the model uses them.
+            last_price: Price the forecast starts from, in quote currency; the last close by default.
+
+        Returns:
+            `price` (forecast close), `return` (log-return), `return_percent` (100 * (e^return - 1)), `price_change`,
+            `last_price`, `confidence` (calibrated probability that the direction is right), `p_up`, `price_low` and
+            `price_high` (80 % interval), `timestamp` (open of the forecast candle, UTC).
+
+        Raises:
+            ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price that is not positive.
+        """
+        return self.predict_batch([df], None if last_price is None else [last_price])[0]
+
+    def predict_batch(
+        self, dfs: Sequence[pd.DataFrame], last_prices: Sequence[float | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Forecast from the last candle of each frame; the same dicts as `predict`, in the same order.
+
+        Args:
+            dfs: Frames of candles, of one or of several pairs.
+            last_prices: A price for each frame; None for the last close.
+        """
+        if not len(dfs):
+            return []
+        prices = [None] * len(dfs) if last_prices is None else list(last_prices)
+        if len(prices) != len(dfs):
+            raise ValueError(f"{len(dfs)} frames of candles but {len(prices)} last prices; pass one for each, or none")
+        frames = [read_recent(df, self.timeframe, lookback=self.lookback, required=self.required_candles) for df in dfs]
+        rows = np.concatenate([self._scaled_rows(candles)[-self.lookback :] for candles in frames])
+        end = np.arange(1, len(frames) + 1) * self.lookback - 1
+        volatility = np.array([self._volatility(candles)[-1] for candles in frames])
+        forecast = self._forecast(rows, end, volatility)
+        return [
+            self._as_prediction(candles, price, {name: float(values[i]) for name, values in forecast.items()})
+            for i, (candles, price) in enumerate(zip(frames, prices))
+        ]
+
+    def predict_history(self, df: pd.DataFrame) -> pd.DataFrame:
+        """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives, bit for bit.
+
+        Returns:
+            One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t, UTC),
+            `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon), `p_up`.
+        """
+        candles = read_candles(df, self.timeframe)
+        t = forecastable_rows(timestamps_ms(candles), self._step_ms, self.lookback)
+        if len(t) == 0:
+            raise ValueError(
+                f"none of {len(candles)} candles can be forecast from: it takes {self.lookback} in a row without a gap"
+            )
+        forecast = self._forecast(self._scaled_rows(candles), t, self._volatility(candles)[t])
+        columns = {"timestamp": candles["timestamp"].iloc[t].array}
+        return pd.DataFrame(
+            columns | {name: forecast[name] for name in ("predicted_return", "q10", "q50", "q90", "p_up")}
+        )
+
+    def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
+        """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
+        prediction = self.predict(df, last_price)
+        title = (
+            f"next {self.timeframe} candle · {prediction['timestamp']:%Y-%m-%d %H:%M} UTC · "
+            f"direction right with probability {prediction['confidence']:.1%}"
+        )
+        return plot_forecast(read_candles(df, self.timeframe), prediction, title=title)
+
+    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
+        """(n, n_features) float32, by the same steps as in training."""
+        features = compute_features(candles, self.timeframe, self.feature_cols)
+        return scale_rows(features.to_numpy(np.float32), self._x_scaler)
+
+    def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
+        per_candle = segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms)
+        return per_candle * np.sqrt(self.horizon)
+
+    def _forecast(self, rows: np.ndarray, end: np.ndarray, volatility: np.ndarray) -> dict[str, np.ndarray]:
+        raw = to_log_return(self._network.run(rows, end), volatility, self._y_scaler)
+        return apply_calibration(self._calibration, raw, volatility)
+
+    def _as_prediction(
+        self, candles: pd.DataFrame, last_price: float | None, forecast: dict[str, float]
+    ) -> dict[str, Any]:
+        price = float(candles["close"].iloc[-1]) if last_price is None else float(last_price)
+        if not (np.isfinite(price) and price > 0):
+            raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
+        log_return, p_up = forecast["predicted_return"], forecast["p_up"]
+        opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
+        return {
+            "price": price * float(np.exp(log_return)),
+            "return": log_return,
+            "return_percent": 100.0 * float(np.expm1(log_return)),
+            "price_change": price * float(np.expm1(log_return)),
+            "last_price": price,
+            "confidence": max(p_up, 1.0 - p_up),
+            "p_up": p_up,
+            "price_low": price * float(np.exp(forecast["q10"])),
+            "price_high": price * float(np.exp(forecast["q90"])),
+            "timestamp": utc_from_ms(opens).iloc[0],
+        }
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Forecast the next candle from a file of recent candles."""
+
+    candles: Path
+    """Parquet or CSV file with timestamp, open, high, low, close, volume"""
+    model_dir: Path = Path("all_models/v2")
+    """output folder of train_v2_production.py"""
+    last_price: float | None = None
+    """price the forecast starts from; default: the last close"""
+    picture: Path | None = None
+    """also save a picture of the recent candles, the forecast and its band, such as forecast.png"""
+
+    def run(self) -> None:
+        """Print the forecast as the guide shows it."""
+        predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
+        candles = store.read_table(self.candles)
+        prediction = predictor.predict(candles, self.last_price)
+        print(
+            f"Next price: ${prediction['price']:,.6g}"
+            if prediction["price"] < 1
+            else f"Next price: ${prediction['price']:,.2f}"
+        )
+        print(f"Expected return: {prediction['return_percent']:+.4f}%")
+        print(f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin flip)")
+        print(f"80 % interval: {prediction['price_low']:,.6g} to {prediction['price_high']:,.6g}")
+        print(f"Candle: {prediction['timestamp']:%Y-%m-%d %H:%M} UTC, from {prediction['last_price']:,.6g}")
+        if self.picture is not None:
+            predictor.plot(candles, self.last_price).savefig(self.picture, dpi=120)
+            print(f"Picture: {self.picture}")
+
+
+def main() -> None:
+    """Parse the subcommand and run it."""
+    import tyro  # lazy: notebooks and bots that import the predictor need no command line
+
+    tyro.extras.subcommand_cli_from_dict({"predict": Predict}, description=__doc__).run()
+
+
+if __name__ == "__main__":
+    with progress.one_line_errors():
+        main()

@@ -1,0 +1,100 @@
+"""Forecasts that cost nothing (naive, drift) or little (ridge, XGBoost), on the same samples as the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.calibration import fit_shrinkage
+from pipeline.scaling import ScaledSamples, Scaler, to_log_return
+
+LAGS = 4
+"""Candles before t from which the small models see the lagged features."""
+LAGGED_FEATURES = ("log_return", "price_range", "volume_ratio")
+
+RIDGE_ALPHAS = tuple(10.0**power for power in range(0, 7))
+"""Candidates, chosen by validation; the grid reaches far up because the best ridge on returns is nearly zero."""
+
+BASELINE_NAMES = ("naive", "drift", "ridge", "xgboost")
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Log-return forecasts for every sample, (n_samples,) each, keyed by model."""
+
+    forecasts: dict[str, np.ndarray]
+    directions: dict[str, np.ndarray]
+    """the fitted models' forecasts before shrinkage: one shrunk to exactly 0 still has a direction"""
+    settings: dict[str, float]
+    """what validation chose: ridge's alpha, XGBoost's rounds, the shrinkage of each"""
+
+
+def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, feature_cols: Sequence[str], *, seed: int) -> Baselines:
+    """Fit the four baselines on the training part; validation picks alpha, rounds and shrinkage, as for the network.
+
+    naive forecasts 0; drift the mean training log-return of the symbol; ridge and XGBoost forecast the network's own
+    target from the last candle's features and a few lags, and are shrunk as the network is, so that the comparison
+    is between signals rather than between temperaments.
+    """
+    samples, split = scaled.samples, scaled.split
+    inputs = lagged_inputs(scaled, feature_cols)
+    ridge_output, alpha = _fit_ridge(inputs, scaled)
+    xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed)
+    forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled)}
+    directions = {}
+    settings = {"ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
+    for name, output in (("ridge", ridge_output), ("xgboost", xgboost_output)):
+        directions[name] = to_log_return(output, samples.volatility, y_scaler)
+        scaled_forecast = (directions[name] / samples.volatility)[split.val]
+        factor = fit_shrinkage(scaled_forecast, (samples.log_return / samples.volatility)[split.val])
+        forecasts[name] = factor * directions[name]
+        settings[f"{name}_shrinkage"] = factor
+    return Baselines(forecasts, directions, settings)
+
+
+def lagged_inputs(scaled: ScaledSamples, feature_cols: Sequence[str]) -> np.ndarray:
+    """(n_samples, n_features + 3 * LAGS) float32: candle t's features, then three of them at t-1 … t-LAGS."""
+    end = scaled.samples.end
+    columns = [list(feature_cols).index(name) for name in LAGGED_FEATURES]
+    lags = [scaled.rows[end - lag][:, columns] for lag in range(1, LAGS + 1)]
+    return np.hstack([scaled.rows[end], *lags])
+
+
+def _drift(scaled: ScaledSamples) -> np.ndarray:
+    samples, train = scaled.samples, scaled.split.train
+    counts = np.bincount(samples.symbol[train], minlength=len(samples.symbols))
+    sums = np.bincount(samples.symbol[train], samples.log_return[train], minlength=len(samples.symbols))
+    return (sums / np.maximum(counts, 1))[samples.symbol]
+
+
+def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples) -> tuple[np.ndarray, float]:
+    from sklearn.linear_model import Ridge
+
+    train, val = scaled.split.train, scaled.split.val
+    best_alpha, best_loss, best_output = RIDGE_ALPHAS[0], np.inf, np.zeros(len(inputs))
+    for alpha in RIDGE_ALPHAS:
+        output = Ridge(alpha=alpha).fit(inputs[train], scaled.target[train]).predict(inputs)
+        loss = float(np.mean(np.square(scaled.target[val] - output[val])))
+        if loss < best_loss:
+            best_alpha, best_loss, best_output = alpha, loss, output
+    return best_output, best_alpha
+
+
+def _fit_xgboost(inputs: np.ndarray, scaled: ScaledSamples, seed: int) -> tuple[np.ndarray, int]:
+    import xgboost
+
+    train, val = scaled.split.train, scaled.split.val
+    model = xgboost.XGBRegressor(
+        n_estimators=500,
+        max_depth=4,
+        learning_rate=0.03,
+        subsample=0.8,
+        colsample_bytree=0.8,
+        min_child_weight=20,
+        early_stopping_rounds=30,
+        random_state=seed,
+    )
+    model.fit(inputs[train], scaled.target[train], eval_set=[(inputs[val], scaled.target[val])], verbose=False)
+    return model.predict(inputs), int(model.best_iteration) + 1

@@ -1,0 +1,112 @@
+"""What a raw forecast is worth: shrinkage, the probability of a rise and the interval, all fitted on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Numbers fitted on the validation part; all act on volatility-scaled returns."""
+
+    shrinkage: float
+    """factor on the forecast, 0 to 1"""
+    direction_slope: float
+    """p_up = 1 / (1 + exp(-direction_slope * scaled forecast)), at least 0"""
+    residual_q10: float
+    """quantiles of (actual - shrunk forecast) / volatility"""
+    residual_q50: float
+    residual_q90: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain floats, for the scaler file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, float]) -> Calibration:
+        """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
+        values = {}
+        for name in cls.__dataclass_fields__:
+            value = numbers.get(name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                raise ValueError(
+                    f"calibration number {name!r} is {value!r}, not a finite number; train the model again"
+                )
+            values[name] = float(value)
+        return cls(**values)
+
+
+def fit_calibration(forecast: np.ndarray, actual: np.ndarray, volatility: np.ndarray) -> Calibration:
+    """Fit all three on the validation part.
+
+    Args:
+        forecast: (n,) unshrunk log-return forecasts.
+        actual: (n,) log-returns that came true.
+        volatility: (n,) causal volatility of each sample.
+    """
+    scaled_forecast, scaled_actual = forecast / volatility, actual / volatility
+    shrinkage = fit_shrinkage(scaled_forecast, scaled_actual)
+    q10, q50, q90 = np.quantile(scaled_actual - shrinkage * scaled_forecast, QUANTILES)
+    slope = fit_direction_slope(scaled_forecast, scaled_actual)
+    return Calibration(shrinkage, slope, float(q10), float(q50), float(q90))
+
+
+def fit_shrinkage(forecast: np.ndarray, actual: np.ndarray) -> float:
+    """Least-squares factor of the actual on the forecast, through the origin, kept within [0, 1].
+
+    Mincer and Zarnowitz's (1969) regression without its constant. Returns are noise to more than 99 %, so a network
+    that has learnt any of the noise is overconfident; this takes back what validation does not confirm.
+
+    Example:
+        >>> fit_shrinkage(np.array([1.0, -1.0, 2.0]), np.array([0.5, -0.5, 1.0]))
+        0.5
+    """
+    power = float(forecast @ forecast)
+    if power == 0.0:
+        return 0.0
+    return float(np.clip(forecast @ actual / power, 0.0, 1.0))
+
+
+def fit_direction_slope(forecast: np.ndarray, actual: np.ndarray) -> float:
+    """Slope of a logistic regression of "the price rises" on the scaled forecast, without a constant, at least 0.
+
+    Without a constant the probability and the sign of the forecast never contradict each other. 0 says that
+    validation shows no link: every probability is then one half.
+    """
+    from sklearn.linear_model import LogisticRegression  # lazy: only training needs it
+
+    moved = actual != 0
+    rises = actual[moved] > 0
+    spread = float(np.std(forecast))
+    if spread == 0.0 or len(np.unique(rises)) < 2:
+        return 0.0
+    standardised = forecast[moved, None] / spread  # so that the solver's tolerance means the same everywhere
+    fitted = LogisticRegression(C=np.inf, fit_intercept=False).fit(standardised, rises)
+    return max(float(fitted.coef_[0, 0]) / spread, 0.0)
+
+
+def apply_calibration(calibration: Calibration, forecast: np.ndarray, volatility: np.ndarray) -> dict[str, np.ndarray]:
+    """From unshrunk log-return forecasts to what is served.
+
+    Args:
+        calibration: Fitted numbers.
+        forecast: (n,) unshrunk log-returns.
+        volatility: (n,) causal volatility, same unit.
+
+    Returns:
+        `predicted_return`, `q10`, `q50`, `q90` (log-returns) and `p_up`, each (n,) float64.
+    """
+    shrunk = calibration.shrinkage * forecast
+    scaled = np.divide(forecast, volatility, out=np.zeros_like(forecast), where=volatility > 0)
+    return {
+        "predicted_return": shrunk,
+        "q10": shrunk + calibration.residual_q10 * volatility,
+        "q50": shrunk + calibration.residual_q50 * volatility,
+        "q90": shrunk + calibration.residual_q90 * volatility,
+        "p_up": 1.0 / (1.0 + np.exp(-calibration.direction_slope * scaled)),
+    }

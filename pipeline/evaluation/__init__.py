@@ -1,0 +1,1 @@
+"""Evaluation of forecasts: metrics, significance of differences, and the verdict of a run."""

@@ -1,0 +1,261 @@
+"""Metrics of point forecasts: prices, log-returns, directions, and the lag check.
+
+All of them read one frame, `predictions`, one row a sample, in any order:
+
+- symbol (str), timestamp (datetime64, UTC): the coin and the open of candle t
+- base_price: close of candle t; actual_return: log-return over the horizon from there
+- volatility: causal EWMA(span 48) volatility of the candle's log-return, at t
+- one column a model: its forecast of actual_return; p_up, optional: the network's probability of a rise
+
+What is undefined (no calls, a single class, a constant series) is None, never NaN or a made-up number.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from pipeline.evaluation.significance import finite_vectors, is_constant, pesaran_timmermann, wilson_interval
+
+LARGEST_LOG_RETURN = 50.0  # a factor of e^50: no forecast, but a network that diverged
+
+
+def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
+    """Refuse a frame of predictions from which no honest metric can be computed.
+
+    Args:
+        predictions: The frame described at the top of this module.
+        models: Names of the forecast columns that are needed.
+
+    Raises:
+        ValueError: No rows, a missing column or value, a sample given twice, a forecast or actual return that
+            is NaN, infinite or beyond +-50, a price or volatility that is not positive, or p_up outside 0..1.
+    """
+    columns = ["symbol", "timestamp", "base_price", "actual_return", "volatility", *models]
+    missing = [name for name in columns if name not in predictions.columns]
+    if missing:
+        raise ValueError(f"predictions lack the columns {missing}; they have {list(predictions.columns)}")
+    if predictions.empty:
+        raise ValueError(
+            "predictions are empty: the test part has no samples; fetch more candles or shorten the lookback"
+        )
+    usable = {name: predictions[name].notna() for name in ("symbol", "timestamp")}
+    usable |= {name: predictions[name].abs() < LARGEST_LOG_RETURN for name in ("actual_return", *models)}
+    for name in ("base_price", "volatility"):
+        usable[name] = (predictions[name] > 0) & np.isfinite(predictions[name])
+    if "p_up" in predictions:
+        usable["p_up"] = predictions["p_up"].between(0, 1)
+    rules = {"symbol": "missing", "timestamp": "missing", "p_up": "not within 0 to 1"}
+    rules |= dict.fromkeys(("base_price", "volatility"), "not positive and finite")
+    for name, is_usable in usable.items():
+        bad = predictions[~is_usable.to_numpy()]
+        if len(bad):
+            first = bad.sort_values("timestamp").iloc[0]
+            rule = rules.get(name, f"NaN, infinite or beyond +-{LARGEST_LOG_RETURN:g}")
+            raise ValueError(
+                f"column {name} of predictions: {len(bad)} of {len(predictions)} values are {rule}, the "
+                f"first at {first['timestamp']} ({first['symbol']}: {first[name]}); "
+                "repair what made them or drop these samples"
+            )
+    twice = predictions.duplicated(["symbol", "timestamp"])
+    if twice.any():
+        first = predictions[twice].iloc[0]
+        raise ValueError(
+            f"predictions hold {twice.sum()} samples twice, for example {first['symbol']} at "
+            f"{first['timestamp']}; pass one row a symbol and timestamp"
+        )
+
+
+def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
+    """Measure a model's forecasts as prices: base_price * exp(log-return).
+
+    Args:
+        predictions: The frame described at the top of this module.
+        model: Name of the forecast column.
+
+    Returns:
+        {"mape_percent": pooled over all rows, "by_symbol": {symbol: {"mape_percent", "mae", "rmse",
+        "mase"}}}. mae and rmse are in the symbol's quote currency, so they are never pooled. mase divides mae
+        by the mean absolute error of the naive (no change) forecast on the same rows, so naive is exactly 1
+        and less is better; the original divides by naive's error on the training part, which a change of
+        volatility since then would flatter or spoil. mase is None where no price changed.
+
+    Raises:
+        ValueError: As `check_predictions`.
+
+    References:
+        Hyndman and Koehler (2006), Another look at measures of forecast accuracy, Int. J. Forecasting 22(4).
+    """
+    check_predictions(predictions, [model])
+    base = predictions["base_price"].to_numpy(np.float64)
+    actual = base * np.exp(predictions["actual_return"].to_numpy(np.float64))
+    error = np.abs(actual - base * np.exp(predictions[model].to_numpy(np.float64)))
+    naive_error = np.abs(actual - base)
+    errors = pd.DataFrame(
+        {"percent": 100 * error / actual, "absolute": error, "squared": error**2, "naive": naive_error}
+    )
+    means = errors.groupby(predictions["symbol"].astype(str).to_numpy()).mean()
+    by_symbol = {
+        str(symbol): {
+            "mape_percent": float(row["percent"]),
+            "mae": float(row["absolute"]),
+            "rmse": float(np.sqrt(row["squared"])),
+            "mase": float(row["absolute"] / row["naive"]) if row["naive"] > 0 else None,
+        }
+        for symbol, row in means.iterrows()
+    }
+    return {"mape_percent": float(errors["percent"].mean()), "by_symbol": by_symbol}
+
+
+def return_metrics(actual: Any, forecast: Any) -> dict[str, float | None]:
+    """Measure forecasts of log-returns.
+
+    A percentage error of a return has no meaning near zero and is not computed. mae_percent is the mean
+    absolute error in percent of the price (100 * mae), which other reports call "MAPE on log-return".
+
+    Args:
+        actual: (n,) log-returns.
+        forecast: (n,) forecasts of them.
+
+    Returns:
+        mae and rmse (log-return), mae_percent, and r2_vs_zero = 1 - sum (y - f)^2 / sum y^2: out of sample,
+        against the forecast "no change" instead of a mean that nobody knows beforehand. None where no return
+        differs from 0.
+
+    Raises:
+        ValueError: NaN, infinite or no values, or lengths that differ.
+
+    Example:
+        >>> return_metrics([0.02, -0.01], [0.01, 0.0])
+        {'mae': 0.01, 'rmse': 0.01, 'mae_percent': 1.0, 'r2_vs_zero': 0.6}
+    """
+    actual, forecast = finite_vectors(actual=actual, forecast=forecast)
+    error = actual - forecast
+    mae = float(np.abs(error).mean())
+    power = float(np.sum(actual**2))
+    return {
+        "mae": mae,
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        "mae_percent": 100 * mae,
+        "r2_vs_zero": float(1 - np.sum(error**2) / power) if power > 0 else None,
+    }
+
+
+def direction_metrics(actual: Any, score: Any, p_up: Any = None, confidence: Any = None) -> dict[str, Any]:
+    """Measure forecasts of the direction.
+
+    A call is a row in which both the score and the actual move differ from 0. Interval and test take the
+    calls as independent; coins of one hour are not, so pooled over coins both are surer than they should be.
+
+    Args:
+        actual: (n,) actual moves.
+        score: (n,) scores whose sign is the called direction; in units of volatility where rows of several
+            coins or of calm and wild times are pooled, since the size of the score ranks them.
+        p_up: (n,) probabilities of a rise, for the Brier score.
+        confidence: (n,) what ranks the calls for the most confident tenth; |score| unless given.
+
+    Returns:
+        n_calls; direction_accuracy with its Wilson 95 % interval (direction_accuracy_low,
+        direction_accuracy_high); pesaran_timmermann_statistic and pesaran_timmermann_p_value;
+        top_tenth_accuracy, of the n_calls // 10 most confident calls and those that tie with the last of
+        them; roc_auc of the score and brier of p_up, both over the rows with an actual move (a coin toss has
+        0.5 and 0.25). None for what is undefined.
+
+    Raises:
+        ValueError: NaN, infinite or no values, or lengths that differ.
+    """
+    actual, score = finite_vectors(actual=actual, score=score)
+    confidence = np.abs(score) if confidence is None else confidence
+    score, confidence = finite_vectors(score=score, confidence=confidence)
+    moved = actual != 0
+    is_call = moved & (score != 0)
+    n_calls = int(is_call.sum())
+    metrics: dict[str, Any] = dict.fromkeys(
+        ("direction_accuracy", "direction_accuracy_low", "direction_accuracy_high",
+         "pesaran_timmermann_statistic", "pesaran_timmermann_p_value", "top_tenth_accuracy", "roc_auc",
+         "brier")
+    )  # fmt: skip
+    if n_calls > 0:
+        hits = (actual[is_call] > 0) == (score[is_call] > 0)
+        low, high = wilson_interval(int(hits.sum()), n_calls)
+        metrics |= {
+            "direction_accuracy": float(hits.mean()),
+            "direction_accuracy_low": low,
+            "direction_accuracy_high": high,
+        }
+        test = pesaran_timmermann(actual[is_call], score[is_call])
+        if test is not None:
+            metrics["pesaran_timmermann_statistic"], metrics["pesaran_timmermann_p_value"] = test
+        if n_calls >= 10:
+            ranks = confidence[is_call]
+            cut = np.partition(ranks, -(n_calls // 10))[-(n_calls // 10)]
+            metrics["top_tenth_accuracy"] = float(hits[ranks >= cut].mean())
+    rose = actual[moved] > 0
+    if 0 < rose.sum() < len(rose) and not is_constant(score[moved]):
+        metrics["roc_auc"] = float(roc_auc_score(rose, score[moved]))
+    if p_up is not None and len(rose):
+        probability = finite_vectors(actual=actual, p_up=p_up)[1]
+        metrics["brier"] = float(np.mean((probability[moved] - rose) ** 2))
+    return {"n_calls": n_calls, **metrics}
+
+
+def current_returns(predictions: pd.DataFrame) -> np.ndarray:
+    """Find the last log-return that each sample could see: ln(base_price of t / base_price of t - 1).
+
+    Args:
+        predictions: The frame described at the top of this module.
+
+    Returns:
+        (n,) log-returns in the order of the rows; NaN where candle t - 1 is no row of the frame (first
+        samples, gaps).
+    """
+    ordered = predictions[["symbol", "timestamp", "base_price"]].reset_index(drop=True)
+    ordered = ordered.sort_values(["symbol", "timestamp"])
+    by_symbol = ordered.groupby("symbol", sort=False, observed=True)
+    step = by_symbol["timestamp"].diff()
+    ratio = (ordered["base_price"] / by_symbol["base_price"].shift()).where(step == step.min())
+    return np.log(ratio.sort_index().to_numpy(np.float64))
+
+
+def lag_check(forecast: Any, current_return: Any, next_return: Any) -> dict[str, float | None]:
+    """Show whether forecasts merely copy the last move.
+
+    A network that has learned nothing often repeats the move it saw last: its curve then looks right, one
+    candle late. It shows as a correlation with the current return far above that with the next.
+
+    Args:
+        forecast: (n,) forecasts of the log-return.
+        current_return: (n,) last log-returns known when forecasting; NaN where there is none.
+        next_return: (n,) log-returns that were forecast.
+
+    Returns:
+        correlation_with_current_return and correlation_with_next_return (Pearson); None where a series is
+        constant.
+
+    Raises:
+        ValueError: NaN or infinite forecasts or next returns, no values, or lengths that differ.
+
+    Example:
+        >>> checked = lag_check([1.0, -1.0, 2.0], [2.0, -2.0, 4.0], [-1.0, -1.0, -1.0])
+        >>> round(checked["correlation_with_current_return"], 6), checked["correlation_with_next_return"]
+        (1.0, None)
+    """
+    forecast, next_return = finite_vectors(forecast=forecast, next_return=next_return)
+    current_return = np.asarray(current_return, dtype=np.float64)
+    if current_return.shape != forecast.shape:
+        raise ValueError(
+            f"current_return has the shape {current_return.shape}, forecast {forecast.shape}; pass one value a sample"
+        )
+    known = np.isfinite(current_return)
+    return {
+        "correlation_with_current_return": _correlation(forecast[known], current_return[known]),
+        "correlation_with_next_return": _correlation(forecast, next_return),
+    }
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float | None:
+    if len(x) < 2 or is_constant(x) or is_constant(y):
+        return None
+    return float(np.corrcoef(x, y)[0, 1])

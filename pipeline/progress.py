@@ -1,0 +1,123 @@
+"""What a person at the terminal sees: phases, the log file, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+PACKAGES = ("pipeline", "data_fetcher", "feature_engineering")
+"""Loggers whose notices a training run shows."""
+
+WIDTH = 100
+
+
+class Phases:
+    """Prints a heading for each phase with the time since the start; phases are numbered as they come."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.number = 0
+        self.started = time.perf_counter()
+
+    def start(self, title: str, detail: str = "") -> None:
+        """Print the heading of the next phase."""
+        self.number += 1
+        left = f"[{self.number}/{self.total}] {title}"
+        if detail:
+            left += f" · {detail}"
+        elapsed = f"{self.seconds:.1f} s"
+        print(f"\n{left}{elapsed:>{max(WIDTH - len(left), len(elapsed) + 1)}}", flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first phase began."""
+        return time.perf_counter() - self.started
+
+
+def tell(*lines: str) -> None:
+    """Print lines indented below the phase they belong to."""
+    for line in lines:
+        print(f"      {line}", flush=True)
+
+
+def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
+    """One line an epoch: losses, step size, time."""
+    tell(
+        f"epoch {epoch + 1:3}  loss {logs['loss']:.5f}  validation {logs['val_loss']:.5f}  "
+        f"step {logs['learning_rate']:.1e}  {logs['seconds']:.1f} s"
+    )
+
+
+def bar(total: int, title: str, unit: str) -> Any:
+    """A tqdm bar for what takes long, on a terminal or in a notebook; nothing in logs and pipes."""
+    import tqdm.auto
+
+    somebody_watches = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm.auto.tqdm(total=total, desc=title, unit=unit, delay=3, leave=False, disable=not somebody_watches)
+
+
+class _Tee:
+    """A stream that also writes whole lines to a log; what a carriage return overwrites is left out of it."""
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream, self._log, self._line = stream, log, ""
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        *whole, self._line = (self._line + text).split("\n")
+        for line in whole:
+            self._log.write(line.rsplit("\r", 1)[-1] + "\n")
+        self._log.flush()
+        return len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+class _Notices(logging.Handler):
+    """Shows what the parts log, indented below the phase it belongs to."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "! " if record.levelno >= logging.WARNING else ""
+        tell(mark + record.getMessage())
+
+
+@contextlib.contextmanager
+def terminal_log(path: Path) -> Iterator[None]:
+    """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
+    handler = _Notices(level=logging.INFO)
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    levels = [logger.level for logger in loggers]
+    with path.open("a", encoding="utf-8") as log:
+        previous = sys.stdout
+        sys.stdout = _Tee(previous, log)
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            sys.stdout = previous
+            for logger, level in zip(loggers, levels):
+                logger.removeHandler(handler)
+                logger.setLevel(level)
+
+
+class one_line_errors(contextlib.AbstractContextManager):
+    """Turns a ValueError or OSError into one line on stderr and exit status 2; other exceptions are bugs and pass."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("\ninterrupted; the previous bundle is untouched, --resume goes on", file=sys.stderr)
+            raise SystemExit(130) from None
+        if isinstance(error, (ValueError, OSError)):
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            raise SystemExit(2) from None

@@ -1,0 +1,114 @@
+"""Runs a saved network; the only part of the predictors that loads Keras, and only when a network is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from pipeline.windows import window_view
+
+BATCH = 256
+"""Windows a call; the last call is filled up, so that a network meets two shapes only: this and a batch of two."""
+
+
+class KerasNetwork:
+    """A network opened from an .h5 file.
+
+    Keras' result for a window differs by one ulp between a batch of one and larger ones, and by nothing among those;
+    so a single window runs as a batch of two and every path gives the same bits.
+    """
+
+    def __init__(self, path: str | Path, *, input_shape: tuple[int, int]) -> None:
+        """Open the file.
+
+        Args:
+            path: .h5 file of a network of built-in layers.
+            input_shape: (lookback, n_features) the scaler file promises.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is truncated or no Keras model, or takes windows of another shape.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such model file; train one or mend the path")
+        keras = import_keras()
+        try:
+            with quiet_absl():
+                self._model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # Keras and h5py raise OSError, KeyError, TypeError, ValueError, … for broken files
+            raise ValueError(
+                f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}); is it truncated? copy or train it again"
+            ) from error
+        self._lookback = input_shape[0]
+        found = tuple(self._model.input_shape[1:])
+        if found != input_shape:
+            raise ValueError(f"{path}: takes windows of shape {found}, the scaler file says {input_shape}; wrong file?")
+
+    def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Output for the windows that end with given rows, gathered a batch at a time.
+
+        Args:
+            rows: (n_candles, n_features) float32, scaled.
+            end: (n,) the last row of each window, n > 0.
+
+        Returns:
+            (n,) float32, in the units the network was trained on.
+        """
+        windows = window_view(rows, self._lookback)
+        size = 2 if len(end) <= 2 else BATCH
+        outputs = []
+        for first in range(0, len(end), size):
+            part = end[first : first + size]
+            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
+            batch = np.ascontiguousarray(windows[filled - self._lookback + 1])
+            outputs.append(np.asarray(self._model.predict_on_batch(batch))[: len(part), 0])
+        return np.concatenate(outputs)
+
+
+def import_keras() -> ModuleType:
+    """Import Keras with its default backend, without the start-up chatter of TensorFlow's C++ parts on stderr."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _stderr_silenced():
+        import keras
+
+        keras.ops.zeros(1)  # makes the backend look for its devices, the other thing it chatters about
+    return keras
+
+
+@contextlib.contextmanager
+def quiet_absl() -> Iterator[None]:
+    """Hide Keras' advice on the .h5 format, which is our documented choice."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _stderr_silenced() -> Iterator[None]:
+    """Send file descriptor 2 nowhere: those lines come from C++, before any log level is read."""
+    if "keras" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,88 @@
+"""Scalers fitted on the training part, and the samples in the units the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.splitting import Split
+from pipeline.windows import Samples
+
+
+class Scaler(Protocol):
+    """What scikit-learn's StandardScaler and our record of one have in common."""
+
+    def transform(self, values: np.ndarray) -> np.ndarray: ...
+
+    def inverse_transform(self, values: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class ScaledSamples:
+    """Samples, their split, and both sides of the learning problem in standardised units."""
+
+    samples: Samples
+    split: Split
+    rows: np.ndarray
+    """(n_candles, n_features) float32, standardised; 0 where a value is missing"""
+    target: np.ndarray
+    """(n_samples,) float32; log-return / volatility, of unit variance in the training part"""
+
+
+@dataclass(frozen=True)
+class Scalers:
+    """The two fitted StandardScalers: of the features and of the volatility-scaled log-return."""
+
+    X: Any
+    y: Any
+
+
+def scale_on_train(samples: Samples, split: Split, feature_cols: Sequence[str]) -> tuple[ScaledSamples, Scalers]:
+    """Fit both scalers on the training part and scale everything with them.
+
+    The feature scaler sees each candle of the training windows once, however many windows it is in; the target scaler
+    sees the training targets. Nothing of validation or test enters.
+
+    Raises:
+        ValueError: A feature is constant or missing throughout the training part (named), so that no scale can be told.
+    """
+    from sklearn.preprocessing import StandardScaler  # lazy: the predictor shares this module and needs none of it
+
+    train_rows = samples.rows[rows_seen(samples, split.train)].astype(np.float64)
+    x_scaler = StandardScaler().fit(train_rows)
+    flat = ~(x_scaler.var_ > 0)  # NaN counts as flat
+    if flat.any():
+        name = feature_cols[int(np.argmax(flat))]
+        raise ValueError(
+            f"feature {name!r} never changes in the {len(train_rows)} candles of the training part; "
+            "are the candles real? drop the symbol or fetch more candles (--candles)"
+        )
+    scaled_return = (samples.log_return / samples.volatility)[:, None]
+    # Scale only: the mean of returns cannot be told from 0, and a network that outputs 0 is then the naive forecast.
+    # With it, a rising training year shifted every forecast up and validation shrank good signals to nothing.
+    y_scaler = StandardScaler(with_mean=False).fit(scaled_return[split.train])
+    target = y_scaler.transform(scaled_return)[:, 0].astype(np.float32)
+    scaled = ScaledSamples(samples, split, scale_rows(samples.rows, x_scaler), target)
+    return scaled, Scalers(X=x_scaler, y=y_scaler)
+
+
+def scale_rows(rows: np.ndarray, scaler: Scaler) -> np.ndarray:
+    """Standardise (n, n_features) float32 rows; a missing value becomes 0, the training mean. Serving uses it too."""
+    scaled = scaler.transform(rows.astype(np.float64)).astype(np.float32)
+    return np.nan_to_num(scaled, copy=False, nan=0.0)
+
+
+def rows_seen(samples: Samples, part: np.ndarray) -> np.ndarray:
+    """(n_candles,) bool: rows that at least one window of the part contains."""
+    change = np.zeros(len(samples.rows) + 1, dtype=np.int64)
+    np.add.at(change, samples.end[part] - samples.lookback + 1, 1)
+    np.add.at(change, samples.end[part] + 1, -1)
+    return np.cumsum(change[:-1]) > 0
+
+
+def to_log_return(network_output: np.ndarray, volatility: np.ndarray, y_scaler: Scaler) -> np.ndarray:
+    """Network output, (n,) in standardised units, back to log-returns, before shrinkage."""
+    return y_scaler.inverse_transform(network_output.astype(np.float64)[:, None])[:, 0] * volatility

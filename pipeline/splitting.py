@@ -1,0 +1,146 @@
+"""Past, nearer past, most recent: every symbol is cut at the same instants of clock time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sample indices of the three parts, each in time order, and the instants that divide them."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    train_end: np.datetime64
+    """training targets close at or before this instant (UTC)"""
+    val_start: np.datetime64
+    val_end: np.datetime64
+    test_start: np.datetime64
+    test_end: np.datetime64
+
+
+def chronological_split(
+    target_time: np.ndarray,
+    *,
+    train_ratio: float,
+    val_ratio: float,
+    purge: np.timedelta64,
+    symbol: np.ndarray | None = None,
+) -> Split:
+    """Split sample indices into past, nearer past and most recent, by clock time.
+
+    All symbols are cut at the same two instants, so a BTC training sample is never later than an ETH test sample. The
+    instants divide the span in which all symbols have samples.
+
+    Args:
+        target_time: (n_samples,) datetime64, UTC; close time of the candle each sample predicts. Any order; symbols may
+            be interleaved.
+        train_ratio: Fraction of the time span used for training, in (0, 1).
+        val_ratio: Fraction used for validation, in (0, 1).
+        purge: Samples whose target closes less than this long after a cut began before it and are dropped.
+        symbol: (n_samples,) integers that tell the symbols apart; None if there is one.
+
+    Raises:
+        ValueError: The ratios leave no test part, the symbols have no time in common, or a part would be empty.
+
+    Example:
+        >>> hours = np.arange("2024-01-01T00", "2024-01-01T10", dtype="datetime64[h]")
+        >>> split = chronological_split(hours, train_ratio=0.6, val_ratio=0.2, purge=np.timedelta64(1, "h"))
+        >>> split.train, split.val, split.test
+        (array([0, 1, 2, 3, 4, 5]), array([7]), array([9]))
+    """
+    if not (0 < train_ratio < 1 and 0 < val_ratio < 1 and train_ratio + val_ratio < 1):
+        raise ValueError(
+            f"train_ratio {train_ratio} and val_ratio {val_ratio} must be positive and leave a share for the test part"
+        )
+    times = target_time.astype("datetime64[ms]")
+    groups = np.zeros(len(times), dtype=int) if symbol is None else symbol
+    start = max(times[groups == group].min() for group in np.unique(groups))
+    end = min(times[groups == group].max() for group in np.unique(groups))
+    if end <= start:
+        raise ValueError(
+            f"the symbols have no time in common: one starts at {start}, another ends at {end}; "
+            "choose symbols with overlapping candles or split by dates (--train-end, --val-end)"
+        )
+    span = (end - start).astype(np.int64)
+    train_end = start + np.timedelta64(round(train_ratio * span), "ms")
+    val_end = start + np.timedelta64(round((train_ratio + val_ratio) * span), "ms")
+    return _cut(times, train_end, train_end, val_end, val_end, times.max(), purge)
+
+
+def split_by_dates(
+    target_time: np.ndarray,
+    *,
+    train_end: str,
+    val_end: str,
+    test_start: str | None = None,
+    test_end: str | None = None,
+    purge: np.timedelta64,
+) -> Split:
+    """Split by dates, UTC: a date without a time names its whole day, an end includes it.
+
+    Args:
+        target_time: As in `chronological_split`.
+        train_end: Last instant or day of the training part.
+        val_end: Last instant or day of the validation part, which begins right after `train_end`.
+        test_start: First instant or day of the test part; right after `val_end` by default.
+        test_end: Last instant or day of the test part; the last sample by default.
+        purge: As in `chronological_split`.
+
+    Raises:
+        ValueError: An unreadable date, dates out of order, or a part would be empty.
+    """
+    times = target_time.astype("datetime64[ms]")
+    first_cut, second_cut = _instant(train_end, "train_end", True), _instant(val_end, "val_end", True)
+    start = second_cut if test_start is None else _instant(test_start, "test_start", False)
+    end = times.max() if test_end is None else _instant(test_end, "test_end", True)
+    if not first_cut < second_cut <= start < end:
+        raise ValueError(
+            f"dates out of order: train_end {first_cut}, val_end {second_cut}, test_start {start}, test_end {end}; "
+            f"the samples lie between {times.min()} and {times.max()}"
+        )
+    return _cut(times, first_cut, first_cut, second_cut, start, end, purge)
+
+
+def _cut(
+    times: np.ndarray,
+    train_end: np.datetime64,
+    val_start: np.datetime64,
+    val_end: np.datetime64,
+    test_start: np.datetime64,
+    test_end: np.datetime64,
+    purge: np.timedelta64,
+) -> Split:
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    parts = {
+        "train": order[ordered <= train_end],
+        "val": order[(ordered >= val_start + purge) & (ordered > val_start) & (ordered <= val_end)],
+        "test": order[(ordered >= test_start + purge) & (ordered > test_start) & (ordered <= test_end)],
+    }
+    for name, part in parts.items():
+        if len(part) == 0:
+            raise ValueError(
+                f"{name} part is empty: {len(times)} samples with targets from {times.min()} to {times.max()}, cut at "
+                f"{train_end} and {val_end}; fetch more candles (--candles) or move the cuts"
+            )
+    return Split(
+        **parts, train_end=train_end, val_start=val_start, val_end=val_end, test_start=test_start, test_end=test_end
+    )
+
+
+def _instant(text: str, name: str, is_end: bool) -> np.datetime64:
+    """The instant of a date or time, UTC; the end of the day where an end is given as a mere date."""
+    try:
+        stamp = pd.Timestamp(text)
+    except ValueError:
+        raise ValueError(f"{name} {text!r} is no date; write it as 2023-09-30 or 2023-09-30T12:00") from None
+    if stamp.tzinfo is not None:
+        stamp = stamp.tz_convert("UTC").tz_localize(None)
+    if is_end and len(text.strip()) <= len("2023-09-30"):
+        stamp += pd.Timedelta(days=1)
+    return np.datetime64(stamp.isoformat(), "ms")

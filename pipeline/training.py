@@ -1,0 +1,266 @@
+"""The fit loop: batches gathered from one float32 array, the usual callbacks, and a state that survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from pipeline import progress
+from pipeline.runtime import quiet_absl
+from pipeline.scaling import ScaledSamples
+from pipeline.windows import window_view
+
+STATE_FILE = "training_state.npz"
+
+VALIDATION_BATCH = 1024
+"""Windows a call when only the loss is wanted."""
+
+
+@dataclass(frozen=True)
+class History:
+    """One entry per epoch, and the epoch whose weights the model ends with."""
+
+    loss: list[float]
+    val_loss: list[float]
+    learning_rate: list[float]
+    seconds: list[float]
+    best_epoch: int
+    """0-based"""
+
+
+class WindowBatches(keras.utils.PyDataset):
+    """Batches of windows, gathered when they are needed; memory grows with candles, not with candles x lookback.
+
+    The order of epoch e depends on the seed and e alone, so a resumed run sees the batches the first would have seen.
+    """
+
+    def __init__(
+        self,
+        scaled: ScaledSamples,
+        part: np.ndarray,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+    ) -> None:
+        """Describe the batches of the samples `part`; the last batch of an epoch may be smaller."""
+        super().__init__()
+        self._windows = window_view(scaled.rows, scaled.samples.lookback)
+        self._first_row = scaled.samples.end[part] - scaled.samples.lookback + 1
+        self._target = scaled.target[part, None]
+        self._batch_size, self._seed, self._epoch = batch_size, shuffle_seed, epoch
+        self._shuffle()
+
+    def __len__(self) -> int:
+        return -(-len(self._target) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return self._windows[self._first_row[batch]], self._target[batch]
+
+    def on_epoch_end(self) -> None:
+        self._epoch += 1
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        if self._seed is None:
+            self._order = np.arange(len(self._target))
+        else:
+            self._order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._target))
+
+
+def fit(
+    model: keras.Model,
+    scaled: ScaledSamples,
+    *,
+    loss: keras.losses.Loss,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    clip_value: float,
+    early_stopping_patience: int,
+    reduce_lr_patience: int,
+    seed: int,
+    checkpoint: Path,
+    state_dir: Path,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> History:
+    """Train with Adam, clipping, early stopping and a falling step size; end with the best epoch's weights.
+
+    Args:
+        model: Uncompiled model from (batch, lookback, n_features) windows to (batch, 1) scaled targets.
+        scaled: Samples; the training part is learnt, the validation part decides when to stop.
+        loss: Keras loss.
+        epochs: At most so many.
+        batch_size: Windows a step.
+        learning_rate: Adam's first step size; halved after `reduce_lr_patience` epochs without progress.
+        clip_value: Bound on each gradient component.
+        early_stopping_patience: Epochs without progress before training stops.
+        reduce_lr_patience: See `learning_rate`.
+        seed: Of the batch order; weights and dropout follow `keras.utils.set_random_seed`.
+        checkpoint: Where the best network goes, a plain .h5 file.
+        state_dir: Where the state after each epoch goes; a state found there is resumed.
+        on_epoch: Called after each epoch with its 0-based number and logs.
+
+    Raises:
+        ValueError: The validation loss is not finite in any epoch.
+    """
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate=learning_rate, clipvalue=clip_value), loss=loss)
+    model.optimizer.build(model.trainable_variables)
+    state_path = state_dir / STATE_FILE
+    past: dict[str, Any] = {"logs": [], "finished": False}
+    if state_path.is_file():
+        past = _restore(model, state_path)
+    batches = WindowBatches(scaled, scaled.split.train, batch_size, shuffle_seed=seed, epoch=len(past["logs"]))
+    validation = WindowBatches(scaled, scaled.split.val, VALIDATION_BATCH)
+
+    schedule = [
+        keras.callbacks.EarlyStopping(monitor="val_loss", patience=early_stopping_patience),
+        keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=reduce_lr_patience, min_lr=1e-6),
+    ]
+    best = min((entry["val_loss"] for entry in past["logs"]), default=np.inf)
+    state = _State(model, past, state_path, schedule, epochs, learning_rate, on_epoch)
+    if not past["finished"]:
+        model.fit(
+            batches,
+            validation_data=validation,
+            epochs=epochs,
+            initial_epoch=len(past["logs"]),
+            callbacks=[
+                *schedule,
+                keras.callbacks.TerminateOnNaN(),
+                _BestCheckpoint(model, checkpoint, best),
+                _BatchBar(len(batches)),
+                state,  # last: it saves what the others did
+            ],
+            shuffle=False,  # the batches shuffle themselves, by seed and epoch
+            verbose=0,
+        )
+    val_loss = [entry["val_loss"] for entry in state.logs]
+    if not np.isfinite(val_loss).any():
+        raise ValueError(
+            f"training diverged: the validation loss was not finite in any of {len(val_loss)} epoch(s); "
+            f"lower the step size (--learning-rate, now {learning_rate:g})"
+        )
+    model.set_weights(keras.models.load_model(checkpoint, compile=False).get_weights())
+    return History(
+        loss=[entry["loss"] for entry in state.logs],
+        val_loss=val_loss,
+        learning_rate=[entry["learning_rate"] for entry in state.logs],
+        seconds=[entry["seconds"] for entry in state.logs],
+        best_epoch=int(np.nanargmin(val_loss)),
+    )
+
+
+def save_plain_h5(model: keras.Model, path: Path) -> None:
+    """Save without optimizer and compile state, atomically, so that a plain `load_model` opens it anywhere."""
+    plain = keras.Model(model.inputs, model.outputs, name=model.name)  # shares the weights, was never compiled
+    unfinished = path.with_name(f".{path.name}.unfinished.h5")
+    with quiet_absl():
+        plain.save(unfinished, include_optimizer=False)
+    os.replace(unfinished, path)
+
+
+class _BestCheckpoint(keras.callbacks.Callback):
+    """Saves the network whenever the validation loss is the lowest so far.
+
+    Keras' ModelCheckpoint would save the compile state along, which a plain `load_model` refuses in .h5 files.
+    """
+
+    def __init__(self, network: keras.Model, path: Path, best: float) -> None:
+        super().__init__()
+        self._network, self._path, self._best = network, path, best
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        val_loss = (logs or {})["val_loss"]
+        if val_loss < self._best:
+            self._best = val_loss
+            save_plain_h5(self._network, self._path)
+
+
+class _BatchBar(keras.callbacks.Callback):
+    """A bar within the epoch, for epochs that take long enough to wonder."""
+
+    def __init__(self, n_batches: int) -> None:
+        super().__init__()
+        self._n_batches = n_batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar = progress.bar(self._n_batches, f"epoch {epoch + 1}", "batch")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar.close()
+
+
+class _State(keras.callbacks.Callback):
+    """Saves weights, optimizer, random states and logs after each epoch; on a resumed run replays the past epochs.
+
+    Early stopping and the falling step size are functions of the past losses, so replaying the logs to those callbacks
+    restores their state without touching their insides.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        past: dict[str, Any],
+        path: Path,
+        schedule: list[keras.callbacks.Callback],
+        epochs: int,
+        learning_rate: float,
+        on_epoch: Callable[[int, dict[str, float]], None] | None,
+    ) -> None:
+        super().__init__()
+        self.logs: list[dict[str, float]] = list(past["logs"])
+        self._network, self._path, self._schedule = network, path, schedule
+        self._epochs, self._learning_rate, self._on_epoch = epochs, learning_rate, on_epoch
+        self._started = 0.0
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self.logs:
+            self._network.optimizer.learning_rate = self._learning_rate  # the replay lowers it again
+        for epoch, past in enumerate(self.logs):
+            for callback in self._schedule:
+                callback.on_epoch_end(epoch, dict(past))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        entry = {name: float(value) for name, value in (logs or {}).items()}
+        entry["seconds"] = time.perf_counter() - self._started
+        self.logs.append(entry)
+        finished = self._network.stop_training or epoch + 1 == self._epochs
+        _save_state(self._network, self._path, {"logs": self.logs, "finished": bool(finished)})
+        if self._on_epoch:
+            self._on_epoch(epoch, entry)
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _save_state(model: keras.Model, path: Path, past: dict[str, Any]) -> None:
+    arrays = {f"v{i}": keras.ops.convert_to_numpy(variable) for i, variable in enumerate(_variables(model))}
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        np.savez(file, past=np.array(json.dumps(past)), **arrays)
+    os.replace(unfinished, path)
+
+
+def _restore(model: keras.Model, path: Path) -> dict[str, Any]:
+    """Load a saved state into a compiled model; returns its logs."""
+    with np.load(path, allow_pickle=False) as state:
+        for i, variable in enumerate(_variables(model)):
+            variable.assign(state[f"v{i}"])
+        return json.loads(str(state["past"]))

@@ -1,0 +1,140 @@
+"""Samples: which windows of candles may be forecast, and views of them without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.candles import missing_before, segment_starts, timeframe_ms, timestamps_ms
+from pipeline.indicators import ewma_volatility, log_returns
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Every sample of every symbol, symbols one after another, each in time order."""
+
+    symbols: tuple[str, ...]
+    rows: np.ndarray
+    """(n_candles, n_features) float32; the symbols' candles stacked, a window is `lookback` rows of it in a stretch"""
+    row_ms: np.ndarray
+    """(n_candles,) int64; open time of each row's candle"""
+    end: np.ndarray
+    """(n_samples,) int64; the row of candle t, the last one a sample sees"""
+    symbol: np.ndarray
+    """(n_samples,) int64; index into `symbols`"""
+    target_time: np.ndarray
+    """(n_samples,) datetime64[ms] UTC; close of candle t + horizon"""
+    base_price: np.ndarray
+    """(n_samples,) close of candle t, in quote currency"""
+    current_return: np.ndarray
+    """(n_samples,) log-return of candle t itself, what a forecast must not merely copy"""
+    log_return: np.ndarray
+    """(n_samples,) the target, ln(close[t + horizon] / close[t])"""
+    volatility: np.ndarray
+    """(n_samples,) causal EWMA volatility at t times sqrt(horizon), the scale of the target"""
+    lookback: int
+    horizon: int
+    step_ms: int
+    """length of a candle"""
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    @property
+    def time(self) -> np.ndarray:
+        """(n_samples,) datetime64[ms] UTC; open of candle t."""
+        return self.row_ms[self.end].astype("datetime64[ms]")
+
+    @property
+    def n_features(self) -> int:
+        return self.rows.shape[1]
+
+
+def make_windows(
+    features: Mapping[str, pd.DataFrame],
+    candles: Mapping[str, pd.DataFrame],
+    timeframe: str,
+    lookback: int,
+    horizon: int,
+    warmup: int,
+) -> Samples:
+    """Collect the samples of all symbols; a window or a target that spans a gap, or a warm-up row, is no sample.
+
+    Args:
+        features: Symbol -> (n, n_features) frame, a row for each of the symbol's candles.
+        candles: Symbol -> n candles, same rows.
+        timeframe: Length of a candle.
+        lookback: Candles a window holds.
+        horizon: Candles from t to the target.
+        warmup: Rows dropped at the start and after every long gap.
+
+    Raises:
+        ValueError: A symbol has no sample.
+    """
+    step_ms = timeframe_ms(timeframe)
+    parts, offset = [], 0
+    for index, (symbol, frame) in enumerate(candles.items()):
+        close, times = frame["close"].to_numpy(), timestamps_ms(frame)
+        volatility = segmented_volatility(close, times, step_ms)
+        usable = usable_rows(times, step_ms, lookback, warmup)[: max(len(times) - horizon, 0)]
+        t = np.flatnonzero(usable & (times[horizon:] - times[:-horizon] == horizon * step_ms))
+        t = t[volatility[t] > 0]  # without a move in sight there is no scale to forecast on
+        if len(t) == 0:
+            raise ValueError(
+                f"{symbol}: no sample in {len(frame)} candles; a warm-up of {warmup}, a lookback of {lookback} and a "
+                f"horizon of {horizon} candles without a gap are needed; fetch more candles (--candles)"
+            )
+        parts.append(
+            {
+                "end": t + offset,
+                "symbol": np.full(len(t), index),
+                "target_time": (times[t + horizon] + step_ms).astype("datetime64[ms]"),
+                "base_price": close[t],
+                "current_return": log_returns(close)[t],
+                "log_return": np.log(close[t + horizon] / close[t]),
+                "volatility": volatility[t] * np.sqrt(horizon),
+            }
+        )
+        offset += len(frame)
+    return Samples(
+        symbols=tuple(candles),
+        rows=np.concatenate([features[symbol].to_numpy(np.float32) for symbol in candles]),
+        row_ms=np.concatenate([timestamps_ms(frame) for frame in candles.values()]),
+        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        lookback=lookback,
+        horizon=horizon,
+        step_ms=step_ms,
+    )
+
+
+def usable_rows(times: np.ndarray, step_ms: int, lookback: int, warmup: int) -> np.ndarray:
+    """(n,) bool: is the window that ends with this row free of gaps and, all of it, past the warm-up?"""
+    row = np.arange(len(times))
+    starts = segment_starts(times, step_ms)
+    since_start = row - starts[np.searchsorted(starts, row, side="right") - 1]
+    after_gap = np.flatnonzero(missing_before(times, step_ms) > 0)
+    last_gap = np.concatenate([[0], after_gap])[np.searchsorted(after_gap, row, side="right")]
+    return (row - last_gap >= lookback - 1) & (since_start >= warmup + lookback - 1)
+
+
+def segmented_volatility(close: np.ndarray, times: np.ndarray, step_ms: int) -> np.ndarray:
+    """(n,) EWMA volatility per candle, started afresh after every long gap; NaN before a segment's 48th return."""
+    starts = segment_starts(times, step_ms)
+    pieces = [ewma_volatility(log_returns(piece)) for piece in np.split(close, starts[1:])]
+    return np.concatenate(pieces)
+
+
+def window_view(rows: np.ndarray, lookback: int) -> np.ndarray:
+    """All windows of `rows` as a read-only view: (n - lookback + 1, lookback, n_features), nothing copied.
+
+    Window i ends with row i + lookback - 1; take only those whose end is in `Samples.end`, others may span two symbols.
+
+    Example:
+        >>> window_view(np.arange(6.0).reshape(3, 2), 2)[1]
+        array([[2., 3.],
+               [4., 5.]])
+    """
+    return np.lib.stride_tricks.sliding_window_view(rows, lookback, axis=0).transpose(0, 2, 1)

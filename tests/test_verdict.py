@@ -1,0 +1,294 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.evaluation.metrics import direction_metrics
+from pipeline.evaluation.significance import diebold_mariano
+from pipeline.evaluation.verdict import (
+    Comparison,
+    compare_forecasts,
+    evaluate_forecasts,
+    run_verdict,
+    suspicion_warnings,
+)
+
+MODEL_KEYS = {
+    "mape_percent", "mae", "rmse", "mae_percent", "r2", "n_calls", "direction_accuracy",
+    "direction_accuracy_low", "direction_accuracy_high", "pesaran_timmermann_statistic",
+    "pesaran_timmermann_p_value", "top_tenth_accuracy", "roc_auc", "brier",
+    "correlation_with_current_return", "correlation_with_next_return", "by_symbol",
+}  # fmt: skip
+
+
+def make_predictions(n_hours=300, seed=0, known=0.0):
+    """Two coins; the network knows a share `known` of each return, ridge and XGBoost add noise to nothing."""
+    rng = np.random.default_rng(seed)
+    hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
+    frames = []
+    for symbol, volatility in (("BTC/USDT", 0.005), ("ETH/USDT", 0.01)):
+        actual = volatility * rng.standard_normal(n_hours)
+        frames.append(pd.DataFrame({
+            "symbol": symbol,
+            "timestamp": hours,
+            "base_price": 100 * np.exp(np.concatenate([[0.0], np.cumsum(actual)[:-1]])),
+            "actual_return": actual,
+            "volatility": volatility,
+            "naive": 0.0,
+            "drift": 1e-6,
+            "ridge": 0.02 * volatility * rng.standard_normal(n_hours),
+            "xgboost": 0.2 * volatility * rng.standard_normal(n_hours),
+            "lstm": known * actual + 1e-3 * volatility * rng.standard_normal(n_hours),
+            "p_up": 0.5,
+        }))  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def comparison(baseline, verdict):
+    return Comparison("lstm", baseline, "scaled_absolute_error", 0.0, 1.0, 1.0, 0.0, 0.0, verdict)
+
+
+def test_loss_and_skill_agree_with_hand_arithmetic():
+    # BTC moves by +-2 volatilities each hour, ETH by +-3; the model foresees 1 of BTC and nothing of ETH.
+    # Mean scaled loss: naive (2 + 3) / 2 = 2.5, model (1 + 3) / 2 = 2; squared: 6.5 and 5.
+    # In one of the 40 samples the model foresees 1.5, as a difference without variance cannot be tested.
+    predictions = make_predictions(20)
+    is_btc = predictions["symbol"] == "BTC/USDT"
+    sign = np.where(predictions["timestamp"].dt.hour % 2 == 0, 1.0, -1.0)
+    predictions["actual_return"] = sign * np.where(is_btc, 2.0, 3.0) * predictions["volatility"]
+    predictions["lstm"] = sign * np.where(is_btc, 1.0, 0.0) * predictions["volatility"]
+    predictions.loc[0, "lstm"] *= 1.5
+    [against_naive] = compare_forecasts(predictions, "lstm", ["naive"])
+    assert against_naive.loss == "scaled_absolute_error"
+    assert against_naive.skill == pytest.approx(1 - (2 - 0.5 / 40) / 2.5)
+    assert against_naive.squared_skill == pytest.approx(1 - (5 - (1 - 0.25) / 40) / 6.5)
+    assert against_naive.statistic > 0
+    assert against_naive.verdict == "BEATS"
+
+
+def test_a_forecast_that_knows_something_beats_and_its_mirror_loses():
+    predictions = make_predictions(known=0.1)
+    [forward] = compare_forecasts(predictions, "lstm", ["naive"])
+    [backward] = compare_forecasts(predictions, "naive", ["lstm"])
+    assert (forward.verdict, backward.verdict) == ("BEATS", "LOSES")
+    assert forward.skill > 0 > backward.skill
+    assert forward.statistic == pytest.approx(-backward.statistic)
+
+
+def test_a_forecast_equal_to_its_baseline_ties_with_zero_skill():
+    predictions = make_predictions().assign(lstm=0.0)
+    [tie] = compare_forecasts(predictions, "lstm", ["naive"])
+    assert (tie.statistic, tie.p_value, tie.verdict) == (0.0, 1.0, "TIES")
+    assert (tie.skill, tie.squared_skill) == (0.0, 0.0)
+
+
+def test_skill_is_undefined_against_a_perfect_baseline():
+    predictions = make_predictions()
+    predictions["ridge"] = predictions["actual_return"]
+    [hopeless] = compare_forecasts(predictions, "lstm", ["ridge"])
+    assert (hopeless.skill, hopeless.squared_skill, hopeless.verdict) == (None, None, "LOSES")
+
+
+def test_holm_makes_a_verdict_harder_to_reach_with_more_comparisons():
+    # A p-value just below the level decides alone; among five alike it is multiplied by five.
+    predictions = make_predictions()
+    for copy in "abcd":
+        predictions[copy] = 0.0
+    [alone] = compare_forecasts(predictions, "lstm", ["naive"])
+    among = compare_forecasts(predictions, "lstm", ["naive", "a", "b", "c", "d"])
+    assert alone.p_holm == alone.p_value
+    assert [c.p_holm for c in among] == pytest.approx([min(1.0, 5 * alone.p_value)] * 5)
+    assert [c.baseline for c in among] == ["naive", "a", "b", "c", "d"]
+    level = 1.01 * alone.p_value
+    assert compare_forecasts(predictions, "lstm", ["naive"], alpha=level)[0].verdict != "TIES"
+    assert compare_forecasts(predictions, "lstm", ["naive", "a"], alpha=level)[0].verdict == "TIES"
+
+
+def test_the_horizon_reaches_the_test_and_widens_its_window():
+    predictions = make_predictions()
+    loss = (predictions["actual_return"] - predictions["lstm"]).abs() / predictions["volatility"]
+    loss_naive = predictions["actual_return"].abs() / predictions["volatility"]
+    expected = diebold_mariano(loss, loss_naive, predictions["timestamp"], horizon=24)
+    [compared] = compare_forecasts(predictions, "lstm", ["naive"], horizon=24)
+    assert compared.statistic == pytest.approx(expected.statistic)
+    assert compared.statistic != pytest.approx(compare_forecasts(predictions, "lstm", ["naive"])[0].statistic)
+    [evaluated] = evaluate_forecasts(predictions, baselines=["naive"], horizon=24)["verdicts"]
+    assert evaluated["statistic"] == compared.statistic
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.2, 1.0))
+def test_statistic_and_skill_have_one_sign_even_if_a_coin_misses_hours(seed, share):
+    predictions = make_predictions(60, seed, known=0.02)
+    is_kept = (predictions["symbol"] == "BTC/USDT") | (np.random.default_rng(seed).random(120) < share)
+    for result in compare_forecasts(predictions[is_kept], "lstm", ["naive", "ridge"]):
+        assert np.sign(result.skill) == np.sign(result.statistic)
+
+
+def test_a_copy_of_all_rows_under_another_symbol_changes_no_verdict():
+    predictions = make_predictions(known=0.05)
+    doubled = pd.concat([predictions, predictions.assign(symbol=predictions["symbol"] + "-COPY")])
+    for one, other in zip(
+        compare_forecasts(predictions, "lstm", ["naive", "ridge"]),
+        compare_forecasts(doubled, "lstm", ["naive", "ridge"]),
+    ):
+        assert other.statistic == pytest.approx(one.statistic)
+        assert other.skill == pytest.approx(one.skill)
+
+
+@pytest.mark.parametrize(
+    "naive, ridge, expected",
+    [
+        ("BEATS", "TIES", "EDGE"),
+        ("BEATS", "BEATS", "EDGE"),
+        ("BEATS", "LOSES", "NO EDGE"),
+        ("TIES", "BEATS", "NO EDGE"),
+        ("LOSES", "BEATS", "NO EDGE"),
+    ],
+)
+def test_an_edge_needs_to_beat_naive_and_to_lose_to_none(naive, ridge, expected):
+    comparisons = [comparison("naive", naive), comparison("ridge", ridge)]
+    assert run_verdict(comparisons, synthetic=False) == expected
+    assert run_verdict(comparisons, synthetic=True) == "NO CLAIM (synthetic data)"
+
+
+def test_a_run_without_naive_has_no_verdict():
+    with pytest.raises(ValueError, match="no comparison with naive"):
+        run_verdict([comparison("ridge", "BEATS")], synthetic=False)
+
+
+def test_each_number_above_its_limit_is_doubted_in_one_sentence():
+    warnings = suspicion_warnings("lstm", direction_accuracy=0.734, r2=0.031, mae_skill=0.0512)
+    assert len(warnings) == 3
+    for warning, number, limit in zip(warnings, ("73.40 %", "3.10 %", "5.12 %"), ("56 %", "2 %", "2 %")):
+        assert f"of {number} is above {limit}" in warning
+        assert "look-ahead" in warning
+    assert suspicion_warnings("lstm", direction_accuracy=0.56, r2=0.02, mae_skill=0.02) == []
+    assert suspicion_warnings("lstm", direction_accuracy=None, r2=None, mae_skill=None) == []
+
+
+def test_an_evaluation_is_plain_json_of_the_documented_shape():
+    result = evaluate_forecasts(make_predictions(), directions={"lstm": np.ones(600)})
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result) == ["n", "n_instants", "models", "verdicts", "verdict", "warnings"]
+    assert (result["n"], result["n_instants"]) == (600, 300)
+    assert list(result["models"]) == ["naive", "drift", "ridge", "xgboost", "lstm"]
+    for metrics in result["models"].values():
+        assert set(metrics) == MODEL_KEYS
+        assert list(metrics["by_symbol"]) == ["BTC/USDT", "ETH/USDT"]
+    assert [verdict["baseline"] for verdict in result["verdicts"]] == ["naive", "drift", "ridge", "xgboost"]
+    fields = {"model", "baseline", "loss", "statistic", "p_value", "p_holm", "skill", "squared_skill", "verdict"}
+    assert all(set(verdict) == fields for verdict in result["verdicts"])
+    assert result["models"]["naive"]["direction_accuracy"] is None
+    assert result["models"]["naive"]["r2"] == 0.0
+    assert result["models"]["lstm"]["brier"] == 0.25
+    assert result["models"]["ridge"]["brier"] is None
+
+
+def test_noise_gets_no_edge_and_a_planted_signal_gets_an_edge():
+    noise = [evaluate_forecasts(make_predictions(seed=seed))["verdict"] for seed in range(5)]
+    assert noise == ["NO EDGE"] * 5
+    planted = make_predictions(known=0.01)
+    assert evaluate_forecasts(planted)["verdict"] == "EDGE"
+    assert evaluate_forecasts(planted, synthetic=True)["verdict"] == "NO CLAIM (synthetic data)"
+
+
+def test_a_forecast_that_saw_the_future_is_doubted_whichever_model_made_it():
+    leaked = make_predictions(known=0.5)
+    leaked["xgboost"] = leaked["lstm"]
+    warnings = evaluate_forecasts(leaked)["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == ["xgboost"] * 3 + ["lstm"] * 3
+    assert evaluate_forecasts(make_predictions(3000))["warnings"] == []
+
+
+def test_a_rising_market_does_not_make_drift_suspicious():
+    rising = make_predictions()
+    rising["actual_return"] = rising["actual_return"].abs()
+    warnings = evaluate_forecasts(rising)["warnings"]
+    assert not any(warning.startswith(("drift", "naive")) for warning in warnings)
+
+
+def test_directions_replace_a_forecast_that_was_shrunk_to_zero():
+    predictions = make_predictions(known=0.2)
+    unshrunk = predictions["lstm"].copy()
+    predictions["lstm"] = 0.0
+    erased = evaluate_forecasts(predictions)["models"]["lstm"]
+    assert (erased["n_calls"], erased["direction_accuracy"]) == (0, None)
+    kept = evaluate_forecasts(predictions, directions={"lstm": unshrunk})["models"]["lstm"]
+    expected = direction_metrics(
+        predictions["actual_return"], unshrunk / predictions["volatility"], p_up=predictions["p_up"]
+    )
+    assert {key: kept[key] for key in expected} == pytest.approx(expected)
+    assert kept["correlation_with_next_return"] > 0.9
+    assert kept["mae"] == erased["mae"]
+
+
+def test_the_top_tenth_is_ranked_in_units_of_volatility():
+    # BTC is called right, ETH wrong. By raw size the 0.2 * 0.01 of ETH would outrank the 0.3 * 0.005 of BTC.
+    predictions = make_predictions(100)
+    is_btc = predictions["symbol"] == "BTC/USDT"
+    right = np.sign(predictions["actual_return"])
+    predictions["lstm"] = np.where(is_btc, 0.3, -0.2) * right * predictions["volatility"]
+    assert evaluate_forecasts(predictions)["models"]["lstm"]["top_tenth_accuracy"] == 1.0
+
+
+def test_the_lag_check_finds_a_network_that_copies_the_last_candle():
+    predictions = make_predictions()
+    copied = predictions.groupby("symbol")["actual_return"].shift()
+    predictions["lstm"] = copied.fillna(0.0)
+    checked = evaluate_forecasts(predictions)["models"]["lstm"]
+    assert checked["correlation_with_current_return"] == pytest.approx(1)
+    assert abs(checked["correlation_with_next_return"]) < 0.2
+
+
+def test_the_order_of_rows_changes_no_number():
+    predictions = make_predictions(known=0.05)
+    shuffled = predictions.sample(frac=1, random_state=1)
+    plain, changed = evaluate_forecasts(predictions), evaluate_forecasts(shuffled)
+    for model, metrics in plain["models"].items():
+        by_symbol, changed_by_symbol = metrics.pop("by_symbol"), changed["models"][model].pop("by_symbol")
+        assert changed["models"][model] == pytest.approx(metrics)
+        for symbol, numbers in by_symbol.items():
+            assert changed_by_symbol[symbol] == pytest.approx(numbers)
+
+
+def test_other_generations_may_name_their_own_network_and_baselines():
+    predictions = make_predictions(known=0.1).rename(columns={"lstm": "bilstm"}).drop(columns="p_up")
+    result = evaluate_forecasts(predictions, network="bilstm", baselines=("naive",), horizon=24)
+    assert result["verdict"] == "EDGE"
+    assert result["models"]["bilstm"]["brier"] is None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"directions": {"gru": np.ones(600)}}, r"directions are given for \['gru'\]"),
+        ({"directions": {"lstm": np.ones(599)}}, "directions of lstm has 599 values"),
+        ({"directions": {"lstm": np.full(600, np.nan)}}, "directions of lstm has 600 NaN"),
+        ({"baselines": ("ridge",)}, "needs naive among them"),
+        ({"network": "gru"}, r"lack the columns \['gru'\]"),
+    ],
+)
+def test_options_that_fit_no_column_or_row_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_forecasts(make_predictions(), **options)
+
+
+def test_a_network_that_diverged_is_named_with_place_and_count():
+    predictions = make_predictions()
+    predictions.loc[[3, 400], "lstm"] = np.nan
+    with pytest.raises(ValueError, match=r"lstm of predictions: 2 of 600 .* 2024-01-01 03:00:00.* \(BTC/USDT"):
+        evaluate_forecasts(predictions)
+
+
+def test_a_test_part_too_short_for_a_verdict_is_refused():
+    with pytest.raises(ValueError, match="only 6 instants"):
+        evaluate_forecasts(make_predictions(6))
+
+
+def test_a_comparison_needs_a_baseline():
+    with pytest.raises(ValueError, match="no baselines"):
+        compare_forecasts(make_predictions(), "lstm", [])

@@ -1,0 +1,285 @@
+"""Train v2: from candles to a saved model and a verdict, in nine phases.
+
+    python train_v2_production.py
+    python train_v2_production.py --candles-dir DIR --symbols BTC/USDT ETH/USDT --candles 8000
+
+The run ends with a verdict: does the network forecast better than forecasts that cost nothing (naive, drift) or little
+(ridge, XGBoost)? NO EDGE is a normal, useful result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from config import ConfigV2, default_output_dir
+from data_fetcher import CandleSet, fetch_candles
+from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
+from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE
+from pipeline import artifacts, progress, safe_pickle
+from pipeline.baselines import BASELINE_NAMES, Baselines, fit_baselines
+from pipeline.calibration import Calibration, apply_calibration, fit_calibration
+from pipeline.candles import utc_from_ms
+from pipeline.runtime import KerasNetwork, import_keras
+from pipeline.scaling import ScaledSamples, Scalers, scale_on_train, to_log_return
+from pipeline.splitting import Split, chronological_split, split_by_dates
+from pipeline.windows import Samples, make_windows
+
+CHECKPOINT_FILE = "best_v2_model.h5"
+METRICS_FILE = "metrics_v2.json"
+PREDICTIONS_FILE = "predictions_v2.parquet"
+REPORT_FILE = "report_v2.html"
+LOG_FILE = "training_log_v2.txt"
+HASHED_FILES = (MODEL_FILE, CHECKPOINT_FILE, SCALER_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE)
+
+
+def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
+    """Run the nine phases and save the bundle.
+
+    Returns:
+        The content of metrics_v2.json.
+
+    Raises:
+        ValueError: Bad settings or bad candles; says what, where, value and remedy.
+    """
+    output_dir = config.output_dir or default_output_dir("v2")
+    settings = artifacts.settings_of(config, leave_out=("output_dir", "resume"))
+    partial, interrupted = artifacts.open_partial(output_dir, settings, METADATA_FILE, resume=config.resume)
+    with progress.terminal_log(partial / LOG_FILE):
+        phases = progress.Phases(9)
+        phases.start("Fetch", f"{config.timeframe} candles")
+        market = fetch(config, interrupted)
+        artifacts.store_run(partial, settings, market.fingerprint())
+
+        phases.start("Features", "each looks only backwards")
+        feature_cols = choose_features(market.candles, config.candles)
+        features = {s: compute_features(c, config.timeframe, feature_cols) for s, c in market.candles.items()}
+        progress.tell(f"{len(feature_cols)} of {len(V2_FEATURES)} features, {V2_WARMUP} candles of warm-up")
+
+        phases.start("Windows", f"{config.lookback} candles each, the target {config.horizon} ahead")
+        samples = make_windows(features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP)
+        progress.tell(f"{len(samples):,} samples")
+
+        phases.start("Split", "by clock time, every symbol at the same instants")
+        parts = split(samples, config)
+
+        phases.start("Scale", "fitted on the training part alone")
+        scaled, scalers = scale_on_train(samples, parts, feature_cols)
+
+        phases.start("Baselines", ", ".join(BASELINE_NAMES))
+        baselines = fit_baselines(scaled, scalers.y, feature_cols, seed=config.seed)
+        progress.tell("validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items()))
+
+        phases.start("Build", "dual-stream network")
+        model = build(config, len(feature_cols))
+
+        phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
+        history = train(model, scaled, config, partial)
+
+        phases.start("Evaluate", f"{len(parts.test):,} forecasts out of sample")
+        evaluation = evaluate(partial / MODEL_FILE, scaled, scalers, baselines, market)
+
+        save_bundle(partial, config, market, scalers, feature_cols, asdict(history), evaluation)
+        progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
+        show_verdict(evaluation.metrics["test"])
+    artifacts.finish_moves(output_dir, METADATA_FILE)
+    return evaluation.metrics
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test part says, and what serving needs to say the same."""
+
+    metrics: dict[str, Any]
+    """content of metrics_v2.json"""
+    predictions: pd.DataFrame
+    """content of predictions_v2.parquet: one row a test sample"""
+    calibration: Calibration
+
+
+def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
+    """Candles of every symbol; on resumption those of the interrupted run, or a ValueError."""
+    market = fetch_candles(
+        config.symbols, config.timeframe, config.candles and config.candles + V2_WARMUP,
+        source=config.source, candles_dir=config.candles_dir, exchange=config.exchange,
+        require_real=config.require_real, seed=config.seed,
+        end_ms=interrupted["end_ms"] if interrupted else None,
+    )  # fmt: skip
+    if interrupted and market.fingerprint() != interrupted:
+        raise ValueError(
+            "--resume: the candles are not those of the interrupted run (their hashes differ); leave --resume out"
+        )
+    progress.tell(*market.describe())
+    return market
+
+
+def split(samples: Samples, config: ConfigV2) -> Split:
+    """By dates if they are given, else by shares of the time span; a target that reaches across a cut is purged."""
+    purge = np.timedelta64(samples.horizon * samples.step_ms, "ms")
+    if config.train_end or config.val_end or config.test_start or config.test_end:
+        if not (config.train_end and config.val_end):
+            raise ValueError("a split by dates needs both --train-end and --val-end, such as 2023-09-30 and 2023-12-31")
+        parts = split_by_dates(
+            samples.target_time, train_end=config.train_end, val_end=config.val_end,
+            test_start=config.test_start, test_end=config.test_end, purge=purge,
+        )  # fmt: skip
+    else:
+        parts = chronological_split(
+            samples.target_time, train_ratio=config.train_ratio, val_ratio=config.val_ratio, purge=purge,
+            symbol=samples.symbol,
+        )  # fmt: skip
+    for name, facts in split_facts(samples, parts).items():
+        progress.tell(f"{name:5} {facts['n']:>9,} samples  {facts['first'][:16]} to {facts['last'][:16]}")
+    return parts
+
+
+def split_facts(samples: Samples, parts: Split) -> dict[str, dict[str, Any]]:
+    """Size of each part and the first and last instant a target of it closes, for people and for the metadata."""
+    facts = {}
+    for name in ("train", "val", "test"):
+        times = samples.target_time[getattr(parts, name)]
+        facts[name] = {"n": len(times), "first": f"{times[0]}Z", "last": f"{times[-1]}Z"}
+    return facts
+
+
+def build(config: ConfigV2, n_features: int) -> Any:
+    """The untrained network, seeded."""
+    keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
+    from models.dual_stream import build_dual_stream
+
+    keras.utils.set_random_seed(config.seed)
+    model = build_dual_stream(
+        config.lookback, n_features, lstm_units=config.lstm_units, conv_filters=config.conv_filters,
+        conv_lstm_units=config.conv_lstm_units, dense_units=config.dense_units, dropout=config.dropout,
+    )  # fmt: skip
+    progress.tell(f"{model.count_params():,} parameters, Keras {keras.__version__} on {keras.backend.backend()}")
+    return model
+
+
+def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) -> Any:
+    """Fit the network; the best epoch's weights become the final file."""
+    import keras
+
+    from pipeline.training import fit
+
+    history = fit(
+        model, scaled,
+        loss=keras.losses.Huber(),  # delta 1 is one standard deviation of the target: what lies beyond counts linearly
+        epochs=config.epochs, batch_size=config.batch_size,
+        learning_rate=config.learning_rate, clip_value=config.clip_value,
+        early_stopping_patience=config.early_stopping_patience, reduce_lr_patience=config.reduce_lr_patience,
+        seed=config.seed, checkpoint=partial / CHECKPOINT_FILE, state_dir=partial, on_epoch=progress.tell_epoch,
+    )  # fmt: skip
+    shutil.copyfile(partial / CHECKPOINT_FILE, partial / MODEL_FILE)
+    progress.tell(f"best epoch {history.best_epoch + 1} of {len(history.loss)}")
+    return history
+
+
+def evaluate(
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers, baselines: Baselines, market: CandleSet
+) -> Evaluation:
+    """Forecast with the saved file as serving does, calibrate on validation, score on test."""
+    from pipeline.evaluation.report import table_rows, text_table, verdict_rows
+    from pipeline.evaluation.verdict import evaluate_forecasts
+
+    samples, val, test = scaled.samples, scaled.split.val, scaled.split.test
+    network = KerasNetwork(model_path, input_shape=(samples.lookback, samples.n_features))
+
+    def forecast(part: np.ndarray) -> np.ndarray:
+        return to_log_return(network.run(scaled.rows, samples.end[part]), samples.volatility[part], scalers.y)
+
+    calibration = fit_calibration(forecast(val), samples.log_return[val], samples.volatility[val])
+    test = test[np.lexsort((samples.symbol[test], samples.target_time[test]))]
+    raw = forecast(test)
+    served = apply_calibration(calibration, raw, samples.volatility[test])
+    predictions = pd.DataFrame(
+        {
+            "symbol": np.array(samples.symbols)[samples.symbol[test]],
+            "timestamp": utc_from_ms(samples.row_ms[samples.end[test]]),
+            "base_price": samples.base_price[test],
+            "actual_return": samples.log_return[test],
+            "volatility": samples.volatility[test],
+            **{name: values[test] for name, values in baselines.forecasts.items()},
+            "lstm": served["predicted_return"],
+            **{name: served[name] for name in ("q10", "q50", "q90", "p_up")},
+        }
+    )
+    scores = evaluate_forecasts(
+        predictions, baselines=BASELINE_NAMES, horizon=samples.horizon, synthetic=market.is_synthetic,
+        directions={"lstm": raw, **{name: values[test] for name, values in baselines.directions.items()}},
+    )  # fmt: skip
+    print(f"\n{text_table(table_rows(scores))}\n\n{text_table(verdict_rows(scores))}\n")
+    metrics = {
+        "data": market.provenance(),
+        "split": split_facts(samples, scaled.split),
+        "test": scores,
+        "calibration": calibration.as_dict(),
+        "baseline_settings": baselines.settings,
+    }
+    return Evaluation(metrics, predictions, calibration)
+
+
+def save_bundle(
+    partial: Path,
+    config: ConfigV2,
+    market: CandleSet,
+    scalers: Scalers,
+    feature_cols: tuple[str, ...],
+    history: dict[str, Any],
+    evaluation: Evaluation,
+) -> None:
+    """Write the files beside the network; the metadata last, with the hashes of all the others."""
+    from pipeline.evaluation.report import html_report
+
+    settings = artifacts.settings_of(config)
+    scaler_file = {
+        "X": scalers.X,
+        "y": scalers.y,
+        "feature_cols": list(feature_cols),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "timeframe": config.timeframe,
+        "symbols": list(market.candles),
+        "calibration": evaluation.calibration.as_dict(),
+        "model_sha256": artifacts.sha256_of(partial / MODEL_FILE),
+        "synthetic": market.is_synthetic,
+    }
+    safe_pickle.dump(scaler_file, partial / SCALER_FILE)
+    artifacts.write_json(partial / METRICS_FILE, evaluation.metrics)
+    evaluation.predictions.to_parquet(partial / PREDICTIONS_FILE, index=False)
+    page = html_report(
+        metrics=evaluation.metrics, predictions=evaluation.predictions, history=history, settings=settings
+    )
+    (partial / REPORT_FILE).write_text(page, encoding="utf-8")
+    metadata = {
+        "synthetic": market.is_synthetic,
+        "verdict": evaluation.metrics["test"]["verdict"],
+        "config": settings,
+        "feature_cols": list(feature_cols),
+        "data": evaluation.metrics["data"],
+        "split": evaluation.metrics["split"],
+        "history": history,
+        "environment": artifacts.environment(),
+    }
+    artifacts.write_metadata(partial / METADATA_FILE, metadata, hashed=HASHED_FILES, unhashed=(LOG_FILE,))
+
+
+def show_verdict(test: dict[str, Any]) -> None:
+    """The last thing the terminal shows."""
+    from pipeline.evaluation.report import banner, verdict_sentence
+
+    for warning in test["warnings"]:
+        print(f"  ! {warning}")
+    print(f"\n{banner(verdict_sentence(test))}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    with progress.one_line_errors():
+        main(tyro.cli(ConfigV2, description=__doc__))
