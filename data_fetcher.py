@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ SYNTHETIC_BANNER = """
   └──────────────────────────────────────────────────────────────────────────┘
 """
 
+SOURCES = ("auto", "directory", "exchange", "synthetic")
+
 
 @dataclass(frozen=True)
 class CandleSet:
@@ -33,7 +36,7 @@ class CandleSet:
     """symbol -> frame in the schema of `pipeline.candles`"""
     timeframe: str
     source: str
-    """"directory", "exchange" or "synthetic"""
+    """directory, exchange or synthetic"""
     venue: str
     """the directory's path, the exchange's id, or the generator's seed"""
 
@@ -82,12 +85,13 @@ def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     """Upper-case pairs without repetition; `all` becomes the 22 of `config.TRADING_PAIRS`.
 
     Raises:
-        ValueError: A symbol is not written as BASE/QUOTE, or there is none.
+        ValueError: A symbol is not written as BASE/QUOTE, there is none, or a bare string is passed.
     """
+    if isinstance(symbols, str):
+        raise ValueError(f"symbols is the string {symbols!r}; pass a list, such as [{symbols!r}]")
     wanted = TRADING_PAIRS if [s.lower() for s in symbols] == ["all"] else tuple(s.upper() for s in symbols)
     for symbol in wanted:
-        base, slash, quote = symbol.partition("/")
-        if not (base and slash and quote):
+        if not re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol):
             raise ValueError(f"unknown symbol {symbol!r}; write pairs as BTC/USDT, or `all` for the house list")
     if not wanted:
         raise ValueError("no symbols; pass --symbols BTC/USDT, or `all` for the house list")
@@ -100,7 +104,7 @@ def fetch_candles(
     n_candles: int,
     *,
     source: str = "auto",
-    candles_dir: Path | None = None,
+    candles_dir: Path | str | None = None,
     exchange: str | None = None,
     require_real: bool = False,
     seed: int = 42,
@@ -122,32 +126,25 @@ def fetch_candles(
         end_ms: Only candles that close at or before this instant, epoch ms; None for the newest.
 
     Raises:
-        ValueError: Contradicting options, an unknown symbol or timeframe, an unsound file.
-        exchanges.ExchangeError: Real candles are required and no exchange delivers them.
+        ValueError: Contradicting options, an unknown symbol or timeframe, an unsound file, exchanges that answer but
+            have no such candles.
+        exchanges.ExchangeError: Real candles are required and no exchange can be reached.
     """
     timeframe_ms(timeframe)
-    if n_candles < 0:
-        raise ValueError(f"--candles is {n_candles}; pass a positive number, or 0 for all there are")
     symbols = expand_symbols(symbols)
-    if source == "directory" or (source == "auto" and candles_dir is not None):
-        if candles_dir is None:
-            raise ValueError("--source directory needs --candles-dir DIR")
-        return _from_directory(symbols, timeframe, n_candles, candles_dir, end_ms)
+    _check_options(n_candles, source, candles_dir, exchange, require_real)
+    if candles_dir is not None:
+        return _from_directory(symbols, timeframe, n_candles, Path(candles_dir), end_ms)
     if source in ("exchange", "auto"):
-        if n_candles == 0:
-            raise ValueError("--candles 0 takes all of a directory; for an exchange say how many")
         try:
             return _from_exchange(symbols, timeframe, n_candles, exchange, end_ms)
-        except exchanges.ExchangeError as error:
+        except exchanges.ExchangeError:
             if source == "exchange" or require_real:
                 raise
-            logger.warning("no exchange delivered candles: %s", error)
-    if require_real:
-        raise ValueError("--require-real: --source synthetic is not real; pass --candles-dir or an exchange")
-    if n_candles == 0:
-        raise ValueError("--candles 0 takes all of a directory; for synthetic candles say how many")
+            logger.warning("no exchange delivered candles")
     logger.warning("%s", SYNTHETIC_BANNER)
-    market = synthetic.synthetic_market(symbols, timeframe, n_candles, seed=seed)
+    end = {} if end_ms is None else {"end": pd.Timestamp(end_ms, unit="ms")}
+    market = synthetic.synthetic_market(symbols, timeframe, n_candles, seed=seed, **end)
     return CandleSet(market, timeframe, "synthetic", f"seed {seed}")
 
 
@@ -179,6 +176,26 @@ class CryptodataFetcher:
         return [store.write_candles(frame, Path(directory), symbol, timeframe) for symbol, frame in candles.items()]
 
 
+def _check_options(
+    n_candles: int, source: str, candles_dir: Path | str | None, exchange: str | None, require_real: bool
+) -> None:
+    """Raise on options that contradict each other, rather than ignore one of them."""
+    if source not in SOURCES:
+        raise ValueError(f"unknown source {source!r}; use one of {', '.join(SOURCES)}")
+    if source == "directory" and candles_dir is None:
+        raise ValueError("--source directory needs --candles-dir DIR")
+    if source in ("exchange", "synthetic") and candles_dir is not None:
+        raise ValueError(f"--source {source} does not read --candles-dir {candles_dir}; leave one of the two out")
+    if source in ("directory", "synthetic") and exchange is not None:
+        raise ValueError(f"--source {source} does not ask --exchange {exchange}; leave one of the two out")
+    if source == "synthetic" and require_real:
+        raise ValueError("--require-real: --source synthetic is not real; pass --candles-dir or an exchange")
+    if n_candles < 0:
+        raise ValueError(f"--candles is {n_candles}; pass a positive number, or 0 for all there are")
+    if n_candles == 0 and candles_dir is None:
+        raise ValueError("--candles 0 takes all of a directory; for an exchange or synthetic candles say how many")
+
+
 def _from_directory(
     symbols: Sequence[str], timeframe: str, n_candles: int, directory: Path, end_ms: int | None
 ) -> CandleSet:
@@ -187,9 +204,7 @@ def _from_directory(
         frame = store.read_directory(directory, symbol, timeframe)
         if end_ms is not None:
             frame = frame[timestamps_ms(frame) + timeframe_ms(timeframe) <= end_ms]
-        if 0 < len(frame) < n_candles:
-            logger.warning("%s: %d candles in %s, %d asked for", symbol, len(frame), directory, n_candles)
-        candles[symbol] = frame.iloc[-n_candles:].reset_index(drop=True)
+        candles[symbol] = _newest(frame, n_candles, symbol, timeframe, str(directory), end_ms)
     return CandleSet(candles, timeframe, "directory", str(directory))
 
 
@@ -197,17 +212,34 @@ def _from_exchange(
     symbols: Sequence[str], timeframe: str, n_candles: int, name: str | None, end_ms: int | None
 ) -> CandleSet:
     """All symbols from the first exchange that has them; the reason for each hop is logged."""
-    reasons = []
-    for candidate in (name,) if name else exchanges.EXCHANGE_CHAIN:
+    chain = (name,) if name else exchanges.EXCHANGE_CHAIN
+    failures: list[Exception] = []
+    for candidate in chain:
         try:
             client = exchanges.open_exchange(candidate)
             candles = {}
             for symbol in symbols:
-                logger.info("%s: fetching %d candles from %s", symbol, n_candles, candidate)
                 frame = exchanges.fetch_ohlcv(client, symbol, timeframe, n_candles=n_candles, until_ms=end_ms)
+                frame = _newest(frame, n_candles, symbol, timeframe, candidate, end_ms)
                 candles[symbol] = read_candles(frame, timeframe, where=f"{symbol} from {candidate}")
             return CandleSet(candles, timeframe, "exchange", candidate)
-        except exchanges.ExchangeError as error:
-            reasons.append(str(error))
-            logger.info("%s", error)
-    raise exchanges.ExchangeError("; ".join(reasons))
+        except (exchanges.ExchangeError, ValueError) as error:
+            failures.append(error)
+            and_now = "; trying the next exchange" if candidate != chain[-1] else ""
+            logger.info("%s%s", str(error).split(";")[0], and_now)
+    # A ValueError is an exchange's answer: it lacks the symbol or sends nonsense. No reason for synthetic candles.
+    answered = any(isinstance(failure, ValueError) for failure in failures)
+    kind = ValueError if answered else exchanges.ExchangeError
+    raise kind("; ".join(str(failure) for failure in failures)) from failures[-1]
+
+
+def _newest(
+    frame: pd.DataFrame, n_candles: int, symbol: str, timeframe: str, venue: str, end_ms: int | None
+) -> pd.DataFrame:
+    """The last `n_candles` rows (0: all); fewer are a warning, none are a ValueError."""
+    if len(frame) == 0:
+        by = "" if end_ms is None else f" that close by {pd.Timestamp(end_ms, unit='ms')}"
+        raise ValueError(f"{symbol}: no {timeframe} candles{by} from {venue}; choose another source or symbol")
+    if len(frame) < n_candles:
+        logger.warning("%s: %d candles from %s, %d asked for", symbol, len(frame), venue, n_candles)
+    return frame.iloc[-n_candles:].reset_index(drop=True)

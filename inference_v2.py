@@ -20,11 +20,11 @@ import pandas as pd
 from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
 from pipeline import artifacts, progress, store
 from pipeline.calibration import Calibration, apply_calibration
-from pipeline.candles import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.predictor import forecastable_rows, open_scalers, plot_forecast, read_recent
+from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.predictor import format_price, open_scalers, plot_forecast, read_closed, read_recent
 from pipeline.runtime import KerasNetwork
 from pipeline.scaling import scale_rows, to_log_return
-from pipeline.windows import segmented_volatility
+from pipeline.windows import segmented_volatility, usable_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MODEL_FILE = "crypto_v2_final_model.h5"
 SCALER_FILE = "scalers_v2.pkl"
 METADATA_FILE = "metadata_v2.json"
-SCALER_KEYS = ("X", "y", "feature_cols", "lookback", "horizon", "timeframe", "symbols", "calibration", "model_sha256")
 
 
 class CryptoPricePredictorV2:
@@ -50,12 +49,12 @@ class CryptoPricePredictorV2:
             ValueError: A file is damaged, holds anything but the admitted types, or belongs to another run.
         """
         model_path, scaler_path = Path(model_path), Path(scaler_path)
-        scalers = open_scalers(model_path, scaler_path, METADATA_FILE, SCALER_KEYS)
-        self.feature_cols: list[str] = list(scalers["feature_cols"])
-        self.lookback: int = int(scalers["lookback"])
-        self.horizon: int = int(scalers["horizon"])
+        scalers = open_scalers(model_path, scaler_path, METADATA_FILE)
+        self.feature_cols: list[str] = scalers["feature_cols"]
+        self.lookback: int = scalers["lookback"]
+        self.horizon: int = scalers["horizon"]
         self.timeframe: str = scalers["timeframe"]
-        self.symbols: list[str] = list(scalers["symbols"])
+        self.symbols: list[str] = scalers["symbols"]
         unknown = [name for name in self.feature_cols if name not in V2_FEATURES]
         if unknown:
             raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
@@ -92,7 +91,7 @@ class CryptoPricePredictorV2:
         Raises:
             ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price that is not positive.
         """
-        return self.predict_batch([df], None if last_price is None else [last_price])[0]
+        return self._predict([df], [last_price])[0]
 
     def predict_batch(
         self, dfs: Sequence[pd.DataFrame], last_prices: Sequence[float | None] | None = None
@@ -103,20 +102,10 @@ class CryptoPricePredictorV2:
             dfs: Frames of candles, of one or of several pairs.
             last_prices: A price for each frame; None for the last close.
         """
-        if not len(dfs):
-            return []
         prices = [None] * len(dfs) if last_prices is None else list(last_prices)
         if len(prices) != len(dfs):
             raise ValueError(f"{len(dfs)} frames of candles but {len(prices)} last prices; pass one for each, or none")
-        frames = [read_recent(df, self.timeframe, lookback=self.lookback, required=self.required_candles) for df in dfs]
-        rows = np.concatenate([self._scaled_rows(candles)[-self.lookback :] for candles in frames])
-        end = np.arange(1, len(frames) + 1) * self.lookback - 1
-        volatility = np.array([self._volatility(candles)[-1] for candles in frames])
-        forecast = self._forecast(rows, end, volatility)
-        return [
-            self._as_prediction(candles, price, {name: float(values[i]) for name, values in forecast.items()})
-            for i, (candles, price) in enumerate(zip(frames, prices))
-        ]
+        return self._predict(dfs, prices) if len(dfs) else []
 
     def predict_history(self, df: pd.DataFrame) -> pd.DataFrame:
         """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives, bit for bit.
@@ -125,8 +114,8 @@ class CryptoPricePredictorV2:
             One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t, UTC),
             `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon), `p_up`.
         """
-        candles = read_candles(df, self.timeframe)
-        t = forecastable_rows(timestamps_ms(candles), self._step_ms, self.lookback)
+        candles = read_closed(df, self.timeframe)
+        t = np.flatnonzero(usable_rows(timestamps_ms(candles), self._step_ms, self.lookback, warmup=0))
         if len(t) == 0:
             raise ValueError(
                 f"none of {len(candles)} candles can be forecast from: it takes {self.lookback} in a row without a gap"
@@ -144,7 +133,21 @@ class CryptoPricePredictorV2:
             f"next {self.timeframe} candle · {prediction['timestamp']:%Y-%m-%d %H:%M} UTC · "
             f"direction right with probability {prediction['confidence']:.1%}"
         )
-        return plot_forecast(read_candles(df, self.timeframe), prediction, title=title)
+        return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
+
+    def _predict(self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]) -> list[dict[str, Any]]:
+        frames, rows, volatility = [], [], []
+        for df in dfs:
+            candles = read_recent(df, self.timeframe, lookback=self.lookback, required=self.required_candles)
+            frames.append(candles)
+            rows.append(self._scaled_rows(candles)[-self.lookback :])
+            volatility.append(self._volatility(candles)[-1])
+        end = np.arange(1, len(frames) + 1) * self.lookback - 1
+        forecast = self._forecast(np.concatenate(rows), end, np.array(volatility))
+        return [
+            self._as_prediction(candles, price, {name: float(values[i]) for name, values in forecast.items()})
+            for i, (candles, price) in enumerate(zip(frames, prices))
+        ]
 
     def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
         """(n, n_features) float32, by the same steps as in training."""
@@ -199,15 +202,12 @@ class Predict:
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
         candles = store.read_table(self.candles)
         prediction = predictor.predict(candles, self.last_price)
-        print(
-            f"Next price: ${prediction['price']:,.6g}"
-            if prediction["price"] < 1
-            else f"Next price: ${prediction['price']:,.2f}"
-        )
+        low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
+        print(f"Next price: ${format_price(prediction['price'])}")
         print(f"Expected return: {prediction['return_percent']:+.4f}%")
         print(f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin flip)")
-        print(f"80 % interval: {prediction['price_low']:,.6g} to {prediction['price_high']:,.6g}")
-        print(f"Candle: {prediction['timestamp']:%Y-%m-%d %H:%M} UTC, from {prediction['last_price']:,.6g}")
+        print(f"80 % interval: ${low} to ${high}")
+        print(f"Candle: {prediction['timestamp']:%Y-%m-%d %H:%M} UTC, from ${format_price(prediction['last_price'])}")
         if self.picture is not None:
             predictor.plot(candles, self.last_price).savefig(self.picture, dpi=120)
             print(f"Picture: {self.picture}")

@@ -23,8 +23,9 @@ from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE
 from pipeline import artifacts, progress, safe_pickle
 from pipeline.baselines import BASELINE_NAMES, Baselines, fit_baselines
-from pipeline.calibration import Calibration, apply_calibration, fit_calibration
+from pipeline.calibration import apply_calibration, fit_calibration
 from pipeline.candles import utc_from_ms
+from pipeline.evaluation import report
 from pipeline.runtime import KerasNetwork, import_keras
 from pipeline.scaling import ScaledSamples, Scalers, scale_on_train, to_log_return
 from pipeline.splitting import Split, chronological_split, split_by_dates
@@ -69,10 +70,10 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         parts = split(samples, config)
 
         phases.start("Scale", "fitted on the training part alone")
-        scaled, scalers = scale_on_train(samples, parts, feature_cols)
+        scaled, scalers = scale_on_train(samples, parts)
 
         phases.start("Baselines", ", ".join(BASELINE_NAMES))
-        baselines = fit_baselines(scaled, scalers.y, feature_cols, seed=config.seed)
+        baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
         progress.tell("validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items()))
 
         phases.start("Build", "dual-stream network")
@@ -84,9 +85,9 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         phases.start("Evaluate", f"{len(parts.test):,} forecasts out of sample")
         evaluation = evaluate(partial / MODEL_FILE, scaled, scalers, baselines, market)
 
-        save_bundle(partial, config, market, scalers, feature_cols, asdict(history), evaluation)
+        save_bundle(partial, settings, samples, scalers, asdict(history), evaluation)
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
-        show_verdict(evaluation.metrics["test"])
+        print(report.verdict_banner(evaluation.metrics["test"]))
     artifacts.finish_moves(output_dir, METADATA_FILE)
     return evaluation.metrics
 
@@ -99,7 +100,6 @@ class Evaluation:
     """content of metrics_v2.json"""
     predictions: pd.DataFrame
     """content of predictions_v2.parquet: one row a test sample"""
-    calibration: Calibration
 
 
 def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
@@ -133,18 +133,9 @@ def split(samples: Samples, config: ConfigV2) -> Split:
             samples.target_time, train_ratio=config.train_ratio, val_ratio=config.val_ratio, purge=purge,
             symbol=samples.symbol,
         )  # fmt: skip
-    for name, facts in split_facts(samples, parts).items():
-        progress.tell(f"{name:5} {facts['n']:>9,} samples  {facts['first'][:16]} to {facts['last'][:16]}")
+    for name, facts in parts.facts(samples.target_time).items():
+        progress.tell(f"{name:5} {facts['n']:>9,} samples  {facts['first']} to {facts['last']}")
     return parts
-
-
-def split_facts(samples: Samples, parts: Split) -> dict[str, dict[str, Any]]:
-    """Size of each part and the first and last instant a target of it closes, for people and for the metadata."""
-    facts = {}
-    for name in ("train", "val", "test"):
-        times = samples.target_time[getattr(parts, name)]
-        facts[name] = {"n": len(times), "first": f"{times[0]}Z", "last": f"{times[-1]}Z"}
-    return facts
 
 
 def build(config: ConfigV2, n_features: int) -> Any:
@@ -169,7 +160,7 @@ def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) ->
 
     history = fit(
         model, scaled,
-        loss=keras.losses.Huber(),  # delta 1 is one standard deviation of the target: what lies beyond counts linearly
+        loss=keras.losses.Huber(delta=config.huber_delta),
         epochs=config.epochs, batch_size=config.batch_size,
         learning_rate=config.learning_rate, clip_value=config.clip_value,
         early_stopping_patience=config.early_stopping_patience, reduce_lr_patience=config.reduce_lr_patience,
@@ -184,8 +175,7 @@ def evaluate(
     model_path: Path, scaled: ScaledSamples, scalers: Scalers, baselines: Baselines, market: CandleSet
 ) -> Evaluation:
     """Forecast with the saved file as serving does, calibrate on validation, score on test."""
-    from pipeline.evaluation.report import table_rows, text_table, verdict_rows
-    from pipeline.evaluation.verdict import evaluate_forecasts
+    from pipeline.evaluation.verdict import evaluate_forecasts  # statsmodels and scikit-learn take their time too
 
     samples, val, test = scaled.samples, scaled.split.val, scaled.split.test
     network = KerasNetwork(model_path, input_shape=(samples.lookback, samples.n_features))
@@ -213,69 +203,48 @@ def evaluate(
         predictions, baselines=BASELINE_NAMES, horizon=samples.horizon, synthetic=market.is_synthetic,
         directions={"lstm": raw, **{name: values[test] for name, values in baselines.directions.items()}},
     )  # fmt: skip
-    print(f"\n{text_table(table_rows(scores))}\n\n{text_table(verdict_rows(scores))}\n")
+    print(report.terminal_tables(scores))
     metrics = {
         "data": market.provenance(),
-        "split": split_facts(samples, scaled.split),
+        "split": scaled.split.facts(samples.target_time),
         "test": scores,
         "calibration": calibration.as_dict(),
         "baseline_settings": baselines.settings,
     }
-    return Evaluation(metrics, predictions, calibration)
+    return Evaluation(metrics, predictions)
 
 
 def save_bundle(
-    partial: Path,
-    config: ConfigV2,
-    market: CandleSet,
-    scalers: Scalers,
-    feature_cols: tuple[str, ...],
-    history: dict[str, Any],
+    partial: Path, settings: dict[str, Any], samples: Samples, scalers: Scalers, history: dict[str, Any],
     evaluation: Evaluation,
-) -> None:
+) -> None:  # fmt: skip
     """Write the files beside the network; the metadata last, with the hashes of all the others."""
-    from pipeline.evaluation.report import html_report
-
-    settings = artifacts.settings_of(config)
-    scaler_file = {
-        "X": scalers.X,
-        "y": scalers.y,
-        "feature_cols": list(feature_cols),
-        "lookback": config.lookback,
-        "horizon": config.horizon,
-        "timeframe": config.timeframe,
-        "symbols": list(market.candles),
-        "calibration": evaluation.calibration.as_dict(),
-        "model_sha256": artifacts.sha256_of(partial / MODEL_FILE),
-        "synthetic": market.is_synthetic,
+    facts = {
+        "feature_cols": list(samples.feature_cols),
+        "lookback": samples.lookback,
+        "horizon": samples.horizon,
+        "timeframe": settings["timeframe"],
+        "symbols": list(samples.symbols),
+        "synthetic": evaluation.metrics["data"]["synthetic"],
     }
+    calibration = evaluation.metrics["calibration"]
+    model_sha256 = artifacts.sha256_of(partial / MODEL_FILE)
+    scaler_file = {"X": scalers.X, "y": scalers.y, **facts, "calibration": calibration, "model_sha256": model_sha256}
     safe_pickle.dump(scaler_file, partial / SCALER_FILE)
     artifacts.write_json(partial / METRICS_FILE, evaluation.metrics)
     evaluation.predictions.to_parquet(partial / PREDICTIONS_FILE, index=False)
-    page = html_report(
-        metrics=evaluation.metrics, predictions=evaluation.predictions, history=history, settings=settings
-    )
+    page = report.html_report(evaluation.metrics, evaluation.predictions, history, settings)
     (partial / REPORT_FILE).write_text(page, encoding="utf-8")
     metadata = {
-        "synthetic": market.is_synthetic,
+        **facts,
         "verdict": evaluation.metrics["test"]["verdict"],
         "config": settings,
-        "feature_cols": list(feature_cols),
         "data": evaluation.metrics["data"],
         "split": evaluation.metrics["split"],
         "history": history,
         "environment": artifacts.environment(),
     }
     artifacts.write_metadata(partial / METADATA_FILE, metadata, hashed=HASHED_FILES, unhashed=(LOG_FILE,))
-
-
-def show_verdict(test: dict[str, Any]) -> None:
-    """The last thing the terminal shows."""
-    from pipeline.evaluation.report import banner, verdict_sentence
-
-    for warning in test["warnings"]:
-        print(f"  ! {warning}")
-    print(f"\n{banner(verdict_sentence(test))}")
 
 
 if __name__ == "__main__":

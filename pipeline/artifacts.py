@@ -99,9 +99,10 @@ def finish_moves(output_dir: Path, metadata_name: str) -> bool:
     """
     partial = output_dir / PARTIAL
     metadata_path = partial / metadata_name
-    if not metadata_path.is_file():
+    try:
+        metadata = json.loads(metadata_path.read_text())
+    except (FileNotFoundError, ValueError):  # no metadata, or none that this module wrote: it writes atomically
         return False
-    metadata = json.loads(metadata_path.read_text())
     for name, expected in metadata["files"].items():
         # a file is either still aside or already moved; its bytes say which
         if not any(p.is_file() and sha256_of(p) == expected for p in (partial / name, output_dir / name)):

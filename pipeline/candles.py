@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import time
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,12 @@ TIMEFRAME_MS = {
     "1h": 3_600_000, "2h": 7_200_000, "4h": 14_400_000, "6h": 21_600_000, "8h": 28_800_000, "12h": 43_200_000,
     "1d": 86_400_000,
 }  # fmt: skip
+
+EPOCH_UNITS = ("s", "ms", "us", "ns")
+EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17, 9.2e18])
+"""Counts from one bound up to the next are in that unit: from 1973-03-03 on, which is long before any candle."""
+
+TIME_REMEDY = "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:00"
 
 MAX_BRIDGED_GAP = 6
 """Indicators run on across gaps of at most this many missing candles and restart after longer ones."""
@@ -61,8 +68,8 @@ def read_candles(frame: pd.DataFrame, timeframe: str | None = None, *, where: st
     """Bring a user's frame into the schema and validate it; the one door for candles from anywhere.
 
     Args:
-        frame: Columns as in the schema; the time column may also be called `open_time`, `date` or `datetime` and hold
-            epoch seconds, milliseconds, microseconds, nanoseconds, ISO strings or datetimes. Other columns are ignored.
+        frame: Columns as in the schema; the time column may also be called `open_time`, `date` or `datetime` (the first
+            of these that is there counts) and hold what `parse_times` reads. Other columns are ignored. Not changed.
         timeframe: Length of a candle such as "1h"; None accepts any spacing.
         where: What to call these candles in errors, such as a file's name.
 
@@ -73,20 +80,12 @@ def read_candles(frame: pd.DataFrame, timeframe: str | None = None, *, where: st
         ValueError: Anything `validate_candles` refuses, a missing column, text among numbers, unreadable times.
     """
     if not isinstance(frame, pd.DataFrame):
-        raise ValueError(f"{where}: a pandas DataFrame is needed, not {type(frame).__name__}")
-    time_name = _find_time_column(frame, where)
-    missing = [name for name in CANDLE_COLUMNS[1:] if name not in frame.columns]
-    if missing:
-        close = {name: difflib.get_close_matches(name, [str(c).lower() for c in frame.columns], 1) for name in missing}
-        hint = "; ".join(f"is {found[0]!r} meant for {name!r}?" for name, found in close.items() if found)
-        raise ValueError(
-            f"{where}: column {', '.join(map(repr, missing))} missing among {list(map(str, frame.columns))}; "
-            + (hint or f"rename the columns to {', '.join(CANDLE_COLUMNS)}")
-        )
+        raise ValueError(f"{where}: a pandas DataFrame is needed, not {type(frame)}; build one with pd.DataFrame(...)")
+    time_name = _find_columns(frame, where)
     columns = {"timestamp": parse_times(frame[time_name], where=f"{where}, column {time_name!r}").array}
     for name in (*CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
         if name in frame.columns:
-            columns[name] = _parse_numbers(frame[name], where=f"{where}, column {name!r}")
+            columns[name] = parse_numbers(frame[name], where=f"{where}, column {name!r}")
     candles = pd.DataFrame(columns)
     validate_candles(candles, timeframe, where=where)
     return candles
@@ -95,8 +94,9 @@ def read_candles(frame: pd.DataFrame, timeframe: str | None = None, *, where: st
 def validate_candles(candles: pd.DataFrame, timeframe: str | None = None, *, where: str = "candles") -> None:
     """Raise a ValueError that says what, where, how many and what to do, unless the frame is sound.
 
-    Sound is: not empty; times in order, unique, on the timeframe's grid; prices finite and positive; volume finite and
-    not negative; low <= open, close <= high. Gaps are no error here: `find_gaps` reports them.
+    Sound is: not empty; times in order, unique, on the timeframe's grid, and not all of a longer timeframe; prices
+    finite and positive; volume finite and not negative; low <= open, close <= high. Gaps are no error here: `find_gaps`
+    reports them.
     """
     if len(candles) == 0:
         raise ValueError(f"{where}: there are no candles; pass at least one row")
@@ -107,6 +107,11 @@ def validate_candles(candles: pd.DataFrame, timeframe: str | None = None, *, whe
     if timeframe is not None:
         off_grid = times % timeframe_ms(timeframe) != 0
         _refuse(off_grid, candles, where, f"times off the {timeframe} grid", "pass candles of that timeframe, UTC")
+        if len(steps) > 1 and steps.min() > timeframe_ms(timeframe):
+            raise ValueError(
+                f"{where}: no two of {len(candles)} candles are {timeframe} apart, the closest are "
+                f"{steps.min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
+            )
     for name in (*PRICE_COLUMNS, "volume"):
         values = candles[name].to_numpy()
         _refuse(np.isnan(values), candles, where, f"NaN in {name!r}", "drop or mend the rows", name)
@@ -124,16 +129,10 @@ def validate_candles(candles: pd.DataFrame, timeframe: str | None = None, *, whe
     _refuse(low > body_low, candles, where, "low above open or close", "mend the source", "low")
 
 
-def infer_timeframe(candles: pd.DataFrame, *, where: str = "candles") -> str:
-    """Name of the timeframe whose length is the most frequent step between candles."""
-    steps = np.diff(timestamps_ms(candles))
-    if len(steps):
-        values, counts = np.unique(steps, return_counts=True)
-        most_frequent = int(values[np.argmax(counts)])
-        for name, length in TIMEFRAME_MS.items():
-            if length == most_frequent:
-                return name
-    raise ValueError(f"{where}: the timeframe cannot be told from {len(candles)} candles; pass it")
+def drop_forming(candles: pd.DataFrame, timeframe: str, *, now_ms: int | None = None) -> pd.DataFrame:
+    """Candles without those at the end that have not closed yet by `now_ms` (epoch ms; the clock's time by default)."""
+    now = time.time() * 1000 if now_ms is None else now_ms
+    return candles[timestamps_ms(candles) + timeframe_ms(timeframe) <= now]
 
 
 def missing_before(times: np.ndarray, step_ms: int) -> np.ndarray:
@@ -186,64 +185,138 @@ def join_published(candles: pd.DataFrame, published: pd.DataFrame, column: str, 
 
 
 def parse_times(column: pd.Series, *, where: str) -> pd.Series:
-    """Series of datetime64[ms, UTC] from epoch numbers (unit told by magnitude), ISO text or datetimes.
+    """Read instants, without guessing.
 
-    Times without a zone are UTC. Epoch seconds, ms, µs and ns of the years 1973 to 2286 do not overlap, so the
-    magnitude tells them apart without a guess.
+    Args:
+        column: Epoch seconds, ms, µs or ns, as numbers or as text (their magnitude tells them apart, see
+            `EPOCH_BOUNDS`), ISO 8601 text in any mixture of its forms, or datetimes. What names no zone is UTC.
+        where: What to call the column in errors.
+
+    Returns:
+        Series of datetime64[ms, UTC]; what is finer than a millisecond is cut off.
+
+    Raises:
+        ValueError: A time is absent or unreadable, or the column mixes units, or numbers with text.
     """
-    if pd.api.types.is_bool_dtype(column):
-        raise ValueError(f"{where}: {column.iloc[0]!r} is not a time; pass epoch milliseconds or ISO dates")
-    numeric = column if pd.api.types.is_numeric_dtype(column) else pd.to_numeric(column, errors="coerce")
-    if not pd.api.types.is_datetime64_any_dtype(column) and numeric.notna().all() and len(column):
-        largest = float(numeric.abs().max())
-        if not np.isfinite(largest):
-            raise ValueError(f"{where}: infinite times; mend the source")
-        unit = next((u for u, bound in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < bound), "ns")
-        parsed = pd.to_datetime(numeric.astype(np.int64), unit=unit, utc=True)
-    else:
-        if pd.api.types.is_numeric_dtype(column):
-            row = int(np.argmax(column.isna().to_numpy()))
-            raise ValueError(f"{where}: no time in row {row}; drop or mend the row")
-        parsed = pd.to_datetime(column, utc=True, errors="coerce")
+    if len(column) == 0:
+        return utc_from_ms(np.empty(0, dtype=np.int64))
+    if column.dtype.kind in "bcm":
+        raise ValueError(f"{where}: values of type {column.dtype} are no times; {TIME_REMEDY}")
+    absent = column.isna().to_numpy()
+    if absent.any():
+        raise ValueError(
+            f"{where}: no time in {int(absent.sum())} row(s), first in row {int(np.argmax(absent))}; drop or mend them"
+        )
+    numbers = np.full(len(column), np.nan) if column.dtype.kind == "M" else _as_numbers(column)
+    is_number = ~np.isnan(numbers)
+    if is_number.all():
+        return _parse_epoch(numbers, where)
+    if is_number.any():
+        first, other = int(np.argmax(is_number)), int(np.argmin(is_number))
+        raise ValueError(
+            f"{where}: numbers and other values are mixed, {column.iloc[first]!r} in row {first} and "
+            f"{column.iloc[other]!r} in row {other}; {TIME_REMEDY} throughout"
+        )
+    form = None if column.dtype.kind == "M" else "ISO8601"  # no other: 05/12/2024 is in May here and in December there
+    parsed = pd.to_datetime(column, utc=True, errors="coerce", format=form)
     bad = parsed.isna().to_numpy()
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{where}: {int(bad.sum())} unreadable time(s), first {column.iloc[row]!r} in row {row}; "
-            "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:00"
+            f"{where}: {int(bad.sum())} unreadable time(s), first {column.iloc[row]!r} in row {row}; {TIME_REMEDY}"
         )
     return parsed.astype("datetime64[ms, UTC]")
 
 
-def _find_time_column(frame: pd.DataFrame, where: str) -> str:
-    found = [name for name in TIME_NAMES if name in frame.columns]
-    if found:
-        return found[0]
-    remedy = (
-        "call reset_index() and name it 'timestamp'"
-        if isinstance(frame.index, pd.DatetimeIndex)
-        else (f"name the candles' open time one of {', '.join(TIME_NAMES)}")
-    )
-    raise ValueError(f"{where}: column 'timestamp' missing among {list(map(str, frame.columns))}; {remedy}")
-
-
-def _parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
-    numbers = pd.to_numeric(column, errors="coerce")
-    text = numbers.isna().to_numpy() & column.notna().to_numpy()
+def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
+    """(n,) float64 from numbers or their text; absent values are NaN, other text and booleans a ValueError."""
+    numbers = _as_numbers(column).astype(np.float64)
+    text = np.isnan(numbers) & column.notna().to_numpy()
     if text.any():
         row = int(np.argmax(text))
         raise ValueError(
             f"{where}: {int(text.sum())} value(s) that are not numbers, first {column.iloc[row]!r} in row {row}; "
             "remove the text, use a point as decimal sign and no thousands separators"
         )
-    return np.ascontiguousarray(numbers.to_numpy(dtype=np.float64))
+    return numbers
+
+
+def _as_numbers(column: pd.Series) -> np.ndarray:
+    """(n,) int64 or float64, NaN where there is no number: text, nothing, a boolean (1 to pandas), a datetime."""
+    if column.dtype.kind in "bcmM":
+        return np.full(len(column), np.nan)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if column.dtype.kind == "i" and numbers.notna().all():
+        return numbers.to_numpy(dtype=np.int64)
+    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    if column.dtype.kind == "O":
+        values[[isinstance(value, (bool, np.bool_)) for value in column]] = np.nan
+    return values
+
+
+def _parse_epoch(numbers: np.ndarray, where: str) -> pd.Series:
+    """Series of datetime64[ms, UTC] from counts of one unit; int64 counts are exact, float64 ones to a microsecond."""
+    rank = np.searchsorted(EPOCH_BOUNDS, numbers, side="right") - 1
+    impossible = (rank < 0) | (rank >= len(EPOCH_UNITS))
+    if impossible.any():
+        row = int(np.argmax(impossible))
+        raise ValueError(
+            f"{where}: {int(impossible.sum())} number(s) that are no epoch time, first {numbers[row]} in row {row}; "
+            f"{TIME_REMEDY}"
+        )
+    other = rank != rank[0]
+    if other.any():
+        row = int(np.argmax(other))
+        raise ValueError(
+            f"{where}: epoch {EPOCH_UNITS[rank[0]]} and {EPOCH_UNITS[rank[row]]} are mixed, {numbers[0]} in row 0 and "
+            f"{numbers[row]} in row {row}; use one unit"
+        )
+    unit = EPOCH_UNITS[rank[0]]
+    if numbers.dtype.kind == "f":
+        numbers, unit = np.rint(numbers * 1000.0 ** (2 - rank[0])).astype(np.int64), "us"
+    return utc_from_ms(numbers.astype(f"datetime64[{unit}]").astype("datetime64[ms]").astype(np.int64))
+
+
+def _find_columns(frame: pd.DataFrame, where: str) -> str:
+    """Name of the time column; raises where a column of the schema is missing or there twice."""
+    if frame.columns.nlevels > 1:
+        raise ValueError(
+            f"{where}: the column names have {frame.columns.nlevels} levels, first {frame.columns[0]}; "
+            "pass one symbol's columns with plain names"
+        )
+    found = [name for name in TIME_NAMES if name in frame.columns]
+    missing = ([] if found else ["timestamp"]) + [name for name in CANDLE_COLUMNS[1:] if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"{where}: column {', '.join(map(repr, missing))} missing among {list(map(str, frame.columns))}; "
+            + _rename_remedy(frame, missing)
+        )
+    for name in (found[0], *CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
+        count = int((frame.columns == name).sum())
+        if count > 1:
+            raise ValueError(f"{where}: column {name!r} is there {count} times; keep one of them")
+    return found[0]
+
+
+def _rename_remedy(frame: pd.DataFrame, missing: list[str]) -> str:
+    """What to do about missing columns: rename those that look alike, or turn the index into the time."""
+    there = {str(name).lower(): str(name) for name in frame.columns}
+    renames = {}
+    for name in missing:
+        for spelling in TIME_NAMES if name == "timestamp" else (name,):
+            for alike in difflib.get_close_matches(spelling, there, 1, cutoff=0.8):  # "close_time" is no "open_time"
+                renames[there[alike]] = name
+    if renames:
+        return f"if they are there under other names: df.rename(columns={renames})"
+    if "timestamp" in missing and isinstance(frame.index, pd.DatetimeIndex):
+        return "if the index holds the times: df.rename_axis('timestamp').reset_index()"
+    return f"name the columns {', '.join(CANDLE_COLUMNS)}; {', '.join(TIME_NAMES[1:])} will do for the time"
 
 
 def _refuse(bad: np.ndarray, rows: pd.DataFrame, where: str, what: str, remedy: str, column: str | None = None) -> None:
     """Raise if any row is bad, naming the first one."""
     if bad.any():
         first = rows.iloc[int(np.argmax(bad))]
+        when = str(first["timestamp"].tz_localize(None)).removesuffix(":00")
         value = "" if column is None else f" ({column} = {first[column]:g})"
-        raise ValueError(
-            f"{where}: {what} in {int(bad.sum())} row(s), first at {first['timestamp']:%Y-%m-%d %H:%M}{value}; {remedy}"
-        )
+        raise ValueError(f"{where}: {what} in {int(bad.sum())} row(s), first at {when}{value}; {remedy}")

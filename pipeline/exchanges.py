@@ -290,8 +290,8 @@ def _socket_error(error: Exception) -> Exception | None:
 
 def _describe(error: Exception) -> str:
     """One line of at most 300 characters."""
-    reason = _socket_error(error)
-    text = f"{type(error).__name__}: {error}" + (f" ({reason})" if reason is not None else "")
+    reason = _socket_error(error)  # urllib3 puts the connection before it: "HTTPSConnection(host=…): Failed to …"
+    text = f"{type(error).__name__}: {error}" if reason is None else str(reason).split("): ", 1)[-1]
     return " ".join(text.split())[:300]
 
 

@@ -24,7 +24,7 @@ def check(
     """Assert that `function` gives the same rows up to t whatever the candles after t are.
 
     Two futures are tried at each cut: every later candle replaced by another path of prices, and every later candle
-    removed.
+    removed. The first is also tried after the very first candle, where back-filled values show.
 
     Args:
         function: Takes candles and returns one row per candle: a frame or Series on the candles' index, or an array
@@ -44,20 +44,19 @@ def check(
         pipeline.leakage.LookAheadError: ...
     """
     whole = _as_table(function(candles.copy()), len(candles))
-    for share in cuts:
-        t = int(share * len(candles)) - 1
-        for kind, changed in (
-            ("changed", _with_another_future(candles, t, seed)),
-            ("removed", candles.iloc[: t + 1].copy()),
-        ):
+    for t in (0, *(int(share * len(candles)) - 1 for share in cuts)):
+        futures = {"changed": _with_another_future(candles, t, seed)}
+        if t > 0:  # few functions take a single candle
+            futures["removed"] = candles.iloc[: t + 1].copy()
+        for kind, changed in futures.items():
             table = _as_table(function(changed), len(changed))
             before, after = whole.iloc[: t + 1].to_numpy(), table.iloc[: t + 1].to_numpy()
             differs = ~((before == after) | (pd.isna(before) & pd.isna(after)))
             if differs.any():
                 row, column = np.argwhere(differs)[0]
                 raise LookAheadError(
-                    f"row {row}, column {whole.columns[column]!r} is {before[row, column]!r}, but "
-                    f"{after[row, column]!r} once the candles after row {t} are {kind}: it looks ahead"
+                    f"row {row}, column {whole.columns[column]!r} is {before[row, column]}, but "
+                    f"{after[row, column]} once the candles after row {t} are {kind}: it looks ahead"
                 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,28 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, safe_pickle
-from pipeline.candles import missing_before, read_candles, segment_starts, timeframe_ms, timestamps_ms
+from pipeline.candles import drop_forming, missing_before, read_candles, segment_starts, timeframe_ms, timestamps_ms
+from pipeline.safe_pickle import ScalerRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def open_scalers(
-    model_path: Path, scaler_path: Path, metadata_name: str, required_keys: Sequence[str]
-) -> dict[str, Any]:
+SCALER_TYPES: dict[str, type] = {
+    "X": ScalerRecord,
+    "y": ScalerRecord,
+    "feature_cols": list,
+    "lookback": int,
+    "horizon": int,
+    "timeframe": str,
+    "symbols": list,
+    "calibration": dict,
+    "model_sha256": str,
+}
+"""What every generation's scaler file holds."""
+
+
+def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str) -> dict[str, Any]:
     """Read a scaler file and make sure that it belongs to the model file beside it.
 
     Raises:
@@ -31,9 +43,14 @@ def open_scalers(
             raise FileNotFoundError(f"{path}: there is no such {what} file; train a model or mend the path")
     artifacts.check_hashes([model_path, scaler_path], model_path.parent / metadata_name)
     scalers = safe_pickle.load(scaler_path)
-    missing = [key for key in required_keys if key not in scalers]
-    if missing:
-        raise ValueError(f"{scaler_path}: key {missing[0]!r} is missing; is it the scaler file of another generation?")
+    for key, kind in SCALER_TYPES.items():
+        if key not in scalers:
+            raise ValueError(f"{scaler_path}: key {key!r} is missing; is it the scaler file of another generation?")
+        value = scalers[key]
+        if type(value) is not kind or (isinstance(value, int) and value < 1):
+            raise ValueError(
+                f"{scaler_path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the model again"
+            )
     if artifacts.sha256_of(model_path) != scalers["model_sha256"]:
         raise ValueError(
             f"{scaler_path}: these scalers belong to another model than {model_path.name} (sha256 of the network "
@@ -42,8 +59,20 @@ def open_scalers(
     return scalers
 
 
+def read_closed(df: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+    """A user's candles in the schema, without the one that is still forming, which exchanges return last."""
+    candles = read_candles(df, timeframe)
+    closed = drop_forming(candles, timeframe)
+    if len(closed) < len(candles):
+        warnings.warn(
+            f"the candle of {candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M} has not closed yet and is left out",
+            stacklevel=5,
+        )
+    return closed
+
+
 def read_recent(df: pd.DataFrame, timeframe: str, *, lookback: int, required: int) -> pd.DataFrame:
-    """Validate a user's candles for a forecast at their last row.
+    """Validate a user's candles for a forecast at their last closed row.
 
     Returns:
         The candles in the schema. Warns once if the indicators are still warming up.
@@ -51,7 +80,7 @@ def read_recent(df: pd.DataFrame, timeframe: str, *, lookback: int, required: in
     Raises:
         ValueError: Fewer than `lookback` candles, a gap among the last `lookback`, or unsound candles.
     """
-    candles = read_candles(df, timeframe)
+    candles = read_closed(df, timeframe)
     if len(candles) < lookback:
         raise ValueError(
             f"{len(candles)} candles are too few: the model looks at the last {lookback}; pass at least {lookback}, "
@@ -59,7 +88,7 @@ def read_recent(df: pd.DataFrame, timeframe: str, *, lookback: int, required: in
         )
     times = timestamps_ms(candles)
     step_ms = timeframe_ms(timeframe)
-    missing = missing_before(times, step_ms)[-lookback + 1 :]
+    missing = missing_before(times, step_ms)[len(times) - lookback + 1 :]
     if missing.any():
         row = len(candles) - lookback + 1 + int(np.argmax(missing > 0))
         raise ValueError(
@@ -77,12 +106,14 @@ def read_recent(df: pd.DataFrame, timeframe: str, *, lookback: int, required: in
     return candles
 
 
-def forecastable_rows(times: np.ndarray, step_ms: int, lookback: int) -> np.ndarray:
-    """Rows t whose last `lookback` candles hold no gap: (m,) indices."""
-    row = np.arange(len(times))
-    after_gap = np.flatnonzero(missing_before(times, step_ms) > 0)
-    last_gap = np.concatenate([[0], after_gap])[np.searchsorted(after_gap, row, side="right")]
-    return np.flatnonzero(row - last_gap >= lookback - 1)
+def format_price(price: float) -> str:
+    """A price for people: cents from 1 upwards, six significant digits below.
+
+    Example:
+        >>> format_price(66449.384), format_price(0.1234567)
+        ('66,449.38', '0.123457')
+    """
+    return f"{price:,.2f}" if price >= 1 else f"{price:.6g}"
 
 
 def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: int = 72, title: str = "") -> Figure:
@@ -110,8 +141,8 @@ def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: i
     axes.plot([ahead], [prediction["price"]], "D", color="#2b5c9e", markersize=6)
     axes.plot([ahead - 1, ahead], [prediction["last_price"], prediction["price"]], color="#2b5c9e", linestyle=":")
     axes.annotate(
-        f"{prediction['price']:,.6g}\n{prediction['return_percent']:+.3f} %\n"
-        f"80 %: {prediction['price_low']:,.6g} – {prediction['price_high']:,.6g}",
+        f"{format_price(prediction['price'])}\n{prediction['return_percent']:+.3f} %\n"
+        f"80 %: {format_price(prediction['price_low'])} – {format_price(prediction['price_high'])}",
         (ahead, prediction["price"]), xytext=(12, 0), textcoords="offset points", va="center", color="#2b5c9e",
     )  # fmt: skip
     ticks = np.linspace(0, len(recent) - 1, min(6, len(recent))).astype(int)

@@ -84,8 +84,9 @@ class _Notices(logging.Handler):
     """Shows what the parts log, indented below the phase it belongs to."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        mark = "! " if record.levelno >= logging.WARNING else ""
-        tell(mark + record.getMessage())
+        message = record.getMessage()
+        mark = "! " if record.levelno >= logging.WARNING and "\n" not in message else ""  # a banner marks itself
+        tell(mark + message)
 
 
 @contextlib.contextmanager
@@ -118,6 +119,8 @@ class one_line_errors(contextlib.AbstractContextManager):
         if isinstance(error, KeyboardInterrupt):
             print("\ninterrupted; the previous bundle is untouched, --resume goes on", file=sys.stderr)
             raise SystemExit(130) from None
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+            raise SystemExit(141) from None
         if isinstance(error, (ValueError, OSError)):
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
             raise SystemExit(2) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,7 +39,7 @@ class Scalers:
     y: Any
 
 
-def scale_on_train(samples: Samples, split: Split, feature_cols: Sequence[str]) -> tuple[ScaledSamples, Scalers]:
+def scale_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples, Scalers]:
     """Fit both scalers on the training part and scale everything with them.
 
     The feature scaler sees each candle of the training windows once, however many windows it is in; the target scaler
@@ -52,14 +51,14 @@ def scale_on_train(samples: Samples, split: Split, feature_cols: Sequence[str]) 
     from sklearn.preprocessing import StandardScaler  # lazy: the predictor shares this module and needs none of it
 
     train_rows = samples.rows[rows_seen(samples, split.train)].astype(np.float64)
-    x_scaler = StandardScaler().fit(train_rows)
-    flat = ~(x_scaler.var_ > 0)  # NaN counts as flat
+    flat = ~(np.fmax.reduce(train_rows) > np.fmin.reduce(train_rows))  # missing throughout counts as flat
     if flat.any():
-        name = feature_cols[int(np.argmax(flat))]
+        name = samples.feature_cols[int(np.argmax(flat))]
         raise ValueError(
             f"feature {name!r} never changes in the {len(train_rows)} candles of the training part; "
             "are the candles real? drop the symbol or fetch more candles (--candles)"
         )
+    x_scaler = StandardScaler().fit(train_rows)
     scaled_return = (samples.log_return / samples.volatility)[:, None]
     # Scale only: the mean of returns cannot be told from 0, and a network that outputs 0 is then the naive forecast.
     # With it, a rising training year shifted every forecast up and validation shrank good signals to nothing.

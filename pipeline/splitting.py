@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,14 @@ class Split:
     val_end: np.datetime64
     test_start: np.datetime64
     test_end: np.datetime64
+
+    def facts(self, target_time: np.ndarray) -> dict[str, dict[str, Any]]:
+        """For people and for the metadata: size of each part, and when its first and last target close."""
+        facts = {}
+        for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
+            times = target_time[part].astype("datetime64[m]")
+            facts[name] = {"n": len(part), "first": f"{times[0]}Z", "last": f"{times[-1]}Z"}
+        return facts
 
 
 def chronological_split(
@@ -136,6 +146,8 @@ def _cut(
 def _instant(text: str, name: str, is_end: bool) -> np.datetime64:
     """The instant of a date or time, UTC; the end of the day where an end is given as a mere date."""
     try:
+        if not re.match(r"\d{4}-\d{2}-\d{2}", text.strip()):
+            raise ValueError(text)  # pandas would read "2023-09" as its first day, "03.04.2023" as 4 March
         stamp = pd.Timestamp(text)
     except ValueError:
         raise ValueError(f"{name} {text!r} is no date; write it as 2023-09-30 or 2023-09-30T12:00") from None

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import join_published, parse_times, read_candles, validate_candles
+from pipeline.candles import join_published, parse_numbers, parse_times, read_candles, timestamps_ms
 
 PUBLISHED = {"funding": "funding_rate", "open_interest": "open_interest"}
 """Kind of a published series, which names its file, and the column it holds."""
+
+# Pandas before 3.1 reads many decimal fractions one bit off unless told not to; from 3.1 on the option is deprecated.
+_IS_EXACT = tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1)
+CSV_OPTIONS: dict[str, Any] = {} if _IS_EXACT else {"float_precision": "round_trip"}
 
 
 def file_name(symbol: str, kind: str, suffix: str = ".parquet") -> str:
@@ -31,12 +36,12 @@ def read_directory(directory: Path, symbol: str, timeframe: str) -> pd.DataFrame
     Raises:
         ValueError: There is no such directory or file (the names at hand are listed), or the file is not sound.
     """
-    candles = read_table(_find_file(directory, symbol, timeframe))
-    candles = read_candles(candles, timeframe, where=file_name(symbol, timeframe, ""))
+    path = _find_file(directory, symbol, timeframe)
+    candles = read_candles(read_table(path), timeframe, where=path.name)
     for kind, column in PUBLISHED.items():
-        path = next((p for p in _candidates(directory, symbol, kind) if p.is_file()), None)
-        if path is not None and column not in candles.columns:
-            candles = join_published(candles, read_published(path, column), column, timeframe)
+        beside = next((p for p in _candidates(directory, symbol, kind) if p.is_file()), None)
+        if beside is not None and column not in candles.columns:
+            candles = join_published(candles, read_published(beside, column), column, timeframe)
     return candles
 
 
@@ -45,38 +50,47 @@ def read_published(path: Path, column: str) -> pd.DataFrame:
     table = read_table(path)
     missing = [name for name in ("timestamp", column) if name not in table.columns]
     if missing:
-        raise ValueError(f"{path.name}: column {missing[0]!r} missing among {list(map(str, table.columns))}; rename it")
+        raise ValueError(
+            f"{path.name}: column {missing[0]!r} missing among {list(map(str, table.columns))}; "
+            f"name the columns 'timestamp' and {column!r}"
+        )
     times = parse_times(table["timestamp"], where=f"{path.name}, column 'timestamp'")
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    values = parse_numbers(table[column], where=f"{path.name}, column {column!r}")
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values)))
+        raise ValueError(f"{path.name}, column {column!r}: {values[row]} in row {row} is not finite; drop the row")
+    published = pd.DataFrame({"timestamp": times.array, column: values})
+    early = np.flatnonzero(np.diff(timestamps_ms(published)) <= 0) + 1
+    if len(early):
         raise ValueError(
-            f"{path.name}, column {column!r}: {table[column].iloc[row]!r} in row {row} is not finite; drop the row"
+            f"{path.name}: {len(early)} time(s) unsorted or repeated, first {times.iloc[early[0]]} in row {early[0]}; "
+            "sort by 'timestamp' and drop duplicates"
         )
-    if not times.is_monotonic_increasing or times.duplicated().any():
-        raise ValueError(f"{path.name}: times are unsorted or repeated; sort by 'timestamp' and drop duplicates")
-    return pd.DataFrame({"timestamp": times, column: values})
+    return published
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """A Parquet or CSV file as it is; a ValueError names a file that cannot be read as one."""
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, **CSV_OPTIONS)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:  # pyarrow's and pandas' parsing errors are of these kinds
+        raise FileNotFoundError(f"{path}: there is no such file; mend the path") from None
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:  # of damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a readable {path.suffix[1:]} file ({reason}); fetch or copy it again") from error
 
 
 def write_candles(candles: pd.DataFrame, directory: Path, symbol: str, timeframe: str) -> Path:
     """Validate candles and write them as Parquet, atomically; returns the path."""
-    validate_candles(candles, timeframe, where=symbol)
+    candles = read_candles(candles, timeframe, where=symbol)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / file_name(symbol, timeframe)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    candles.to_parquet(unfinished, index=False)
-    os.replace(unfinished, path)
+    try:
+        candles.to_parquet(unfinished, index=False)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
 
 
@@ -84,9 +98,8 @@ def content_sha256(candles: pd.DataFrame) -> str:
     """Hash of the values of a frame of candles, whatever file they came from."""
     digest = hashlib.sha256(",".join(candles.columns).encode())
     for name in candles.columns:
-        values = candles[name]
-        numbers = values.astype("int64") if name == "timestamp" else values.astype("float64")
-        digest.update(np.ascontiguousarray(numbers.to_numpy()).tobytes())
+        values = timestamps_ms(candles) if name == "timestamp" else candles[name].to_numpy(dtype=np.float64)
+        digest.update(values.tobytes())
     return digest.hexdigest()
 
 
@@ -101,7 +114,8 @@ def _find_file(directory: Path, symbol: str, timeframe: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    at_hand = sorted({p.stem for p in directory.iterdir() if p.suffix in (".parquet", ".csv")})
+    stems = {p.stem for p in directory.iterdir() if p.suffix in (".parquet", ".csv")}
+    at_hand = sorted(stems, key=lambda stem: (not stem.startswith(file_name(symbol, "", "")), stem))  # its own first
     shown = ", ".join(at_hand[:12]) + (f" and {len(at_hand) - 12} more" if len(at_hand) > 12 else "")
     raise ValueError(
         f"{symbol}: no {candidates[0].name} or {candidates[1].name} in {directory}; it holds {shown or 'no candles'}"

@@ -17,6 +17,8 @@ class Samples:
     """Every sample of every symbol, symbols one after another, each in time order."""
 
     symbols: tuple[str, ...]
+    feature_cols: tuple[str, ...]
+    """names of the columns of `rows`"""
     rows: np.ndarray
     """(n_candles, n_features) float32; the symbols' candles stacked, a window is `lookback` rows of it in a stretch"""
     row_ms: np.ndarray
@@ -72,11 +74,18 @@ def make_windows(
         warmup: Rows dropped at the start and after every long gap.
 
     Raises:
-        ValueError: A symbol has no sample.
+        ValueError: A symbol has no sample, or its features are not one row per candle; a lookback or horizon below 1.
     """
+    if lookback < 1 or horizon < 1:
+        raise ValueError(f"lookback is {lookback} and horizon is {horizon}; each is at least 1 candle")
     step_ms = timeframe_ms(timeframe)
     parts, offset = [], 0
     for index, (symbol, frame) in enumerate(candles.items()):
+        if len(features[symbol]) != len(frame):
+            raise ValueError(
+                f"{symbol}: {len(features[symbol])} rows of features for {len(frame)} candles; "
+                "compute them from these candles and drop no rows"
+            )
         close, times = frame["close"].to_numpy(), timestamps_ms(frame)
         volatility = segmented_volatility(close, times, step_ms)
         usable = usable_rows(times, step_ms, lookback, warmup)[: max(len(times) - horizon, 0)]
@@ -101,6 +110,7 @@ def make_windows(
         offset += len(frame)
     return Samples(
         symbols=tuple(candles),
+        feature_cols=tuple(features[next(iter(candles))].columns),
         rows=np.concatenate([features[symbol].to_numpy(np.float32) for symbol in candles]),
         row_ms=np.concatenate([timestamps_ms(frame) for frame in candles.values()]),
         **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},

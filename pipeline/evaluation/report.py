@@ -6,13 +6,15 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipeline.progress import WIDTH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NETWORK_COLOUR, ACTUAL_COLOUR, GREY = "#2b5c9e", "#222222", "#8a8a8a"
 
@@ -84,13 +86,20 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
     return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
 
 
-def banner(sentence: str) -> str:
-    """The verdict between two rules."""
-    return f"{'═' * WIDTH}\n  VERDICT  {sentence}\n{'═' * WIDTH}"
+def terminal_tables(test: Mapping[str, Any]) -> str:
+    """Scores of every model, then the comparisons."""
+    return f"\n{text_table(table_rows(test))}\n\n{text_table(verdict_rows(test))}\n"
+
+
+def verdict_banner(test: Mapping[str, Any]) -> str:
+    """Warnings, then the verdict between two rules: the last thing the terminal shows."""
+    warnings = "".join(f"  ! {text}\n" for text in test["warnings"])
+    rule = "═" * WIDTH
+    return f"\n{warnings}{rule}\n  VERDICT  {verdict_sentence(test)}\n{rule}"
 
 
 def html_report(
-    *, metrics: Mapping[str, Any], predictions: pd.DataFrame, history: Mapping[str, Any], settings: Mapping[str, Any]
+    metrics: Mapping[str, Any], predictions: pd.DataFrame, history: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> str:
     """One self-contained page: verdict, table, comparisons, training curves, actual against predicted, provenance.
 
@@ -128,6 +137,7 @@ def html_report(
         "<h2>Where the candles come from</h2>",
         f"<p>{html.escape(data['source'])}: {html.escape(data['venue'])}</p>",
         _html_table([["symbol", "candles", "first", "last", "missing"], *symbols]),
+        "<h2>How they were split</h2>",
         _html_table([["part", "samples", "from", "to"], *_split_rows(metrics["split"])]),
         "<details><summary>Settings</summary>"
         + _html_table([["setting", "value"], *([name, str(value)] for name, value in settings.items())])
@@ -155,8 +165,7 @@ def _symbol_rows(test: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _draw_history(history: Mapping[str, Any]) -> Figure:
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _figure(3.2)
     epochs = np.arange(1, len(history["loss"]) + 1)
     axes.plot(epochs, history["loss"], color=GREY, label="training")
     axes.plot(epochs, history["val_loss"], color=NETWORK_COLOUR, label="validation")
@@ -172,8 +181,7 @@ def _draw_week(predictions: pd.DataFrame) -> Figure:
     symbol = predictions["symbol"].iloc[-1]
     rows = predictions[predictions["symbol"] == symbol]
     rows = rows[rows["timestamp"] >= rows["timestamp"].iloc[-1] - pd.Timedelta(days=7)]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _figure(3.6)
     time = rows["timestamp"].dt.tz_localize(None)
     axes.fill_between(time, 100 * rows["q10"], 100 * rows["q90"], color=NETWORK_COLOUR, alpha=0.18, label="80 % band")
     axes.plot(time, 100 * rows["actual_return"], color=ACTUAL_COLOUR, linewidth=0.8, label="actual")
@@ -186,8 +194,7 @@ def _draw_week(predictions: pd.DataFrame) -> Figure:
 
 def _draw_scatter(predictions: pd.DataFrame, shown: int = 4000) -> Figure:
     rows = predictions.iloc[:: max(1, len(predictions) // shown)]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _figure(3.6)
     axes.plot(100 * rows["lstm"], 100 * rows["actual_return"], ".", color=NETWORK_COLOUR, alpha=0.35, markersize=3)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axvline(0, color=GREY, linewidth=0.8)
@@ -195,6 +202,13 @@ def _draw_scatter(predictions: pd.DataFrame, shown: int = 4000) -> Figure:
     axes.set_ylabel("actual log-return, %")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _figure(height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure  # lazy, and no pyplot: nothing global, works without a display
+
+    figure = Figure(figsize=(9, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _finish(axes: Any) -> None:

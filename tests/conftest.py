@@ -1,0 +1,61 @@
+"""Fixtures that several test files share."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from config import ConfigV2
+from feature_engineering import V2_WARMUP
+from pipeline.store import write_candles
+from pipeline.synthetic import synthetic_market
+
+TINY = ConfigV2(
+    candles=700,
+    epochs=4,
+    learning_rate=0.005,
+    lstm_units=(6, 4),
+    conv_filters=4,
+    conv_lstm_units=4,
+    dense_units=(4, 3),
+    dropout=0.1,
+)
+"""A production run in seconds."""
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real candles; the test is skipped where there is none."""
+    folder = Path(os.environ.get("CRYPTO_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real candles in {folder}; set CRYPTO_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def signal_market() -> dict[str, pd.DataFrame]:
+    """Candles of two coins with a planted signal, so that a network trained on them has something to say."""
+    return synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 700 + V2_WARMUP, seed=42, signal_r2=0.15)
+
+
+@pytest.fixture(scope="session")
+def signal_dir(signal_market, tmp_path_factory) -> Path:
+    """The same candles as a directory."""
+    folder = tmp_path_factory.mktemp("candles")
+    for symbol, frame in signal_market.items():
+        write_candles(frame, folder, symbol, "1h")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(signal_dir, tmp_path_factory) -> Path:
+    """Output folder of a finished production run with a tiny network on `signal_market`."""
+    import train_v2_production
+
+    folder = tmp_path_factory.mktemp("bundle")
+    metrics = train_v2_production.main(replace(TINY, candles_dir=signal_dir, output_dir=folder))
+    assert metrics["calibration"]["shrinkage"] > 0  # else every forecast is 0 and parity means nothing
+    assert metrics["calibration"]["direction_slope"] > 0
+    return folder

@@ -1,0 +1,186 @@
+"""The cheap forecasts are what they say, find what is planted, and never see the test part."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xgboost  # noqa: F401  loaded here, so that `one_thread` reaches it
+from threadpoolctl import threadpool_limits
+
+from pipeline.baselines import BASELINE_NAMES, LAGS, RIDGE_ALPHAS, fit_baselines, lagged_inputs
+from pipeline.calibration import fit_shrinkage
+from pipeline.scaling import ScaledSamples, scale_on_train
+from pipeline.splitting import Split
+from pipeline.windows import Samples
+
+FEATURES = ("body", "log_return", "price_range", "volume_ratio")
+NOW = np.datetime64("2024-01-01", "ms")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On so few rows threads cost more than they save, and on a busy machine a hundred times more."""
+    with threadpool_limits(1):
+        yield
+
+
+def make_samples(n, seed=0, planted=0.0):
+    """Two symbols of n candles each; every row from the 10th on is a sample.
+
+    The volatility-scaled return is noise of unit variance plus `planted` times (body at t - log_return at t-2).
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((2 * n, len(FEATURES))).astype(np.float32)
+    end = np.r_[10:n, n + 10 : 2 * n]
+    volatility = rng.uniform(0.002, 0.02, len(end))
+    signal = planted * (rows[end, 0] - rows[end - 2, 1]).astype(np.float64)
+    row_ms = np.tile(NOW.astype(np.int64) + 3_600_000 * np.arange(n), 2)
+    samples = Samples(
+        symbols=("BTC/USDT", "ETH/USDT"),
+        feature_cols=FEATURES,
+        rows=rows,
+        row_ms=row_ms,
+        end=end,
+        symbol=(end >= n).astype(np.int64),
+        target_time=row_ms[end].astype("datetime64[ms]") + np.timedelta64(2, "h"),
+        base_price=np.full(len(end), 100.0),
+        current_return=np.zeros(len(end)),
+        log_return=volatility * (signal + rng.standard_normal(len(end))),
+        volatility=volatility,
+        lookback=5,
+        horizon=1,
+        step_ms=3_600_000,
+    )
+    return samples, volatility * signal
+
+
+def split_of(samples):
+    """60, 20 and 20 % of each symbol."""
+    share = (samples.end % (len(samples.rows) // 2)) / (len(samples.rows) // 2)
+    parts = [np.flatnonzero(part) for part in (share < 0.6, (share >= 0.6) & (share < 0.8), share >= 0.8)]
+    return Split(*parts, *[NOW] * 5)
+
+
+def fitted(samples, seed=1):
+    scaled, scalers = scale_on_train(samples, split_of(samples))
+    return scaled, fit_baselines(scaled, scalers.y, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return fitted(make_samples(400)[0])
+
+
+def test_four_baselines_forecast_every_sample(noise):
+    scaled, baselines = noise
+    assert tuple(baselines.forecasts) == BASELINE_NAMES
+    assert all(forecast.shape == (len(scaled.samples),) for forecast in baselines.forecasts.values())
+    assert all(np.isfinite(forecast).all() for forecast in baselines.forecasts.values())
+
+
+def test_naive_is_zero(noise):
+    assert not noise[1].forecasts["naive"].any()
+
+
+def test_drift_is_each_symbols_mean_return_in_training():
+    samples, _ = make_samples(200)
+    log_return = np.zeros(len(samples))
+    train = split_of(samples).train
+    log_return[train[samples.symbol[train] == 0][:3]] = [0.01, 0.02, 0.06]  # and 0 in the other 107
+    log_return[train[samples.symbol[train] == 1]] = -0.004
+    log_return[split_of(samples).val] = 0.5
+    _, baselines = fitted(replace(samples, log_return=log_return))
+    assert (samples.symbol[train] == 0).sum() == 110
+    assert baselines.forecasts["drift"][samples.symbol == 0] == pytest.approx(0.09 / 110)
+    assert baselines.forecasts["drift"][samples.symbol == 1] == pytest.approx(-0.004)
+
+
+def test_drift_of_a_symbol_without_training_samples_is_zero():
+    samples, _ = make_samples(200)
+    split = split_of(samples)
+    scaled, scalers = scale_on_train(samples, replace(split, train=split.train[samples.symbol[split.train] == 0]))
+    drift = fit_baselines(scaled, scalers.y, seed=1).forecasts["drift"]
+    assert not drift[samples.symbol == 1].any()
+    assert drift[samples.symbol == 0].all()
+
+
+def test_lagged_inputs_are_the_last_candle_and_three_features_of_the_four_before():
+    samples, _ = make_samples(30)
+    rows = np.arange(60 * 4, dtype=np.float32).reshape(60, 4)  # row r holds 4r, 4r + 1, 4r + 2, 4r + 3
+    inputs = lagged_inputs(ScaledSamples(samples, split_of(samples), rows, np.zeros(len(samples), dtype=np.float32)))
+    assert LAGS == 4
+    assert inputs.shape == (40, 4 + 3 * 4)
+    assert inputs[0].tolist() == [40, 41, 42, 43, 37, 38, 39, 33, 34, 35, 29, 30, 31, 25, 26, 27]
+    assert inputs[20, :4].tolist() == [160, 161, 162, 163]  # ETH's row 10 is row 40 of the stack
+    assert inputs.dtype == np.float32
+
+
+def test_ridge_recovers_a_planted_linear_signal():
+    samples, truth = make_samples(4000, seed=3, planted=0.3)
+    scaled, baselines = fitted(samples)
+    test = scaled.split.test
+    for forecasts in (baselines.directions, baselines.forecasts):
+        assert np.corrcoef(forecasts["ridge"][test], truth[test])[0, 1] > 0.98
+        assert forecasts["ridge"][test] @ truth[test] / (truth[test] @ truth[test]) == pytest.approx(1, abs=0.1)
+    assert np.corrcoef(baselines.forecasts["xgboost"][test], truth[test])[0, 1] > 0.8
+
+
+def test_validation_picks_the_ridge_that_fits_it_best():
+    from sklearn.linear_model import Ridge
+
+    for planted in (0.0, 0.5):
+        scaled, baselines = fitted(make_samples(300, seed=5, planted=planted)[0])
+        inputs, train, val = lagged_inputs(scaled), scaled.split.train, scaled.split.val
+        losses = {}
+        for alpha in RIDGE_ALPHAS:
+            error = scaled.target[val] - Ridge(alpha=alpha).fit(inputs[train], scaled.target[train]).predict(
+                inputs[val]
+            )
+            losses[alpha] = float(np.mean(np.abs(error.astype(np.float64))))  # the verdict's loss
+        assert losses[baselines.settings["ridge_alpha"]] == pytest.approx(min(losses.values()), rel=1e-6)
+
+
+def test_shrinkage_is_fitted_on_validation_and_directions_are_without_it(noise):
+    scaled, baselines = noise
+    samples, val = scaled.samples, scaled.split.val
+    for name in ("ridge", "xgboost"):
+        raw = (baselines.directions[name] / samples.volatility)[val]
+        actual = (samples.log_return / samples.volatility)[val]
+        factor = baselines.settings[f"{name}_shrinkage"]
+        assert factor == fit_shrinkage(raw, actual)
+        assert baselines.forecasts[name] == pytest.approx(factor * baselines.directions[name], rel=1e-12)
+
+
+def test_the_test_part_never_shows_in_a_forecast(noise):
+    scaled, baselines = noise
+    samples, test = scaled.samples, scaled.split.test
+    log_return, rows = samples.log_return.copy(), samples.rows.copy()
+    log_return[test] = np.random.default_rng(9).normal(0.05, 0.5, len(test))
+    last = samples.end[test[len(test) // 2]]  # and candles after one in the middle of BTC's test part
+    rows[last + 1 : 400] *= 3.0
+    _, other = fitted(replace(samples, log_return=log_return, rows=rows))
+    assert other.settings == baselines.settings
+    untouched = (samples.end <= last) | (samples.symbol == 1)
+    for name in BASELINE_NAMES:
+        assert np.array_equal(other.forecasts[name][untouched], baselines.forecasts[name][untouched]), name
+
+
+def test_the_targets_of_validation_choose_but_do_not_fit(noise):
+    scaled, baselines = noise
+    samples, val = scaled.samples, scaled.split.val
+    log_return = samples.log_return.copy()
+    log_return[val] *= -1.0
+    _, other = fitted(replace(samples, log_return=log_return))
+    assert np.array_equal(other.forecasts["drift"], baselines.forecasts["drift"])
+    if other.settings["ridge_alpha"] == baselines.settings["ridge_alpha"]:
+        assert np.array_equal(other.directions["ridge"], baselines.directions["ridge"])
+    assert other.settings != baselines.settings
+
+
+def test_the_same_seed_gives_the_same_forecasts_and_another_does_not(noise):
+    scaled, baselines = noise
+    _, again = fitted(scaled.samples)
+    _, other = fitted(scaled.samples, seed=2)
+    assert all(np.array_equal(again.forecasts[name], baselines.forecasts[name]) for name in BASELINE_NAMES)
+    assert not np.array_equal(other.directions["xgboost"], baselines.directions["xgboost"])
+    assert np.array_equal(other.directions["ridge"], baselines.directions["ridge"])

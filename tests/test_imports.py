@@ -1,0 +1,82 @@
+"""The house's one-way imports, and what importing a predictor must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {"train_v2_production"}
+ROOMS = {"config", "models", "pipeline", "feature_engineering", "data_fetcher", "inference_v2", *SCRIPTS}
+ALLOWED = {
+    "config": set(),
+    "models": {"models"},
+    "pipeline": {"pipeline"},
+    "feature_engineering": {"pipeline"},
+    "data_fetcher": {"pipeline", "config"},
+    "inference_v2": {"config", "feature_engineering", "pipeline"},
+    "train_v2_production": ROOMS - SCRIPTS,
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Dotted names a file imports anywhere, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def files_of(room: str) -> list[Path]:
+    return [ROOT / f"{room}.py"] if (ROOT / f"{room}.py").is_file() else sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_imports_only_the_rooms_below_it(room):
+    for path in files_of(room):
+        ours = {name.split(".")[0] for name in imported_modules(path)} & ROOMS
+        assert ours <= ALLOWED[room], f"{path.name} imports {ours - ALLOWED[room]}"
+
+
+def test_no_part_of_the_pipeline_imports_its_evaluation():
+    for path in files_of("pipeline"):
+        if path.parent.name != "evaluation":
+            assert not any(name.startswith("pipeline.evaluation") for name in imported_modules(path)), path.name
+
+
+@pytest.mark.parametrize("room", ["models", "pipeline"])
+def test_networks_and_fit_loop_use_keras_alone_so_that_any_backend_runs_them(room):
+    for path in files_of(room):
+        assert not any(name.split(".")[0] == "tensorflow" for name in imported_modules(path)), path.name
+
+
+def test_every_python_file_belongs_to_a_known_room():
+    known = ROOMS | {"tests", "benchmarks"}
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        assert room in known or room.startswith("."), f"{room}: add it to design and to this test"
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_the_predictor_loads_nothing_heavy():
+    heavy = ("tensorflow", "keras", "sklearn", "xgboost", "arch", "ccxt", "statsmodels", "matplotlib", "scipy")
+    loaded = run_python(f"import sys, inference_v2; print([m for m in {heavy!r} if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_importing_the_training_script_trains_nothing_and_configures_no_logging():
+    code = """
+import logging, os, sys
+before = set(os.listdir())
+import train_v2_production
+print(logging.getLogger().handlers, set(os.listdir()) - before - {"__pycache__"}, "keras" in sys.modules)
+"""
+    assert run_python(code).strip() == "[] set() False"

@@ -1,0 +1,330 @@
+"""Training and serving compute the same: every parity rule of the bundle, and every refusal of the predictor."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import train_v2_production
+from feature_engineering import V2_WARMUP, compute_features
+from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
+from pipeline import leakage
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle):
+    return CryptoPricePredictorV2(tiny_bundle / MODEL_FILE, tiny_bundle / SCALER_FILE)
+
+
+@pytest.fixture(scope="module")
+def market(signal_market):
+    return signal_market
+
+
+@pytest.fixture(scope="module")
+def candles(market):
+    return market["BTC/USDT"]
+
+
+def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(predictor, tiny_bundle, market):
+    saved = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
+    for symbol, frame in market.items():
+        history = predictor.predict_history(frame).set_index("timestamp")
+        rows = saved[saved["symbol"] == symbol].set_index("timestamp")
+        assert rows["lstm"].abs().min() > 0
+        served = history.loc[rows.index]
+        assert len(rows) > 50
+        for ours, theirs in (("predicted_return", "lstm"), *((name, name) for name in ("q10", "q50", "q90", "p_up"))):
+            assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
+
+
+def test_predict_up_to_t_equals_row_t_of_the_history_bit_for_bit(predictor, candles):
+    history = predictor.predict_history(candles)
+    assert len(history) == len(candles) - 59
+    for t in (59, 60, 107, 300, 700, len(candles) - 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # still warming up
+            prediction = predictor.predict(candles.iloc[: t + 1])
+        row = history.iloc[t - 59]
+        assert row["timestamp"] == candles["timestamp"].iloc[t]
+        assert prediction["return"] == row["predicted_return"]
+        assert prediction["p_up"] == row["p_up"]
+        assert prediction["price_low"] == candles["close"].iloc[t] * np.exp(row["q10"])
+
+
+def test_a_history_that_starts_later_gives_the_same_features_and_forecasts(predictor, candles):
+    whole = predictor.predict_history(candles).set_index("timestamp")
+    spread = whole["predicted_return"].std()
+    feature_spread = compute_features(candles, "1h").std()
+    for start in (1, 37, 400):
+        cut = candles.iloc[start:]
+        later = predictor.predict_history(cut).set_index("timestamp").iloc[predictor.required_candles - 60 :]
+        difference = (later["predicted_return"] - whole.loc[later.index, "predicted_return"]).abs().max()
+        assert difference <= 1e-5 * spread
+        features = compute_features(cut, "1h").iloc[V2_WARMUP:]
+        gap = (features - compute_features(candles, "1h").loc[features.index]).abs().max()
+        assert (gap <= 1e-6 * feature_spread).all()
+
+
+def test_required_candles_is_lookback_plus_warm_up(predictor):
+    assert predictor.required_candles == 60 + V2_WARMUP == 534
+
+
+def test_batch_and_single_forecasts_are_the_same_bits(predictor, market):
+    frames = [market["BTC/USDT"], market["ETH/USDT"].iloc[:900], market["BTC/USDT"].iloc[100:800]]
+    batch = predictor.predict_batch(frames, [100.0, None, 7.0])
+    assert [p["last_price"] for p in batch] == [100.0, frames[1]["close"].iloc[-1], 7.0]
+    for frame, price, prediction in zip(frames, [100.0, None, 7.0], batch):
+        assert predictor.predict(frame, price) == prediction
+    assert predictor.predict_batch([]) == []
+    with pytest.raises(ValueError, match="3 frames of candles but 1 last prices"):
+        predictor.predict_batch(frames, [1.0])
+
+
+def test_a_prediction_is_consistent_with_itself(predictor, candles):
+    prediction = predictor.predict(candles, last_price=100_000)
+    log_return = prediction["return"]
+    assert prediction["price"] == pytest.approx(100_000 * np.exp(log_return), rel=1e-12)
+    assert prediction["return_percent"] == pytest.approx(100 * (np.exp(log_return) - 1), rel=1e-9, abs=1e-12)
+    assert prediction["price_change"] == pytest.approx(prediction["price"] - 100_000, abs=1e-6)
+    assert prediction["confidence"] == max(prediction["p_up"], 1 - prediction["p_up"]) >= 0.5
+    assert prediction["price_low"] < prediction["price"] < prediction["price_high"]
+    assert prediction["timestamp"] == candles["timestamp"].iloc[-1] + pd.Timedelta(hours=1)
+    assert prediction["timestamp"].tzinfo is not None
+
+
+def test_nothing_looks_ahead_from_candles_to_forecasts(predictor, candles):
+    def forecasts(frame):
+        history = predictor.predict_history(frame).set_index("timestamp")
+        return history.reindex(frame["timestamp"]).reset_index(drop=True)
+
+    leakage.check(forecasts, candles)
+    leakage.check(lambda frame: predictor._scaled_rows(frame), candles)
+
+
+def test_candles_may_come_in_the_shapes_users_have(predictor, candles):
+    expected = predictor.predict(candles)
+    times = candles["timestamp"]
+    milliseconds = candles.assign(timestamp=times.astype("int64"))
+    text = candles.assign(timestamp=times.dt.strftime("%Y-%m-%d %H:%M:%S")).rename(columns={"timestamp": "date"})
+    shuffled_columns = candles[candles.columns[::-1]].assign(trades=1)
+    naive = candles.assign(timestamp=times.dt.tz_localize(None)).set_index(np.arange(len(candles)) + 7)
+    for frame in (milliseconds, text, shuffled_columns, naive):
+        before = frame.copy()
+        assert predictor.predict(frame) == expected
+        pd.testing.assert_frame_equal(frame, before)
+
+
+def test_fewer_than_60_candles_are_refused_with_both_numbers_and_up_to_534_warn_once(predictor, candles):
+    with pytest.raises(ValueError, match=r"59 candles are too few: .*60"):
+        predictor.predict(candles.iloc[:59])
+    with pytest.warns(UserWarning, match=r"only 60 candles .*still warming up.*534") as caught:
+        predictor.predict(candles.iloc[-60:])
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor.predict(candles.iloc[-534:])
+
+
+def test_a_gap_in_the_window_is_refused_and_one_before_it_is_not(predictor, candles):
+    n = len(candles)
+    with pytest.raises(ValueError, match=r"2 candle\(s\) missing among the last 60, first right before .*fetch them"):
+        predictor.predict(candles.drop(index=[n - 30, n - 29]))
+    assert predictor.predict(candles.drop(index=[n - 61]))  # the window begins right after it
+    with pytest.raises(ValueError, match="missing among the last 60"):
+        predictor.predict(candles.drop(index=[n - 60 + 1]))
+    history = predictor.predict_history(candles.drop(index=[500]))
+    assert len(history) == (500 - 59) + (n - 501 - 59)
+
+
+def test_a_long_gap_starts_the_warm_up_again(predictor, candles):
+    with pytest.warns(UserWarning, match="only 100 candles without a long gap"):
+        after_gap = predictor.predict(candles.drop(index=range(len(candles) - 110, len(candles) - 100)))
+    with pytest.warns(UserWarning):
+        alone = predictor.predict(candles.iloc[-100:])
+    assert after_gap == alone
+
+
+def test_missing_funding_and_open_interest_count_as_their_training_mean(predictor, candles):
+    assert predictor.feature_cols[-2:] == ["funding_rate", "open_interest_change"]
+    bare = candles.drop(columns=["funding_rate", "open_interest"])
+    mean = predictor._x_scaler.mean[-2:]
+    at_mean = candles.assign(
+        funding_rate=np.float32(mean[0]),
+        open_interest=1e9 * np.exp(np.arange(len(candles)) * mean[1]),  # every change is the training mean
+    )
+    assert predictor.predict(bare)["return"] == pytest.approx(predictor.predict(at_mean)["return"], rel=1e-3, abs=1e-9)
+    assert predictor.predict(bare)["return"] != predictor.predict(candles)["return"]
+
+
+def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, candles, monkeypatch):
+    now = candles["timestamp"].iloc[-1] + pd.Timedelta(minutes=59)  # the last candle closes in a minute
+    monkeypatch.setattr("pipeline.candles.time.time", lambda: now.timestamp())
+    with pytest.warns(UserWarning, match="has not closed yet and is left out") as caught:
+        prediction = predictor.predict(candles)
+    assert caught[0].filename == __file__
+    assert prediction["timestamp"] == candles["timestamp"].iloc[-1]
+    assert prediction == predictor.predict(candles.iloc[:-1])
+    with pytest.warns(UserWarning, match="has not closed yet"):
+        history = predictor.predict_history(candles)
+    assert history["timestamp"].iloc[-1] == candles["timestamp"].iloc[-2]
+
+
+def test_the_direction_of_a_coin_at_a_fraction_of_the_price_is_the_same(predictor, candles):
+    cheap = candles.assign(**{name: candles[name] / 2**18 for name in ("open", "high", "low", "close")})
+    assert predictor.predict(cheap)["return"] == predictor.predict(candles)["return"]
+
+
+@pytest.mark.parametrize("price", [0, -1.0, float("nan"), float("inf")])
+def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
+    with pytest.raises(ValueError, match="last_price is .*pass a positive price"):
+        predictor.predict(candles, price)
+
+
+def test_the_picture_shows_candles_and_forecast(predictor, candles, tmp_path):
+    figure = predictor.plot(candles)
+    axes = figure.axes[0]
+    assert len(axes.patches) == 72
+    assert "direction right with probability" in axes.get_title(loc="left")
+    figure.savefig(tmp_path / "forecast.png")
+
+
+def copy_bundle(bundle, folder):
+    shutil.copytree(bundle, folder)
+    return folder
+
+
+def test_the_scalers_of_another_model_are_noticed(tiny_bundle, tmp_path):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / METADATA_FILE).unlink()
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    scalers["model_sha256"] = "0" * 64
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
+    with pytest.raises(ValueError, match=r"scalers_v2.pkl: these scalers belong to another model"):
+        CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("feature_cols", ["log_return", "magic"], "unknown feature 'magic'"),
+        ("lookback", 30, r"takes windows of shape \(60, 18\)"),
+        ("timeframe", "7h", "unknown timeframe '7h'"),
+        ("calibration", {}, "calibration number 'shrinkage' is None"),
+        ("X", "text", "'X'"),
+        ("y", 3, "'y'"),
+        ("lookback", "sixty", "'lookback'"),
+        ("horizon", 0, "'horizon'"),
+        ("symbols", 5, "'symbols'"),
+        ("feature_cols", "log_return", "'feature_cols'"),
+    ],
+)
+def test_a_scaler_file_with_wrong_content_is_refused_by_name(tiny_bundle, tmp_path, key, value, message):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / METADATA_FILE).unlink()
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    scalers[key] = value
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
+    with pytest.raises(ValueError, match=message):
+        CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+
+
+def test_a_scaler_file_without_a_key_or_with_foreign_types_is_refused(tiny_bundle, tmp_path):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / METADATA_FILE).unlink()
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    del scalers["horizon"]
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
+    with pytest.raises(ValueError, match="key 'horizon' is missing"):
+        CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+    (folder / SCALER_FILE).write_bytes(pickle.dumps({"X": Path("/")}, protocol=4))
+    with pytest.raises(ValueError, match="pathlib"):
+        CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+
+
+def test_a_file_that_changed_after_training_is_noticed_by_its_hash(tiny_bundle, tmp_path):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    content = (folder / MODEL_FILE).read_bytes()
+    (folder / MODEL_FILE).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"crypto_v2_final_model.h5: its bytes are not those that metadata_v2.json"):
+        CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+
+
+def test_missing_files_are_named(tiny_bundle, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model file"):
+        CryptoPricePredictorV2(tmp_path / "absent.h5", tiny_bundle / SCALER_FILE)
+    with pytest.raises(FileNotFoundError, match="no such scaler file"):
+        CryptoPricePredictorV2(tiny_bundle / MODEL_FILE, tmp_path / "absent.pkl")
+
+
+def test_the_best_checkpoint_opens_with_the_same_scalers(tiny_bundle, predictor, candles):
+    best = CryptoPricePredictorV2(tiny_bundle / "best_v2_model.h5", tiny_bundle / SCALER_FILE)
+    assert best.predict(candles) == predictor.predict(candles)
+
+
+def test_the_scaler_file_is_what_the_documents_promise_for_people_with_scikit_learn(tiny_bundle):
+    from sklearn.preprocessing import StandardScaler
+
+    scalers = pickle.loads((tiny_bundle / SCALER_FILE).read_bytes())
+    assert isinstance(scalers["X"], StandardScaler)
+    assert isinstance(scalers["y"], StandardScaler)
+    assert isinstance(scalers["feature_cols"], list)
+    assert scalers["lookback"] == 60
+    assert len(scalers["feature_cols"]) == scalers["X"].n_features_in_ == 18
+
+
+def run_command(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(tiny_bundle, predictor, candles, tmp_path):
+    candles.to_csv(tmp_path / "recent.csv", index=False)
+    command = ("inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "recent.csv")
+    result = run_command(*command, "--picture", tmp_path / "forecast.png")
+    expected = predictor.predict(candles)
+    assert result.returncode == 0, result.stderr
+    assert f"Next price: ${expected['price']:,.2f}" in result.stdout
+    assert f"Expected return: {expected['return_percent']:+.4f}%" in result.stdout
+    assert f"Confidence: {expected['confidence']:.1%}" in result.stdout
+    assert (tmp_path / "forecast.png").read_bytes()[:4] == b"\x89PNG"
+    candles.iloc[:10].to_csv(tmp_path / "few.csv", index=False)
+    result = run_command("inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "few.csv")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: 10 candles are too few")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bundle_moved_halfway_is_completed_when_it_is_opened(tiny_bundle, candles, predictor, tmp_path):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    partial = folder / ".partial"
+    partial.mkdir()
+    for name in (SCALER_FILE, METADATA_FILE):
+        (folder / name).rename(partial / name)
+    reopened = CryptoPricePredictorV2.from_directory(folder)
+    assert reopened.predict(candles) == predictor.predict(candles)
+    assert not partial.exists()
+
+
+def test_metrics_hold_no_number_that_is_not_measured(tiny_bundle):
+    metrics = json.loads((tiny_bundle / "metrics_v2.json").read_text())
+    test = metrics["test"]
+    assert test["verdict"] in ("EDGE", "NO EDGE")
+    assert set(test["models"]) == {"naive", "drift", "ridge", "xgboost", "lstm"}
+    assert [entry["baseline"] for entry in test["verdicts"]] == ["naive", "drift", "ridge", "xgboost"]
+    predictions = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
+    actual = predictions["base_price"] * np.exp(predictions["actual_return"])
+    for model in test["models"]:
+        forecast = predictions["base_price"] * np.exp(predictions[model])
+        mape = 100 * ((actual - forecast).abs() / actual).mean()
+        assert test["models"][model]["mape_percent"] == pytest.approx(mape, rel=1e-9)
+    assert train_v2_production.METRICS_FILE == "metrics_v2.json"

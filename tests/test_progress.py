@@ -1,0 +1,70 @@
+"""What a person at the terminal sees."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from pipeline import progress
+
+
+def test_the_log_keeps_whole_lines_and_drops_what_a_carriage_return_overwrote(tmp_path, capsys):
+    with progress.terminal_log(tmp_path / "log.txt"):
+        print("first")
+        sys.stdout.write("10 %\r50 %\r100 %\n")
+        logging.getLogger("pipeline.store").warning("a notice")
+        logging.getLogger("elsewhere").warning("not ours")
+    print("after")
+    assert (tmp_path / "log.txt").read_text() == "first\n100 %\n      ! a notice\n"
+    assert capsys.readouterr().out == "first\n10 %\r50 %\r100 %\n      ! a notice\nafter\n"
+
+
+def test_the_terminal_log_leaves_logging_as_it_was(tmp_path):
+    logger = logging.getLogger("pipeline")
+    before = (list(logger.handlers), logger.level)
+    with pytest.raises(ZeroDivisionError), progress.terminal_log(tmp_path / "log.txt"):
+        print(1 / 0)
+    assert (list(logger.handlers), logger.level) == before
+    assert sys.stdout.__class__.__name__ != "_Tee"
+
+
+def test_phases_are_numbered_and_timed(capsys):
+    phases = progress.Phases(2)
+    phases.start("Fetch", "1h candles")
+    phases.start("Train")
+    first, second = capsys.readouterr().out.split("\n\n")[0], capsys.readouterr()
+    assert first.strip().startswith("[1/2] Fetch · 1h candles")
+    assert first.endswith(" s")
+    assert phases.number == 2
+    assert second.err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ValueError("two\nlines"), 2, "error: two lines\n"),
+        (FileNotFoundError("x.h5: there is no such file"), 2, "error: x.h5: there is no such file\n"),
+        (BrokenPipeError(), 141, ""),
+        (KeyboardInterrupt(), 130, "\ninterrupted; the previous bundle is untouched, --resume goes on\n"),
+    ],
+)
+def test_expected_errors_are_one_line_and_a_status(capsys, error, status, line):
+    with pytest.raises(SystemExit) as exit, progress.one_line_errors():
+        raise error
+    assert exit.value.code == status
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(KeyError), progress.one_line_errors():
+        raise KeyError("a bug")
+
+
+def test_a_bar_is_silent_where_nobody_watches(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    bar = progress.bar(10, "epoch 1", "batch")
+    bar.update()
+    bar.close()
+    assert stream.getvalue() == ""

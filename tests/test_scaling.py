@@ -1,0 +1,125 @@
+"""Scalers see each training candle once and nothing of validation or test."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.scaling import rows_seen, scale_on_train, scale_rows, to_log_return
+from pipeline.splitting import Split
+from pipeline.windows import Samples
+
+NOW = np.datetime64("2024-01-01", "ms")
+
+
+def make_samples(rows, end, log_return, volatility=1.0, lookback=3):
+    """Samples of one symbol that end in the given rows."""
+    rows, end = np.asarray(rows, dtype=np.float32), np.asarray(end)
+    n = len(end)
+    row_ms = NOW.astype(np.int64) + 3_600_000 * np.arange(len(rows))
+    return Samples(
+        symbols=("BTC/USDT",),
+        feature_cols=("first", "second")[: rows.shape[1]],
+        rows=rows,
+        row_ms=row_ms,
+        end=end,
+        symbol=np.zeros(n, dtype=np.int64),
+        target_time=row_ms[end].astype("datetime64[ms]") + np.timedelta64(2, "h"),
+        base_price=np.full(n, 100.0),
+        current_return=np.zeros(n),
+        log_return=np.asarray(log_return, dtype=np.float64),
+        volatility=np.broadcast_to(np.float64(volatility), n).copy(),
+        lookback=lookback,
+        horizon=1,
+        step_ms=3_600_000,
+    )
+
+
+def make_split(train, val, test):
+    return Split(np.asarray(train), np.asarray(val), np.asarray(test), *[NOW] * 5)
+
+
+def ten_candles():
+    """Rows 0, 10, 20, 40, 80, …: training windows of three end in rows 2, 3 and 5 and so see the rows 0 to 5."""
+    rows = np.array([[0, 1], [10, 1], [20, 1], [40, 4], [80, 1], [90, 4], [700, 9], [800, 9], [900, 9], [999, 9]])
+    samples = make_samples(rows, [2, 3, 5, 7, 9], [0.01, -0.03, 0.02, 9.0, -9.0], [0.01, 0.01, 0.02, 0.01, 0.01])
+    return samples, make_split([0, 1, 2], [3], [4])
+
+
+def test_the_scaler_sees_each_training_candle_once():
+    samples, split = ten_candles()
+    assert rows_seen(samples, split.train).tolist() == [True] * 6 + [False] * 4
+    scaled, scalers = scale_on_train(samples, split)
+    # Unique candles: (0 + 10 + 20 + 40 + 80 + 90) / 6 = 40 and (4 + 8) / 6 = 2. Over windows it were 37.8.
+    assert scalers.X.mean_ == pytest.approx([40, 2])
+    assert scalers.X.var_ == pytest.approx([(1600 + 900 + 400 + 0 + 1600 + 2500) / 6, (4 * 1 + 2 * 4) / 6])
+    assert scaled.rows.dtype == np.float32
+    assert scaled.rows[:6].mean(axis=0) == pytest.approx([0, 0], abs=1e-6)
+    assert scaled.rows[6, 1] == pytest.approx((9 - 2) / 2**0.5)
+
+
+def test_a_row_between_training_windows_is_not_seen():
+    samples = make_samples(np.arange(20)[:, None], [2, 9, 15], [1, -1, 2])
+    seen = rows_seen(samples, np.array([0, 1]))
+    assert np.flatnonzero(seen).tolist() == [0, 1, 2, 7, 8, 9]
+    assert not rows_seen(samples, np.array([], dtype=np.int64)).any()
+
+
+def test_the_target_is_the_volatility_scaled_return_of_unit_variance_in_training():
+    samples, split = ten_candles()
+    scaled, scalers = scale_on_train(samples, split)
+    # Over volatility: 1, -3, 1; their mean is -1/3, their variance 11/3 - 1/9 = 32/9.
+    assert scaled.target == pytest.approx(np.array([1, -3, 1, 900, -900]) / (32 / 9) ** 0.5)
+    assert scaled.target.dtype == np.float32
+    assert scalers.y.transform(np.zeros((1, 1)))[0, 0] == 0  # no mean is taken off: 0 is the naive forecast
+
+
+def test_to_log_return_inverts_the_scaling():
+    rng = np.random.default_rng(1)
+    log_return, volatility = rng.normal(0, 0.01, 50), rng.uniform(0.001, 0.02, 50)
+    samples = make_samples(rng.normal(size=(60, 2)), np.arange(5, 55), log_return, volatility)
+    scaled, scalers = scale_on_train(samples, make_split(np.arange(30), np.arange(30, 40), np.arange(40, 50)))
+    assert to_log_return(scaled.target, volatility, scalers.y) == pytest.approx(log_return, rel=1e-6)
+    assert to_log_return(np.zeros(50, dtype=np.float32), volatility, scalers.y).tolist() == [0.0] * 50
+
+
+def test_nothing_of_validation_or_test_enters_the_scalers():
+    samples, split = ten_candles()
+    scaled, scalers = scale_on_train(samples, split)
+    rows, log_return, volatility = samples.rows.copy(), samples.log_return.copy(), samples.volatility.copy()
+    rows[6:], log_return[3:], volatility[3:] = [[-5e5, np.nan]], 123.0, 7.0
+    other, other_scalers = scale_on_train(
+        replace(samples, rows=rows, log_return=log_return, volatility=volatility), split
+    )
+    for name in ("mean_", "var_", "scale_"):
+        assert np.array_equal(getattr(scalers.X, name), getattr(other_scalers.X, name))
+    assert np.array_equal(scalers.y.scale_, other_scalers.y.scale_)
+    assert np.array_equal(scaled.rows[:6], other.rows[:6])
+    assert np.array_equal(scaled.target[:3], other.target[:3])
+
+
+def test_a_missing_value_becomes_zero_and_does_not_count():
+    samples, split = ten_candles()
+    rows = samples.rows.copy()
+    rows[[1, 7], 0] = np.nan
+    scaled, scalers = scale_on_train(replace(samples, rows=rows), split)
+    assert scalers.X.mean_[0] == pytest.approx((0 + 20 + 40 + 80 + 90) / 5)
+    assert scaled.rows[[1, 7], 0].tolist() == [0, 0]
+    assert np.isfinite(scaled.rows).all()
+    assert np.isnan(rows[1, 0]), "the raw rows stay as they are"
+
+
+def test_serving_scales_rows_as_training_does():
+    samples, split = ten_candles()
+    scaled, scalers = scale_on_train(samples, split)
+    for end in (3, 7, 10):  # whatever else is in the frame
+        assert np.array_equal(scale_rows(samples.rows[:end], scalers.X), scaled.rows[:end])
+
+
+@pytest.mark.parametrize("value", [1.0, 1e-4, 0.1, 0.0, np.nan])
+def test_a_feature_that_never_changes_in_training_is_named(value):
+    samples, split = ten_candles()
+    rows = samples.rows.copy()
+    rows[:6, 1] = value  # it changes later, which training cannot know
+    with pytest.raises(ValueError, match="feature 'second' never changes in the 6 candles of the training part"):
+        scale_on_train(replace(samples, rows=rows), split)

@@ -1,0 +1,213 @@
+"""The fit loop: batches, the plain .h5 files, and a resumed run that equals an uninterrupted one."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from models.dual_stream import build_dual_stream
+from pipeline import training
+from pipeline.runtime import BATCH, KerasNetwork
+from pipeline.training import STATE_FILE, WindowBatches, fit, save_plain_h5
+
+LOOKBACK, N_FEATURES = 5, 3
+
+
+def scaled_samples(n=300, seed=0):
+    """Samples whose target is half the last row's first feature plus noise; 200 to train, 100 to validate."""
+    generator = np.random.default_rng(seed)
+    rows = generator.normal(size=(n + LOOKBACK, N_FEATURES)).astype(np.float32)
+    end = np.arange(LOOKBACK, n + LOOKBACK)
+    target = (0.5 * rows[end, 0] + generator.normal(0, 0.5, n)).astype(np.float32)
+    samples = SimpleNamespace(end=end, lookback=LOOKBACK)
+    split = SimpleNamespace(train=np.arange(200), val=np.arange(200, n))
+    return SimpleNamespace(rows=rows, target=target, samples=samples, split=split)
+
+
+def small_network(seed=1):
+    keras.utils.set_random_seed(seed)
+    return build_dual_stream(
+        LOOKBACK, N_FEATURES, lstm_units=(4, 3), conv_filters=4, conv_lstm_units=3, dense_units=(4, 3)
+    )
+
+
+def fit_small(model, scaled, folder, **changes):
+    settings = {
+        "loss": keras.losses.Huber(), "epochs": 4, "batch_size": 32, "learning_rate": 0.01, "clip_value": 1.0,
+        "early_stopping_patience": 10, "reduce_lr_patience": 5, "seed": 7,
+        "checkpoint": folder / "best.h5", "state_dir": folder,
+    }  # fmt: skip
+    return fit(model, scaled, **{**settings, **changes})
+
+
+def test_the_default_network_has_between_40_000_and_60_000_parameters_and_starts_at_the_naive_forecast():
+    model = build_dual_stream(60, 18)
+    # LSTM 4u(f + u + 1), Conv1D 3fu + u, Dense fu + u, BatchNorm 4u
+    trend = 4 * 64 * (18 + 64 + 1) + 4 * 32 * (64 + 32 + 1)
+    pattern = (3 * 18 * 32 + 32) + (18 * 32 + 32) + 4 * 32 + 4 * 32 * (32 + 32 + 1)
+    head = (64 * 32 + 32) + (32 * 16 + 16) + (16 + 1)
+    assert model.count_params() == trend + pattern + head == 47_105
+    windows = np.random.default_rng(0).normal(size=(4, 60, 18)).astype(np.float32)
+    assert np.array_equal(model(windows), np.zeros((4, 1)))
+
+
+def test_batches_hold_each_window_once_with_its_own_target():
+    scaled = scaled_samples()
+    batches = WindowBatches(scaled, scaled.split.train, 32, shuffle_seed=3)
+    seen = []
+    for i in range(len(batches)):
+        windows, targets = batches[i]
+        for window, target in zip(windows, targets[:, 0]):
+            (sample,) = np.flatnonzero(scaled.target == target)
+            last = scaled.samples.end[sample]
+            assert np.array_equal(window, scaled.rows[last - LOOKBACK + 1 : last + 1])
+            seen.append(sample)
+    assert len(batches) == 7
+    assert sorted(seen) == list(range(200))
+
+
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
+    scaled = scaled_samples()
+    running = WindowBatches(scaled, scaled.split.train, 32, shuffle_seed=3)
+    first = running[0][1].copy()
+    running.on_epoch_end()
+    later = WindowBatches(scaled, scaled.split.train, 32, shuffle_seed=3, epoch=1)
+    assert np.array_equal(running[0][1], later[0][1])
+    assert not np.array_equal(first, later[0][1])
+    other_seed = WindowBatches(scaled, scaled.split.train, 32, shuffle_seed=4)
+    assert not np.array_equal(first, other_seed[0][1])
+
+
+def test_fitting_learns_a_planted_link_and_keeps_the_best_epoch(tmp_path):
+    scaled = scaled_samples()
+    model = small_network()
+    history = fit_small(model, scaled, tmp_path, epochs=12)
+    assert len(history.loss) == len(history.val_loss) == len(history.learning_rate) == len(history.seconds) == 12
+    assert history.val_loss[history.best_epoch] == min(history.val_loss) < 0.8 * history.val_loss[0]
+    saved = keras.models.load_model(tmp_path / "best.h5", compile=False)
+    for ours, theirs in zip(model.get_weights(), saved.get_weights()):
+        assert np.array_equal(ours, theirs)
+    windows = np.stack([scaled.rows[e - LOOKBACK + 1 : e + 1] for e in scaled.samples.end[200:]])
+    loss = float(keras.losses.Huber()(scaled.target[200:, None], model.predict_on_batch(windows)))
+    assert loss == pytest.approx(min(history.val_loss), rel=1e-5)
+
+
+@pytest.mark.parametrize("killed_after", [1, 3])
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, killed_after):
+    scaled = scaled_samples()
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir(), pieces.mkdir()
+    # patience 1 halves the step size along the way: the schedule's state must survive too
+    uninterrupted = small_network()
+    expected = fit_small(uninterrupted, scaled, whole, epochs=6, reduce_lr_patience=1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(epoch, logs):
+        if epoch + 1 == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_small(small_network(), scaled, pieces, epochs=6, reduce_lr_patience=1, on_epoch=kill)
+    resumed = small_network(seed=99)  # whatever the weights are before the state is restored
+    history = fit_small(resumed, scaled, pieces, epochs=6, reduce_lr_patience=1)
+    assert history.val_loss == expected.val_loss
+    assert history.learning_rate == expected.learning_rate
+    assert min(expected.learning_rate) < 0.01
+    for ours, theirs in zip(resumed.get_weights(), uninterrupted.get_weights()):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
+    scaled = scaled_samples()
+    expected = fit_small(small_network(), scaled, tmp_path)
+    epochs = []
+    history = fit_small(small_network(), scaled, tmp_path, on_epoch=lambda epoch, logs: epochs.append(epoch))
+    assert epochs == []
+    assert history == expected
+
+
+def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
+    scaled = scaled_samples()
+    scaled.target[scaled.split.val] = 0.0  # any forecast that moves away from 0 makes validation worse
+    history = fit_small(small_network(), scaled, tmp_path, epochs=30, early_stopping_patience=3, learning_rate=0.05)
+    assert len(history.loss) < 30
+    assert len(history.loss) == history.best_epoch + 1 + 3
+
+
+def test_a_diverged_run_is_a_value_error_with_a_remedy(tmp_path):
+    scaled = scaled_samples()
+    scaled.target[:] = np.nan
+    with pytest.raises(ValueError, match=r"training diverged.*--learning-rate, now 0.01"):
+        fit_small(small_network(), scaled, tmp_path)
+
+
+def test_saved_files_hold_no_compile_state_and_open_by_plain_load_model_elsewhere(tmp_path):
+    scaled = scaled_samples()
+    model = small_network()
+    fit_small(model, scaled, tmp_path, epochs=1)
+    path = tmp_path / "best.h5"
+    with h5py.File(path) as file:
+        assert "training_config" not in file.attrs
+        assert "optimizer_weights" not in file
+        assert "Lambda" not in file.attrs["model_config"]
+    code = f"""
+import tensorflow as tf, numpy as np
+model = tf.keras.models.load_model({str(path)!r})
+print(float(model(np.ones((1, {LOOKBACK}, {N_FEATURES}), "float32"))[0, 0]))
+"""
+    output = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    ours = float(model(np.ones((1, LOOKBACK, N_FEATURES), "float32"))[0, 0])
+    assert float(output.stdout) == pytest.approx(ours, abs=1e-6)
+
+
+def test_a_kill_while_the_state_is_written_leaves_the_previous_state(tmp_path, monkeypatch):
+    scaled = scaled_samples()
+    fit_small(small_network(), scaled, tmp_path, epochs=1)
+    before = (tmp_path / STATE_FILE).read_bytes()
+
+    def cut_off(file, **arrays):
+        file.write(b"half a fi")
+        raise KeyboardInterrupt
+
+    model = small_network()
+    model.compile(optimizer="adam", loss="mse")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training.np, "savez", cut_off)
+        training._save_state(model, tmp_path / STATE_FILE, {})
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_a_window_gives_the_same_bits_alone_in_a_pair_and_in_a_crowd(tmp_path):
+    model = build_dual_stream(60, 18)
+    keras.utils.set_random_seed(2)
+    model.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.get_weights()])
+    save_plain_h5(model, tmp_path / "model.h5")
+    network = KerasNetwork(tmp_path / "model.h5", input_shape=(60, 18))
+    rows = np.random.default_rng(1).normal(size=(2 * BATCH, 18)).astype(np.float32)
+    end = np.arange(59, len(rows))
+    crowd = network.run(rows, end)
+    assert len(crowd) == len(end)
+    for i in (0, 1, 100, BATCH, len(end) - 1):
+        assert network.run(rows, end[i : i + 1])[0] == crowd[i]
+        assert network.run(rows[: end[i] + 1], end[i : i + 1])[0] == crowd[i]
+    assert np.array_equal(network.run(rows, end[[5, 9]]), crowd[[5, 9]])
+
+
+def test_broken_model_files_are_value_errors_that_name_the_file(tmp_path):
+    model = small_network()
+    save_plain_h5(model, tmp_path / "model.h5")
+    whole = (tmp_path / "model.h5").read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"absent.h5: there is no such model file"):
+        KerasNetwork(tmp_path / "absent.h5", input_shape=(LOOKBACK, N_FEATURES))
+    for size in (0, 100, len(whole) // 2, len(whole) - 100):
+        (tmp_path / "cut.h5").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"cut.h5: not a readable Keras .h5 model .*truncated"):
+            KerasNetwork(tmp_path / "cut.h5", input_shape=(LOOKBACK, N_FEATURES))
+    with pytest.raises(ValueError, match=r"takes windows of shape \(5, 3\), the scaler file says \(60, 18\)"):
+        KerasNetwork(tmp_path / "model.h5", input_shape=(60, 18))
