@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 
 import train_v2_production
+from feature_engineering import V2_WARMUP
 from inference_v2 import METADATA_FILE, CryptoPricePredictorV2
 from pipeline import artifacts
+from pipeline.store import write_candles
+from pipeline.synthetic import synthetic_market
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -287,6 +290,31 @@ def test_horizon_timeframe_and_split_by_dates_run_through(signal_dir, tmp_path):
     predictor = CryptoPricePredictorV2.from_directory(tmp_path)
     frame = pd.read_parquet(signal_dir / "BTCUSDT_1h.parquet")
     assert predictor.predict(frame)["timestamp"] == frame["timestamp"].iloc[-1] + pd.Timedelta(hours=3)
+
+
+def run_on(market, folder):
+    """Metrics of a run on candles that pretend to be real, so that it ends in a claim."""
+    for symbol, frame in market.items():
+        write_candles(frame, folder, symbol, "1h")
+    config = replace(TINY, candles=3000, candles_dir=folder, output_dir=folder / "out")
+    return train_v2_production.main(config)["test"]
+
+
+@pytest.mark.slow
+def test_on_martingales_the_network_finds_no_edge(tmp_path):
+    for seed in (1, 2, 3):
+        (tmp_path / str(seed)).mkdir()
+        market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=seed)
+        test = run_on(market, tmp_path / str(seed))
+        assert test["verdict"] == "NO EDGE"
+        assert all(entry["verdict"] != "BEATS" for entry in test["verdicts"] if entry["baseline"] == "naive")
+
+
+@pytest.mark.slow
+def test_a_planted_signal_is_found_by_the_network(tmp_path):
+    market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=1, signal_r2=0.08)
+    against_naive = run_on(market, tmp_path)["verdicts"][0]
+    assert (against_naive["baseline"], against_naive["verdict"]) == ("naive", "BEATS")
 
 
 @pytest.mark.slow
