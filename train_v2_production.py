@@ -121,13 +121,9 @@ def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
 def split(samples: Samples, config: ConfigV2) -> Split:
     """By dates if they are given, else by shares of the time span; a target that reaches across a cut is purged."""
     purge = np.timedelta64(samples.horizon * samples.step_ms, "ms")
-    if config.train_end or config.val_end or config.test_start or config.test_end:
-        if not (config.train_end and config.val_end):
-            raise ValueError("a split by dates needs both --train-end and --val-end, such as 2023-09-30 and 2023-12-31")
-        parts = split_by_dates(
-            samples.target_time, train_end=config.train_end, val_end=config.val_end,
-            test_start=config.test_start, test_end=config.test_end, purge=purge,
-        )  # fmt: skip
+    dates = (config.train_end, config.val_end, config.test_start, config.test_end)
+    if any(date is not None for date in dates):
+        parts = split_by_dates(samples.target_time, *dates, purge=purge)
     else:
         parts = chronological_split(
             samples.target_time, train_ratio=config.train_ratio, val_ratio=config.val_ratio, purge=purge,

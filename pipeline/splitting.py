@@ -84,11 +84,11 @@ def chronological_split(
 
 def split_by_dates(
     target_time: np.ndarray,
-    *,
-    train_end: str,
-    val_end: str,
+    train_end: str | None,
+    val_end: str | None,
     test_start: str | None = None,
     test_end: str | None = None,
+    *,
     purge: np.timedelta64,
 ) -> Split:
     """Split by dates, UTC: a date without a time names its whole day, an end includes it.
@@ -102,8 +102,10 @@ def split_by_dates(
         purge: As in `chronological_split`.
 
     Raises:
-        ValueError: An unreadable date, dates out of order, or a part would be empty.
+        ValueError: An end is missing, a date is unreadable, dates are out of order, or a part would be empty.
     """
+    if train_end is None or val_end is None:
+        raise ValueError("a split by dates needs both --train-end and --val-end, such as 2023-09-30 and 2023-12-31")
     times = target_time.astype("datetime64[ms]")
     first_cut, second_cut = _instant(train_end, "train_end", True), _instant(val_end, "val_end", True)
     start = second_cut if test_start is None else _instant(test_start, "test_start", False)
