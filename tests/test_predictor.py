@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import inference_v2
 import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
@@ -287,16 +288,22 @@ def run_command(*arguments):
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(tiny_bundle, predictor, candles, tmp_path):
+def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
+    tiny_bundle, predictor, candles, tmp_path, monkeypatch, capsys
+):
     candles.to_csv(tmp_path / "recent.csv", index=False)
-    command = ("inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "recent.csv")
-    result = run_command(*command, "--picture", tmp_path / "forecast.png")
+    options = ["--model-dir", tiny_bundle, "--candles", tmp_path / "recent.csv", "--picture", tmp_path / "forecast.png"]
+    monkeypatch.setattr(sys, "argv", ["inference_v2.py", "predict", *map(str, options)])
+    inference_v2.main()
+    printed = capsys.readouterr().out
     expected = predictor.predict(candles)
-    assert result.returncode == 0, result.stderr
-    assert f"Next price: ${expected['price']:,.2f}" in result.stdout
-    assert f"Expected return: {expected['return_percent']:+.4f}%" in result.stdout
-    assert f"Confidence: {expected['confidence']:.1%}" in result.stdout
+    assert f"Next price: ${expected['price']:,.2f}" in printed
+    assert f"Expected return: {expected['return_percent']:+.4f}%" in printed
+    assert f"Confidence: {expected['confidence']:.1%}" in printed
     assert (tmp_path / "forecast.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_predict_command_ends_bad_input_in_one_line_and_status_2(tiny_bundle, candles, tmp_path):
     candles.iloc[:10].to_csv(tmp_path / "few.csv", index=False)
     result = run_command("inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "few.csv")
     assert result.returncode == 2
