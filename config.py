@@ -99,15 +99,24 @@ class ConfigV2:
     resume: bool = False
     """go on with a training run that was cut off (same settings, same candles)"""
 
-    def __post_init__(self) -> None:
-        """Refuse settings that no run can use."""
-        if self.candles < 0:
-            raise ValueError(f"candles is {self.candles}; pass a positive number, or 0 for all there are")
+    def check(self) -> None:
+        """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
+        _require(self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are")
         for name in ("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; pass at least 1")
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        units = (*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
+        _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
         for name in ("learning_rate", "huber_delta", "clip_value"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; pass a positive number")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; pass at least 0 and less than 1")
+            value = getattr(self, name)
+            _require(0 < value < float("inf"), name, value, "a positive number")
+        for name in ("train_ratio", "val_ratio"):
+            _require(0 < getattr(self, name) < 1, name, getattr(self, name), "a share between 0 and 1")
+        _require(self.train_ratio + self.val_ratio < 1, "train_ratio + val_ratio", self.train_ratio + self.val_ratio,
+                 "less than 1, to leave a share for the test part")  # fmt: skip
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+
+def _require(is_met: bool, name: str, value: float, wanted: str) -> None:
+    if not is_met:
+        raise ValueError(f"{name} is {value}; pass {wanted}")

@@ -13,13 +13,13 @@ import pandas as pd
 
 from config import TRADING_PAIRS
 from pipeline import exchanges, store, synthetic
-from pipeline.candles import find_gaps, read_candles, timeframe_ms, timestamps_ms
+from pipeline.candles import drop_forming, find_gaps, read_candles, timeframe_ms, timestamps_ms
 
 logger = logging.getLogger(__name__)
 
 SYNTHETIC_BANNER = """
   ┌──────────────────────────────────────────────────────────────────────────┐
-  │  SYNTHETIC CANDLES: no exchange was reached and no directory was given.  │
+  │  SYNTHETIC CANDLES, made by a generator: no market ever traded them.     │
   │  Nothing below says anything about a real market. No claim is made.      │
   │  Real candles: --candles-dir DIR, or a network. Insist: --require-real.  │
   └──────────────────────────────────────────────────────────────────────────┘
@@ -93,6 +93,10 @@ def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     for symbol in wanted:
         if not re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol):
             raise ValueError(f"unknown symbol {symbol!r}; write pairs as BTC/USDT, or `all` for the house list")
+    files = [store.file_name(symbol, "") for symbol in dict.fromkeys(wanted)]
+    twice = next((symbol for symbol in wanted if files.count(store.file_name(symbol, "")) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} and another of {', '.join(wanted)} share one file of candles; name the pair once")
     if not wanted:
         raise ValueError("no symbols; pass --symbols BTC/USDT, or `all` for the house list")
     return tuple(dict.fromkeys(wanted))
@@ -201,7 +205,7 @@ def _from_directory(
 ) -> CandleSet:
     candles = {}
     for symbol in symbols:
-        frame = store.read_directory(directory, symbol, timeframe)
+        frame = drop_forming(store.read_directory(directory, symbol, timeframe), timeframe)
         if end_ms is not None:
             frame = frame[timestamps_ms(frame) + timeframe_ms(timeframe) <= end_ms]
         candles[symbol] = _newest(frame, n_candles, symbol, timeframe, str(directory), end_ms)

@@ -81,10 +81,8 @@ def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> t
     """
     kept = list(V2_CANDLE_FEATURES)
     for feature, column in V2_OPTIONAL_FEATURES.items():
-        coverage = {}
-        for symbol, frame in candles.items():
-            used = frame.iloc[-used_candles:]
-            coverage[symbol] = float(used[column].notna().mean()) if column in frame.columns else 0.0
+        used = {symbol: _optional_values(frame, feature).iloc[-used_candles:] for symbol, frame in candles.items()}
+        coverage = {symbol: float(values.notna().mean()) for symbol, values in used.items()}
         short = {symbol: share for symbol, share in coverage.items() if share < MIN_COVERAGE}
         if short:
             worst = min(short, key=lambda symbol: short[symbol])
@@ -92,6 +90,8 @@ def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> t
                 "%s dropped: %d of %d symbols lack a fresh %s for 99 %% of the used candles (worst: %s, %.1f %%)",
                 feature, len(short), len(candles), column, worst, 100 * short[worst],
             )  # fmt: skip
+        elif all(values.nunique() == 1 for values in used.values()):
+            logger.info("%s dropped: %s never changes in the used candles", feature, column)
         else:
             kept.append(feature)
     return tuple(kept)
@@ -127,9 +127,18 @@ def _compute_candle_features(candles: Sequence[np.ndarray], table: np.ndarray) -
 
 def _compute_optional_features(candles: pd.DataFrame, table: np.ndarray) -> None:
     """Fill the last two rows of `table` where the candles carry the columns."""
-    if "funding_rate" in candles.columns:
-        table[-2] = candles["funding_rate"].to_numpy()
-    if "open_interest" in candles.columns:
-        open_interest = candles["open_interest"].to_numpy()
-        known = np.where(open_interest > 0, open_interest, np.nan)
-        table[-1, 1:] = log_ratio(known[1:], known[:-1])
+    for row, feature in enumerate(V2_OPTIONAL_FEATURES, start=len(V2_CANDLE_FEATURES)):
+        table[row] = _optional_values(candles, feature).to_numpy()
+
+
+def _optional_values(candles: pd.DataFrame, feature: str) -> pd.Series:
+    """Values of an optional feature; NaN where its column is absent, stale, or not yet known twice."""
+    column = V2_OPTIONAL_FEATURES[feature]
+    if column not in candles.columns:
+        return pd.Series(np.nan, index=candles.index)
+    if feature == "funding_rate":
+        return candles[column]
+    change = np.full(len(candles), np.nan)
+    known = candles[column].where(candles[column] > 0).to_numpy()
+    change[1:] = log_ratio(known[1:], known[:-1])
+    return pd.Series(change, index=candles.index)

@@ -9,18 +9,21 @@ Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; 
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from config import default_output_dir
 from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
-from pipeline import artifacts, progress, store
+from pipeline import progress, store
 from pipeline.calibration import Calibration, apply_calibration
 from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.indicators import VOLATILITY_SPAN
 from pipeline.predictor import format_price, open_scalers, plot_forecast, read_closed, read_recent
 from pipeline.runtime import KerasNetwork
 from pipeline.scaling import scale_rows, to_log_return
@@ -30,8 +33,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MODEL_FILE = "crypto_v2_final_model.h5"
+CHECKPOINT_FILE = "best_v2_model.h5"
 SCALER_FILE = "scalers_v2.pkl"
+METRICS_FILE = "metrics_v2.json"
+PREDICTIONS_FILE = "predictions_v2.parquet"
+REPORT_FILE = "report_v2.html"
+LOG_FILE = "training_log_v2.txt"
 METADATA_FILE = "metadata_v2.json"
+BUNDLE_FILES = (MODEL_FILE, CHECKPOINT_FILE, SCALER_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, LOG_FILE)
 
 
 class CryptoPricePredictorV2:
@@ -49,12 +58,13 @@ class CryptoPricePredictorV2:
             ValueError: A file is damaged, holds anything but the admitted types, or belongs to another run.
         """
         model_path, scaler_path = Path(model_path), Path(scaler_path)
-        scalers = open_scalers(model_path, scaler_path, METADATA_FILE)
+        scalers = open_scalers(model_path, scaler_path, METADATA_FILE, BUNDLE_FILES)
         self.feature_cols: list[str] = scalers["feature_cols"]
         self.lookback: int = scalers["lookback"]
         self.horizon: int = scalers["horizon"]
         self.timeframe: str = scalers["timeframe"]
         self.symbols: list[str] = scalers["symbols"]
+        self.is_synthetic: bool = scalers["synthetic"]
         unknown = [name for name in self.feature_cols if name not in V2_FEATURES]
         if unknown:
             raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
@@ -65,15 +75,18 @@ class CryptoPricePredictorV2:
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> CryptoPricePredictorV2:
-        """Open the bundle in a training run's output folder; moves that a kill interrupted are completed first."""
-        directory = Path(directory)
-        artifacts.finish_moves(directory, METADATA_FILE)
-        return cls(directory / MODEL_FILE, directory / SCALER_FILE)
+        """Open the bundle in a training run's output folder."""
+        return cls(Path(directory) / MODEL_FILE, Path(directory) / SCALER_FILE)
 
     @property
     def required_candles(self) -> int:
         """Candles from which on a forecast no longer depends on where the history starts."""
         return self.lookback + V2_WARMUP
+
+    @property
+    def _needed(self) -> int:
+        """Candles in a row without which there is no forecast: the window, and the volatility's first value."""
+        return max(self.lookback, VOLATILITY_SPAN + 1)
 
     def predict(self, df: pd.DataFrame, last_price: float | None = None) -> dict[str, Any]:
         """Forecast from the last candle of `df`.
@@ -102,6 +115,10 @@ class CryptoPricePredictorV2:
             dfs: Frames of candles, of one or of several pairs.
             last_prices: A price for each frame; None for the last close.
         """
+        if last_prices is not None and not isinstance(last_prices, (Sequence, np.ndarray, pd.Series)):
+            raise ValueError(
+                f"last_prices is {last_prices!r}; pass a list with a price for each frame, or leave it out"
+            )
         prices = [None] * len(dfs) if last_prices is None else list(last_prices)
         if len(prices) != len(dfs):
             raise ValueError(f"{len(dfs)} frames of candles but {len(prices)} last prices; pass one for each, or none")
@@ -115,10 +132,10 @@ class CryptoPricePredictorV2:
             `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon), `p_up`.
         """
         candles = read_closed(df, self.timeframe)
-        t = np.flatnonzero(usable_rows(timestamps_ms(candles), self._step_ms, self.lookback, warmup=0))
+        t = np.flatnonzero(usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0))
         if len(t) == 0:
             raise ValueError(
-                f"none of {len(candles)} candles can be forecast from: it takes {self.lookback} in a row without a gap"
+                f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in a row without a gap"
             )
         forecast = self._forecast(self._scaled_rows(candles), t, self._volatility(candles)[t])
         columns = {"timestamp": candles["timestamp"].iloc[t].array}
@@ -130,15 +147,16 @@ class CryptoPricePredictorV2:
         """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
         prediction = self.predict(df, last_price)
         title = (
-            f"next {self.timeframe} candle · {prediction['timestamp']:%Y-%m-%d %H:%M} UTC · "
+            f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC · "
             f"direction right with probability {prediction['confidence']:.1%}"
         )
         return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
 
     def _predict(self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]) -> list[dict[str, Any]]:
         frames, rows, volatility = [], [], []
-        for df in dfs:
-            candles = read_recent(df, self.timeframe, lookback=self.lookback, required=self.required_candles)
+        for i, df in enumerate(dfs):
+            where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
+            candles = read_recent(df, self.timeframe, needed=self._needed, required=self.required_candles, where=where)
             frames.append(candles)
             rows.append(self._scaled_rows(candles)[-self.lookback :])
             volatility.append(self._volatility(candles)[-1])
@@ -165,9 +183,7 @@ class CryptoPricePredictorV2:
     def _as_prediction(
         self, candles: pd.DataFrame, last_price: float | None, forecast: dict[str, float]
     ) -> dict[str, Any]:
-        price = float(candles["close"].iloc[-1]) if last_price is None else float(last_price)
-        if not (np.isfinite(price) and price > 0):
-            raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
+        price = float(candles["close"].iloc[-1]) if last_price is None else _as_price(last_price)
         log_return, p_up = forecast["predicted_return"], forecast["p_up"]
         opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
         return {
@@ -184,13 +200,20 @@ class CryptoPricePredictorV2:
         }
 
 
+def _as_price(last_price: object) -> float:
+    is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
+    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
+        raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
+    return float(last_price)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Predict:
     """Forecast the next candle from a file of recent candles."""
 
     candles: Path
     """Parquet or CSV file with timestamp, open, high, low, close, volume"""
-    model_dir: Path = Path("all_models/v2")
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
     """output folder of train_v2_production.py"""
     last_price: float | None = None
     """price the forecast starts from; default: the last close"""
@@ -200,14 +223,15 @@ class Predict:
     def run(self) -> None:
         """Print the forecast as the guide shows it."""
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
-        candles = store.read_table(self.candles)
+        candles = store.read_file(self.candles, predictor.timeframe)
         prediction = predictor.predict(candles, self.last_price)
         low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
         print(f"Next price: ${format_price(prediction['price'])}")
         print(f"Expected return: {prediction['return_percent']:+.4f}%")
         print(f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin flip)")
         print(f"80 % interval: ${low} to ${high}")
-        print(f"Candle: {prediction['timestamp']:%Y-%m-%d %H:%M} UTC, from ${format_price(prediction['last_price'])}")
+        candle = f"close of the {predictor.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC"
+        print(f"Forecast: {candle}, from ${format_price(prediction['last_price'])}")
         if self.picture is not None:
             predictor.plot(candles, self.last_price).savefig(self.picture, dpi=120)
             print(f"Picture: {self.picture}")
@@ -217,7 +241,9 @@ def main() -> None:
     """Parse the subcommand and run it."""
     import tyro  # lazy: notebooks and bots that import the predictor need no command line
 
-    tyro.extras.subcommand_cli_from_dict({"predict": Predict}, description=__doc__).run()
+    command = tyro.extras.subcommand_cli_from_dict({"predict": Predict}, description=__doc__)
+    with progress.plain_warnings():
+        command.run()
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ The run ends with a verdict: does the network forecast better than forecasts tha
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+import inference_v2 as bundle
 from config import ConfigV2, default_output_dir
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
-from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE
 from pipeline import artifacts, progress, safe_pickle
 from pipeline.baselines import BASELINE_NAMES, Baselines, fit_baselines
 from pipeline.calibration import apply_calibration, fit_calibration
@@ -31,12 +31,7 @@ from pipeline.scaling import ScaledSamples, Scalers, scale_on_train, to_log_retu
 from pipeline.splitting import Split, chronological_split, split_by_dates
 from pipeline.windows import Samples, make_windows
 
-CHECKPOINT_FILE = "best_v2_model.h5"
-METRICS_FILE = "metrics_v2.json"
-PREDICTIONS_FILE = "predictions_v2.parquet"
-REPORT_FILE = "report_v2.html"
-LOG_FILE = "training_log_v2.txt"
-HASHED_FILES = (MODEL_FILE, CHECKPOINT_FILE, SCALER_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE)
+HASHED_FILES = tuple(name for name in bundle.BUNDLE_FILES if name != bundle.LOG_FILE)  # the log still grows
 
 
 def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
@@ -48,14 +43,19 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
-    output_dir = config.output_dir or default_output_dir("v2")
+    config.check()
+    output_dir = Path(config.output_dir or default_output_dir("v2"))
     settings = artifacts.settings_of(config, leave_out=("output_dir", "resume"))
-    partial, interrupted = artifacts.open_partial(output_dir, settings, METADATA_FILE, resume=config.resume)
-    with progress.terminal_log(partial / LOG_FILE):
+    with (
+        artifacts.new_bundle(output_dir, bundle.METADATA_FILE, bundle.BUNDLE_FILES) as partial,
+        progress.terminal_log(partial / bundle.LOG_FILE, append=config.resume),
+    ):
         phases = progress.Phases(9)
         phases.start("Fetch", f"{config.timeframe} candles")
+        interrupted = artifacts.interrupted_run(partial, settings, bundle.METADATA_FILE) if config.resume else None
         market = fetch(config, interrupted)
-        artifacts.store_run(partial, settings, market.fingerprint())
+        if interrupted is None:
+            artifacts.begin_run(partial, settings, market.fingerprint(), bundle.LOG_FILE)
 
         phases.start("Features", "each looks only backwards")
         feature_cols = choose_features(market.candles, config.candles)
@@ -83,23 +83,12 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         history = train(model, scaled, config, partial)
 
         phases.start("Evaluate", f"{len(parts.test):,} forecasts out of sample")
-        evaluation = evaluate(partial / MODEL_FILE, scaled, scalers, baselines, market)
+        metrics, predictions = evaluate(partial / bundle.MODEL_FILE, scaled, scalers, baselines, market)
 
-        save_bundle(partial, settings, samples, scalers, asdict(history), evaluation)
+        save_bundle(partial, settings, samples, scalers, asdict(history), metrics, predictions)
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
-        print(report.verdict_banner(evaluation.metrics["test"]))
-    artifacts.finish_moves(output_dir, METADATA_FILE)
-    return evaluation.metrics
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the test part says, and what serving needs to say the same."""
-
-    metrics: dict[str, Any]
-    """content of metrics_v2.json"""
-    predictions: pd.DataFrame
-    """content of predictions_v2.parquet: one row a test sample"""
+        print(report.verdict_banner(metrics["test"]))
+    return metrics
 
 
 def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
@@ -160,17 +149,17 @@ def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) ->
         epochs=config.epochs, batch_size=config.batch_size,
         learning_rate=config.learning_rate, clip_value=config.clip_value,
         early_stopping_patience=config.early_stopping_patience, reduce_lr_patience=config.reduce_lr_patience,
-        seed=config.seed, checkpoint=partial / CHECKPOINT_FILE, state_dir=partial, on_epoch=progress.tell_epoch,
+        seed=config.seed, checkpoint=partial / bundle.CHECKPOINT_FILE, state_dir=partial, on_epoch=progress.tell_epoch,
     )  # fmt: skip
-    shutil.copyfile(partial / CHECKPOINT_FILE, partial / MODEL_FILE)
+    shutil.copyfile(partial / bundle.CHECKPOINT_FILE, partial / bundle.MODEL_FILE)
     progress.tell(f"best epoch {history.best_epoch + 1} of {len(history.loss)}")
     return history
 
 
 def evaluate(
     model_path: Path, scaled: ScaledSamples, scalers: Scalers, baselines: Baselines, market: CandleSet
-) -> Evaluation:
-    """Forecast with the saved file as serving does, calibrate on validation, score on test."""
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Forecast with the saved file as serving does, calibrate on validation, score on test: metrics and predictions."""
     from pipeline.evaluation.verdict import evaluate_forecasts  # statsmodels and scikit-learn take their time too
 
     samples, val, test = scaled.samples, scaled.split.val, scaled.split.test
@@ -186,8 +175,9 @@ def evaluate(
     predictions = pd.DataFrame(
         {
             "symbol": np.array(samples.symbols)[samples.symbol[test]],
-            "timestamp": utc_from_ms(samples.row_ms[samples.end[test]]),
+            "timestamp": utc_from_ms(samples.time[test]),
             "base_price": samples.base_price[test],
+            "current_return": samples.current_return[test],
             "actual_return": samples.log_return[test],
             "volatility": samples.volatility[test],
             **{name: values[test] for name, values in baselines.forecasts.items()},
@@ -203,16 +193,17 @@ def evaluate(
     metrics = {
         "data": market.provenance(),
         "split": scaled.split.facts(samples.target_time),
+        "cuts": scaled.split.cuts(),
         "test": scores,
         "calibration": calibration.as_dict(),
         "baseline_settings": baselines.settings,
     }
-    return Evaluation(metrics, predictions)
+    return metrics, predictions
 
 
 def save_bundle(
     partial: Path, settings: dict[str, Any], samples: Samples, scalers: Scalers, history: dict[str, Any],
-    evaluation: Evaluation,
+    metrics: dict[str, Any], predictions: pd.DataFrame,
 ) -> None:  # fmt: skip
     """Write the files beside the network; the metadata last, with the hashes of all the others."""
     facts = {
@@ -221,30 +212,31 @@ def save_bundle(
         "horizon": samples.horizon,
         "timeframe": settings["timeframe"],
         "symbols": list(samples.symbols),
-        "synthetic": evaluation.metrics["data"]["synthetic"],
+        "synthetic": metrics["data"]["synthetic"],
     }
-    calibration = evaluation.metrics["calibration"]
-    model_sha256 = artifacts.sha256_of(partial / MODEL_FILE)
+    calibration = metrics["calibration"]
+    model_sha256 = artifacts.sha256_of(partial / bundle.MODEL_FILE)
     scaler_file = {"X": scalers.X, "y": scalers.y, **facts, "calibration": calibration, "model_sha256": model_sha256}
-    safe_pickle.dump(scaler_file, partial / SCALER_FILE)
-    artifacts.write_json(partial / METRICS_FILE, evaluation.metrics)
-    evaluation.predictions.to_parquet(partial / PREDICTIONS_FILE, index=False)
-    page = report.html_report(evaluation.metrics, evaluation.predictions, history, settings)
-    (partial / REPORT_FILE).write_text(page, encoding="utf-8")
+    safe_pickle.dump(scaler_file, partial / bundle.SCALER_FILE)
+    artifacts.write_json(partial / bundle.METRICS_FILE, metrics)
+    predictions.to_parquet(partial / bundle.PREDICTIONS_FILE, index=False)
+    page = report.html_report(metrics, predictions, history, settings)
+    (partial / bundle.REPORT_FILE).write_text(page, encoding="utf-8")
     metadata = {
         **facts,
-        "verdict": evaluation.metrics["test"]["verdict"],
+        "verdict": metrics["test"]["verdict"],
         "config": settings,
-        "data": evaluation.metrics["data"],
-        "split": evaluation.metrics["split"],
+        "data": metrics["data"],
+        "split": metrics["split"],
+        "cuts": metrics["cuts"],
         "history": history,
         "environment": artifacts.environment(),
     }
-    artifacts.write_metadata(partial / METADATA_FILE, metadata, hashed=HASHED_FILES, unhashed=(LOG_FILE,))
+    artifacts.write_metadata(partial / bundle.METADATA_FILE, metadata, hashed=HASHED_FILES, unhashed=(bundle.LOG_FILE,))
 
 
 if __name__ == "__main__":
     import tyro
 
-    with progress.one_line_errors():
+    with progress.one_line_errors(after_interrupt="; the previous bundle is complete, --resume goes on"):
         main(tyro.cli(ConfigV2, description=__doc__))

@@ -7,72 +7,97 @@ A bundle is complete exactly when its metadata is there and the hashes in it hol
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pipeline import files
+
+logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RUN_FILE = "run.json"
 LIBRARIES = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn", "xgboost", "TA-Lib", "statsmodels", "ccxt")
 
 
-def open_partial(
-    output_dir: Path, settings: Mapping[str, Any], metadata_name: str, *, resume: bool
-) -> tuple[Path, dict[str, Any] | None]:
-    """Prepare `<output-dir>/.partial/` for a run.
+@contextlib.contextmanager
+def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> Iterator[Path]:
+    """Write a bundle into the folder `.partial` while the block runs; it is moved into place when the block ends well.
 
-    Moves that a kill interrupted are completed first. What else an interrupted run left is kept if `resume` is set, and
-    removed if not.
+    Other runs are kept out of the output folder meanwhile, and moves that a kill interrupted are completed first.
 
     Args:
         output_dir: Folder of the bundle; made if it is not there.
-        settings: What the run is defined by; stored, and compared on resumption.
-        metadata_name: File name of the bundle's metadata.
-        resume: Go on with what an interrupted run left.
+        metadata_name: File name of the metadata, which `write_metadata` writes last.
+        bundle: Names of the bundle's other files.
 
-    Returns:
-        The folder, and what the interrupted run had stored beside its settings (None for a fresh run).
+    Yields:
+        The folder `.partial`, with what an interrupted run left in it.
 
     Raises:
-        ValueError: The folder cannot be written, or the settings differ from those of the interrupted run (named).
+        ValueError: The folder cannot be written, another run is using it, or the block left no complete bundle.
     """
     partial = output_dir / PARTIAL
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        probe = partial / ".writable"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise ValueError(
             f"{output_dir}: the output directory cannot be written ({error.strerror}); choose another --output-dir"
         ) from error
-    finish_moves(output_dir, metadata_name)
-    run_path = partial / RUN_FILE
-    if resume and run_path.is_file():
-        left = json.loads(run_path.read_text())
-        changed = [name for name in settings if settings[name] != left["settings"].get(name)]
-        if changed:
-            name = changed[0]
+    with files.locked(partial, wait_s=0.0):
+        finish_moves(output_dir, metadata_name, bundle)
+        partial.mkdir(exist_ok=True)
+        yield partial
+        if not finish_moves(output_dir, metadata_name, bundle):
+            raise ValueError(f"{partial}: its files changed while the bundle was written; run the script again")
+
+
+def interrupted_run(partial: Path, settings: Mapping[str, Any], metadata_name: str) -> dict[str, Any] | None:
+    """What an interrupted run had stored, for --resume; None if nothing at all was there, and a fresh run may begin.
+
+    Raises:
+        ValueError: There is a complete bundle and nothing to resume, the interrupted run's settings differ from
+            `settings` (the first one is named), or what it left is damaged.
+    """
+    path = partial / RUN_FILE
+    if not path.is_file():
+        if (partial.parent / metadata_name).is_file():
             raise ValueError(
-                f"--resume: {name} is {settings[name]!r} now and was {left['settings'].get(name)!r} in the interrupted "
-                f"run in {partial}; use the same settings, or leave --resume out to start afresh"
+                f"--resume: there is nothing to resume in {partial.parent}, its bundle is complete; leave --resume out "
+                "to train again"
             )
-        return partial, left["stored"]
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(exist_ok=True)
-    store_run(partial, settings, {})
-    return partial, None
+        logger.info("nothing to resume; a fresh run begins")
+        return None
+    try:
+        left = json.loads(path.read_text())
+        before, stored = dict(left["settings"]), dict(left["stored"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--resume: {path} is damaged ({error!r}); leave --resume out to start afresh") from error
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"--resume: {name} is {value!r} now and was {before.get(name)!r} in the interrupted run in {partial}; "
+                "use the same settings, or leave --resume out to start afresh"
+            )
+    return stored
 
 
-def store_run(partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Write what an interrupted run is recognised by, atomically."""
+def begin_run(partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any], log_name: str) -> None:
+    """Begin a fresh run: remove what another one left, but for the log in use, and note how to recognise this one."""
+    if (partial / RUN_FILE).is_file():
+        logger.warning("an interrupted run is discarded; --resume would have gone on with it")
+    for path in partial.iterdir():
+        if path.name != log_name:
+            path.unlink()
     write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
 
 
@@ -91,26 +116,33 @@ def write_metadata(
     write_json(path, {**metadata, "files": hashes, "unhashed_files": list(unhashed)})
 
 
-def finish_moves(output_dir: Path, metadata_name: str) -> bool:
+def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -> bool:
     """Move a complete `.partial` bundle into place; safe to call at any time, by any command that opens the folder.
 
+    Args:
+        output_dir: Folder of the bundle.
+        metadata_name: File name of the metadata.
+        allowed: The only names that are moved; a folder from a stranger must not choose what it overwrites.
+
     Returns:
-        Whether there was one. A `.partial` without metadata, or whose hashes do not hold, is left alone.
+        Whether there was one. A `.partial` without metadata, with other names or other hashes is left alone.
     """
     partial = output_dir / PARTIAL
-    metadata_path = partial / metadata_name
     try:
-        metadata = json.loads(metadata_path.read_text())
-    except (FileNotFoundError, ValueError):  # no metadata, or none that this module wrote: it writes atomically
+        metadata = json.loads((partial / metadata_name).read_text())
+        hashes, unhashed = dict(metadata["files"]), list(metadata["unhashed_files"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none that this module wrote: it writes atomically
         return False
-    for name, expected in metadata["files"].items():
+    if not set(allowed) >= {*hashes, *unhashed}:
+        return False
+    for name, expected in hashes.items():
         # a file is either still aside or already moved; its bytes say which
         if not any(p.is_file() and sha256_of(p) == expected for p in (partial / name, output_dir / name)):
             return False
-    for name in [*metadata["files"], *metadata["unhashed_files"]]:
+    for name in [*hashes, *unhashed]:
         if (partial / name).is_file():
             os.replace(partial / name, output_dir / name)
-    os.replace(metadata_path, output_dir / metadata_name)
+    os.replace(partial / metadata_name, output_dir / metadata_name)
     shutil.rmtree(partial, ignore_errors=True)
     return True
 
@@ -124,7 +156,7 @@ def check_hashes(paths: Sequence[Path], metadata_path: Path) -> None:
     if not metadata_path.is_file():
         return
     try:
-        hashes = json.loads(metadata_path.read_text())["files"]
+        hashes = dict(json.loads(metadata_path.read_text())["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{metadata_path}: not readable as metadata ({error}); copy the bundle again") from error
     for path in paths:
@@ -147,9 +179,9 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically; NaN and infinities are refused, since no other reader would take them."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    text = json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
+    with files.replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def environment() -> dict[str, str]:

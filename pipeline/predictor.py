@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +26,29 @@ SCALER_TYPES: dict[str, type] = {
     "horizon": int,
     "timeframe": str,
     "symbols": list,
+    "synthetic": bool,
     "calibration": dict,
     "model_sha256": str,
 }
 """What every generation's scaler file holds."""
 
 
-def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str) -> dict[str, Any]:
+def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str, bundle: Sequence[str]) -> dict[str, Any]:
     """Read a scaler file and make sure that it belongs to the model file beside it.
+
+    Moves of the bundle that a kill interrupted are completed first.
+
+    Args:
+        model_path: The network's file.
+        scaler_path: The scaler file.
+        metadata_name: Name of the metadata file beside the network; need not be there.
+        bundle: Names of the bundle's files.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: The scaler file is damaged, of another kind, or of another model; hashes do not hold.
     """
+    artifacts.finish_moves(model_path.parent, metadata_name, bundle)
     for path, what in ((model_path, "model"), (scaler_path, "scaler")):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such {what} file; train a model or mend the path")
@@ -47,7 +58,8 @@ def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str) -> dic
         if key not in scalers:
             raise ValueError(f"{scaler_path}: key {key!r} is missing; is it the scaler file of another generation?")
         value = scalers[key]
-        if type(value) is not kind or (isinstance(value, int) and value < 1):
+        usable = value >= 1 if kind is int and type(value) is int else type(value) is kind
+        if not usable:
             raise ValueError(
                 f"{scaler_path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the model again"
             )
@@ -56,44 +68,58 @@ def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str) -> dic
             f"{scaler_path}: these scalers belong to another model than {model_path.name} (sha256 of the network "
             "differs); use the two files of one training run"
         )
+    if scalers["synthetic"]:
+        warnings.warn(
+            f"{model_path.name} was trained on synthetic candles: what it forecasts says nothing about real prices",
+            stacklevel=3,
+        )
     return scalers
 
 
-def read_closed(df: pd.DataFrame, timeframe: str) -> pd.DataFrame:
-    """A user's candles in the schema, without the one that is still forming, which exchanges return last."""
-    candles = read_candles(df, timeframe)
+def read_closed(df: pd.DataFrame, timeframe: str, *, where: str = "candles", stacklevel: int = 3) -> pd.DataFrame:
+    """A user's candles in the schema, without what is still forming, which exchanges return last."""
+    candles = read_candles(df, timeframe, where=where)
     closed = drop_forming(candles, timeframe)
-    if len(closed) < len(candles):
+    n_forming = len(candles) - len(closed)
+    if n_forming:
         warnings.warn(
-            f"the candle of {candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M} has not closed yet and is left out",
-            stacklevel=5,
+            f"{where}: {n_forming} candle(s) from {candles['timestamp'].iloc[len(closed)]:%Y-%m-%d %H:%M} on have not "
+            "closed yet and are left out",
+            stacklevel=stacklevel,
         )
     return closed
 
 
-def read_recent(df: pd.DataFrame, timeframe: str, *, lookback: int, required: int) -> pd.DataFrame:
+def read_recent(df: pd.DataFrame, timeframe: str, *, needed: int, required: int, where: str) -> pd.DataFrame:
     """Validate a user's candles for a forecast at their last closed row.
+
+    Args:
+        df: The user's frame.
+        timeframe: Length of a candle.
+        needed: Candles without a gap that a forecast needs.
+        required: Candles from which on the indicators have forgotten where the history starts.
+        where: What to call the candles in errors.
 
     Returns:
         The candles in the schema. Warns once if the indicators are still warming up.
 
     Raises:
-        ValueError: Fewer than `lookback` candles, a gap among the last `lookback`, or unsound candles.
+        ValueError: Fewer than `needed` candles, a gap among the last `needed`, or unsound candles.
     """
-    candles = read_closed(df, timeframe)
-    if len(candles) < lookback:
+    candles = read_closed(df, timeframe, where=where, stacklevel=5)
+    if len(candles) < needed:
         raise ValueError(
-            f"{len(candles)} candles are too few: the model looks at the last {lookback}; pass at least {lookback}, "
+            f"{where}: {len(candles)} candles are too few: a forecast needs the last {needed}; pass at least {needed}, "
             f"better {required} or more"
         )
     times = timestamps_ms(candles)
     step_ms = timeframe_ms(timeframe)
-    missing = missing_before(times, step_ms)[len(times) - lookback + 1 :]
+    missing = missing_before(times, step_ms)[len(times) - needed + 1 :]
     if missing.any():
-        row = len(candles) - lookback + 1 + int(np.argmax(missing > 0))
+        row = len(candles) - needed + 1 + int(np.argmax(missing > 0))
         raise ValueError(
-            f"{int(missing.sum())} candle(s) missing among the last {lookback}, first right before "
-            f"{candles['timestamp'].iloc[row]:%Y-%m-%d %H:%M}; fetch them, or wait until {lookback} candles have "
+            f"{where}: {int(missing.sum())} candle(s) missing among the last {needed}, first right before "
+            f"{candles['timestamp'].iloc[row]:%Y-%m-%d %H:%M}; fetch them, or wait until {needed} candles have "
             "passed since the gap"
         )
     since_start = len(candles) - int(segment_starts(times, step_ms)[-1])
@@ -136,10 +162,11 @@ def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: i
     axes.vlines(x, recent["low"], recent["high"], color=colours, linewidth=0.9)
     bottom = recent[["open", "close"]].min(axis=1)
     axes.bar(x, (recent["close"] - recent["open"]).abs(), bottom=bottom, width=0.7, color=colours)
-    ahead = len(recent)
+    step = (recent["timestamp"].iloc[-1] - recent["timestamp"].iloc[0]) / max(len(recent) - 1, 1)
+    ahead = len(recent) - 1 + round((prediction["timestamp"] - recent["timestamp"].iloc[-1]) / step)
     axes.vlines(ahead, prediction["price_low"], prediction["price_high"], color="#2b5c9e", linewidth=7, alpha=0.35)
     axes.plot([ahead], [prediction["price"]], "D", color="#2b5c9e", markersize=6)
-    axes.plot([ahead - 1, ahead], [prediction["last_price"], prediction["price"]], color="#2b5c9e", linestyle=":")
+    axes.plot([len(recent) - 1, ahead], [prediction["last_price"], prediction["price"]], color="#2b5c9e", linestyle=":")
     axes.annotate(
         f"{format_price(prediction['price'])}\n{prediction['return_percent']:+.3f} %\n"
         f"80 %: {format_price(prediction['price_low'])} – {format_price(prediction['price_high'])}",

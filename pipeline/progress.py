@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -90,12 +91,14 @@ class _Notices(logging.Handler):
 
 
 @contextlib.contextmanager
-def terminal_log(path: Path) -> Iterator[None]:
+def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
     """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without box-drawing letters must not end a run
     handler = _Notices(level=logging.INFO)
     loggers = [logging.getLogger(name) for name in PACKAGES]
     levels = [logger.level for logger in loggers]
-    with path.open("a", encoding="utf-8") as log:
+    with path.open("a" if append else "w", encoding="utf-8") as log:
         previous = sys.stdout
         sys.stdout = _Tee(previous, log)
         for logger in loggers:
@@ -110,14 +113,25 @@ def terminal_log(path: Path) -> Iterator[None]:
                 logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings as notes for people, without the file and line they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        yield
+
+
 class one_line_errors(contextlib.AbstractContextManager):
     """Turns a ValueError or OSError into one line on stderr and exit status 2; other exceptions are bugs and pass."""
+
+    def __init__(self, after_interrupt: str = "") -> None:
+        self._after_interrupt = after_interrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, KeyboardInterrupt):
-            print("\ninterrupted; the previous bundle is untouched, --resume goes on", file=sys.stderr)
+            print(f"\ninterrupted{self._after_interrupt}", file=sys.stderr)
             raise SystemExit(130) from None
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             raise SystemExit(141) from None

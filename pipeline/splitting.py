@@ -18,8 +18,7 @@ class Split:
     val: np.ndarray
     test: np.ndarray
     train_end: np.datetime64
-    """training targets close at or before this instant (UTC)"""
-    val_start: np.datetime64
+    """training targets close at or before this instant (UTC), validation begins"""
     val_end: np.datetime64
     test_start: np.datetime64
     test_end: np.datetime64
@@ -31,6 +30,11 @@ class Split:
             times = target_time[part].astype("datetime64[m]")
             facts[name] = {"n": len(part), "first": f"{times[0]}Z", "last": f"{times[-1]}Z"}
         return facts
+
+    def cuts(self) -> dict[str, str]:
+        """The instants that divide the parts, UTC, for the metadata."""
+        names = ("train_end", "val_end", "test_start", "test_end")
+        return {name: f"{getattr(self, name).astype('datetime64[s]')}Z" for name in names}
 
 
 def chronological_split(
@@ -44,7 +48,8 @@ def chronological_split(
     """Split sample indices into past, nearer past and most recent, by clock time.
 
     All symbols are cut at the same two instants, so a BTC training sample is never later than an ETH test sample. The
-    instants divide the span in which all symbols have samples.
+    instants divide the span in which all symbols have samples; what is earlier is trained on, what is later belongs to
+    no part.
 
     Args:
         target_time: (n_samples,) datetime64, UTC; close time of the candle each sample predicts. Any order; symbols may
@@ -79,7 +84,7 @@ def chronological_split(
     span = (end - start).astype(np.int64)
     train_end = start + np.timedelta64(round(train_ratio * span), "ms")
     val_end = start + np.timedelta64(round((train_ratio + val_ratio) * span), "ms")
-    return _cut(times, train_end, train_end, val_end, val_end, times.max(), purge)
+    return _cut(times, train_end, val_end, val_end, end, purge)
 
 
 def split_by_dates(
@@ -115,13 +120,12 @@ def split_by_dates(
             f"dates out of order: train_end {first_cut}, val_end {second_cut}, test_start {start}, test_end {end}; "
             f"the samples lie between {times.min()} and {times.max()}"
         )
-    return _cut(times, first_cut, first_cut, second_cut, start, end, purge)
+    return _cut(times, first_cut, second_cut, start, end, purge)
 
 
 def _cut(
     times: np.ndarray,
     train_end: np.datetime64,
-    val_start: np.datetime64,
     val_end: np.datetime64,
     test_start: np.datetime64,
     test_end: np.datetime64,
@@ -131,7 +135,7 @@ def _cut(
     ordered = times[order]
     parts = {
         "train": order[ordered <= train_end],
-        "val": order[(ordered >= val_start + purge) & (ordered > val_start) & (ordered <= val_end)],
+        "val": order[(ordered >= train_end + purge) & (ordered > train_end) & (ordered <= val_end)],
         "test": order[(ordered >= test_start + purge) & (ordered > test_start) & (ordered <= test_end)],
     }
     for name, part in parts.items():
@@ -140,9 +144,7 @@ def _cut(
                 f"{name} part is empty: {len(times)} samples with targets from {times.min()} to {times.max()}, cut at "
                 f"{train_end} and {val_end}; fetch more candles (--candles) or move the cuts"
             )
-    return Split(
-        **parts, train_end=train_end, val_start=val_start, val_end=val_end, test_start=test_start, test_end=test_end
-    )
+    return Split(**parts, train_end=train_end, val_end=val_end, test_start=test_start, test_end=test_end)
 
 
 def _instant(text: str, name: str, is_end: bool) -> np.datetime64:

@@ -36,10 +36,17 @@ def read_directory(directory: Path, symbol: str, timeframe: str) -> pd.DataFrame
     Raises:
         ValueError: There is no such directory or file (the names at hand are listed), or the file is not sound.
     """
-    path = _find_file(directory, symbol, timeframe)
+    return read_file(_find_file(directory, symbol, timeframe), timeframe)
+
+
+def read_file(path: Path, timeframe: str) -> pd.DataFrame:
+    """Candles of one file; where its name follows the layout, with the funding and open interest beside it."""
     candles = read_candles(read_table(path), timeframe, where=path.name)
+    base = path.stem.removesuffix(f"_{timeframe}")
+    if base == path.stem:
+        return candles
     for kind, column in PUBLISHED.items():
-        beside = next((p for p in _candidates(directory, symbol, kind) if p.is_file()), None)
+        beside = next((p for p in _candidates(path.parent, base, kind) if p.is_file()), None)
         if beside is not None and column not in candles.columns:
             candles = join_published(candles, read_published(beside, column), column, timeframe)
     return candles

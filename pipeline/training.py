@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline import progress
+from pipeline import files, progress
 from pipeline.runtime import quiet_absl
 from pipeline.scaling import ScaledSamples
 from pipeline.windows import window_view
@@ -28,8 +29,9 @@ VALIDATION_BATCH = 1024
 class History:
     """One entry per epoch, and the epoch whose weights the model ends with."""
 
-    loss: list[float]
-    val_loss: list[float]
+    loss: list[float | None]
+    """None where it was not finite"""
+    val_loss: list[float | None]
     learning_rate: list[float]
     seconds: list[float]
     best_epoch: int
@@ -152,11 +154,11 @@ def fit(
         )
     model.set_weights(keras.models.load_model(checkpoint, compile=False).get_weights())
     return History(
-        loss=[entry["loss"] for entry in state.logs],
-        val_loss=val_loss,
+        loss=[_finite(entry["loss"]) for entry in state.logs],
+        val_loss=[_finite(value) for value in val_loss],
         learning_rate=[entry["learning_rate"] for entry in state.logs],
         seconds=[entry["seconds"] for entry in state.logs],
-        best_epoch=int(np.nanargmin(val_loss)),
+        best_epoch=int(np.nanargmin(np.where(np.isfinite(val_loss), val_loss, np.nan))),
     )
 
 
@@ -246,21 +248,28 @@ class _State(keras.callbacks.Callback):
             self._on_epoch(epoch, entry)
 
 
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
 def _variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
 def _save_state(model: keras.Model, path: Path, past: dict[str, Any]) -> None:
     arrays = {f"v{i}": keras.ops.convert_to_numpy(variable) for i, variable in enumerate(_variables(model))}
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
+    with files.replacing(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, past=np.array(json.dumps(past)), **arrays)
-    os.replace(unfinished, path)
 
 
 def _restore(model: keras.Model, path: Path) -> dict[str, Any]:
-    """Load a saved state into a compiled model; returns its logs."""
-    with np.load(path, allow_pickle=False) as state:
-        for i, variable in enumerate(_variables(model)):
-            variable.assign(state[f"v{i}"])
-        return json.loads(str(state["past"]))
+    """Load a saved state into a compiled model; returns its logs. A ValueError names a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            arrays = [state[f"v{i}"] for i in range(len(_variables(model)))]
+            past = json.loads(str(state["past"]))
+        for variable, array in zip(_variables(model), arrays):
+            variable.assign(array)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"--resume: {path} is damaged ({error!r}); leave --resume out to start afresh") from error
+    return past

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.candles import missing_before, segment_starts, timeframe_ms, timestamps_ms
-from pipeline.indicators import ewma_volatility, log_returns
+from pipeline.indicators import VOLATILITY_SPAN, ewma_volatility, log_returns
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,16 @@ def make_windows(
         usable = usable_rows(times, step_ms, lookback, warmup)[: max(len(times) - horizon, 0)]
         t = np.flatnonzero(usable & (times[horizon:] - times[:-horizon] == horizon * step_ms))
         t = t[volatility[t] > 0]  # without a move in sight there is no scale to forecast on
+        halted = _is_halted(close)[t]
+        if halted.any():
+            logger.info("%s: %d samples dropped, after most closes of %d candles had not moved (a halt of trading)",
+                        symbol, halted.sum(), VOLATILITY_SPAN)  # fmt: skip
+        t = t[~halted]
         if len(t) == 0:
             raise ValueError(
                 f"{symbol}: no sample in {len(frame)} candles; a warm-up of {warmup}, a lookback of {lookback} and a "
-                f"horizon of {horizon} candles without a gap are needed; fetch more candles (--candles)"
+                f"horizon of {horizon} candles are needed, without a gap and with prices that move; fetch more candles "
+                "(--candles), or leave the symbol out"
             )
         parts.append(
             {
@@ -118,6 +127,18 @@ def make_windows(
         horizon=horizon,
         step_ms=step_ms,
     )
+
+
+def _is_halted(close: np.ndarray) -> np.ndarray:
+    """(n,) bool: did more than half of the last `VOLATILITY_SPAN` candles close where the one before did?
+
+    In a halt the EWMA volatility decays towards 0, and the first move after it, divided by that, would outweigh every
+    other target: 300 flat candles of one coin made a target of 1,400 standard deviations.
+    """
+    flat = np.concatenate([[False], close[1:] == close[:-1]]).astype(np.int64)
+    total = np.cumsum(flat)
+    before = np.concatenate([np.zeros(min(VOLATILITY_SPAN, len(close)), dtype=np.int64), total[:-VOLATILITY_SPAN]])
+    return (total - before) * 2 > VOLATILITY_SPAN
 
 
 def usable_rows(times: np.ndarray, step_ms: int, lookback: int, warmup: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 import pytest
 
@@ -10,16 +9,27 @@ from pipeline import artifacts
 
 METADATA = "metadata.json"
 FILES = ("model.bin", "scalers.bin")
+BUNDLE = (*FILES, "log.txt")
 
 
-def write_partial(output_dir, content):
-    """A complete run in .partial, not yet moved."""
-    partial, _ = artifacts.open_partial(output_dir, {"seed": 1}, METADATA, resume=False)
+def fill(partial, content):
+    """Write a complete bundle into .partial."""
     for name in FILES:
         (partial / name).write_text(f"{content} {name}")
     (partial / "log.txt").write_text(content)
     artifacts.write_metadata(partial / METADATA, {"content": content}, hashed=FILES, unhashed=("log.txt",))
+
+
+def write_partial(output_dir, content):
+    """A complete run in .partial, not yet moved."""
+    partial = output_dir / artifacts.PARTIAL
+    partial.mkdir(parents=True, exist_ok=True)
+    fill(partial, content)
     return partial
+
+
+def finish_moves(output_dir):
+    return artifacts.finish_moves(output_dir, METADATA, BUNDLE)
 
 
 def bundle_content(output_dir):
@@ -34,24 +44,24 @@ def bundle_content(output_dir):
 
 def test_moving_a_complete_bundle_leaves_its_files_and_nothing_else(tmp_path):
     write_partial(tmp_path, "new")
-    assert artifacts.finish_moves(tmp_path, METADATA)
+    assert finish_moves(tmp_path)
     assert bundle_content(tmp_path) == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*FILES, "log.txt", METADATA])
 
 
 def test_a_run_killed_before_its_metadata_leaves_the_old_bundle_as_it_was(tmp_path):
     write_partial(tmp_path, "old")
-    artifacts.finish_moves(tmp_path, METADATA)
+    finish_moves(tmp_path)
     partial = write_partial(tmp_path, "new")
     (partial / METADATA).unlink()
-    assert not artifacts.finish_moves(tmp_path, METADATA)
+    assert not finish_moves(tmp_path)
     assert bundle_content(tmp_path) == "old"
 
 
 @pytest.mark.parametrize("moves_before_the_kill", range(5))
 def test_a_kill_between_the_moves_is_completed_at_the_next_start(tmp_path, monkeypatch, moves_before_the_kill):
     write_partial(tmp_path, "old")
-    artifacts.finish_moves(tmp_path, METADATA)
+    finish_moves(tmp_path)
     write_partial(tmp_path, "new")
     real_replace, n_moves = os.replace, 0
 
@@ -66,57 +76,132 @@ def test_a_kill_between_the_moves_is_completed_at_the_next_start(tmp_path, monke
         patched.setattr(os, "replace", replace_until_killed)
         if moves_before_the_kill < 4:  # two files, the log, the metadata
             with pytest.raises(KeyboardInterrupt):
-                artifacts.finish_moves(tmp_path, METADATA)
+                finish_moves(tmp_path)
         else:
-            artifacts.finish_moves(tmp_path, METADATA)
-    artifacts.finish_moves(tmp_path, METADATA)
+            finish_moves(tmp_path)
+    finish_moves(tmp_path)
     assert bundle_content(tmp_path) == "new"
     assert not (tmp_path / artifacts.PARTIAL).exists()
 
 
 def test_a_partial_bundle_whose_hashes_do_not_hold_is_not_moved(tmp_path):
     write_partial(tmp_path, "old")
-    artifacts.finish_moves(tmp_path, METADATA)
+    finish_moves(tmp_path)
     partial = write_partial(tmp_path, "new")
     (partial / FILES[0]).write_text("half writ")
-    assert not artifacts.finish_moves(tmp_path, METADATA)
+    assert not finish_moves(tmp_path)
     assert bundle_content(tmp_path) == "old"
 
 
-def test_a_fresh_start_removes_what_an_interrupted_run_left_and_resume_keeps_it(tmp_path):
-    partial, interrupted = artifacts.open_partial(tmp_path, {"seed": 1}, METADATA, resume=False)
-    assert interrupted is None
-    artifacts.store_run(partial, {"seed": 1}, {"end_ms": 5})
+def open_run(output_dir):
+    return artifacts.new_bundle(output_dir, METADATA, BUNDLE)
+
+
+def test_a_bundle_is_moved_when_its_block_ends_and_only_then(tmp_path):
+    with open_run(tmp_path) as partial:
+        fill(partial, "new")
+        assert bundle_content(tmp_path) is None
+    assert bundle_content(tmp_path) == "new"
+    with pytest.raises(KeyError), open_run(tmp_path) as partial:
+        fill(partial, "newer")
+        raise KeyError("a bug, after which nothing may be published")
+    assert bundle_content(tmp_path) == "new"
+
+
+def test_a_block_that_leaves_no_complete_bundle_is_an_error(tmp_path):
+    with (
+        pytest.raises(ValueError, match="its files changed while the bundle was written"),
+        open_run(tmp_path) as partial,
+    ):
+        fill(partial, "new")
+        (partial / FILES[0]).write_text("tampered with")
+    assert bundle_content(tmp_path) is None
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_a_later_one_is_not(tmp_path):
+    with open_run(tmp_path) as partial:
+        fill(partial, "first")
+        with pytest.raises(ValueError, match="another process"), open_run(tmp_path):
+            pass
+    with open_run(tmp_path) as partial:
+        fill(partial, "second")
+    assert bundle_content(tmp_path) == "second"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*BUNDLE, METADATA])
+
+
+def test_a_fresh_run_removes_what_an_interrupted_one_left_and_says_so(tmp_path, caplog):
+    partial = tmp_path / artifacts.PARTIAL
+    partial.mkdir()
+    artifacts.begin_run(partial, {"seed": 1}, {"end_ms": 5}, "log.txt")
+    assert caplog.messages == []
     (partial / "state").write_text("epoch 3")
-    partial, interrupted = artifacts.open_partial(tmp_path, {"seed": 1}, METADATA, resume=True)
-    assert interrupted == {"end_ms": 5}
+    (partial / "log.txt").write_text("in use")
+    assert artifacts.interrupted_run(partial, {"seed": 1}, METADATA) == {"end_ms": 5}
     assert (partial / "state").read_text() == "epoch 3"
-    partial, interrupted = artifacts.open_partial(tmp_path, {"seed": 1}, METADATA, resume=False)
-    assert interrupted is None
-    assert not (partial / "state").exists()
+    artifacts.begin_run(partial, {"seed": 2}, {}, "log.txt")
+    assert "an interrupted run is discarded" in caplog.text
+    assert sorted(p.name for p in partial.iterdir()) == ["log.txt", "run.json"]
 
 
-def test_resuming_where_nothing_was_interrupted_starts_afresh(tmp_path):
-    _, interrupted = artifacts.open_partial(tmp_path, {"seed": 1}, METADATA, resume=True)
-    assert interrupted is None
+def test_resuming_in_an_empty_folder_starts_afresh_and_on_a_complete_bundle_is_refused(tmp_path):
+    partial = tmp_path / artifacts.PARTIAL
+    partial.mkdir()
+    assert artifacts.interrupted_run(partial, {"seed": 1}, METADATA) is None
+    with open_run(tmp_path) as partial:
+        fill(partial, "new")
+    with pytest.raises(ValueError, match="nothing to resume in .* its bundle is complete"):
+        artifacts.interrupted_run(partial, {"seed": 1}, METADATA)
 
 
 def test_resuming_with_other_settings_names_the_one_that_changed(tmp_path):
-    artifacts.open_partial(tmp_path, {"seed": 1, "epochs": 5}, METADATA, resume=False)
+    artifacts.begin_run(tmp_path, {"seed": 1, "epochs": 5}, {}, "log.txt")
     with pytest.raises(ValueError, match=r"--resume: epochs is 9 now and was 5 in the interrupted run"):
-        artifacts.open_partial(tmp_path, {"seed": 1, "epochs": 9}, METADATA, resume=True)
+        artifacts.interrupted_run(tmp_path, {"seed": 1, "epochs": 9}, METADATA)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"settings": 3, "stored": {}}', ""])
+def test_a_damaged_note_of_the_interrupted_run_is_refused_by_name(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run.json is damaged .*leave --resume out"):
+        artifacts.interrupted_run(tmp_path, {"seed": 1}, METADATA)
 
 
 def test_a_directory_that_cannot_be_written_is_a_value_error_with_a_remedy(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(ValueError, match=r"file/out: the output directory cannot be written .*choose another"):
-        artifacts.open_partial(blocked / "out", {}, METADATA, resume=False)
+    message = r"file/out: the output directory cannot be written .*choose another"
+    with pytest.raises(ValueError, match=message), open_run(blocked / "out"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"files": {"../victim.py": "SHA"}, "unhashed_files": []},
+        {"files": {}, "unhashed_files": ["../victim.py"]},
+        {"files": {"victim.py": "SHA"}, "unhashed_files": []},
+        {"files": {"/etc/passwd": "SHA"}, "unhashed_files": []},
+        {"files": 3, "unhashed_files": []},
+        {"files": {}, "unhashed_files": None},
+        {"files": {}},
+        [],
+        7,
+    ],
+)
+def test_a_strangers_folder_chooses_no_file_to_overwrite(tmp_path, metadata):
+    folder = tmp_path / "bundle"
+    (folder / ".partial").mkdir(parents=True)
+    (folder / "victim.py").write_text("evil")
+    (tmp_path / "victim.py").write_text("good")
+    text = json.dumps(metadata).replace("SHA", artifacts.sha256_of(folder / "victim.py"))
+    (folder / ".partial" / METADATA).write_text(text)
+    assert not finish_moves(folder)
+    assert (tmp_path / "victim.py").read_text() == "good"
 
 
 def test_changed_bytes_are_refused_and_a_folder_without_metadata_is_not_checked(tmp_path):
     write_partial(tmp_path, "new")
-    artifacts.finish_moves(tmp_path, METADATA)
+    finish_moves(tmp_path)
     paths = [tmp_path / name for name in FILES]
     artifacts.check_hashes(paths, tmp_path / METADATA)
     paths[1].write_text("something else")
@@ -140,5 +225,6 @@ def test_json_refuses_nan_and_leaves_the_old_file(tmp_path):
 def test_a_corrupt_metadata_aside_does_not_stop_the_next_run(tmp_path):
     partial = write_partial(tmp_path, "new")
     (partial / METADATA).write_text("{")
-    artifacts.open_partial(tmp_path, {"seed": 1}, METADATA, resume=False)
-    shutil.rmtree(tmp_path / artifacts.PARTIAL)
+    with open_run(tmp_path) as partial:
+        fill(partial, "newer")
+    assert bundle_content(tmp_path) == "newer"

@@ -58,7 +58,7 @@ def split_of(samples):
     """60, 20 and 20 % of each symbol."""
     share = (samples.end % (len(samples.rows) // 2)) / (len(samples.rows) // 2)
     parts = [np.flatnonzero(part) for part in (share < 0.6, (share >= 0.6) & (share < 0.8), share >= 0.8)]
-    return Split(*parts, *[NOW] * 5)
+    return Split(*parts, *[NOW] * 4)
 
 
 def fitted(samples, seed=1):

@@ -85,7 +85,9 @@ def refusal(*args, kind: type[Exception] = ValueError, **kwargs) -> str:
 
 
 def test_symbols_are_upper_case_in_order_and_once():
-    assert expand_symbols(["eth/usdt", "BTC/USDT", "Eth/USDT", "btc/usdt:usdt"]) == (ETH, BTC, "BTC/USDT:USDT")
+    assert expand_symbols(["eth/usdt", "BTC/USDT", "Eth/USDT", "sol/usdt:usdt"]) == (ETH, BTC, "SOL/USDT:USDT")
+    with pytest.raises(ValueError, match="BTC/USDT and another of .* share one file of candles"):
+        expand_symbols(["BTC/USDT", "BTC/USDT:USDT"])
 
 
 def test_all_is_the_house_list_of_22():

@@ -365,20 +365,20 @@ def market(**columns):
     for symbol, fresh in columns.items():
         frame = make_candles(np.full(100, 5.0))
         for name, count in fresh.items():
-            frame[name] = np.where(np.arange(100) >= 100 - count, 1.0, np.nan)
+            frame[name] = np.where(np.arange(100) >= 100 - count, 1.0 + np.arange(100) ** 2, np.nan)
         frames[symbol] = frame
     return frames
 
 
 def test_an_optional_feature_stays_at_exactly_99_percent_and_goes_below(caplog):
     caplog.set_level(logging.INFO, logger="feature_engineering")
-    both = {"funding_rate": 99, "open_interest": 98}
+    both = {"funding_rate": 99, "open_interest": 99}  # a change needs two values: 98 of them
     assert choose_features(market(BTC=both), 0) == (*V2_CANDLE_FEATURES, "funding_rate")
     assert caplog.messages == [
         "open_interest_change dropped: 1 of 1 symbols lack a fresh open_interest for 99 % of the used candles "
         "(worst: BTC, 98.0 %)"
     ]
-    assert choose_features(market(BTC={"funding_rate": 100, "open_interest": 99}), 0) == V2_FEATURES
+    assert choose_features(market(BTC={"funding_rate": 100, "open_interest": 100}), 0) == V2_FEATURES
 
 
 def test_a_column_that_one_symbol_lacks_is_dropped_for_all(caplog):
@@ -388,8 +388,19 @@ def test_a_column_that_one_symbol_lacks_is_dropped_for_all(caplog):
     assert "funding_rate dropped: 1 of 2 symbols" in caplog.text and "worst: ETH, 0.0 %" in caplog.text
 
 
+def test_a_column_that_never_changes_or_is_never_positive_is_dropped(caplog):
+    caplog.set_level(logging.INFO, logger="feature_engineering")
+    frames = market(BTC={"funding_rate": 100, "open_interest": 100}, ETH={"funding_rate": 100, "open_interest": 100})
+    for frame in frames.values():
+        frame["funding_rate"] = 0.0001
+    frames["ETH"]["open_interest"] = 0.0
+    assert choose_features(frames, 0) == V2_CANDLE_FEATURES
+    assert "funding_rate dropped: funding_rate never changes" in caplog.text
+    assert "open_interest_change dropped: 1 of 2 symbols" in caplog.text
+
+
 def test_only_the_used_candles_count():
-    frames = market(BTC={"funding_rate": 50, "open_interest": 51})
+    frames = market(BTC={"funding_rate": 50, "open_interest": 52})
     assert choose_features(frames, 50) == V2_FEATURES
     assert choose_features(frames, 51) == (*V2_CANDLE_FEATURES, "open_interest_change")
     assert choose_features(frames, 0) == V2_CANDLE_FEATURES  # 0 means all

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.metrics import (
     check_predictions,
-    current_returns,
     direction_metrics,
+    interval_coverage,
     lag_check,
     price_metrics,
     return_metrics,
@@ -166,17 +166,10 @@ def test_the_lag_check_skips_unknown_last_moves_and_gives_none_for_constants():
     assert lag_check([1.0, 2.0], [np.nan, np.nan], [0.0, 0.0]) == nothing
 
 
-def test_current_returns_do_not_span_gaps_or_symbols():
-    predictions = pd.DataFrame({
-        "symbol": ["BTC/USDT", "ETH/USDT", "BTC/USDT", "BTC/USDT", "ETH/USDT"],
-        "timestamp": pd.to_datetime(
-            ["2024-01-01T04", "2024-01-01T01", "2024-01-01T00", "2024-01-01T01", "2024-01-01T02"], utc=True
-        ),
-        "base_price": [130.0, 10.0, 100.0, 110.0, 12.0],
-    }, index=[7, 7, 7, 1, 2])  # fmt: skip
-    expected = [np.nan, np.nan, np.nan, math.log(1.1), math.log(1.2)]  # BTC misses the hours 2 and 3
-    np.testing.assert_allclose(current_returns(predictions), expected)
-    assert np.isnan(current_returns(predictions.iloc[:1])).all()
+def test_interval_coverage_counts_below_within_and_above_by_hand():
+    actual, q10, q90 = [-2.0, 0.0, 0.5, 3.0], [-1.0] * 4, [1.0] * 4
+    frame = pd.DataFrame({"actual_return": actual, "q10": q10, "q90": q90})
+    assert interval_coverage(frame) == {"nominal": 0.8, "coverage": 0.5, "below": 0.25, "above": 0.25}
 
 
 def spoiled(**columns):

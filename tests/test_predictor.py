@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
 from pipeline import leakage
+from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,6 +91,10 @@ def test_batch_and_single_forecasts_are_the_same_bits(predictor, market):
     assert predictor.predict_batch([]) == []
     with pytest.raises(ValueError, match="3 frames of candles but 1 last prices"):
         predictor.predict_batch(frames, [1.0])
+    with pytest.raises(ValueError, match=r"last_prices is 100.0; pass a list"):
+        predictor.predict_batch(frames, 100.0)
+    with pytest.raises(ValueError, match="frame 1 of 2: 10 candles are too few"):
+        predictor.predict_batch([frames[0], frames[1].iloc[:10]])
 
 
 def test_a_prediction_is_consistent_with_itself(predictor, candles):
@@ -126,7 +132,7 @@ def test_candles_may_come_in_the_shapes_users_have(predictor, candles):
 
 
 def test_fewer_than_60_candles_are_refused_with_both_numbers_and_up_to_534_warn_once(predictor, candles):
-    with pytest.raises(ValueError, match=r"59 candles are too few: .*60"):
+    with pytest.raises(ValueError, match=r"59 candles are too few: .*60.*534"):
         predictor.predict(candles.iloc[:59])
     with pytest.warns(UserWarning, match=r"only 60 candles .*still warming up.*534") as caught:
         predictor.predict(candles.iloc[-60:])
@@ -171,12 +177,12 @@ def test_missing_funding_and_open_interest_count_as_their_training_mean(predicto
 def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, candles, monkeypatch):
     now = candles["timestamp"].iloc[-1] + pd.Timedelta(minutes=59)  # the last candle closes in a minute
     monkeypatch.setattr("pipeline.candles.time.time", lambda: now.timestamp())
-    with pytest.warns(UserWarning, match="has not closed yet and is left out") as caught:
+    with pytest.warns(UserWarning, match=r"1 candle\(s\) from .* have not closed yet and are left out") as caught:
         prediction = predictor.predict(candles)
     assert caught[0].filename == __file__
     assert prediction["timestamp"] == candles["timestamp"].iloc[-1]
     assert prediction == predictor.predict(candles.iloc[:-1])
-    with pytest.warns(UserWarning, match="has not closed yet"):
+    with pytest.warns(UserWarning, match="not closed yet"):
         history = predictor.predict_history(candles)
     assert history["timestamp"].iloc[-1] == candles["timestamp"].iloc[-2]
 
@@ -186,7 +192,7 @@ def test_the_direction_of_a_coin_at_a_fraction_of_the_price_is_the_same(predicto
     assert predictor.predict(cheap)["return"] == predictor.predict(candles)["return"]
 
 
-@pytest.mark.parametrize("price", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("price", [0, -1.0, float("nan"), float("inf"), "100", True, [1.0], 10**400, pd.NA])
 def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
     with pytest.raises(ValueError, match="last_price is .*pass a positive price"):
         predictor.predict(candles, price)
@@ -225,6 +231,8 @@ def test_the_scalers_of_another_model_are_noticed(tiny_bundle, tmp_path):
         ("X", "text", "'X'"),
         ("y", 3, "'y'"),
         ("lookback", "sixty", "'lookback'"),
+        ("lookback", 0, "'lookback' is 0"),
+        ("synthetic", "no", "'synthetic'"),
         ("horizon", 0, "'horizon'"),
         ("symbols", 5, "'symbols'"),
         ("feature_cols", "log_return", "'feature_cols'"),
@@ -268,6 +276,26 @@ def test_missing_files_are_named(tiny_bundle, tmp_path):
         CryptoPricePredictorV2(tiny_bundle / MODEL_FILE, tmp_path / "absent.pkl")
 
 
+def test_a_model_of_synthetic_candles_says_so_whenever_it_is_opened(tiny_bundle, tmp_path):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / METADATA_FILE).unlink()
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    (folder / SCALER_FILE).write_bytes(pickle.dumps({**scalers, "synthetic": True}, protocol=4))
+    with pytest.warns(UserWarning, match="trained on synthetic candles: what it forecasts says nothing"):
+        assert CryptoPricePredictorV2.from_directory(folder).is_synthetic
+
+
+def test_a_short_lookback_still_needs_the_49_candles_of_the_volatility(tmp_path, signal_dir, candles):
+    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, lookback=20, epochs=1)
+    train_v2_production.main(config)
+    short = CryptoPricePredictorV2.from_directory(tmp_path)
+    with pytest.raises(ValueError, match="48 candles are too few: a forecast needs the last 49"):
+        short.predict(candles.tail(48))
+    history = short.predict_history(candles.tail(100))
+    assert len(history) == 100 - 48
+    assert not history.isna().any().any()
+
+
 def test_the_best_checkpoint_opens_with_the_same_scalers(tiny_bundle, predictor, candles):
     best = CryptoPricePredictorV2(tiny_bundle / "best_v2_model.h5", tiny_bundle / SCALER_FILE)
     assert best.predict(candles) == predictor.predict(candles)
@@ -307,7 +335,7 @@ def test_the_predict_command_ends_bad_input_in_one_line_and_status_2(tiny_bundle
     candles.iloc[:10].to_csv(tmp_path / "few.csv", index=False)
     result = run_command("inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "few.csv")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: 10 candles are too few")
+    assert result.stderr.startswith("error: candles: 10 candles are too few")
     assert result.stderr.count("\n") == 1
 
 
@@ -334,4 +362,8 @@ def test_metrics_hold_no_number_that_is_not_measured(tiny_bundle):
         forecast = predictions["base_price"] * np.exp(predictions[model])
         mape = 100 * ((actual - forecast).abs() / actual).mean()
         assert test["models"][model]["mape_percent"] == pytest.approx(mape, rel=1e-9)
-    assert train_v2_production.METRICS_FILE == "metrics_v2.json"
+    below, above = (
+        (predictions["actual_return"] < predictions["q10"]),
+        (predictions["actual_return"] > predictions["q90"]),
+    )
+    assert test["interval"]["coverage"] == pytest.approx(1 - below.mean() - above.mean())

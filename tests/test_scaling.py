@@ -36,7 +36,7 @@ def make_samples(rows, end, log_return, volatility=1.0, lookback=3):
 
 
 def make_split(train, val, test):
-    return Split(np.asarray(train), np.asarray(val), np.asarray(test), *[NOW] * 5)
+    return Split(np.asarray(train), np.asarray(val), np.asarray(test), *[NOW] * 4)
 
 
 def ten_candles():

@@ -54,6 +54,7 @@ def test_a_bundle_holds_the_eight_files_and_their_hashes(tiny_bundle):
     assert metadata["data"]["symbols"]["BTC/USDT"]["rows"] == 1174
     assert metadata["environment"]["keras"]
     assert metadata["config"]["seed"] == 42
+    assert list(metadata["cuts"]) == ["train_end", "val_end", "test_start", "test_end"]
     assert "output_dir" not in metadata["config"]  # a bundle that is shared tells nothing of its maker's folders
 
 
@@ -149,6 +150,58 @@ def test_a_run_killed_in_training_keeps_the_old_bundle_and_resume_ends_as_if_not
         assert (tmp_path / name).read_bytes() == (tiny_bundle / name).read_bytes()
 
 
+def test_a_mistyped_command_leaves_an_interrupted_run_alone(signal_dir, tmp_path, monkeypatch):
+    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path)
+
+    def interrupt(epoch, logs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        train_v2_production.main(config)
+    with pytest.raises(ValueError, match="unknown symbol"):
+        train_v2_production.main(replace(config, symbols=("BTCUSDT",)))
+    assert (tmp_path / ".partial" / "training_state.npz").is_file()
+    train_v2_production.main(replace(config, resume=True))
+
+
+def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_same(signal_dir, tmp_path, capsys):
+    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1, train_ratio=0.7, val_ratio=0.29)
+    test = train_v2_production.main(config)["test"]
+    assert test["n_instants"] < 10
+    assert all(entry["p_holm"] is None and entry["verdict"] == "TIES" for entry in test["verdicts"])
+    assert test["verdict"] == "NO EDGE"
+    assert "too few to test" in capsys.readouterr().out
+    CryptoPricePredictorV2.from_directory(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_in_some_epoch_does_not_keep_the_run_from_being_saved(signal_dir, tmp_path):
+    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, learning_rate=1e12, epochs=3)
+    train_v2_production.main(config)
+    history = json.loads((tmp_path / METADATA_FILE).read_text())["history"]
+    assert None in history["loss"] or max(history["loss"]) > 1e6
+
+
+def test_a_coin_that_was_halted_does_not_outweigh_the_others(signal_market, tmp_path):
+    for symbol, frame in signal_market.items():
+        halted = frame.copy()
+        if symbol == "ETH/USDT":
+            halted.loc[600:899, ["open", "high", "low", "close"]] = frame["close"].iloc[599]
+        write_candles(halted, tmp_path, symbol, "1h")
+    config = replace(TINY, candles_dir=tmp_path, output_dir=tmp_path / "out", epochs=1)
+    train_v2_production.main(config)
+    from pipeline import safe_pickle
+
+    assert safe_pickle.load(tmp_path / "out" / "scalers_v2.pkl")["y"].scale[0] < 2
+
+
+def test_candles_that_have_not_closed_are_not_trained_on(signal_market, signal_dir, tmp_path, monkeypatch):
+    last = signal_market["BTC/USDT"]["timestamp"].iloc[-1]
+    monkeypatch.setattr("pipeline.candles.time.time", lambda: last.timestamp() + 60)
+    metrics = train_v2_production.main(replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1))
+    assert metrics["data"]["symbols"]["BTC/USDT"]["last"] == (last - pd.Timedelta(hours=1)).isoformat()
+
+
 def test_resuming_on_other_candles_is_refused(signal_dir, signal_market, tmp_path, monkeypatch):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path / "out")
 
@@ -212,7 +265,12 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
         ({"timeframe": "1hour"}, "unknown timeframe '1hour'"),
         ({"candles": -5}, "candles is -5"),
         ({"candles_dir": Path("/no/such/place")}, "there is no such directory"),
-        ({"train_ratio": 0.9, "val_ratio": 0.2}, "must be positive and leave a share for the test part"),
+        ({"train_ratio": 0.9, "val_ratio": 0.2}, "train_ratio . val_ratio is 1.1; pass less than 1"),
+        ({"train_ratio": float("nan")}, "train_ratio is nan"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"seed": -1}, "seed is -1"),
+        ({"conv_filters": 0}, "number of units is 0"),
+        ({"symbols": ("BTC/USDT", "BTC/USDT:USDT")}, "share one file of candles"),
         ({"train_end": "2024-12-01"}, "needs both --train-end and --val-end"),
         ({"train_end": "yesterday", "val_end": "2024-12-30"}, "train_end 'yesterday' is no date"),
         ({"train_end": "2024-12-20", "val_end": "2024-12-10"}, "dates out of order"),
@@ -260,8 +318,7 @@ def test_on_the_command_line_bad_candles_are_one_line_on_stderr_and_status_2(
 
 def test_the_command_itself_ends_with_status_2_for_bad_input_and_bad_options(signal_dir, tmp_path):
     result = run("--epochs", 0)
-    assert result.returncode == 2
-    assert "epochs is 0; pass at least 1" in result.stderr
+    assert (result.returncode, result.stderr) == (2, "error: epochs is 0; pass at least 1\n")
     result = run("--candles-dir", signal_dir, "--symbols", "DOGE/USDT", "--output-dir", tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: DOGE/USDT: no DOGEUSDT_1h.parquet")

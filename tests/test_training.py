@@ -166,6 +166,13 @@ print(float(model(np.ones((1, {LOOKBACK}, {N_FEATURES}), "float32"))[0, 0]))
     assert float(output.stdout) == pytest.approx(ours, abs=1e-6)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK half a zip", b"text"])
+def test_a_damaged_state_is_refused_by_name(tmp_path, content):
+    (tmp_path / STATE_FILE).write_bytes(content)
+    with pytest.raises(ValueError, match=r"training_state.npz is damaged .*leave --resume out"):
+        fit_small(small_network(), scaled_samples(), tmp_path)
+
+
 def test_a_kill_while_the_state_is_written_leaves_the_previous_state(tmp_path, monkeypatch):
     scaled = scaled_samples()
     fit_small(small_network(), scaled, tmp_path, epochs=1)

@@ -35,6 +35,7 @@ def make_predictions(n_hours=300, seed=0, known=0.0):
             "symbol": symbol,
             "timestamp": hours,
             "base_price": 100 * np.exp(np.concatenate([[0.0], np.cumsum(actual)[:-1]])),
+            "current_return": np.concatenate([[0.0], actual[:-1]]),
             "actual_return": actual,
             "volatility": volatility,
             "naive": 0.0,
@@ -173,7 +174,7 @@ def test_each_number_above_its_limit_is_doubted_in_one_sentence():
 def test_an_evaluation_is_plain_json_of_the_documented_shape():
     result = evaluate_forecasts(make_predictions(), directions={"lstm": np.ones(600)})
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert list(result) == ["n", "n_instants", "models", "verdicts", "verdict", "warnings"]
+    assert list(result) == ["n", "n_instants", "models", "verdicts", "verdict", "interval", "warnings"]
     assert (result["n"], result["n_instants"]) == (600, 300)
     assert list(result["models"]) == ["naive", "drift", "ridge", "xgboost", "lstm"]
     for metrics in result["models"].values():
@@ -284,9 +285,14 @@ def test_a_network_that_diverged_is_named_with_place_and_count():
         evaluate_forecasts(predictions)
 
 
-def test_a_test_part_too_short_for_a_verdict_is_refused():
-    with pytest.raises(ValueError, match="only 6 instants"):
-        evaluate_forecasts(make_predictions(6))
+def test_a_test_part_too_short_to_test_says_so_and_the_rest_stands(caplog):
+    result = evaluate_forecasts(make_predictions(6))
+    assert "only 6 instants" in caplog.text
+    assert {(e["statistic"], e["p_value"], e["p_holm"], e["verdict"]) for e in result["verdicts"]} == {
+        (None, None, None, "TIES")
+    }
+    assert result["verdict"] == "NO EDGE"
+    assert result["models"]["lstm"]["mae"] > 0
 
 
 def test_a_comparison_needs_a_baseline():

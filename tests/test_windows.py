@@ -1,5 +1,6 @@
 """Which candles become samples, what a sample's target is, and that no window or target spans a gap or two symbols."""
 
+import logging
 import math
 
 import numpy as np
@@ -106,9 +107,17 @@ def test_features_are_taken_by_symbol_and_not_by_order():
     assert samples.rows[[0, 52], 0].tolist() == [0, 1000]
 
 
-def test_rows_without_a_move_in_sight_are_no_samples():
-    close = np.r_[np.full(60, 7.0), 8.0, np.full(9, 8.0)]
-    assert windows_of(make_candles(range(70), close)).end.tolist() == [*range(60, 69)]
+def test_samples_after_a_halt_are_dropped_until_half_of_48_candles_have_moved_again(caplog):
+    caplog.set_level(logging.INFO, logger="pipeline.windows")
+    moving = np.exp(0.01 * (-1.0) ** np.arange(150))
+    close = 100 * np.where((np.arange(150) >= 60) & (np.arange(150) < 100), moving[59], moving)
+    ends = windows_of(make_candles(range(150), close)).end
+    # rows 60 to 99 close where the one before did: the 25th of them in 48 rows is row 84
+    assert 83 in ends and 84 not in ends
+    # of the 48 rows up to 122 those from 75 to 99 are flat, 25 of them; up to 123 there are 24
+    assert 122 not in ends and 123 in ends
+    assert set(ends) >= {*range(48, 84), *range(123, 149)}
+    assert "39 samples dropped" in caplog.text
 
 
 @pytest.mark.parametrize(

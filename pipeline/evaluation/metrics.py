@@ -201,22 +201,15 @@ def direction_metrics(actual: Any, score: Any, p_up: Any = None, confidence: Any
     return {"n_calls": n_calls, **metrics}
 
 
-def current_returns(predictions: pd.DataFrame) -> np.ndarray:
-    """Find the last log-return that each sample could see: ln(base_price of t / base_price of t - 1).
+def interval_coverage(predictions: pd.DataFrame) -> dict[str, float]:
+    """How often the 80 % interval held what came true: the shares below, within and above, beside the nominal one.
 
     Args:
-        predictions: The frame described at the top of this module.
-
-    Returns:
-        (n,) log-returns in the order of the rows; NaN where candle t - 1 is no row of the frame (first
-        samples, gaps).
+        predictions: Needs actual_return, q10 and q90.
     """
-    ordered = predictions[["symbol", "timestamp", "base_price"]].reset_index(drop=True)
-    ordered = ordered.sort_values(["symbol", "timestamp"])
-    by_symbol = ordered.groupby("symbol", sort=False, observed=True)
-    step = by_symbol["timestamp"].diff()
-    ratio = (ordered["base_price"] / by_symbol["base_price"].shift()).where(step == step.min())
-    return np.log(ratio.sort_index().to_numpy(np.float64))
+    below = float((predictions["actual_return"] < predictions["q10"]).mean())
+    above = float((predictions["actual_return"] > predictions["q90"]).mean())
+    return {"nominal": 0.8, "coverage": 1.0 - below - above, "below": below, "above": above}
 
 
 def lag_check(forecast: Any, current_return: Any, next_return: Any) -> dict[str, float | None]:

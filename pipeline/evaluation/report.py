@@ -56,8 +56,8 @@ def verdict_rows(test: Mapping[str, Any]) -> list[list[str]]:
             [
                 f"{entry['model']} against {entry['baseline']}",
                 skill,
-                f"{entry['statistic']:+.2f}",
-                f"{entry['p_holm']:.3g}",
+                "–" if entry["statistic"] is None else f"{entry['statistic']:+.2f}",
+                "–" if entry["p_holm"] is None else f"{entry['p_holm']:.3g}",
                 entry["verdict"],
             ]
         )
@@ -75,20 +75,34 @@ def text_table(rows: Sequence[Sequence[str]], indent: str = "      ") -> str:
     return "\n".join(lines)
 
 
+_VERBS = {"BEATS": "BEATS", "TIES": "TIES with", "LOSES": "LOSES to"}
+
+
 def verdict_sentence(test: Mapping[str, Any]) -> str:
     """The run's verdict and its reason, in a sentence for people."""
     naive = next(entry for entry in test["verdicts"] if entry["baseline"] == "naive")
     skill = "an undefined skill" if naive["skill"] is None else f"skill {100 * naive['skill']:+.3f} %"
-    reason = f"the network {naive['verdict']} naive ({skill}, p = {naive['p_holm']:.3g})"
-    losses = [entry["baseline"] for entry in test["verdicts"] if entry["verdict"] == "LOSES"]
-    if losses:
-        reason += f" and LOSES to {', '.join(losses)}"
+    p_value = "too few to test" if naive["p_holm"] is None else f"Holm's p = {naive['p_holm']:.3g}"
+    reason = f"the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
+    others = [e["baseline"] for e in test["verdicts"] if e["verdict"] == "LOSES" and e["baseline"] != "naive"]
+    if others:
+        reason += f" and LOSES to {', '.join(others)}"
     return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
 
 
 def terminal_tables(test: Mapping[str, Any]) -> str:
     """Scores of every model, then the comparisons."""
-    return f"\n{text_table(table_rows(test))}\n\n{text_table(verdict_rows(test))}\n"
+    interval = f"      {interval_sentence(test)}\n" if test["interval"] else ""
+    return f"\n{text_table(table_rows(test))}\n\n{text_table(verdict_rows(test))}\n\n{interval}"
+
+
+def interval_sentence(test: Mapping[str, Any]) -> str:
+    """How often the 80 % interval held what came true."""
+    interval = test["interval"]
+    return (
+        f"The 80 % interval held {100 * interval['coverage']:.1f} % of the actual returns; "
+        f"{100 * interval['below']:.1f} % lay below it and {100 * interval['above']:.1f} % above."
+    )
 
 
 def verdict_banner(test: Mapping[str, Any]) -> str:
@@ -127,6 +141,7 @@ def html_report(
         _html_table(verdict_rows(test)),
         "<p>Skill is 1 − loss / loss of the baseline; the loss is the absolute error of the log-return divided by the "
         "candle's volatility. BEATS and LOSES need p &lt; 5 % after Holm's correction.</p>",
+        f"<p>{interval_sentence(test)}</p>" if test["interval"] else "",
         "<h2>Training curves</h2>",
         _picture(_draw_history(history), "loss on the training and validation part by epoch"),
         "<h2>Actual against predicted</h2>",
@@ -167,10 +182,11 @@ def _symbol_rows(test: Mapping[str, Any]) -> list[list[str]]:
 def _draw_history(history: Mapping[str, Any]) -> Figure:
     figure, axes = _figure(3.2)
     epochs = np.arange(1, len(history["loss"]) + 1)
-    axes.plot(epochs, history["loss"], color=GREY, label="training")
-    axes.plot(epochs, history["val_loss"], color=NETWORK_COLOUR, label="validation")
+    loss, val_loss = (np.array(history[name], dtype=float) for name in ("loss", "val_loss"))  # None was not finite
+    axes.plot(epochs, loss, color=GREY, label="training")
+    axes.plot(epochs, val_loss, color=NETWORK_COLOUR, label="validation")
     best = history["best_epoch"]
-    axes.plot([best + 1], [history["val_loss"][best]], "o", color=NETWORK_COLOUR, label=f"best: epoch {best + 1}")
+    axes.plot([best + 1], [val_loss[best]], "o", color=NETWORK_COLOUR, label=f"best: epoch {best + 1}")
     axes.set_xlabel("epoch")
     axes.set_ylabel("Huber loss")
     _finish(axes)

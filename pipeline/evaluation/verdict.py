@@ -1,5 +1,6 @@
 """The verdict: does the network forecast better than what costs nothing or little?"""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,13 +10,15 @@ import pandas as pd
 
 from pipeline.evaluation.metrics import (
     check_predictions,
-    current_returns,
     direction_metrics,
+    interval_coverage,
     lag_check,
     price_metrics,
     return_metrics,
 )
-from pipeline.evaluation.significance import diebold_mariano, finite_vectors, holm, mean_by_instant
+from pipeline.evaluation.significance import DieboldMariano, diebold_mariano, finite_vectors, holm, mean_by_instant
+
+logger = logging.getLogger(__name__)
 
 LOSS = "scaled_absolute_error"
 FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
@@ -33,11 +36,11 @@ class Comparison:
     baseline: str
     loss: str
     """what is compared: "scaled_absolute_error" is |actual - forecast| / volatility"""
-    statistic: float
+    statistic: float | None
     """Diebold-Mariano; positive where the model is better"""
-    p_value: float
+    p_value: float | None
     """two-sided, of this comparison alone"""
-    p_holm: float
+    p_holm: float | None
     """adjusted for all comparisons of the run"""
     skill: float | None
     """1 - loss of the model / loss of the baseline; None where the baseline makes no error"""
@@ -64,10 +67,11 @@ def compare_forecasts(
         alpha: Level of the whole family of comparisons.
 
     Returns:
-        One Comparison a baseline, in the given order: BEATS or LOSES where p_holm < alpha, else TIES.
+        One Comparison a baseline, in the given order: BEATS or LOSES where p_holm < alpha, else TIES. Where the
+        samples are too few to test (a warning says so), statistic and p-values are None, and it TIES.
 
     Raises:
-        ValueError: As `check_predictions` and `diebold_mariano`, or no baselines.
+        ValueError: As `check_predictions`, or no baselines.
     """
     if len(baselines) == 0:
         raise ValueError(f"no baselines to compare {model} with; name at least one forecast column")
@@ -75,20 +79,30 @@ def compare_forecasts(
     instants = predictions["timestamp"]
     loss_model = _scaled_absolute_error(predictions, model)
     losses = {baseline: _scaled_absolute_error(predictions, baseline) for baseline in baselines}
-    tests = [diebold_mariano(loss_model, loss, instants, horizon) for loss in losses.values()]
-    adjusted = holm([test.p_value for test in tests])
+    tests = {baseline: _test(loss_model, loss, instants, horizon) for baseline, loss in losses.items()}
+    done = {baseline: test for baseline, test in tests.items() if test is not None}
+    adjusted = dict(zip(done, holm([test.p_value for test in done.values()]) if done else []))
     comparisons = []
-    for (baseline, loss), test, p_holm in zip(losses.items(), tests, adjusted):
-        verdict = "TIES"
-        if p_holm < alpha:
+    for baseline, loss in losses.items():
+        test, p_holm, verdict = tests[baseline], adjusted.get(baseline), "TIES"
+        if test is not None and p_holm is not None and p_holm < alpha:
             verdict = "BEATS" if test.statistic > 0 else "LOSES"
         comparisons.append(Comparison(
             model=model, baseline=baseline, loss=LOSS,
-            statistic=test.statistic, p_value=test.p_value, p_holm=p_holm,
+            statistic=test.statistic if test else None, p_value=test.p_value if test else None, p_holm=p_holm,
             skill=_skill(loss_model, loss, instants), squared_skill=_skill(loss_model**2, loss**2, instants),
             verdict=verdict,
         ))  # fmt: skip
     return comparisons
+
+
+def _test(loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int) -> DieboldMariano | None:
+    """The test, or None under a warning where there is too little to test: the rest of a report must stand."""
+    try:
+        return diebold_mariano(loss_model, loss, instants, horizon)
+    except ValueError as error:
+        logger.warning("no significance test: %s", error)
+        return None
 
 
 def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
@@ -181,7 +195,7 @@ def evaluate_forecasts(
     if "naive" not in baselines:
         raise ValueError(f"baselines are {list(baselines)}; a verdict needs naive among them")
     comparisons = compare_forecasts(predictions, network, baselines, horizon)
-    current, instants = current_returns(predictions), predictions["timestamp"]
+    current, instants = predictions["current_return"].to_numpy(np.float64), predictions["timestamp"]
     loss_naive = _scaled_absolute_error(predictions, "naive")
     measured, warnings = {}, []
     for model in models:
@@ -201,6 +215,7 @@ def evaluate_forecasts(
         "models": measured,
         "verdicts": [asdict(comparison) for comparison in comparisons],
         "verdict": run_verdict(comparisons, synthetic),
+        "interval": interval_coverage(predictions) if "q10" in predictions else None,
         "warnings": warnings,
     }
 
