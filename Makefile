@@ -24,6 +24,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_features
+	$(BIN)/python -m benchmarks.bench_store
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

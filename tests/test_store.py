@@ -191,7 +191,7 @@ def test_a_truncated_parquet_file_is_named(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     message = refusal(read_directory, tmp_path, "BTC/USDT", "1h")
     assert message.startswith(f"{path}: not a readable parquet file (")
-    assert message.endswith("); fetch or copy it again") and "\n" not in message
+    assert message.endswith("); delete it and fetch or copy it again") and "\n" not in message
 
 
 def test_what_only_calls_itself_parquet_is_named(tmp_path):
