@@ -1,27 +1,35 @@
-"""Candles from exchanges through ccxt: opening one, paging forward in time, and errors that say what to do.
+"""Candles, funding and open interest from exchanges through ccxt: whole series, one or many at once.
 
-Users write `BTC/USDT`; on futures exchanges the linear perpetual `BTC/USDT:USDT` is meant. ccxt is imported
-on first use, not with this module.
+Users write `BTC/USDT`; on futures exchanges the linear perpetual `BTC/USDT:USDT` is meant. What is behind this module:
+`clients` (one client and one request), `limits` (how often), `paging` (a whole series from pages, checked).
 """
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import functools
 import logging
-import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import CANDLE_COLUMNS, timeframe_ms, utc_from_ms
+from pipeline import markets, paging
+from pipeline.candles import CANDLE_COLUMNS, timeframe_ms
+from pipeline.clients import FOREIGN_ANSWER, ExchangeError, GeoBlockError, Sleep, connected, open_exchange, request, run
+from pipeline.limits import LIMITS
+from pipeline.markets import QuoteError, UnknownSymbolError
+from pipeline.store import PUBLISHED
 
 if TYPE_CHECKING:
-    import ccxt
+    import ccxt.async_support as ccxt
+
+__all__ = [
+    "EXCHANGE_CHAIN", "FUTURES_CHAIN", "ExchangeError", "GeoBlockError", "Job", "QuoteError", "UnknownSymbolError",
+    "fetch_funding", "fetch_many", "fetch_ohlcv", "fetch_open_interest", "open_exchange",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -31,54 +39,128 @@ logger = logging.getLogger(__name__)
 # comes last, because it too refuses the USA.
 EXCHANGE_CHAIN: tuple[str, ...] = ("binance", "binanceus", "okx", "kucoin", "bybit")
 
-RETRY_WAITS_S = (1.0, 2.0, 4.0)
-RETRY_BUDGET_S = 30.0
-"""No retry starts later than this after a request's first attempt."""
+FUTURES_CHAIN: tuple[str, ...] = ("binanceusdm", "bybit", "okx")
+"""Have funding and open interest; in this order, for the same reasons."""
 
-DEFAULT_PAGE_CANDLES = 200
-"""Candles to ask for where ccxt does not know an exchange's limit; every exchange we know serves as many."""
+MAX_JOBS = 16
+"""Series fetched at the same time, each over one connection."""
 
-MAX_EMPTY_PAGES = 100
-"""Empty pages in a row after which a fetch gives up: 100,000 candles on Binance, 11 years of 1h."""
+DEFAULT_PAGE_ROWS = 200
+"""Rows to ask for where ccxt does not know an exchange's limit; every exchange we know serves as many candles."""
 
-FOREIGN_ANSWER = "is there a proxy or a login page in between? Try again later or choose another exchange"
+PAGE_ROWS = {
+    ("binanceusdm", "candles"): 1000,  # weigh no more than the 500 of which ccxt knows
+    ("binanceusdm", "funding"): 1000,
+    ("binanceusdm", "open_interest"): 500,
+    ("okx", "funding"): 100,
+    ("okx", "open_interest"): 720,
+}
+
+HISTORY_DAYS = {("binanceusdm", "open_interest"): 30, ("okx", "open_interest"): 30, ("okx", "funding"): 90}
+"""(exchange, kind) -> days for which a published series reaches back, where it does not from the listing on."""
+
+DAY_MS = 86_400_000
+FUNDING_STEP_MS = 28_800_000
+"""The usual interval between settlements; others are kept as they come."""
+
+OPEN_INTEREST_TIMEFRAME = "1h"
+
+BASE_OPEN_INTEREST = ("bybit",)
+"""Exchanges that give open interest in coins; the others in USD (OKX: of all the coin's contracts together)."""
+
+CLOCK_TOLERANCE_MS = 60_000
+"""A larger difference between this machine's clock and the exchange's is worth a notice."""
 
 
-class ExchangeError(ConnectionError):
-    """An exchange is out of reach, refuses, or answers nonsense; the message says which, and what to do."""
+@dataclass(frozen=True)
+class Job:
+    """A series to fetch."""
+
+    symbol: str
+    """such as BTC/USDT; futures exchanges also take BTC/USDT:USDT"""
+    kind: str
+    """a timeframe such as 1h, funding or open_interest"""
+    since_ms: int | None = None
+    """all that open (or are published) at or after this, ms since 1970 UTC"""
+    until_ms: int | None = None
+    """only candles that have closed, values that were published by then; None for the present"""
+    n_candles: int | None = None
+    """instead of `since_ms`: the newest this many; fewer come back where the listing is younger"""
+
+    def __post_init__(self) -> None:
+        if (self.n_candles is None) == (self.since_ms is None):
+            raise ValueError(f"n_candles is {self.n_candles} and since_ms is {self.since_ms}; give exactly one of them")
+        if self.n_candles is not None and self.n_candles < 1:
+            raise ValueError(f"n_candles is {self.n_candles}; ask for at least 1 candle")
+        if self.n_candles is not None and self.kind in PUBLISHED:
+            raise ValueError(f"n_candles is {self.n_candles} for {self.kind}; say since_ms instead")
 
 
-def open_exchange(name: str, *, base_url: str | None = None, timeout_s: float = 10.0) -> ccxt.Exchange:
-    """Make ccxt's client of an exchange, rate-limited and without a key. Asks the network nothing yet.
+def fetch_many(
+    exchange_name: str, jobs: Sequence[Job], *, base_url: str | None = None, timeout_s: float = 10.0,
+    now_ms: int | None = None, accept_usd: bool = True, on_page: Callable[[Job, int], None] | None = None,
+    sleep: Sleep | None = None,
+) -> dict[Job, pd.DataFrame | ExchangeError | ValueError]:  # fmt: skip
+    """Fetch many series from one exchange at once, within its rate limit; one that fails does not sink the others.
 
     Args:
-        name: ccxt's id, such as "binance" (spot) or "binanceusdm" (futures). Of one that has both, spot.
-        base_url: Such as "http://127.0.0.1:8000"; replaces scheme and host of all endpoints (tests, mirrors).
-        timeout_s: Seconds to wait for a connection and between two bytes of an answer.
+        exchange_name: ccxt's id. Funding and open interest come from its futures ("binance": from binanceusdm).
+        jobs: Series to fetch.
+        base_url: See `open_exchange`.
+        timeout_s: See `open_exchange`.
+        now_ms: The present in ms since 1970 UTC; by default the exchange's clock tells.
+        accept_usd: Take BTC/USD for BTC/USDT where the exchange has no other, with a notice; else a QuoteError.
+        on_page: Called after each page with the job and the number of rows it brought, in a thread of its own.
+        sleep: Waits the given seconds before a retry.
+
+    Returns:
+        Job -> frame as of `fetch_ohlcv`, `fetch_funding` or `fetch_open_interest`, or the error that these would raise:
+        an ExchangeError (GeoBlockError: no retry helps) or a ValueError (UnknownSymbolError, QuoteError).
 
     Raises:
         ValueError: ccxt knows no exchange of that name.
     """
-    import ccxt
+    clients: dict[bool, Any] = {}
+    for job in jobs:
+        is_published = job.kind in PUBLISHED
+        if is_published not in clients:
+            clients[is_published] = open_exchange(
+                exchange_name, base_url=base_url, timeout_s=timeout_s, futures=is_published
+            )
+    if len(clients) == 2 and clients[False].id == clients[True].id and clients[False].is_futures:
+        clients[True] = clients[False]
 
-    if name not in ccxt.exchanges:
-        hint = _did_you_mean(name, ccxt.exchanges)
-        raise ValueError(f"ccxt {ccxt.__version__} knows no exchange {name!r}; {hint}")
-    # The last answer is kept because ccxt turns an answer that is not JSON into "no candles".
-    settings = {"enableRateLimit": True, "timeout": int(timeout_s * 1000), "enableLastJsonResponse": True}
-    exchange = getattr(ccxt, name)(settings)
-    _restrict_to_spot(exchange)
-    if base_url is not None:
-        exchange.urls["api"] = _replace_host(exchange.urls["api"], base_url.rstrip("/"))
-    return exchange
+    async def fetch_all() -> dict[Job, Any]:
+        places = asyncio.Semaphore(MAX_JOBS)
+
+        async def fetch_one(job: Job) -> pd.DataFrame | ExchangeError | ValueError:
+            client = clients[job.kind in PUBLISHED]
+            present = presents[client]
+            if isinstance(present, Exception):
+                return present
+            told = None if on_page is None else functools.partial(on_page, job)
+            async with places:
+                try:
+                    return await _fetch(_Errand(client, job, present, accept_usd, told, sleep))
+                except (ExchangeError, ValueError) as error:
+                    return error
+
+        distinct = list(dict.fromkeys(clients.values()))
+        async with connected(*distinct):
+            presents = {client: await _try_prepare(client, now_ms, sleep) for client in distinct}
+            return dict(zip(jobs, await asyncio.gather(*map(fetch_one, jobs))))
+
+    return run(fetch_all()) if jobs else {}
 
 
 def fetch_ohlcv(
     exchange: ccxt.Exchange, symbol: str, timeframe: str, *, n_candles: int | None = None,
     since_ms: int | None = None, until_ms: int | None = None, now_ms: int | None = None,
-    on_page: Callable[[int], None] | None = None, sleep: Callable[[float], None] = time.sleep,
+    on_page: Callable[[int], None] | None = None, sleep: Sleep | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Fetch closed candles, paging forward in time; the forming candle is dropped.
+
+    What is missing, contradictory or hard to believe is asked for once more, and every repair is logged.
 
     Args:
         exchange: From `open_exchange`.
@@ -87,235 +169,227 @@ def fetch_ohlcv(
         n_candles: Return the newest this many; fewer come back where the listing is younger.
         since_ms: Instead of `n_candles`: return all that open at or after this, ms since 1970 UTC.
         until_ms: Only candles that have closed by then, ms since 1970 UTC.
-        now_ms: The present in ms since 1970 UTC; by default this machine's clock.
-        on_page: Called after each page with the number of candles it brought.
+        now_ms: The present in ms since 1970 UTC; by default the exchange's clock tells.
+        on_page: Called after each page with the number of candles it brought, in a thread of its own.
         sleep: Waits the given seconds before a retry.
 
     Returns:
         Columns timestamp (open time, datetime64[ms, UTC]), open, high, low, close, volume (float64), in time
-        order, without duplicates. Gaps stay gaps. Not otherwise validated, and possibly empty.
+        order, without duplicates, possibly empty. Gaps stay gaps. Its `attrs` name "exchange" and "market".
 
     Raises:
         ValueError: Unknown symbol or timeframe, or not exactly one of `n_candles` and `since_ms`.
-        ExchangeError: The exchange is out of reach, refuses, or contradicts itself.
+        ExchangeError: The exchange is out of reach, refuses, contradicts itself, or sends what cannot be.
     """
-    if (n_candles is None) == (since_ms is None):
-        raise ValueError(f"n_candles is {n_candles} and since_ms is {since_ms}; give exactly one of them")
-    if n_candles is not None and n_candles < 1:
-        raise ValueError(f"n_candles is {n_candles}; ask for at least 1 candle")
-    if timeframe not in (exchange.timeframes or {}):
-        known = ", ".join(exchange.timeframes or {}) or "no candles at all"
-        raise ValueError(f"{exchange.id} has no timeframe {timeframe!r}; it has {known}")
-    market = _find_market(exchange, symbol, sleep)
-    page_candles = exchange.feature_value(market, "fetchOHLCV", "limit") or DEFAULT_PAGE_CANDLES
-    series = _Series(exchange, market, timeframe, timeframe_ms(timeframe), page_candles, on_page, sleep)
-    now_ms = exchange.milliseconds() if now_ms is None else now_ms
-    closed_by = now_ms if until_ms is None else min(now_ms, until_ms)
-    last_open = (closed_by // series.step_ms - 1) * series.step_ms
-    if n_candles is not None:
-        candles = _to_frame(series, _fetch_newest(series, n_candles, last_open))
-        return candles.tail(n_candles).reset_index(drop=True)
-    first_open = max(0, -(-since_ms // series.step_ms) * series.step_ms)  # type: ignore[operator]
-    return _to_frame(series, _fetch_span(series, first_open, last_open))
+    job = Job(symbol, timeframe, since_ms, until_ms, n_candles)
+    return _fetch_alone(exchange, job, now_ms, on_page, sleep)
+
+
+def fetch_funding(
+    exchange: ccxt.Exchange, symbol: str, *, since_ms: int, until_ms: int | None = None, now_ms: int | None = None,
+    on_page: Callable[[int], None] | None = None, sleep: Sleep | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Fetch settled funding rates; arguments and errors are those of `fetch_ohlcv`.
+
+    Returns:
+        Columns timestamp (instant of settlement, datetime64[ms, UTC]) and funding_rate (float64, a fraction, for the
+        interval that ends there, whatever its length), in time order.
+    """
+    return _fetch_alone(exchange, Job(symbol, "funding", since_ms, until_ms), now_ms, on_page, sleep)
+
+
+def fetch_open_interest(
+    exchange: ccxt.Exchange, symbol: str, *, since_ms: int, until_ms: int | None = None, now_ms: int | None = None,
+    on_page: Callable[[int], None] | None = None, sleep: Sleep | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Fetch hourly open interest, of the last 30 days on most exchanges; arguments and errors as of `fetch_ohlcv`.
+
+    Returns:
+        Columns timestamp (instant of observation, datetime64[ms, UTC]) and open_interest (float64, in
+        `attrs["unit"]`: USD, or the coin on `BASE_OPEN_INTEREST`), in time order.
+    """
+    return _fetch_alone(exchange, Job(symbol, "open_interest", since_ms, until_ms), now_ms, on_page, sleep)
+
+
+def _fetch_alone(
+    client: Any, job: Job, now_ms: int | None, on_page: Callable[[int], None] | None, sleep: Sleep | None
+) -> pd.DataFrame:
+    _check_kind(client, job.kind)
+
+    async def fetch() -> pd.DataFrame:
+        async with connected(client):
+            present = await _prepare(client, now_ms, sleep)
+            return await _fetch(_Errand(client, job, present, True, on_page, sleep))
+
+    return run(fetch())
 
 
 @dataclass(frozen=True)
-class _Series:
-    """The candles of one market, and how to ask for them."""
+class _Errand:
+    """A job and all that it takes."""
 
-    exchange: ccxt.Exchange
-    market: str
-    timeframe: str
-    step_ms: int
-    page_candles: int
+    client: Any
+    job: Job
+    now_ms: int
+    accept_usd: bool
     on_page: Callable[[int], None] | None
-    sleep: Callable[[float], None]
+    sleep: Sleep | None
+
+    @property
+    def step_ms(self) -> int:
+        if self.job.kind == "funding":
+            return FUNDING_STEP_MS
+        return timeframe_ms(OPEN_INTEREST_TIMEFRAME if self.job.kind in PUBLISHED else self.job.kind)
 
 
-def _fetch_newest(series: _Series, n_candles: int, last_open: int) -> list[list[Any]]:
-    """Rows of at least the newest `n_candles`, or of all there are; looks further back past gaps."""
-    start = max(0, last_open - (n_candles - 1) * series.step_ms)
-    rows = _fetch_span(series, start, last_open)
-    while start > 0 and (missing := n_candles - len({row[0] for row in rows})) > 0:
-        earlier = max(0, start - max(missing, series.page_candles) * series.step_ms)
-        older = _fetch_span(series, earlier, start - series.step_ms)
-        if not older:  # the listing began here, or a gap of more than a page
-            break
-        rows, start = older + rows, earlier
-    return rows
-
-
-def _fetch_span(series: _Series, start: int, last_open: int) -> list[list[Any]]:
-    """Rows that open from `start` to `last_open`, both included, as the exchange sent them.
-
-    Pages are asked for forward in time, each from behind the newest row there is, because an exchange may
-    send fewer rows than asked. Some exchanges answer with a window of time: an empty page may lie inside a
-    gap, so the next one is asked for behind it; and a window may be cut at its old end, so what is missing
-    there is asked for once more.
-    """
-    rows: list[list[Any]] = []
-    cursor, n_empty = start, 0
-    while cursor <= last_open:
-        limit = min(series.page_candles, (last_open - cursor) // series.step_ms + 1)
-        page = [row for row in _fetch_page(series, cursor, limit) if row[0] >= cursor]
-        fresh = [row for row in page if row[0] <= last_open]
-        rows += fresh
-        oldest = min((row[0] for row in fresh), default=cursor)
-        if oldest > cursor:
-            rows += _fetch_span(series, cursor, oldest - series.step_ms)
-        n_empty = 0 if page else n_empty + 1
-        if n_empty == MAX_EMPTY_PAGES:
-            raise ExchangeError(
-                f"{series.exchange.id}: {n_empty} pages in a row held no candles of {series.market}, up to "
-                f"{pd.Timestamp(cursor, unit='ms')} UTC; start after its listing, or end before its delisting"
-            )
-        cursor = max(row[0] for row in page) + series.step_ms if page else cursor + limit * series.step_ms
-    return rows
-
-
-def _fetch_page(series: _Series, since: int, limit: int) -> list[list[Any]]:
-    """Rows [open time in ms, open, high, low, close, volume] of one request."""
-    exchange = series.exchange
-    fetch = functools.partial(exchange.fetch_ohlcv, series.market, series.timeframe, since, limit)
-    rows = _request(exchange, f"candles of {series.market}", fetch, series.sleep)
-    if not rows and exchange.last_json_response is None:
-        raise ExchangeError(f"{exchange.id}: answered for {series.market} with no JSON; {FOREIGN_ANSWER}")
-    if series.on_page is not None:
-        series.on_page(len(rows))
-    return rows
-
-
-def _to_frame(series: _Series, rows: list[list[Any]]) -> pd.DataFrame:
-    """Sorted frame of distinct candles; raises where one timestamp has two sets of values."""
-    columns: dict[str, Any] = {"timestamp": utc_from_ms(np.array([row[0] for row in rows], dtype=np.int64))}
-    for position, name in enumerate(CANDLE_COLUMNS[1:], start=1):
-        columns[name] = np.array([row[position] for row in rows], dtype=np.float64)  # None becomes NaN
-    candles = pd.DataFrame(columns).drop_duplicates().sort_values("timestamp", ignore_index=True)
-    twice = candles["timestamp"].duplicated()
-    if twice.any():
-        raise ExchangeError(
-            f"{series.exchange.id}: {int(twice.sum())} candle(s) of {series.market} {series.timeframe} came "
-            f"twice with different values, first {candles['timestamp'][twice].iloc[0]:%Y-%m-%d %H:%M}; "
-            "try again later or choose another exchange"
-        )
-    return candles
-
-
-def _find_market(exchange: ccxt.Exchange, symbol: str, sleep: Callable[[float], None]) -> str:
-    """ccxt's symbol of the market that the user's symbol means here."""
-    markets = _request(exchange, "the list of markets", exchange.load_markets, sleep)
+async def _prepare(client: Any, now_ms: int | None, sleep: Sleep | None) -> int:
+    """Load the markets; the present in ms since 1970 UTC."""
+    markets = await request(client, "the list of markets", client.load_markets, sleep)
     if not markets:
-        raise ExchangeError(f"{exchange.id}: its list of markets is empty or unreadable; {FOREIGN_ANSWER}")
-    if symbol in markets:
-        return symbol
-    perpetual = f"{symbol}:{symbol.rpartition('/')[2]}"
-    if perpetual in markets and not exchange.has["spot"]:
-        return perpetual
-    raise ValueError(f"{exchange.id} has no market {symbol!r}; {_did_you_mean(symbol, list(markets))}")
+        raise ExchangeError(f"{client.id}: its list of markets is empty or unreadable; {FOREIGN_ANSWER}")
+    if now_ms is not None:
+        return now_ms
+    ours = client.milliseconds()
+    if not client.has["fetchTime"]:
+        return ours
+    try:
+        theirs = int(await request(client, "the time", client.fetch_time, sleep, retry=False))
+    except GeoBlockError:
+        raise
+    except (ExchangeError, TypeError) as error:
+        logger.warning("%s does not tell its time (%s); this machine's clock counts", client.id, error)
+        return ours
+    if abs(theirs - ours) > CLOCK_TOLERANCE_MS:
+        logger.warning(
+            "this machine's clock is %.0f min %s that of %s, which counts; set it",
+            abs(theirs - ours) / 60_000, "behind" if theirs > ours else "ahead of", client.id,
+        )  # fmt: skip
+    return theirs
 
 
-def _request(exchange: ccxt.Exchange, what: str, send: Callable[[], Any], sleep: Callable[[float], None]) -> Any:
-    """Result of `send()`; what may pass is retried, all else that ccxt raises becomes an ExchangeError."""
-    import ccxt
-
-    began = time.monotonic()
-    for n_attempts, wait_s in enumerate((*RETRY_WAITS_S, None), start=1):  # noqa: B007 (used after the loop)
-        try:
-            return send()
-        except ccxt.BaseError as error:
-            failure: Exception = error
-        except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
-            failure = error  # ccxt's own code, on an answer of another shape than it expects
-        if _refuses_address(failure):
-            raise ExchangeError(
-                f"{exchange.id} refuses this machine's address, usually for its country "
-                f"({_describe(failure)}); choose another exchange or run elsewhere"
-            ) from failure
-        if wait_s is None or not _may_pass(failure):
-            break
-        wait_s = max(wait_s, _retry_after_s(failure))
-        if time.monotonic() - began + wait_s > RETRY_BUDGET_S:
-            break
-        logger.warning("%s: %s failed (%s); again in %.0f s", exchange.id, what, _describe(failure), wait_s)
-        sleep(wait_s)
-    raise ExchangeError(
-        f"{exchange.id}: {what} failed after {n_attempts} attempt(s): {_describe(failure)}; "
-        "check the network, try again later or choose another exchange"
-    ) from failure
+async def _try_prepare(client: Any, now_ms: int | None, sleep: Sleep | None) -> int | ExchangeError | ValueError:
+    try:
+        return await _prepare(client, now_ms, sleep)
+    except (ExchangeError, ValueError) as error:
+        return error
 
 
-def _http_response(error: Exception) -> Any:
-    """The HTTP answer of status 400 or more that made ccxt raise this error, or None."""
-    # The class alone does not tell: ccxt raises ExchangeNotAvailable for 404, 451 and 503 alike on Binance,
-    # and its plain ExchangeError for all three on Bybit.
-    return getattr(error.__cause__ or error.__context__, "response", None)
+async def _fetch(errand: _Errand) -> pd.DataFrame:
+    """One series, from the market of its symbol, or from the two of a renamed coin."""
+    client, job = errand.client, errand.job
+    _check_kind(client, job.kind)
+    *older_market, market = markets.find(client, job.symbol, accept_usd=errand.accept_usd)
+    source = _source(errand, market)
+    first, last = _span(errand)
+    rows = await _fetch_rows(source, job.n_candles, max(first, markets.renamed_ms(market)), last)
+    for older in older_market:
+        boundary = int(rows[0, 0]) - source.stride_ms if len(rows) else last
+        n_older = None if job.n_candles is None else job.n_candles - len(rows)
+        before = await _fetch_rows(_source(errand, older), n_older, first, boundary)
+        if len(before) and len(rows):
+            days = (rows[0, 0] - before[-1, 0] - errand.step_ms) / DAY_MS
+            logger.warning(
+                "%s: %s goes on as %s; joined, %.2f days are missing between", client.id, older, market, days
+            )
+        rows = np.concatenate([before, rows])
+    if client.markets[market].get("active") is False:
+        if len(rows) == 0:
+            raise UnknownSymbolError(
+                f"{client.id} no longer trades {market} and has no {job.kind} of it in the span asked for; choose "
+                "another exchange"
+            )
+        logger.warning("%s no longer trades %s", client.id, market)
+    frame = paging.to_frame(source, rows)
+    frame.attrs = {"exchange": client.id, "market": " + ".join([*older_market, market])}
+    if job.kind == "open_interest":
+        frame.attrs["unit"] = markets.coin_of(market) if client.id in BASE_OPEN_INTEREST else "USD"
+    return frame
 
 
-def _refuses_address(error: Exception) -> bool:
-    """Whether the exchange turns this address away: HTTP 451 (Binance), 403 (Bybit), or in words."""
-    import ccxt
-
-    response = _http_response(error)
-    if response is not None and response.status_code in (403, 451):
-        return True
-    return isinstance(error, ccxt.RestrictedLocation) or "restricted location" in str(error)
+async def _fetch_rows(source: paging.Source, n_rows: int | None, first: int, last: int) -> np.ndarray:
+    if last < first or n_rows == 0:
+        return np.empty((0, 1 + len(source.columns)))
+    if n_rows is None:
+        return await paging.fetch_span(source, first, last)
+    return await paging.fetch_newest(source, n_rows, last)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether a retry may help: after an overload or a broken connection, not without a network."""
-    import ccxt
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-
-    response = _http_response(error)
-    if response is not None:
-        return response.status_code in (408, 429) or response.status_code >= 500  # 418 is Binance's ban
-    return isinstance(error, ccxt.NetworkError) and not isinstance(
-        _socket_error(error),
-        (NewConnectionError, ConnectTimeoutError),  # no such name, refused, or no answer
-    )
-
-
-def _retry_after_s(error: Exception) -> float:
-    """Seconds the exchange demands to be left alone (Binance bans those who do not listen), else 0."""
-    response = _http_response(error)
-    demand = "" if response is None else response.headers.get("Retry-After", "")
-    return float(demand) if demand.isdigit() else 0.0
+def _span(errand: _Errand) -> tuple[int, int]:
+    """First and last instant at which rows may lie."""
+    client, job, step_ms = errand.client, errand.job, errand.step_ms
+    end = errand.now_ms if job.until_ms is None else min(errand.now_ms, job.until_ms)
+    first, oldest = max(0, job.since_ms or 0), _oldest(errand)
+    if first < oldest:
+        logger.warning(
+            "%s: %s of %s is kept for %.0f days; %.1f days that were asked for are missing",
+            client.id, job.kind, job.symbol, (errand.now_ms - oldest) / DAY_MS, (oldest - first) / DAY_MS,
+        )  # fmt: skip
+        first = oldest
+    if job.kind == "funding":
+        return first, end
+    first = -(-first // step_ms) * step_ms
+    return first, end // step_ms * step_ms if job.kind in PUBLISHED else (end // step_ms - 1) * step_ms
 
 
-def _socket_error(error: Exception) -> Exception | None:
-    """What urllib3 gives as the reason why a connection could not be made, or None."""
-    arguments = error.__cause__.args if error.__cause__ is not None else ()
-    return getattr(arguments[0], "reason", None) if arguments else None
+def _oldest(errand: _Errand) -> int:
+    """Instant before which the exchange has no such series, ms since 1970 UTC."""
+    days = HISTORY_DAYS.get((errand.client.id, errand.job.kind))
+    return 0 if days is None else errand.now_ms - days * DAY_MS
 
 
-def _describe(error: Exception) -> str:
-    """One line of at most 300 characters."""
-    reason = _socket_error(error)  # urllib3 puts the connection before it: "HTTPSConnection(host=…): Failed to …"
-    text = f"{type(error).__name__}: {error}" if reason is None else str(reason).split("): ", 1)[-1]
-    return " ".join(text.split())[:300]
+def _source(errand: _Errand, market: str) -> paging.Source:
+    """How to ask for the rows of a market."""
+    client, kind, sleep = errand.client, errand.job.kind, errand.sleep
+    forming_ms = None
+    if kind in PUBLISHED:
+        columns: tuple[str, ...] = (PUBLISHED[kind],)
+        known_rows = None
+        what = f"{kind.replace('_', ' ')} of {market}"
+    else:
+        columns = CANDLE_COLUMNS[1:]
+        known_rows = client.feature_value(market, "fetchOHLCV", "limit")
+        what = f"candles of {market}"
+        forming_ms = errand.now_ms // errand.step_ms * errand.step_ms
+
+    async def fetch(since: int, until: int, limit: int) -> list[list[Any]]:
+        if kind not in PUBLISHED:
+            return await client.fetch_ohlcv(market, kind, since, limit)
+        return await _fetch_published(
+            client, market, kind, since, min(until, since + limit * errand.step_ms - 1), limit
+        )
+
+    async def ask(since: int, until: int, limit: int) -> list[list[Any]]:
+        rows = await request(client, what, functools.partial(fetch, since, until, limit), sleep)
+        if errand.on_page is not None:
+            errand.on_page(len(rows))
+        return rows
+
+    group = kind if kind in PUBLISHED else "candles"
+    page_rows = PAGE_ROWS.get((client.id, group)) or known_rows or DEFAULT_PAGE_ROWS
+    oldest_ms = -(-_oldest(errand) // errand.step_ms) * errand.step_ms
+    return paging.Source(client.id, f"{market} {kind}", columns, errand.step_ms, page_rows, ask, forming_ms, oldest_ms)
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
-    by_upper = {name.upper(): name for name in known}
-    close = [by_upper[match] for match in difflib.get_close_matches(word.upper(), list(by_upper), 3)]
-    if close:
-        return f"did you mean {', '.join(close)}?"
-    return f"it has {len(known)}, such as {', '.join(known[:3])}"
+async def _fetch_published(client: Any, market: str, kind: str, since: int, until: int, limit: int) -> list[list[Any]]:
+    """Rows [time, value] of one request; it names both ends, because some exchanges send the newest of what matches."""
+    if (client.id, kind) in LIMITS:
+        await client.throttle(1, kind)
+    if kind == "funding":
+        bound = {"after": until + 1} if client.id == "okx" else {"until": until}
+        found = await client.fetch_funding_rate_history(market, since, limit, bound)
+        return [[row["timestamp"], row["fundingRate"]] for row in found]
+    timeframe = OPEN_INTEREST_TIMEFRAME
+    found = await client.fetch_open_interest_history(market, timeframe, since, limit, {"until": until})
+    value = "openInterestAmount" if client.id in BASE_OPEN_INTEREST else "openInterestValue"
+    return [[row["timestamp"], row[value]] for row in found]
 
 
-def _restrict_to_spot(exchange: ccxt.Exchange) -> None:
-    """Let an exchange with spot markets load those alone: fewer requests, no futures host that may refuse."""
-    if not exchange.has["spot"]:
-        return
-    exchange.options["defaultType"] = "spot"
-    fetch_markets = exchange.options.get("fetchMarkets")
-    types = fetch_markets.get("types") if isinstance(fetch_markets, dict) else None
-    if isinstance(types, list) and "spot" in types:
-        fetch_markets["types"] = ["spot"]
-
-
-def _replace_host(urls: Any, base_url: str) -> Any:
-    """The same tree of URLs with another scheme and host."""
-    if isinstance(urls, dict):
-        return {name: _replace_host(url, base_url) for name, url in urls.items()}
-    return re.sub(r"^\w+://[^/]+", lambda _: base_url, urls)
+def _check_kind(client: Any, kind: str) -> None:
+    """Raise where the exchange has no such series."""
+    if kind in PUBLISHED:
+        method = "fetchFundingRateHistory" if kind == "funding" else "fetchOpenInterestHistory"
+        if not client.has[method] or not client.is_futures:
+            raise ValueError(f"{client.id} has no {kind}; use one of {', '.join(FUTURES_CHAIN)}, opened as futures")
+    elif kind not in (client.timeframes or {}):
+        known = ", ".join(client.timeframes or {}) or "no candles at all"
+        raise ValueError(f"{client.id} has no timeframe {kind!r}; it has {known}")
