@@ -143,6 +143,22 @@ class CryptoPricePredictorV2:
             columns | {name: forecast[name] for name in ("predicted_return", "q10", "q50", "q90", "p_up")}
         )
 
+    def predict_live(self, symbol: str, *, exchange: str | None = None) -> dict[str, Any]:
+        """Fetch the newest closed candles of a pair and forecast from the last of them.
+
+        Args:
+            symbol: Such as "BTC/USDT".
+            exchange: ccxt id; the first exchange of the chain that answers by default.
+
+        Raises:
+            ConnectionError: No exchange can be reached.
+            ValueError: No exchange has the pair, or what `predict` refuses.
+        """
+        from data_fetcher import fetch_candles  # lazy: only live forecasts need the exchanges
+
+        market = fetch_candles([symbol], self.timeframe, self.required_candles, source="exchange", exchange=exchange)
+        return self.predict(next(iter(market.candles.values())))
+
     def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
         """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
         prediction = self.predict(df, last_price)

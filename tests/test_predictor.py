@@ -17,8 +17,11 @@ import inference_v2
 import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
-from pipeline import leakage
+from pipeline import exchanges, leakage
+from pipeline.candles import timestamps_ms
 from tests.conftest import TINY
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -196,6 +199,17 @@ def test_the_direction_of_a_coin_at_a_fraction_of_the_price_is_the_same(predicto
 def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
     with pytest.raises(ValueError, match="last_price is .*pass a positive price"):
         predictor.predict(candles, price)
+
+
+def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predictor, candles, monkeypatch):
+    bare = candles.drop(columns=["funding_rate", "open_interest"])
+    now_ms = int(timestamps_ms(bare)[-1]) + 60_000  # the last candle has been forming for a minute
+    real_open = exchanges.open_exchange
+    with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server:
+        monkeypatch.setattr(exchanges, "open_exchange", lambda name: real_open(name, base_url=server.url))
+        prediction = predictor.predict_live("BTC/USDT", exchange="binance")
+    assert prediction == predictor.predict(bare.iloc[:-1].tail(predictor.required_candles))
+    assert prediction["timestamp"] == bare["timestamp"].iloc[-1]
 
 
 def test_the_picture_shows_candles_and_forecast(predictor, candles, tmp_path):
