@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ class CandleSet:
     source: str
     """directory, exchange or synthetic"""
     venue: str
-    """the directory's path, the exchange's id, or the generator's seed"""
+    """the directory's path, the exchanges' ids, or the generator's seed"""
+    venue_of: Mapping[str, str] = field(default_factory=dict)
+    """symbol -> exchange, where they may differ; each symbol comes from one exchange, whole"""
 
     @property
     def is_synthetic(self) -> bool:
@@ -48,7 +50,7 @@ class CandleSet:
         """A line a symbol, for people; of many symbols the first few."""
         lines = [
             f"{symbol:10} {len(frame):>8,} candles  {frame['timestamp'].iloc[0]:%Y-%m-%d %H:%M} to "
-            f"{frame['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}  {self.source} {self.venue}"
+            f"{frame['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}  {self.source} {self.venue_of.get(symbol, self.venue)}"
             for symbol, frame in self.candles.items()
         ]
         return lines if len(lines) <= 6 else [*lines[:5], f"… and {len(lines) - 5} more symbols"]
@@ -75,6 +77,7 @@ class CandleSet:
                     "missing_candles": int(find_gaps(timestamps_ms(frame), step_ms)["missing"].sum()),
                     "columns": list(frame.columns),
                     "sha256": store.content_sha256(frame),
+                    **({"venue": self.venue_of[symbol]} if symbol in self.venue_of else {}),
                 }
                 for symbol, frame in self.candles.items()
             },
@@ -215,26 +218,43 @@ def _from_directory(
 def _from_exchange(
     symbols: Sequence[str], timeframe: str, n_candles: int, name: str | None, end_ms: int | None
 ) -> CandleSet:
-    """All symbols from the first exchange that has them; the reason for each hop is logged."""
+    """Each symbol, whole, from the first exchange that has it; every hop has its reason in the log.
+
+    A symbol that no exchange has does not sink the others: a warning says who is missing.
+    """
+    candles: dict[str, pd.DataFrame] = {}
+    venues: dict[str, str] = {}
+    failures: dict[str, list[Exception]] = {symbol: [] for symbol in symbols}
     chain = (name,) if name else exchanges.EXCHANGE_CHAIN
-    failures: list[Exception] = []
     for candidate in chain:
-        try:
-            client = exchanges.open_exchange(candidate)
-            candles = {}
-            for symbol in symbols:
-                frame = exchanges.fetch_ohlcv(client, symbol, timeframe, n_candles=n_candles, until_ms=end_ms)
-                frame = _newest(frame, n_candles, symbol, timeframe, candidate, end_ms)
+        jobs = {s: exchanges.Job(s, timeframe, None, end_ms, n_candles) for s in symbols if s not in candles}
+        found = exchanges.fetch_many(candidate, list(jobs.values())) if jobs else {}
+        for symbol, job in jobs.items():
+            answer = found[job]
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                frame = _newest(answer, n_candles, symbol, timeframe, candidate, end_ms)
                 candles[symbol] = read_candles(frame, timeframe, where=f"{symbol} from {candidate}")
-            return CandleSet(candles, timeframe, "exchange", candidate)
-        except (exchanges.ExchangeError, ValueError) as error:
-            failures.append(error)
-            and_now = "; trying the next exchange" if candidate != chain[-1] else ""
-            logger.info("%s%s", str(error).split(";")[0], and_now)
-    # A ValueError is an exchange's answer: it lacks the symbol or sends nonsense. No reason for synthetic candles.
-    answered = any(isinstance(failure, ValueError) for failure in failures)
-    kind = ValueError if answered else exchanges.ExchangeError
-    raise kind("; ".join(str(failure) for failure in failures)) from failures[-1]
+                venues[symbol] = candidate
+            except (exchanges.ExchangeError, ValueError) as error:
+                failures[symbol].append(error)
+        and_now = "; trying the next exchange" if candidate != chain[-1] else ""
+        for reason in dict.fromkeys(
+            str(failures[symbol][-1]).split(";")[0] for symbol in jobs if symbol not in candles
+        ):
+            logger.info("%s%s", reason, and_now)
+    if not candles:
+        reasons = {str(error): error for errors in failures.values() for error in errors}
+        # A ValueError is an exchange's answer: it lacks the symbol or sends nonsense. No reason for synthetic candles.
+        answered = any(isinstance(error, ValueError) for error in reasons.values())
+        raise (ValueError if answered else exchanges.ExchangeError)("; ".join(reasons))
+    missing = [symbol for symbol in symbols if symbol not in candles]
+    if missing:
+        logger.warning("%d of %d symbols are missing, no exchange has them: %s", len(missing), len(symbols),
+                       ", ".join(missing))  # fmt: skip
+    in_order = {symbol: candles[symbol] for symbol in symbols if symbol in candles}
+    return CandleSet(in_order, timeframe, "exchange", ", ".join(dict.fromkeys(venues.values())), venues)
 
 
 def _newest(

@@ -36,31 +36,27 @@ class Venues:
         self.answers: dict[str, object] = {}
         self.asked: list[tuple[str, ...]] = []
 
-    def open_exchange(self, name):
-        self.asked.append((name,))
+    def fetch_many(self, name, jobs):
+        self.asked.append((name, *(job.symbol for job in jobs)))
         answer = self.answers.get(name, ExchangeError(f"{name}: the list of markets failed; check the network"))
-        if isinstance(answer, Exception):
-            raise answer
-        return name
+        return {job: answer if isinstance(answer, Exception) else self._answer(name, answer, job) for job in jobs}
 
-    def fetch_ohlcv(self, client, symbol, timeframe, *, n_candles, until_ms=None):
-        self.asked.append((client, symbol, timeframe, n_candles))
-        if symbol not in self.answers[client]:
-            raise ValueError(f"{client} has no market {symbol!r}; did you mean {BTC}?")
-        answer = self.answers[client][symbol]
+    def _answer(self, name, candles, job):
+        if job.symbol not in candles:
+            return ValueError(f"{name} has no market {job.symbol!r}; did you mean {BTC}?")
+        answer = candles[job.symbol]
         if isinstance(answer, Exception):
-            raise answer
-        if until_ms is not None:
-            answer = answer[timestamps_ms(answer) + HOUR <= until_ms]
-        return answer.tail(n_candles).reset_index(drop=True)
+            return answer
+        if job.until_ms is not None:
+            answer = answer[timestamps_ms(answer) + HOUR <= job.until_ms]
+        return answer.tail(job.n_candles).reset_index(drop=True)
 
 
 @pytest.fixture(autouse=True)
 def venues(monkeypatch) -> Venues:
     """No test of this file reaches the network: every exchange is out of reach unless a test gives it an answer."""
     venues = Venues()
-    monkeypatch.setattr(exchanges, "open_exchange", venues.open_exchange)
-    monkeypatch.setattr(exchanges, "fetch_ohlcv", venues.fetch_ohlcv)
+    monkeypatch.setattr(exchanges, "fetch_many", venues.fetch_many)
     return venues
 
 
@@ -215,7 +211,7 @@ def test_synthetic_candles_end_when_asked_to_so_a_fingerprint_gives_them_again()
 def test_without_a_network_auto_becomes_synthetic_and_says_why(venues, caplog):
     caplog.set_level(logging.INFO)
     assert fetch_candles([BTC], "1h", 100).is_synthetic
-    assert [name for (name,) in venues.asked] == list(EXCHANGE_CHAIN)
+    assert venues.asked == [(name, BTC) for name in EXCHANGE_CHAIN]
     assert warnings_in(caplog) == ["no exchange delivered candles", SYNTHETIC_BANNER]
     for name in EXCHANGE_CHAIN:
         assert f"{name}: the list of markets failed" in caplog.text
@@ -237,7 +233,7 @@ def test_the_first_exchange_that_answers_is_taken(venues, options):
     market = fetch_candles([BTC, ETH], "1h", 24, **options)
     assert (market.source, market.venue, market.is_synthetic) == ("exchange", "binance", False)
     assert_frame_equal(market.candles[ETH], read_candles(make_candles(48, price=10.0).tail(24), "1h"))
-    assert venues.asked == [("binance",), ("binance", BTC, "1h", 24), ("binance", ETH, "1h", 24)]
+    assert venues.asked == [("binance", BTC, ETH)]
 
 
 @pytest.mark.parametrize(
@@ -252,16 +248,28 @@ def test_the_first_exchange_that_answers_is_taken(venues, options):
     ],
     ids=["refuses", "breaks off", "lacks a symbol", "sends no candles", "sends NaN", "sends disorder"],
 )
-def test_all_symbols_come_from_the_next_exchange_when_one_fails(venues, caplog, failure):
+def test_a_symbol_comes_whole_from_the_next_exchange_when_one_fails(venues, caplog, failure):
     caplog.set_level(logging.INFO)
     venues.answers["binance"] = failure
     venues.answers["binanceus"] = {BTC: make_candles(price=200.0), ETH: make_candles(price=20.0)}
     market = fetch_candles([BTC, ETH], "1h", 24)
-    assert market.venue == "binanceus"
-    assert market.candles[BTC]["close"].iloc[-1] == 200.0 + 47  # none of the candles that binance did send
+    assert list(market.candles) == [BTC, ETH]
+    assert market.candles[ETH]["close"].iloc[-1] == 20.0 + 47  # none of the candles that binance did send
+    refused = isinstance(failure, Exception)
+    assert market.venue_of == {BTC: "binanceus" if refused else "binance", ETH: "binanceus"}
+    assert market.venue == ("binanceus" if refused else "binance, binanceus")
+    assert market.provenance()["symbols"][ETH]["venue"] == "binanceus"
+    assert venues.asked[1:] == [("binanceus", BTC, ETH) if refused else ("binanceus", ETH)]
     hops = [text for text in caplog.messages if text.endswith("; trying the next exchange")]
     assert len(hops) == 1 and "binance" in hops[0]
     assert warnings_in(caplog) == []
+
+
+def test_one_missing_symbol_does_not_sink_the_others_and_is_named(venues, caplog):
+    venues.answers["binance"] = {BTC: make_candles(), "SOL/USDT": make_candles()}
+    market = fetch_candles([BTC, ETH, "SOL/USDT"], "1h", 24)
+    assert list(market.candles) == [BTC, "SOL/USDT"]
+    assert warnings_in(caplog) == ["1 of 3 symbols are missing, no exchange has them: ETH/USDT"]
 
 
 def test_a_symbol_that_no_exchange_has_never_becomes_synthetic(venues, caplog):
@@ -285,7 +293,7 @@ def test_a_named_exchange_is_the_only_one_asked(venues, caplog):
     caplog.set_level(logging.INFO)
     venues.answers["binance"] = {BTC: make_candles()}
     assert refusal([BTC], "1h", 24, kind=ExchangeError, exchange="okx", source="exchange").startswith("okx: ")
-    assert venues.asked == [("okx",)] and "trying the next exchange" not in caplog.text
+    assert venues.asked == [("okx", BTC)] and "trying the next exchange" not in caplog.text
     assert fetch_candles([BTC], "1h", 24, exchange="binance").venue == "binance"
 
 

@@ -204,9 +204,9 @@ def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
 def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predictor, candles, monkeypatch):
     bare = candles.drop(columns=["funding_rate", "open_interest"])
     now_ms = int(timestamps_ms(bare)[-1]) + 60_000  # the last candle has been forming for a minute
-    real_open = exchanges.open_exchange
+    fetch_many = exchanges.fetch_many
     with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server:
-        monkeypatch.setattr(exchanges, "open_exchange", lambda name: real_open(name, base_url=server.url))
+        monkeypatch.setattr(exchanges, "fetch_many", lambda name, jobs: fetch_many(name, jobs, base_url=server.url))
         prediction = predictor.predict_live("BTC/USDT", exchange="binance")
     assert prediction == predictor.predict(bare.iloc[:-1].tail(predictor.required_candles))
     assert prediction["timestamp"] == bare["timestamp"].iloc[-1]
