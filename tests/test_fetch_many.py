@@ -326,12 +326,3 @@ def test_the_guard_against_foreign_hosts_works(foreign_hosts):
     found = fetch_many("binance", [Job(BTC, "1h", n_candles=5)], sleep=refuse_to_sleep)
     assert isinstance(next(iter(found.values())), ExchangeError)
     assert foreign_hosts == ["api.binance.com"]
-
-
-@pytest.mark.slow
-def test_22_pairs_come_at_least_five_times_as_fast_as_one_request_at_a_time(nothing_leaves):
-    from benchmarks.bench_fetch import compare
-
-    ours, one_at_a_time, *_ = compare()
-    assert (ours.n_429, ours.n_requests) == (0, 45)
-    assert one_at_a_time.times_ours >= 5
