@@ -61,6 +61,7 @@ def against_naive(predictions, model, horizon=1):
     return comparison
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("horizon", "n_markets"), [(1, 12), (4, 6)])
 def test_on_martingales_no_model_finds_an_edge_more_often_than_chance(horizon, n_markets):
     beats, skills = dict.fromkeys(SMALL_MODELS, 0), []

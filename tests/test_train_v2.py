@@ -128,6 +128,7 @@ def test_another_seed_gives_another_network(tiny_bundle, signal_dir, tmp_path):
     assert (ours != theirs).any()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_training_keeps_the_old_bundle_and_resume_ends_as_if_nothing_happened(
     tiny_bundle, signal_dir, tmp_path, monkeypatch
 ):

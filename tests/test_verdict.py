@@ -120,7 +120,7 @@ def test_the_horizon_reaches_the_test_and_widens_its_window():
     assert evaluated["statistic"] == compared.statistic
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000), share=st.floats(0.2, 1.0))
 def test_statistic_and_skill_have_one_sign_even_if_a_coin_misses_hours(seed, share):
     predictions = make_predictions(60, seed, known=0.02)
