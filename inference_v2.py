@@ -189,8 +189,7 @@ class CryptoPricePredictorV2:
         return scale_rows(features.to_numpy(np.float32), self._x_scaler)
 
     def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
-        per_candle = segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms)
-        return per_candle * np.sqrt(self.horizon)
+        return segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon)
 
     def _forecast(self, rows: np.ndarray, end: np.ndarray, volatility: np.ndarray) -> dict[str, np.ndarray]:
         raw = to_log_return(self._network.run(rows, end), volatility, self._y_scaler)

@@ -165,7 +165,7 @@ def fit(
 def save_plain_h5(model: keras.Model, path: Path) -> None:
     """Save without optimizer and compile state, atomically, so that a plain `load_model` opens it anywhere."""
     plain = keras.Model(model.inputs, model.outputs, name=model.name)  # shares the weights, was never compiled
-    unfinished = path.with_name(f".{path.name}.unfinished.h5")
+    unfinished = path.with_name(f".{path.name}.unfinished.h5")  # by this ending Keras tells the format
     with quiet_absl():
         plain.save(unfinished, include_optimizer=False)
     os.replace(unfinished, path)

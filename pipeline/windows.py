@@ -89,33 +89,9 @@ def make_windows(
                 f"{symbol}: {len(features[symbol])} rows of features for {len(frame)} candles; "
                 "compute them from these candles and drop no rows"
             )
-        close, times = frame["close"].to_numpy(), timestamps_ms(frame)
-        volatility = segmented_volatility(close, times, step_ms)
-        usable = usable_rows(times, step_ms, lookback, warmup)[: max(len(times) - horizon, 0)]
-        t = np.flatnonzero(usable & (times[horizon:] - times[:-horizon] == horizon * step_ms))
-        t = t[volatility[t] > 0]  # without a move in sight there is no scale to forecast on
-        halted = _is_halted(close)[t]
-        if halted.any():
-            logger.info("%s: %d samples dropped, after most closes of %d candles had not moved (a halt of trading)",
-                        symbol, halted.sum(), VOLATILITY_SPAN)  # fmt: skip
-        t = t[~halted]
-        if len(t) == 0:
-            raise ValueError(
-                f"{symbol}: no sample in {len(frame)} candles; a warm-up of {warmup}, a lookback of {lookback} and a "
-                f"horizon of {horizon} candles are needed, without a gap and with prices that move; fetch more candles "
-                "(--candles), or leave the symbol out"
-            )
-        parts.append(
-            {
-                "end": t + offset,
-                "symbol": np.full(len(t), index),
-                "target_time": (times[t + horizon] + step_ms).astype("datetime64[ms]"),
-                "base_price": close[t],
-                "current_return": log_returns(close)[t],
-                "log_return": np.log(close[t + horizon] / close[t]),
-                "volatility": volatility[t] * np.sqrt(horizon),
-            }
-        )
+        part = _samples_of(symbol, frame, step_ms, lookback, horizon, warmup)
+        n_samples = len(part["end"])
+        parts.append({**part, "end": part["end"] + offset, "symbol": np.full(n_samples, index)})
         offset += len(frame)
     return Samples(
         symbols=tuple(candles),
@@ -127,6 +103,36 @@ def make_windows(
         horizon=horizon,
         step_ms=step_ms,
     )
+
+
+def _samples_of(
+    symbol: str, candles: pd.DataFrame, step_ms: int, lookback: int, horizon: int, warmup: int
+) -> dict[str, np.ndarray]:
+    """The samples of one symbol, by the names of `Samples`' fields; `end` counts the symbol's own rows."""
+    close, times = candles["close"].to_numpy(), timestamps_ms(candles)
+    volatility = segmented_volatility(close, times, step_ms, horizon)
+    usable = usable_rows(times, step_ms, lookback, warmup)[: max(len(times) - horizon, 0)]
+    t = np.flatnonzero(usable & (times[horizon:] - times[:-horizon] == horizon * step_ms))
+    t = t[volatility[t] > 0]  # without a move in sight there is no scale to forecast on
+    halted = _is_halted(close)[t]
+    if halted.any():
+        logger.info("%s: %d samples dropped, after most closes of %d candles had not moved (a halt of trading)",
+                    symbol, halted.sum(), VOLATILITY_SPAN)  # fmt: skip
+    t = t[~halted]
+    if len(t) == 0:
+        raise ValueError(
+            f"{symbol}: no sample in {len(candles)} candles; a warm-up of {warmup}, a lookback of {lookback} and a "
+            f"horizon of {horizon} candles are needed, without a gap and with prices that move; fetch more candles "
+            "(--candles), or leave the symbol out"
+        )
+    return {
+        "end": t,
+        "target_time": (times[t + horizon] + step_ms).astype("datetime64[ms]"),
+        "base_price": close[t],
+        "current_return": log_returns(close)[t],
+        "log_return": np.log(close[t + horizon] / close[t]),
+        "volatility": volatility[t],
+    }
 
 
 def _is_halted(close: np.ndarray) -> np.ndarray:
@@ -151,11 +157,14 @@ def usable_rows(times: np.ndarray, step_ms: int, lookback: int, warmup: int) -> 
     return (row - last_gap >= lookback - 1) & (since_start >= warmup + lookback - 1)
 
 
-def segmented_volatility(close: np.ndarray, times: np.ndarray, step_ms: int) -> np.ndarray:
-    """(n,) EWMA volatility per candle, started afresh after every long gap; NaN before a segment's 48th return."""
+def segmented_volatility(close: np.ndarray, times: np.ndarray, step_ms: int, horizon: int) -> np.ndarray:
+    """(n,) EWMA volatility over `horizon` candles: the scale of a target, in training and in serving.
+
+    Started afresh after every long gap; NaN before a segment's 48th return.
+    """
     starts = segment_starts(times, step_ms)
     pieces = [ewma_volatility(log_returns(piece)) for piece in np.split(close, starts[1:])]
-    return np.concatenate(pieces)
+    return np.concatenate(pieces) * np.sqrt(horizon)
 
 
 def window_view(rows: np.ndarray, lookback: int) -> np.ndarray:

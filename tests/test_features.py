@@ -269,7 +269,7 @@ def disagreement(candles, starts, length=1000):
     """
     whole = compute_features(candles, "1h", V2_CANDLE_FEATURES)
     deviations, step_ms = whole.std(), timeframe_ms("1h")
-    volatility = segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), step_ms)
+    volatility = segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), step_ms, 1)
     worst = dict.fromkeys([*V2_CANDLE_FEATURES, "volatility"], 0.0)
     for start in starts:
         part = candles.iloc[start : start + length]
@@ -278,7 +278,7 @@ def disagreement(candles, starts, length=1000):
         assert difference.iloc[V2_WARMUP:].notna().all(axis=None)
         for name in V2_CANDLE_FEATURES:
             worst[name] = max(worst[name], difference[name].iloc[WARMUPS.get(name, V2_WARMUP) :].max())
-        later = segmented_volatility(part["close"].to_numpy(), timestamps_ms(part), step_ms)
+        later = segmented_volatility(part["close"].to_numpy(), timestamps_ms(part), step_ms, 1)
         ratio = later[V2_WARMUP:] / volatility[start : start + length][V2_WARMUP:]
         worst["volatility"] = max(worst["volatility"], np.abs(ratio - 1).max())
     return worst
