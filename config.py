@@ -5,7 +5,7 @@ The string under a field is its help on the command line and its unit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,12 @@ def default_output_dir(generation: str) -> Path:
     return (content if content.is_dir() else Path()) / "all_models" / generation
 
 
+def default_cache_dir() -> Path:
+    """Where fetched candles are kept: `/content/candles` in Colab, else `candles` below the working directory."""
+    content = Path("/content")
+    return (content if content.is_dir() else Path()) / "candles"
+
+
 @dataclass(frozen=True)
 class ConfigV2:
     """Train the v2 network on candles, measure it against forecasts that cost nothing, save a bundle."""
@@ -41,7 +47,11 @@ class ConfigV2:
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet or .csv files, with BTCUSDT_funding.* and BTCUSDT_open_interest.* beside them"""
     exchange: str | None = None
-    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    """ccxt id of the exchange, yahoo or hub; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """folder that keeps fetched candles, so that the next run fetches only what is new"""
     require_real: bool = False
     """fail rather than train on synthetic candles"""
 

@@ -9,8 +9,10 @@ Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; 
 
 from __future__ import annotations
 
+import logging
 import numbers
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from config import default_output_dir
-from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
+from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from pipeline import progress, store
 from pipeline.calibration import Calibration, apply_calibration
 from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
@@ -31,6 +33,12 @@ from pipeline.windows import segmented_volatility, usable_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+logger = logging.getLogger("inference_v2")  # __name__ is __main__ where this is the command
+
+PUBLICATION_S = 2.0
+"""From a candle's close until exchanges serve it."""
+RETRY_S = 10.0
 
 MODEL_FILE = "crypto_v2_final_model.h5"
 CHECKPOINT_FILE = "best_v2_model.h5"
@@ -143,21 +151,31 @@ class CryptoPricePredictorV2:
             columns | {name: forecast[name] for name in ("predicted_return", "q10", "q50", "q90", "p_up")}
         )
 
-    def predict_live(self, symbol: str, *, exchange: str | None = None) -> dict[str, Any]:
-        """Fetch the newest closed candles of a pair and forecast from the last of them.
+    def fetch_live(self, symbol: str, *, exchange: str | None = None, base_url: str | None = None) -> pd.DataFrame:
+        """Fetch the newest closed candles of a pair, as many as a forecast wants, with all the columns it uses.
 
         Args:
             symbol: Such as "BTC/USDT".
             exchange: ccxt id; the first exchange of the chain that answers by default.
+            base_url: Where to reach the exchange instead of its own address.
 
         Raises:
             ConnectionError: No exchange can be reached.
-            ValueError: No exchange has the pair, or what `predict` refuses.
+            ValueError: No exchange has the pair.
         """
         from data_fetcher import fetch_candles  # lazy: only live forecasts need the exchanges
 
-        market = fetch_candles([symbol], self.timeframe, self.required_candles, source="exchange", exchange=exchange)
-        return self.predict(next(iter(market.candles.values())))
+        columns = {V2_OPTIONAL_FEATURES[name] for name in self.feature_cols if name in V2_OPTIONAL_FEATURES}
+        published = [kind for kind, column in store.PUBLISHED.items() if column in columns]
+        market = fetch_candles(
+            [symbol], self.timeframe, self.required_candles, source="exchange", exchange=exchange, base_url=base_url,
+            published=published,
+        )  # fmt: skip
+        return next(iter(market.candles.values()))
+
+    def predict_live(self, symbol: str, *, exchange: str | None = None, base_url: str | None = None) -> dict[str, Any]:
+        """Forecast from the newest closed candle of a pair; arguments and errors of `fetch_live` and `predict`."""
+        return self.predict(self.fetch_live(symbol, exchange=exchange, base_url=base_url))
 
     def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
         """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
@@ -238,26 +256,108 @@ class Predict:
     def run(self) -> None:
         """Print the forecast as the guide shows it."""
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
-        candles = store.read_file(self.candles, predictor.timeframe)
-        prediction = predictor.predict(candles, self.last_price)
-        low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
-        print(f"Next price: ${format_price(prediction['price'])}")
-        print(f"Expected return: {prediction['return_percent']:+.4f}%")
-        print(f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin flip)")
-        print(f"80 % interval: ${low} to ${high}")
-        candle = f"close of the {predictor.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC"
-        print(f"Forecast: {candle}, from ${format_price(prediction['last_price'])}")
-        if self.picture is not None:
-            predictor.plot(candles, self.last_price).savefig(self.picture, dpi=120)
-            print(f"Picture: {self.picture}")
+        _show(predictor, store.read_file(self.candles, predictor.timeframe), self.last_price, self.picture)
+
+
+@dataclass(frozen=True)
+class Live:
+    """Fetch the newest candles of a pair from an exchange, and forecast the next one."""
+
+    symbol: str = "BTC/USDT"
+    """pair"""
+    watch: bool = False
+    """go on: a forecast at every candle close, until Ctrl-C"""
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py; the model's timeframe counts"""
+    picture: Path | None = None
+    """also save a picture of the recent candles, the forecast and its band, such as forecast.png"""
+    exchange: str | None = None
+    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+
+    def run(self) -> None:
+        """Print the forecast; with `watch` another one at every close, after what came true of the one before."""
+        predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
+        if not self.watch:
+            candles = predictor.fetch_live(self.symbol, exchange=self.exchange, base_url=self.base_url)
+            _show(predictor, candles, None, self.picture)
+            return
+        pending: list[dict[str, Any]] = []  # forecasts whose candle has not closed yet
+        for candles in watch(predictor, self.symbol, exchange=self.exchange, base_url=self.base_url):
+            pending = _show_outcomes(pending, candles)
+            try:
+                pending.append(_show(predictor, candles, None, self.picture))
+            except ValueError as error:  # a gap, say, which later candles leave behind
+                logger.warning("no forecast: %s", error)
+
+
+def watch(
+    predictor: CryptoPricePredictorV2,
+    symbol: str,
+    *,
+    exchange: str | None = None,
+    base_url: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[pd.DataFrame]:
+    """The newest candles of a pair at once, and again after every close.
+
+    An exchange needs a moment to publish a candle that has closed, and may be out of reach for a while: then it is
+    asked again, with a notice, as long as it takes. The first fetch raises instead.
+    """
+    step_ms = timeframe_ms(predictor.timeframe)
+    candles = predictor.fetch_live(symbol, exchange=exchange, base_url=base_url)
+    while True:
+        yield candles
+        last_ms = timestamps_ms(candles)[-1]
+        wait_s = (last_ms + 2 * step_ms) / 1000 + PUBLICATION_S - time.time()
+        while timestamps_ms(candles)[-1] == last_ms:
+            sleep(max(wait_s, 0.0))
+            wait_s = RETRY_S
+            try:
+                candles = predictor.fetch_live(symbol, exchange=exchange, base_url=base_url)
+            except (ConnectionError, ValueError) as error:
+                logger.warning("%s; asking again in %.0f s", error, RETRY_S)
+
+
+def _show(
+    predictor: CryptoPricePredictorV2, candles: pd.DataFrame, last_price: float | None, picture: Path | None
+) -> dict[str, Any]:
+    """Print the forecast from the last of these candles."""
+    prediction = predictor.predict(candles, last_price)
+    low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
+    print(f"Next price: ${format_price(prediction['price'])}")
+    print(f"Expected return: {prediction['return_percent']:+.4f}%")
+    print(f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin flip)")
+    print(f"80 % interval: ${low} to ${high}")
+    candle = f"close of the {predictor.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC"
+    print(f"Forecast: {candle}, from ${format_price(prediction['last_price'])}", flush=True)
+    if picture is not None:
+        predictor.plot(candles, last_price).savefig(picture, dpi=120)
+        print(f"Picture: {picture}", flush=True)
+    return prediction
+
+
+def _show_outcomes(pending: list[dict[str, Any]], candles: pd.DataFrame) -> list[dict[str, Any]]:
+    """Print what came true of forecasts whose candle has closed; returns the others."""
+    closes = dict(zip(candles["timestamp"], candles["close"]))
+    for prediction in pending:
+        actual = closes.get(prediction["timestamp"])
+        if actual is not None:
+            moved = actual - prediction["last_price"]
+            direction = "no move" if moved == 0 else "right" if moved * prediction["price_change"] > 0 else "wrong"
+            within = "inside" if prediction["price_low"] <= actual <= prediction["price_high"] else "outside"
+            print(f"\nCame true: ${format_price(actual)} (direction {direction}, {within} the 80 % interval)\n")
+    return [prediction for prediction in pending if prediction["timestamp"] > candles["timestamp"].iloc[-1]]
 
 
 def main() -> None:
     """Parse the subcommand and run it."""
     import tyro  # lazy: notebooks and bots that import the predictor need no command line
 
-    command = tyro.extras.subcommand_cli_from_dict({"predict": Predict}, description=__doc__)
-    with progress.plain_warnings():
+    commands: dict[str, Any] = {"predict": Predict, "live": Live}
+    command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    with progress.plain_warnings(), progress.notices():
         command.run()
 
 

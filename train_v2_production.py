@@ -29,6 +29,7 @@ from pipeline.evaluation import report
 from pipeline.runtime import KerasNetwork, import_keras
 from pipeline.scaling import ScaledSamples, Scalers, scale_on_train, to_log_return
 from pipeline.splitting import Split, chronological_split, split_by_dates
+from pipeline.store import PUBLISHED
 from pipeline.windows import Samples, make_windows
 
 HASHED_FILES = tuple(name for name in bundle.BUNDLE_FILES if name != bundle.LOG_FILE)  # the log still grows
@@ -45,7 +46,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
     """
     config.check()
     output_dir = Path(config.output_dir or default_output_dir("v2"))
-    settings = artifacts.settings_of(config, leave_out=("output_dir", "resume"))
+    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume"))
     with (
         artifacts.new_bundle(output_dir, bundle.METADATA_FILE, bundle.BUNDLE_FILES) as partial,
         progress.terminal_log(partial / bundle.LOG_FILE, append=config.resume),
@@ -95,8 +96,8 @@ def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
     """Candles of every symbol; on resumption those of the interrupted run, or a ValueError."""
     market = fetch_candles(
         config.symbols, config.timeframe, config.candles and config.candles + V2_WARMUP,
-        source=config.source, candles_dir=config.candles_dir, exchange=config.exchange,
-        require_real=config.require_real, seed=config.seed,
+        source=config.source, candles_dir=config.candles_dir, exchange=config.exchange, base_url=config.base_url,
+        cache_dir=config.cache_dir, published=tuple(PUBLISHED), require_real=config.require_real, seed=config.seed,
         end_ms=interrupted["end_ms"] if interrupted else None,
     )  # fmt: skip
     if interrupted and market.fingerprint() != interrupted:

@@ -135,6 +135,26 @@ def drop_forming(candles: pd.DataFrame, timeframe: str, *, now_ms: int | None = 
     return candles[timestamps_ms(candles) + timeframe_ms(timeframe) <= now]
 
 
+def cut_rows(
+    rows: pd.DataFrame, step_ms: int, *, since_ms: int | None, until_ms: int | None, n_rows: int | None
+) -> pd.DataFrame:
+    """Part of a series: what opens from `since_ms` on and closes by `until_ms`, of it the newest `n_rows`; None: all.
+
+    Args:
+        rows: Candles, or published values, in time order.
+        step_ms: Length of a candle in ms; 0 for published values, which are instants.
+        since_ms: Epoch ms.
+        until_ms: Epoch ms.
+        n_rows: Number of rows.
+    """
+    times = timestamps_ms(rows)
+    first = 0 if since_ms is None else int(np.searchsorted(times, since_ms))
+    end = len(rows) if until_ms is None else int(np.searchsorted(times, until_ms - step_ms, side="right"))
+    if n_rows is not None:
+        first = max(first, end - n_rows)
+    return rows.iloc[first:end].reset_index(drop=True)
+
+
 def missing_before(times: np.ndarray, step_ms: int) -> np.ndarray:
     """Number of candles missing right before each candle, (n,) int64; 0 where the series runs on.
 

@@ -33,10 +33,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Tried in this order by --source auto. Binance has the longest histories but answers HTTP 451 to addresses in
-# the USA, Colab's among them; Binance US serves those. The others serve hourly candles of USDT pairs without
-# a key, as far back as they are asked for (Kraken has only the newest 720, Gate the newest 10,000). Bybit
-# comes last, because it too refuses the USA.
+# Tried in this order by --source auto. Binance has the longest histories but answers HTTP 451 to addresses in the USA,
+# Colab's among them; Binance US serves those. The others serve hourly candles of USDT pairs without a key, as far
+# back as they are asked for (Kraken: the newest 720, Gate: the newest 10,000). Bybit is last: it refuses the USA too.
 EXCHANGE_CHAIN: tuple[str, ...] = ("binance", "binanceus", "okx", "kucoin", "bybit")
 
 FUTURES_CHAIN: tuple[str, ...] = ("binanceusdm", "bybit", "okx")
@@ -99,23 +98,25 @@ class Job:
 def fetch_many(
     exchange_name: str, jobs: Sequence[Job], *, base_url: str | None = None, timeout_s: float = 10.0,
     now_ms: int | None = None, accept_usd: bool = True, on_page: Callable[[Job, int], None] | None = None,
-    sleep: Sleep | None = None,
+    follow: Callable[[Job, pd.DataFrame], Job | None] | None = None, sleep: Sleep | None = None,
 ) -> dict[Job, pd.DataFrame | ExchangeError | ValueError]:  # fmt: skip
     """Fetch many series from one exchange at once, within its rate limit; one that fails does not sink the others.
 
     Args:
         exchange_name: ccxt's id. Funding and open interest come from its futures ("binance": from binanceusdm).
         jobs: Series to fetch.
-        base_url: See `open_exchange`.
-        timeout_s: See `open_exchange`.
+        base_url, timeout_s: See `open_exchange`.
         now_ms: The present in ms since 1970 UTC; by default the exchange's clock tells.
         accept_usd: Take BTC/USD for BTC/USDT where the exchange has no other, with a notice; else a QuoteError.
         on_page: Called after each page with the job and the number of rows it brought, in a thread of its own.
+        follow: Called with each job and its frame, in the same thread; may name the job of the same symbol and kind
+            that comes next in its place, so that a long series is fetched and stored in pieces.
         sleep: Waits the given seconds before a retry.
 
     Returns:
         Job -> frame as of `fetch_ohlcv`, `fetch_funding` or `fetch_open_interest`, or the error that these would raise:
-        an ExchangeError (GeoBlockError: no retry helps) or a ValueError (UnknownSymbolError, QuoteError).
+        an ExchangeError (GeoBlockError: no retry helps) or a ValueError (UnknownSymbolError, QuoteError). Where others
+        follow a job, the last one's.
 
     Raises:
         ValueError: ccxt knows no exchange of that name.
@@ -141,7 +142,11 @@ def fetch_many(
             told = None if on_page is None else functools.partial(on_page, job)
             async with places:
                 try:
-                    return await _fetch(_Errand(client, job, present, accept_usd, told, sleep))
+                    next_job: Job | None = job
+                    while next_job is not None:
+                        frame = await _fetch(_Errand(client, next_job, present, accept_usd, told, sleep))
+                        next_job = None if follow is None else follow(next_job, frame)
+                    return frame
                 except (ExchangeError, ValueError) as error:
                     return error
 
@@ -249,9 +254,9 @@ async def _prepare(client: Any, now_ms: int | None, sleep: Sleep | None) -> int:
         raise ExchangeError(f"{client.id}: its list of markets is empty or unreadable; {FOREIGN_ANSWER}")
     if now_ms is not None:
         return now_ms
-    ours = client.milliseconds()
     if not client.has["fetchTime"]:
-        return ours
+        return client.milliseconds()
+    ours = client.milliseconds()
     try:
         theirs = int(await request(client, "the time", client.fetch_time, sleep, retry=False))
     except GeoBlockError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-PACKAGES = ("pipeline", "data_fetcher", "feature_engineering")
+PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2")
 """Loggers whose notices a training run shows."""
 
 WIDTH = 100
@@ -55,7 +55,7 @@ def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
     )
 
 
-def bar(total: int, title: str, unit: str) -> Any:
+def bar(total: int | None, title: str, unit: str) -> Any:
     """A tqdm bar for what takes long, on a terminal or in a notebook; nothing in logs and pipes."""
     import tqdm.auto
 
@@ -95,22 +95,30 @@ def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
     """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without box-drawing letters must not end a run
-    handler = _Notices(level=logging.INFO)
-    loggers = [logging.getLogger(name) for name in PACKAGES]
-    levels = [logger.level for logger in loggers]
-    with path.open("a" if append else "w", encoding="utf-8") as log:
+    with path.open("a" if append else "w", encoding="utf-8") as log, notices():
         previous = sys.stdout
         sys.stdout = _Tee(previous, log)
-        for logger in loggers:
-            logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
         try:
             yield
         finally:
             sys.stdout = previous
-            for logger, level in zip(loggers, levels):
-                logger.removeHandler(handler)
-                logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def notices() -> Iterator[None]:
+    """Show what the parts log, until the block ends."""
+    handler = _Notices(level=logging.INFO)
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def read_directory(directory: Path, symbol: str, timeframe: str) -> pd.DataFrame
     Raises:
         ValueError: No such directory or file (the names at hand are listed), or a file is not sound.
     """
-    return read_file(_demand_file(directory, symbol, timeframe), timeframe)
+    return read_file(demand_files(directory, [symbol], timeframe)[0], timeframe)
 
 
 def read_file(path: Path, timeframe: str) -> pd.DataFrame:
@@ -260,7 +260,8 @@ def write_candles(candles: pd.DataFrame, directory: Path, symbol: str, timeframe
 
 def list_series(directory: Path) -> list[Series]:
     """The series of a directory by name; opens no more than the files' metadata. Other files are passed over."""
-    _check_directory(directory)
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: there is no such directory of candles; mend the path")
     found: dict[str, Series] = {}
     for path in sorted(directory.iterdir(), reverse=True):  # .parquet before .csv, of which it hides its namesake
         kind = next((kind for kind in (*TIMEFRAME_MS, *PUBLISHED) if path.stem.endswith(f"_{kind}")), None)
@@ -338,22 +339,21 @@ def find_file(directory: Path, symbol: str, kind: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _check_directory(directory: Path) -> None:
+def demand_files(directory: Path, symbols: Sequence[str], timeframe: str) -> list[Path]:
+    """Path of each symbol's candles; a ValueError names all the symbols that have none, and what is there."""
     if not directory.is_dir():
         raise ValueError(f"{directory}: there is no such directory of candles; mend --candles-dir")
-
-
-def _demand_file(directory: Path, symbol: str, timeframe: str) -> Path:
-    _check_directory(directory)
-    path = find_file(directory, symbol, timeframe)
-    if path is not None:
-        return path
+    paths = {symbol: find_file(directory, symbol, timeframe) for symbol in symbols}
+    lacking = [symbol for symbol, path in paths.items() if path is None]
+    if not lacking:
+        return [path for path in paths.values() if path is not None]
+    first = file_name(lacking[0], "", "")
     stems = {p.stem for p in directory.iterdir() if p.suffix in (".parquet", ".csv") and not p.stem.endswith(".tail")}
-    at_hand = sorted(stems, key=lambda stem: (not stem.startswith(file_name(symbol, "", "")), stem))  # its own first
+    at_hand = sorted(stems, key=lambda stem: (not stem.startswith(first), stem))  # its own first
     shown = ", ".join(at_hand[:12]) + (f" and {len(at_hand) - 12} more" if len(at_hand) > 12 else "")
     raise ValueError(
-        f"{symbol}: no {file_name(symbol, timeframe)} or {file_name(symbol, timeframe, '.csv')} in {directory}; "
-        f"it holds {shown or 'no candles'}"
+        f"{', '.join(lacking)}: no {first}{timeframe}.parquet or {first}{timeframe}.csv"
+        f"{'' if len(lacking) == 1 else ', and so on,'} in {directory}; it holds {shown or 'no candles'}"
     )
 
 

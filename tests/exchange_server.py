@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
         symbol = next(iter(market.listings))
         print(f"{len(market.listings)} pairs as binance, binanceusdm, okx at {server.url}")
         print(f"and as binanceus at {server.url_of('binanceus')}; Ctrl-C ends it. For example:")
-        ask = f"--symbols {symbol} --timeframe 1h --candles 1000 --base-url {server.url}"
+        ask = f"--symbols {symbol} --timeframes 1h --candles 1000 --base-url {server.url}"
         print(f"  python data_fetcher.py fetch {ask}", flush=True)
         try:
             threading.Event().wait()

@@ -10,7 +10,7 @@ from pandas.testing import assert_frame_equal
 
 from config import TRADING_PAIRS
 from data_fetcher import SYNTHETIC_BANNER, CandleSet, CryptodataFetcher, expand_symbols, fetch_candles
-from pipeline import exchanges
+from pipeline import exchanges, yahoo
 from pipeline.candles import read_candles, timestamps_ms, utc_from_ms
 from pipeline.exchanges import EXCHANGE_CHAIN, ExchangeError
 from pipeline.store import content_sha256, write_candles
@@ -36,10 +36,13 @@ class Venues:
         self.answers: dict[str, object] = {}
         self.asked: list[tuple[str, ...]] = []
 
-    def fetch_many(self, name, jobs):
+    def fetch_many(self, name, jobs, **_):
         self.asked.append((name, *(job.symbol for job in jobs)))
         answer = self.answers.get(name, ExchangeError(f"{name}: the list of markets failed; check the network"))
         return {job: answer if isinstance(answer, Exception) else self._answer(name, answer, job) for job in jobs}
+
+    def refuse(self, symbol, *_, **__):
+        raise ExchangeError("yahoo: candles failed; check the network")
 
     def _answer(self, name, candles, job):
         if job.symbol not in candles:
@@ -57,6 +60,7 @@ def venues(monkeypatch) -> Venues:
     """No test of this file reaches the network: every exchange is out of reach unless a test gives it an answer."""
     venues = Venues()
     monkeypatch.setattr(exchanges, "fetch_many", venues.fetch_many)
+    monkeypatch.setattr(yahoo, "fetch_candles", venues.refuse)
     return venues
 
 
@@ -169,7 +173,7 @@ def test_only_candles_that_have_closed_by_the_end_count(directory):
 
 def test_an_end_before_the_first_candle_is_refused(directory):
     message = refusal([BTC, ETH], "1h", 5, candles_dir=directory, end_ms=START + 18 * HOUR)
-    assert message == f"ETH/USDT: no 1h candles that close by 2024-01-01 18:00:00 from {directory}; {OTHER}"
+    assert message == f"ETH/USDT: no 1h candles by 2024-01-01 18:00 from {directory}; {OTHER}"
 
 
 def test_a_symbol_that_the_directory_lacks_is_refused_with_what_it_has(directory):
@@ -220,7 +224,8 @@ def test_without_a_network_auto_becomes_synthetic_and_says_why(venues, caplog):
 @pytest.mark.parametrize("options", [{"require_real": True}, {"source": "exchange"}])
 def test_where_real_candles_are_required_no_network_is_an_error(caplog, options):
     message = refusal([BTC], "1h", 100, kind=ExchangeError, **options)
-    assert message == "; ".join(f"{name}: the list of markets failed; check the network" for name in EXCHANGE_CHAIN)
+    reasons = [f"{name}: the list of markets failed; check the network" for name in EXCHANGE_CHAIN]
+    assert message == "; ".join([*reasons, "yahoo: candles failed; check the network"])
     assert warnings_in(caplog) == []
 
 
@@ -260,7 +265,7 @@ def test_a_symbol_comes_whole_from_the_next_exchange_when_one_fails(venues, capl
     assert market.venue == ("binanceus" if refused else "binance, binanceus")
     assert market.provenance()["symbols"][ETH]["venue"] == "binanceus"
     assert venues.asked[1:] == [("binanceus", BTC, ETH) if refused else ("binanceus", ETH)]
-    hops = [text for text in caplog.messages if text.endswith("; trying the next exchange")]
+    hops = [text for text in caplog.messages if text.endswith("; trying the next source")]
     assert len(hops) == 1 and "binance" in hops[0]
     assert warnings_in(caplog) == []
 
@@ -269,7 +274,7 @@ def test_one_missing_symbol_does_not_sink_the_others_and_is_named(venues, caplog
     venues.answers["binance"] = {BTC: make_candles(), "SOL/USDT": make_candles()}
     market = fetch_candles([BTC, ETH, "SOL/USDT"], "1h", 24)
     assert list(market.candles) == [BTC, "SOL/USDT"]
-    assert warnings_in(caplog) == ["1 of 3 symbols are missing, no exchange has them: ETH/USDT"]
+    assert warnings_in(caplog) == ["1 of 3 symbols are missing, no source has them: ETH/USDT"]
 
 
 def test_a_symbol_that_no_exchange_has_never_becomes_synthetic(venues, caplog):
@@ -286,14 +291,14 @@ def test_no_candles_from_any_exchange_is_an_error_with_what_to_do(venues):
     assert refusal([BTC], "1h", 24, exchange="okx") == "BTC/USDT: no 1h candles from okx; " + OTHER
     venues.answers["okx"] = {BTC: make_candles(48)}
     message = refusal([BTC], "1h", 24, exchange="okx", end_ms=START)
-    assert message == "BTC/USDT: no 1h candles that close by 2024-01-01 00:00:00 from okx; " + OTHER
+    assert message == "BTC/USDT: no 1h candles by 2024-01-01 00:00 from okx; " + OTHER
 
 
 def test_a_named_exchange_is_the_only_one_asked(venues, caplog):
     caplog.set_level(logging.INFO)
     venues.answers["binance"] = {BTC: make_candles()}
     assert refusal([BTC], "1h", 24, kind=ExchangeError, exchange="okx", source="exchange").startswith("okx: ")
-    assert venues.asked == [("okx", BTC)] and "trying the next exchange" not in caplog.text
+    assert venues.asked == [("okx", BTC)] and "trying the next source" not in caplog.text
     assert fetch_candles([BTC], "1h", 24, exchange="binance").venue == "binance"
 
 

@@ -17,7 +17,7 @@ import inference_v2
 import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
-from pipeline import exchanges, leakage
+from pipeline import leakage
 from pipeline.candles import timestamps_ms
 from tests.conftest import TINY
 from tests.exchange_market import market_of
@@ -201,13 +201,11 @@ def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
         predictor.predict(candles, price)
 
 
-def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predictor, candles, monkeypatch):
+def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predictor, candles):
     bare = candles.drop(columns=["funding_rate", "open_interest"])
     now_ms = int(timestamps_ms(bare)[-1]) + 60_000  # the last candle has been forming for a minute
-    fetch_many = exchanges.fetch_many
     with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server:
-        monkeypatch.setattr(exchanges, "fetch_many", lambda name, jobs: fetch_many(name, jobs, base_url=server.url))
-        prediction = predictor.predict_live("BTC/USDT", exchange="binance")
+        prediction = predictor.predict_live("BTC/USDT", exchange="binance", base_url=server.url)
     assert prediction == predictor.predict(bare.iloc[:-1].tail(predictor.required_candles))
     assert prediction["timestamp"] == bare["timestamp"].iloc[-1]
 

@@ -1,0 +1,142 @@
+"""Live forecasts at every candle close: `watch` and `python inference_v2.py live`, at the loopback exchange."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+import inference_v2
+from inference_v2 import CryptoPricePredictorV2, Live, watch
+from pipeline.candles import timestamps_ms
+from tests import fetching
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
+from tests.fetching import BTC, HOUR_MS
+
+foreign_hosts, nothing_leaves = fetching.FIXTURES[1], fetching.FIXTURES[3]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle) -> CryptoPricePredictorV2:
+    return CryptoPricePredictorV2.from_directory(tiny_bundle)
+
+
+@pytest.fixture
+def candles(signal_market) -> pd.DataFrame:
+    return signal_market[BTC]
+
+
+@pytest.fixture
+def server(candles, nothing_leaves, monkeypatch):
+    """An exchange 20 minutes into the fifth last candle; the watcher's clock is the exchange's."""
+    with ExchangeServer(market_of({BTC: {"1h": candles}}), now_ms=open_of(candles, 5) + 1_200_000, limits={}) as server:
+        monkeypatch.setattr(inference_v2, "time", SimpleNamespace(time=lambda: server.now_ms / 1000))
+        yield server
+
+
+def open_of(candles: pd.DataFrame, n_before_last: int) -> int:
+    return int(timestamps_ms(candles)[-1]) - n_before_last * HOUR_MS
+
+
+class Sleeper:
+    """Time passes only here; `events` happen at the end of the first sleep, the second, and so on."""
+
+    def __init__(self, server: ExchangeServer, *events):
+        self.server, self.events, self.slept = server, list(events), []
+
+    def __call__(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.server.now_ms += int(seconds * 1000)
+        if self.events:
+            self.events.pop(0)()
+
+
+def nothing() -> None:
+    pass
+
+
+def test_watch_gives_the_newest_candles_at_once_and_after_every_close(predictor, server, candles):
+    sleep = Sleeper(server)
+    seen = list(itertools.islice(watch(predictor, BTC, exchange="binance", base_url=server.url, sleep=sleep), 3))
+    assert [int(timestamps_ms(frame)[-1]) for frame in seen] == [open_of(candles, n) for n in (6, 5, 4)]
+    assert sleep.slept == pytest.approx([40 * 60 + 2, 3600])
+    assert all(len(frame) == predictor.required_candles for frame in seen)
+
+
+def test_watch_outlasts_an_exchange_that_is_late_or_refuses(predictor, server, candles, caplog):
+    def serve_late():
+        server.skew_ms = -5_000
+        server.now_ms -= 5_000
+
+    def in_time():
+        server.now_ms += 5_000
+
+    def refuse():
+        server.blocked = {"binance"}
+
+    sleep = Sleeper(server, serve_late, in_time, refuse, nothing, server.reset)
+    frames = watch(predictor, BTC, exchange="binance", base_url=server.url, sleep=sleep)
+    assert [int(timestamps_ms(frame)[-1]) for frame in itertools.islice(frames, 3)] == [
+        open_of(candles, n) for n in (6, 5, 4)
+    ]
+    assert sleep.slept[1] == sleep.slept[3] == sleep.slept[4] == inference_v2.RETRY_S and len(sleep.slept) == 5
+    assert caplog.text.count("asking again in 10 s") == 2
+
+
+def test_watch_raises_at_once_where_the_first_fetch_fails(predictor, server):
+    with pytest.raises(ValueError, match="has no market 'SOL/USDT'"):
+        next(watch(predictor, "SOL/USDT", exchange="binance", base_url=server.url))
+
+
+def test_live_watch_prints_what_came_true_of_the_forecast_before(predictor, server, tiny_bundle, capsys, monkeypatch):
+    seen = []
+
+    def three(*args, **options):
+        sleep = Sleeper(server)
+        for frame in itertools.islice(watch(*args, **options, sleep=sleep), 3):
+            seen.append(frame)
+            yield frame
+
+    monkeypatch.setattr(inference_v2, "watch", three)
+    Live(BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url).run()
+    told = capsys.readouterr().out
+    assert told.count("Next price: $") == 3 and told.count("Came true: $") == 2
+    for before, after in itertools.pairwise(seen):
+        prediction, close = predictor.predict(before), after["close"].iloc[-1]
+        is_right = (close > prediction["last_price"]) == (prediction["price_change"] > 0)
+        is_inside = prediction["price_low"] <= close <= prediction["price_high"]
+        assert (
+            f"Came true: ${close:,.2f} (direction {'right' if is_right else 'wrong'}, "
+            f"{'inside' if is_inside else 'outside'} the 80 % interval)" in told
+        )
+
+
+def test_live_watch_goes_on_where_one_close_gives_no_forecast(
+    server, candles, tiny_bundle, capsys, monkeypatch, caplog
+):
+    frames = [candles.drop(index=len(candles) - 20), candles]
+    monkeypatch.setattr(inference_v2, "watch", lambda *_, **__: iter(frames))
+    Live(BTC, watch=True, model_dir=tiny_bundle).run()
+    assert "no forecast: candles: 1 candle(s) missing among the last 60" in caplog.text
+    assert capsys.readouterr().out.count("Next price: $") == 1
+
+
+def test_a_model_with_funding_fetches_it_along(predictor, server, candles, monkeypatch):
+    monkeypatch.setattr(predictor, "feature_cols", ["rsi", "funding_rate"])
+    frame = predictor.fetch_live(BTC, exchange="binance", base_url=server.url)
+    assert frame["funding_rate"].notna().all() and "open_interest" not in frame.columns
+
+
+def test_the_live_command_forecasts_from_the_newest_candle(server, tiny_bundle, predictor, tmp_path):
+    picture = tmp_path / "forecast.png"
+    script = Path(inference_v2.__file__)
+    options = ["--symbol", BTC, "--model-dir", str(tiny_bundle), "--base-url", server.url, "--picture", str(picture)]
+    done = subprocess.run([sys.executable, str(script), "live", *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    expected = predictor.predict_live(BTC, base_url=server.url)
+    assert f"Forecast: close of the 1h candle of {expected['timestamp']:%Y-%m-%d %H:%M} UTC" in done.stdout
+    assert f"Expected return: {expected['return_percent']:+.4f}%" in done.stdout and picture.stat().st_size > 10_000
