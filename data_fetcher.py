@@ -243,8 +243,7 @@ class Fetch:
     open_interest: bool = False
     """also open interest, of perpetual futures; hourly, exchanges keep the last 30 days"""
     exchange: str | None = None
-    """ccxt id of the exchange, or yahoo; default: the first of binance, binanceus, okx, kucoin, bybit, yahoo that has
-    the pair"""
+    """ccxt id of the exchange, or yahoo, or hub; default: binance, then the others that can be reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
     cache_dir: Path = field(default_factory=default_cache_dir)

@@ -83,7 +83,7 @@ def fit_shrinkage(forecast: np.ndarray, actual: np.ndarray) -> float:
     order = np.argsort(ratio)
     cumulated = np.cumsum(weight[order])
     middle = np.searchsorted(cumulated, 0.5 * cumulated[-1])
-    return float(np.clip(ratio[order][middle], 0.0, 1.0))
+    return float(np.clip(ratio[order][middle], 0.0, 1.0)) + 0.0  # -0.0 becomes 0.0
 
 
 def fit_direction_slope(forecast: np.ndarray, actual: np.ndarray) -> float:

@@ -135,7 +135,7 @@ def _missing_pieces(directory: Path, job: Job) -> Iterator[Job]:
     since_ms = (end_ms // step_ms - (job.n_candles or 0)) * step_ms if job.since_ms is None else job.since_ms
     stored = find_span(directory, job.symbol, job.kind)
     newer_from = since_ms if stored is None else stored.last_ms - (OVERLAP_ROWS - 1) * step_ms
-    if stored is None or end_ms > stored.last_ms + step_ms:
+    if stored is None or job.until_ms is None or job.until_ms > stored.last_ms + step_ms:
         yield from _newer_pieces(job, newer_from, end_ms, PIECE_ROWS * step_ms)
     if stored is not None:
         for until_ms in range(stored.first_ms, since_ms, -PIECE_ROWS * step_ms):

@@ -284,6 +284,6 @@ def test_by_hand_it_serves_a_directory_in_the_present_and_says_in_the_end_what_i
         process.send_signal(signal.SIGINT)
         said = process.stdout.read()
     assert sent[-1][0] <= now_ms < sent[-1][0] + 2 * HOUR  # the newest is forming
-    assert f"--symbols BTC/USDT --timeframe 1h --candles 1000 --base-url {url}" in said
+    assert f"--symbols BTC/USDT --timeframes 1h --candles 1000 --base-url {url}" in said
     assert "answered {'binance': 2}, faults Counter()" in said
     assert process.returncode == 0

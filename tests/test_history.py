@@ -146,6 +146,12 @@ def test_funding_lies_beside_spot_candles_and_notes_its_own_venue(server, tmp_pa
     assert_frame_equal(stored(tmp_path, kind="funding"), expected)
 
 
+def test_a_clock_that_is_behind_keeps_nothing_from_being_fetched(server, tmp_path, monkeypatch):
+    complete(server, tmp_path, Job(BTC, "1h", hours_ago(300), hours_ago(20)))
+    monkeypatch.setattr(history, "time", SimpleNamespace(time=lambda: hours_ago(40) / 1000))
+    assert complete(server, tmp_path, Job(BTC, "1h", hours_ago(300))).added == 20
+
+
 def test_an_update_asks_once_for_each_series(server, tmp_path):
     jobs = [Job(symbol, "1h", hours_ago(300)) for symbol in (BTC, ETH)]
     complete(server, tmp_path, *jobs)
