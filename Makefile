@@ -27,6 +27,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_store
 	$(BIN)/python -m benchmarks.bench_fetch
 	$(BIN)/python -m benchmarks.bench_history
+	$(BIN)/python -m benchmarks.bench_evaluation
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -73,6 +73,19 @@ class ConfigV2:
     test_end: str | None = None
     """last day of the test part; default: the end of the candles"""
 
+    # --- evaluation ---
+    walk_forward: bool = False
+    """train again for every --refit-every days of the test part, on what came before, and score all of them together;
+    the bundle holds the last network"""
+    refit_every: int = 30
+    """days that a network is used for before the next one is trained (with --walk-forward)"""
+    rolling: bool = False
+    """walk forward with a training part of constant length instead of one that grows"""
+    fee_bps: float = 5.0
+    """of the backtest: fee of a trade, in basis points a side"""
+    threshold: float = 0.0
+    """of the backtest: trade where the forecast is larger than this, in volatilities"""
+
     # --- network ---
     lstm_units: tuple[int, int] = (64, 32)
     """units of the two LSTM layers of the trend stream"""
@@ -112,7 +125,15 @@ class ConfigV2:
     def check(self) -> None:
         """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
         _require(self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are")
-        for name in ("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience"):
+        for name in (
+            "lookback",
+            "horizon",
+            "refit_every",
+            "epochs",
+            "batch_size",
+            "early_stopping_patience",
+            "reduce_lr_patience",
+        ):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         units = (*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
         _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
@@ -124,6 +145,8 @@ class ConfigV2:
         _require(self.train_ratio + self.val_ratio < 1, "train_ratio + val_ratio", self.train_ratio + self.val_ratio,
                  "less than 1, to leave a share for the test part")  # fmt: skip
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
+        for name in ("fee_bps", "threshold"):
+            _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or a positive number")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
 

@@ -26,6 +26,7 @@ from pipeline import progress, store
 from pipeline.calibration import Calibration, apply_calibration
 from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.indicators import VOLATILITY_SPAN
+from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
 from pipeline.predictor import format_price, open_scalers, plot_forecast, read_closed, read_recent
 from pipeline.runtime import KerasNetwork
 from pipeline.scaling import scale_rows, to_log_return
@@ -78,6 +79,7 @@ class CryptoPricePredictorV2:
             raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
         self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
         self._calibration = Calibration.from_dict(scalers["calibration"])
+        self._intervals = IntervalModel.from_dict(scalers["intervals"])
         self._step_ms = timeframe_ms(self.timeframe)
         self._network = KerasNetwork(model_path, input_shape=(self.lookback, len(self.feature_cols)))
 
@@ -137,7 +139,7 @@ class CryptoPricePredictorV2:
 
         Returns:
             One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t, UTC),
-            `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon), `p_up`.
+            `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95` (log-returns over the horizon), `p_up`.
         """
         candles = read_closed(df, self.timeframe)
         t = np.flatnonzero(usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0))
@@ -145,11 +147,9 @@ class CryptoPricePredictorV2:
             raise ValueError(
                 f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in a row without a gap"
             )
-        forecast = self._forecast(self._scaled_rows(candles), t, self._volatility(candles)[t])
+        forecast = self._forecast(self._scaled_rows(candles), t, self._volatility(candles)[t], self._inputs(candles)[t])
         columns = {"timestamp": candles["timestamp"].iloc[t].array}
-        return pd.DataFrame(
-            columns | {name: forecast[name] for name in ("predicted_return", "q10", "q50", "q90", "p_up")}
-        )
+        return pd.DataFrame(columns | {name: forecast[name] for name in ("predicted_return", *QUANTILE_NAMES, "p_up")})
 
     def fetch_live(self, symbol: str, *, exchange: str | None = None, base_url: str | None = None) -> pd.DataFrame:
         """Fetch the newest closed candles of a pair, as many as a forecast wants, with all the columns it uses.
@@ -187,15 +187,16 @@ class CryptoPricePredictorV2:
         return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
 
     def _predict(self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]) -> list[dict[str, Any]]:
-        frames, rows, volatility = [], [], []
+        frames, rows, volatility, inputs = [], [], [], []
         for i, df in enumerate(dfs):
             where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
             candles = read_recent(df, self.timeframe, needed=self._needed, required=self.required_candles, where=where)
             frames.append(candles)
             rows.append(self._scaled_rows(candles)[-self.lookback :])
             volatility.append(self._volatility(candles)[-1])
+            inputs.append(self._inputs(candles)[-1])
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
-        forecast = self._forecast(np.concatenate(rows), end, np.array(volatility))
+        forecast = self._forecast(np.concatenate(rows), end, np.array(volatility), np.array(inputs))
         return [
             self._as_prediction(candles, price, {name: float(values[i]) for name, values in forecast.items()})
             for i, (candles, price) in enumerate(zip(frames, prices))
@@ -209,9 +210,15 @@ class CryptoPricePredictorV2:
     def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
         return segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon)
 
-    def _forecast(self, rows: np.ndarray, end: np.ndarray, volatility: np.ndarray) -> dict[str, np.ndarray]:
+    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
+        return scale_inputs(candles, self.timeframe, self.horizon)
+
+    def _forecast(
+        self, rows: np.ndarray, end: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
         raw = to_log_return(self._network.run(rows, end), volatility, self._y_scaler)
-        return apply_calibration(self._calibration, raw, volatility)
+        served = apply_calibration(self._calibration, raw, volatility)
+        return served | apply_intervals(self._intervals, inputs, volatility, served["predicted_return"])
 
     def _as_prediction(
         self, candles: pd.DataFrame, last_price: float | None, forecast: dict[str, float]

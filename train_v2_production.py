@@ -22,16 +22,18 @@ from config import ConfigV2, default_output_dir
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
 from pipeline import artifacts, progress, safe_pickle
-from pipeline.baselines import BASELINE_NAMES, Baselines, fit_baselines
-from pipeline.calibration import apply_calibration, fit_calibration
-from pipeline.candles import utc_from_ms
+from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report
-from pipeline.runtime import KerasNetwork, import_keras
-from pipeline.scaling import ScaledSamples, Scalers, scale_on_train, to_log_return
+from pipeline.evaluation.walk_forward import fold_splits, run_folds
+from pipeline.forecasting import INTERVAL_BASELINES, Forecasts, forecast_test
+from pipeline.runtime import import_keras
+from pipeline.scaling import ScaledSamples, Scalers, scale_on_train
 from pipeline.splitting import Split, chronological_split, split_by_dates
 from pipeline.store import PUBLISHED
 from pipeline.windows import Samples, make_windows
 
+NETWORK = "lstm"
+"""the network's name in tables and files"""
 HASHED_FILES = tuple(name for name in bundle.BUNDLE_FILES if name != bundle.LOG_FILE)  # the log still grows
 
 
@@ -68,7 +70,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         progress.tell(f"{len(samples):,} samples")
 
         phases.start("Split", "by clock time, every symbol at the same instants")
-        parts = split(samples, config)
+        *earlier, parts = split(samples, config)
 
         phases.start("Scale", "fitted on the training part alone")
         scaled, scalers = scale_on_train(samples, parts)
@@ -81,12 +83,21 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         model = build(config, len(feature_cols))
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
+        folds = walk_forward(earlier, samples, market, config, partial)
         history = train(model, scaled, config, partial)
 
-        phases.start("Evaluate", f"{len(parts.test):,} forecasts out of sample")
-        metrics, predictions = evaluate(partial / bundle.MODEL_FILE, scaled, scalers, baselines, market)
-
-        save_bundle(partial, settings, samples, scalers, asdict(history), metrics, predictions)
+        phases.start("Evaluate", "forecasts out of sample")
+        forecasts = forecast_test(NETWORK, partial / bundle.MODEL_FILE, scaled, scalers, baselines, market.candles)
+        folds.append(forecasts.predictions)
+        metrics = {
+            "data": market.provenance(),
+            "split": parts.facts(samples.target_time),
+            "cuts": parts.cuts(),
+            **evaluate(folds, market, config),
+            "calibration": forecasts.calibration.as_dict(),
+            "baseline_settings": baselines.settings,
+        }
+        save_bundle(partial, settings, samples, scalers, forecasts, asdict(history), metrics, pd.concat(folds))
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(report.verdict_banner(metrics["test"]))
     return metrics
@@ -108,8 +119,11 @@ def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
     return market
 
 
-def split(samples: Samples, config: ConfigV2) -> Split:
-    """By dates if they are given, else by shares of the time span; a target that reaches across a cut is purged."""
+def split(samples: Samples, config: ConfigV2) -> list[Split]:
+    """By dates if they are given, else by shares of the time span; to walk forward, one split a fold.
+
+    A target that reaches across a cut is purged.
+    """
     purge = np.timedelta64(samples.horizon * samples.step_ms, "ms")
     dates = (config.train_end, config.val_end, config.test_start, config.test_end)
     if any(date is not None for date in dates):
@@ -121,7 +135,12 @@ def split(samples: Samples, config: ConfigV2) -> Split:
         )  # fmt: skip
     for name, facts in parts.facts(samples.target_time).items():
         progress.tell(f"{name:5} {facts['n']:>9,} samples  {facts['first']} to {facts['last']}")
-    return parts
+    if not config.walk_forward:
+        return [parts]
+    refit_every = np.timedelta64(config.refit_every, "D")
+    folds = fold_splits(parts, samples.target_time, refit_every, purge, is_rolling=config.rolling)
+    progress.tell(f"{len(folds)} folds of {config.refit_every} days, each with a network of its own")
+    return folds
 
 
 def build(config: ConfigV2, n_features: int) -> Any:
@@ -157,54 +176,39 @@ def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) ->
     return history
 
 
-def evaluate(
-    model_path: Path, scaled: ScaledSamples, scalers: Scalers, baselines: Baselines, market: CandleSet
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Forecast with the saved file as serving does, calibrate on validation, score on test: metrics and predictions."""
-    from pipeline.evaluation.verdict import evaluate_forecasts  # statsmodels and scikit-learn take their time too
+def walk_forward(
+    folds: list[Split], samples: Samples, market: CandleSet, config: ConfigV2, partial: Path
+) -> list[pd.DataFrame]:
+    """Predictions of the folds before the last, each by a network of its own that saw nothing later."""
 
-    samples, val, test = scaled.samples, scaled.split.val, scaled.split.test
-    network = KerasNetwork(model_path, input_shape=(samples.lookback, samples.n_features))
+    def forecast(fold: Split, folder: Path) -> pd.DataFrame:
+        progress.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
+        scaled, scalers = scale_on_train(samples, fold)
+        baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
+        train(build(config, samples.n_features), scaled, config, folder)
+        return forecast_test(
+            NETWORK, folder / bundle.MODEL_FILE, scaled, scalers, baselines, market.candles
+        ).predictions
 
-    def forecast(part: np.ndarray) -> np.ndarray:
-        return to_log_return(network.run(scaled.rows, samples.end[part]), samples.volatility[part], scalers.y)
+    return run_folds(folds, forecast, partial)
 
-    calibration = fit_calibration(forecast(val), samples.log_return[val], samples.volatility[val])
-    test = test[np.lexsort((samples.symbol[test], samples.target_time[test]))]
-    raw = forecast(test)
-    served = apply_calibration(calibration, raw, samples.volatility[test])
-    predictions = pd.DataFrame(
-        {
-            "symbol": np.array(samples.symbols)[samples.symbol[test]],
-            "timestamp": utc_from_ms(samples.time[test]),
-            "base_price": samples.base_price[test],
-            "current_return": samples.current_return[test],
-            "actual_return": samples.log_return[test],
-            "volatility": samples.volatility[test],
-            **{name: values[test] for name, values in baselines.forecasts.items()},
-            "lstm": served["predicted_return"],
-            **{name: served[name] for name in ("q10", "q50", "q90", "p_up")},
-        }
-    )
-    scores = evaluate_forecasts(
-        predictions, baselines=BASELINE_NAMES, horizon=samples.horizon, synthetic=market.is_synthetic,
-        directions={"lstm": raw, **{name: values[test] for name, values in baselines.directions.items()}},
+
+def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> dict[str, Any]:
+    """Score the forecasts of all folds together, and each fold's alone; every score beside the baselines'."""
+    from pipeline.evaluation.scoring import score_run  # statsmodels, scikit-learn and arch take their time too
+
+    scores = score_run(
+        parts, network=NETWORK, baselines=BASELINE_NAMES, interval_baselines=INTERVAL_BASELINES,
+        timeframe=config.timeframe, horizon=config.horizon, synthetic=market.is_synthetic,
+        fee_bps=config.fee_bps, threshold=config.threshold, funding=market.funding,
     )  # fmt: skip
     print(report.terminal_tables(scores))
-    metrics = {
-        "data": market.provenance(),
-        "split": scaled.split.facts(samples.target_time),
-        "cuts": scaled.split.cuts(),
-        "test": scores,
-        "calibration": calibration.as_dict(),
-        "baseline_settings": baselines.settings,
-    }
-    return metrics, predictions
+    return scores
 
 
 def save_bundle(
-    partial: Path, settings: dict[str, Any], samples: Samples, scalers: Scalers, history: dict[str, Any],
-    metrics: dict[str, Any], predictions: pd.DataFrame,
+    partial: Path, settings: dict[str, Any], samples: Samples, scalers: Scalers, forecasts: Forecasts,
+    history: dict[str, Any], metrics: dict[str, Any], predictions: pd.DataFrame,
 ) -> None:  # fmt: skip
     """Write the files beside the network; the metadata last, with the hashes of all the others."""
     facts = {
@@ -215,9 +219,11 @@ def save_bundle(
         "symbols": list(samples.symbols),
         "synthetic": metrics["data"]["synthetic"],
     }
-    calibration = metrics["calibration"]
-    model_sha256 = artifacts.sha256_of(partial / bundle.MODEL_FILE)
-    scaler_file = {"X": scalers.X, "y": scalers.y, **facts, "calibration": calibration, "model_sha256": model_sha256}
+    scaler_file = {
+        "X": scalers.X, "y": scalers.y, **facts,
+        "calibration": forecasts.calibration.as_dict(), "intervals": forecasts.intervals.as_dict(),
+        "model_sha256": artifacts.sha256_of(partial / bundle.MODEL_FILE),
+    }  # fmt: skip
     safe_pickle.dump(scaler_file, partial / bundle.SCALER_FILE)
     artifacts.write_json(partial / bundle.METRICS_FILE, metrics)
     predictions.to_parquet(partial / bundle.PREDICTIONS_FILE, index=False)

@@ -96,7 +96,9 @@ def begin_run(partial: Path, settings: Mapping[str, Any], stored: Mapping[str, A
     if (partial / RUN_FILE).is_file():
         logger.warning("an interrupted run is discarded; --resume would have gone on with it")
     for path in partial.iterdir():
-        if path.name != log_name:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != log_name:
             path.unlink()
     write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
 

@@ -1,4 +1,4 @@
-"""What a raw forecast is worth: shrinkage, the probability of a rise and the interval, all fitted on validation."""
+"""What a raw forecast is worth: shrinkage and the probability of a rise, both fitted on validation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-
-QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
@@ -18,10 +16,6 @@ class Calibration:
     """factor on the forecast, 0 to 1"""
     direction_slope: float
     """p_up = 1 / (1 + exp(-direction_slope * scaled forecast)), at least 0"""
-    residual_q10: float
-    """quantiles of (actual - shrunk forecast) / volatility"""
-    residual_q50: float
-    residual_q90: float
 
     def as_dict(self) -> dict[str, float]:
         """Plain floats, for the scaler file."""
@@ -42,7 +36,7 @@ class Calibration:
 
 
 def fit_calibration(forecast: np.ndarray, actual: np.ndarray, volatility: np.ndarray) -> Calibration:
-    """Fit all three on the validation part.
+    """Fit both on the validation part.
 
     Args:
         forecast: (n,) unshrunk log-return forecasts.
@@ -51,9 +45,7 @@ def fit_calibration(forecast: np.ndarray, actual: np.ndarray, volatility: np.nda
     """
     scaled_forecast, scaled_actual = forecast / volatility, actual / volatility
     shrinkage = fit_shrinkage(scaled_forecast, scaled_actual)
-    q10, q50, q90 = np.quantile(scaled_actual - shrinkage * scaled_forecast, QUANTILES)
-    slope = fit_direction_slope(scaled_forecast, scaled_actual)
-    return Calibration(shrinkage, slope, float(q10), float(q50), float(q90))
+    return Calibration(shrinkage, fit_direction_slope(scaled_forecast, scaled_actual))
 
 
 def fit_shrinkage(forecast: np.ndarray, actual: np.ndarray) -> float:
@@ -114,14 +106,10 @@ def apply_calibration(calibration: Calibration, forecast: np.ndarray, volatility
         volatility: (n,) causal volatility, same unit.
 
     Returns:
-        `predicted_return`, `q10`, `q50`, `q90` (log-returns) and `p_up`, each (n,) float64.
+        `predicted_return` (log-return) and `p_up`, each (n,) float64.
     """
-    shrunk = calibration.shrinkage * forecast
     scaled = np.divide(forecast, volatility, out=np.zeros_like(forecast), where=volatility > 0)
     return {
-        "predicted_return": shrunk,
-        "q10": shrunk + calibration.residual_q10 * volatility,
-        "q50": shrunk + calibration.residual_q50 * volatility,
-        "q90": shrunk + calibration.residual_q90 * volatility,
+        "predicted_return": calibration.shrinkage * forecast,
         "p_up": 0.5 + 0.5 * np.tanh(0.5 * calibration.direction_slope * scaled),  # the logistic, without overflow
     }

@@ -40,6 +40,8 @@ class CandleSet:
     """symbol -> exchange, where they may differ; each symbol comes from one exchange, whole"""
     published_venue_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """symbol -> column (funding_rate, open_interest) -> futures exchange it was joined from"""
+    funding: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """symbol -> settled funding rates, where they are known, for the backtest"""
 
     @property
     def is_synthetic(self) -> bool:
@@ -87,14 +89,17 @@ class CandleSet:
 def read_directory(jobs: Sequence[Job], directory: Path) -> CandleSet:
     """The candles of each job from a directory, with the funding and open interest beside them."""
     store.demand_files(directory, [job.symbol for job in jobs], jobs[0].kind)
-    candles = {}
+    candles, funding = {}, {}
     for job in jobs:
         frame = drop_forming(store.read_directory(directory, job.symbol, job.kind), job.kind)
         frame = cut_rows(
             frame, timeframe_ms(job.kind), since_ms=job.since_ms, until_ms=job.until_ms, n_rows=job.n_candles
         )
         candles[job.symbol] = _checked(frame, job, str(directory))
-    return CandleSet(candles, jobs[0].kind, "directory", str(directory))
+        settled = store.read_series(directory, job.symbol, "funding")
+        if settled is not None:
+            funding[job.symbol] = settled
+    return CandleSet(candles, jobs[0].kind, "directory", str(directory), funding=funding)
 
 
 def fetch_dataset(
@@ -124,6 +129,7 @@ def fetch_dataset(
     found = chain.fetch_candles(jobs, exchange, fetch_from)
     candles = {job.symbol: found.answers[job] for job in jobs if job in found.answers}
     joined: dict[str, dict[str, str]] = {symbol: {} for symbol in candles}
+    funding = {}
     span_of = {
         symbol: (int(timestamps_ms(frame)[0]), int(timestamps_ms(frame)[-1])) for symbol, frame in candles.items()
     }
@@ -133,8 +139,10 @@ def fetch_dataset(
             column = store.PUBLISHED[kind]
             candles[job.symbol] = join_published(candles[job.symbol], series, column, jobs[0].kind)
             joined[job.symbol][column] = along.source_of[job.symbol]
+            if kind == "funding":
+                funding[job.symbol] = series
     venues = ", ".join(dict.fromkeys(found.source_of.values()))
-    return CandleSet(candles, jobs[0].kind, "exchange", venues, found.source_of, joined)
+    return CandleSet(candles, jobs[0].kind, "exchange", venues, found.source_of, joined, funding)
 
 
 def _checked(frame: pd.DataFrame, job: Job, venue: str) -> pd.DataFrame:

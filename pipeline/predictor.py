@@ -28,6 +28,7 @@ SCALER_TYPES: dict[str, type] = {
     "symbols": list,
     "synthetic": bool,
     "calibration": dict,
+    "intervals": dict,
     "model_sha256": str,
 }
 """What every generation's scaler file holds."""

@@ -76,6 +76,8 @@ class KerasNetwork:
 
 def import_keras() -> ModuleType:
     """Import Keras with its default backend, without the start-up chatter of TensorFlow's C++ parts on stderr."""
+    with contextlib.suppress(ImportError):
+        import curl_cffi  # noqa: F401  # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _stderr_silenced():
         import keras

@@ -84,7 +84,7 @@ def chronological_split(
     span = (end - start).astype(np.int64)
     train_end = start + np.timedelta64(round(train_ratio * span), "ms")
     val_end = start + np.timedelta64(round((train_ratio + val_ratio) * span), "ms")
-    return _cut(times, train_end, val_end, val_end, end, purge)
+    return cut_at(times, train_end, val_end, val_end, end, purge)
 
 
 def split_by_dates(
@@ -120,21 +120,30 @@ def split_by_dates(
             f"dates out of order: train_end {first_cut}, val_end {second_cut}, test_start {start}, test_end {end}; "
             f"the samples lie between {times.min()} and {times.max()}"
         )
-    return _cut(times, first_cut, second_cut, start, end, purge)
+    return cut_at(times, first_cut, second_cut, start, end, purge)
 
 
-def _cut(
-    times: np.ndarray,
+def cut_at(
+    target_time: np.ndarray,
     train_end: np.datetime64,
     val_end: np.datetime64,
     test_start: np.datetime64,
     test_end: np.datetime64,
     purge: np.timedelta64,
+    *,
+    train_start: np.datetime64 | None = None,
 ) -> Split:
+    """Split at instants; the arguments are the fields of `Split`, and the purge of `chronological_split`.
+
+    Raises:
+        ValueError: A part would be empty.
+    """
+    times = target_time.astype("datetime64[ms]")
     order = np.argsort(times, kind="stable")
     ordered = times[order]
+    begun = True if train_start is None else ordered >= train_start
     parts = {
-        "train": order[ordered <= train_end],
+        "train": order[begun & (ordered <= train_end)],
         "val": order[(ordered >= train_end + purge) & (ordered > train_end) & (ordered <= val_end)],
         "test": order[(ordered >= test_start + purge) & (ordered > test_start) & (ordered <= test_end)],
     }

@@ -40,6 +40,7 @@ class Samples:
     """(n_samples,) the target, ln(close[t + horizon] / close[t])"""
     volatility: np.ndarray
     """(n_samples,) causal EWMA volatility at t times sqrt(horizon), the scale of the target"""
+    timeframe: str
     lookback: int
     horizon: int
     step_ms: int
@@ -99,6 +100,7 @@ def make_windows(
         rows=np.concatenate([features[symbol].to_numpy(np.float32) for symbol in candles]),
         row_ms=np.concatenate([timestamps_ms(frame) for frame in candles.values()]),
         **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        timeframe=timeframe,
         lookback=lookback,
         horizon=horizon,
         step_ms=step_ms,

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -257,6 +258,11 @@ def _describe(chart: _Chart, failure: Exception) -> str:
 
 @functools.cache
 def _yfinance() -> Any:
+    if "tensorflow" in sys.modules and "curl_cffi" not in sys.modules:
+        raise ExchangeError(
+            "yahoo cannot be asked any more: TensorFlow was loaded before curl_cffi, and their libcurls clash; "
+            "import curl_cffi first"
+        )
     try:
         import yfinance
     except ImportError as error:

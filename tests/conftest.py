@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,9 @@ from config import ConfigV2
 from feature_engineering import V2_WARMUP
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
+
+with contextlib.suppress(ImportError):
+    import curl_cffi  # noqa: F401  # before TensorFlow, which some test files import themselves; see pipeline/yahoo.py
 
 TINY = ConfigV2(
     candles=700,

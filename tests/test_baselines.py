@@ -49,6 +49,7 @@ def make_samples(n, seed=0, planted=0.0):
         volatility=volatility,
         lookback=5,
         horizon=1,
+        timeframe="1h",
         step_ms=3_600_000,
     )
     return samples, volatility * signal

@@ -1,4 +1,4 @@
-"""Shrinkage, probability of a rise and interval: fitted on validation, and right where the truth is planted."""
+"""Shrinkage and probability of a rise: fitted on validation, and right where the truth is planted."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.calibration import Calibration, apply_calibration, fit_calibration, fit_direction_slope, fit_shrinkage
 
-NUMBERS = Calibration(0.5, 2.0, -1.0, 0.25, 1.5)
+NUMBERS = Calibration(0.5, 2.0)
 
 vectors = st.lists(st.tuples(*[st.floats(-5, 5).map(lambda x: round(x, 3))] * 2), min_size=1, max_size=40).map(
     lambda pairs: (np.array([f for f, _ in pairs]), np.array([a for _, a in pairs]))
@@ -87,27 +87,9 @@ def test_a_price_that_did_not_move_tells_nothing_of_direction():
     assert with_still == pytest.approx(fit_direction_slope(forecast, actual), rel=1e-3)
 
 
-def test_quantiles_cover_what_they_say_on_validation():
-    rng = np.random.default_rng(2)
-    volatility = rng.uniform(0.001, 0.03, 10_000)
-    forecast = 0.3 * volatility * rng.standard_normal(10_000)
-    actual = 0.4 * forecast + volatility * rng.standard_t(4, 10_000)
-    calibration = fit_calibration(forecast, actual, volatility)
-    served = apply_calibration(calibration, forecast, volatility)
-    for name, nominal in (("q10", 0.1), ("q50", 0.5), ("q90", 0.9)):
-        assert np.mean(actual <= served[name]) == pytest.approx(nominal, abs=2e-4)
-    assert ((served["q10"] < served["q50"]) & (served["q50"] < served["q90"])).all()
-    # On fresh draws: the standard error of a share of 10,000 is 0.004, at each of the two times.
-    fresh = 0.4 * forecast + volatility * rng.standard_t(4, 10_000)
-    assert np.mean((served["q10"] <= fresh) & (fresh <= served["q90"])) == pytest.approx(0.8, abs=0.02)
-
-
 def test_calibration_is_applied_by_hand_arithmetic():
     served = apply_calibration(NUMBERS, np.array([0.02, -0.01]), np.array([0.01, 0.005]))
     assert served["predicted_return"] == pytest.approx([0.01, -0.005])
-    assert served["q10"] == pytest.approx([0.01 - 0.01, -0.005 - 0.005])
-    assert served["q50"] == pytest.approx([0.01 + 0.0025, -0.005 + 0.00125])
-    assert served["q90"] == pytest.approx([0.01 + 0.015, -0.005 + 0.0075])
     # The scaled forecasts are 2 and -2: p = 1 / (1 + exp(∓4)).
     assert served["p_up"] == pytest.approx([1 / (1 + math.exp(-4)), 1 / (1 + math.exp(4))])
 
@@ -115,17 +97,17 @@ def test_calibration_is_applied_by_hand_arithmetic():
 @settings(max_examples=200, deadline=None)
 @given(st.floats(1e-6, 0.2), st.floats(1e-5, 0.2), st.floats(0.1, 8.0))
 def test_p_up_is_above_one_half_exactly_where_the_forecast_is_above_zero(size, volatility, slope):
-    calibration = Calibration(0.0, slope, -1.0, 0.0, 1.0)  # also where shrinkage leaves nothing of the forecast
+    calibration = Calibration(0.0, slope)  # also where shrinkage leaves nothing of the forecast
     served = apply_calibration(calibration, np.array([size, 0.0, -size]), np.full(3, volatility))
     up, zero, down = served["p_up"]
     assert down < zero == 0.5 < up
     assert up + down == pytest.approx(1)
 
 
-def test_a_dead_market_has_no_direction_and_no_width():
+def test_a_dead_market_has_no_direction():
     served = apply_calibration(NUMBERS, np.zeros(2), np.array([0.0, 0.01]))
     assert served["p_up"].tolist() == [0.5, 0.5]
-    assert [served[name][0] for name in ("predicted_return", "q10", "q50", "q90")] == [0, 0, 0, 0]
+    assert served["predicted_return"][0] == 0
 
 
 def test_a_forecast_beyond_all_bounds_is_certain_without_a_warning():
@@ -142,8 +124,8 @@ def test_calibration_survives_a_round_trip_through_plain_floats():
 
 @pytest.mark.parametrize("value", [None, "0.5", True, math.nan, math.inf, [0.5]])
 def test_what_is_no_finite_number_is_named(value):
-    with pytest.raises(ValueError, match="calibration number 'residual_q90' is .*, not a finite number; train"):
-        Calibration.from_dict(NUMBERS.as_dict() | {"residual_q90": value})
+    with pytest.raises(ValueError, match="calibration number 'direction_slope' is .*, not a finite number; train"):
+        Calibration.from_dict(NUMBERS.as_dict() | {"direction_slope": value})
 
 
 def test_a_missing_number_is_named():
@@ -157,7 +139,3 @@ def test_calibration_fits_volatility_scaled_returns():
     volatility = np.array([0.1, 0.001, 2.0])
     calibration = fit_calibration(forecast, actual, volatility)
     assert calibration.shrinkage == pytest.approx(0.5)
-    # Residuals +0.5, -0.5 and 0; NumPy's quantiles interpolate between them.
-    assert calibration.residual_q10 == pytest.approx(-0.4)
-    assert calibration.residual_q50 == pytest.approx(0)
-    assert calibration.residual_q90 == pytest.approx(0.4)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.evaluation.metrics import (
     check_predictions,
     direction_metrics,
+    forecast_fault,
     interval_coverage,
     lag_check,
     price_metrics,
@@ -91,6 +92,20 @@ def test_direction_accuracy_counts_only_rows_with_a_call_and_a_move():
     assert metrics["direction_accuracy_high"] == pytest.approx(centre + half, abs=1e-6)
 
 
+def test_with_instants_the_interval_of_the_accuracy_takes_an_hour_as_the_unit():
+    rng = np.random.default_rng(8)
+    actual, score, hours = rng.standard_normal(400), rng.standard_normal(400), np.arange(400)
+    score[::7] = 0.0  # no calls there
+
+    def of_copies(k, **options):
+        return direction_metrics(np.tile(actual, k), np.tile(score, k), **options)
+
+    twice, often = (of_copies(k, instants=np.tile(hours, k)) for k in (2, 20))
+    for key in ("direction_accuracy_low", "direction_accuracy_high", "pesaran_timmermann_statistic"):
+        assert often[key] == pytest.approx(twice[key]), key
+        assert of_copies(20)[key] != pytest.approx(of_copies(2)[key], rel=0.01), key  # independent copies would count
+
+
 def test_the_most_confident_tenth_is_taken_by_the_size_of_the_score():
     score = np.linspace(0.1, 2.0, 20) * np.tile([1, -1], 10)
     actual = -np.sign(score)
@@ -170,6 +185,16 @@ def test_interval_coverage_counts_below_within_and_above_by_hand():
     actual, q10, q90 = [-2.0, 0.0, 0.5, 3.0], [-1.0] * 4, [1.0] * 4
     frame = pd.DataFrame({"actual_return": actual, "q10": q10, "q90": q90})
     assert interval_coverage(frame) == {"nominal": 0.8, "coverage": 0.5, "below": 0.25, "above": 0.25}
+
+
+def test_a_fault_of_forecasts_is_told_in_a_sentence_and_a_missing_column_is_none():
+    predictions = hand_made_predictions()
+    assert forecast_fault(predictions, "lstm") is None
+    assert forecast_fault(predictions, "gru") is None
+    predictions.loc[1, "lstm"] = 60.0
+    assert forecast_fault(predictions, "lstm").startswith(
+        "lstm: 1 of 3 forecasts are NaN, infinite or beyond +-50, the first at 2024-01-01 00:00:00+00:00 (ETH/USDT: 60"
+    )
 
 
 def spoiled(**columns):

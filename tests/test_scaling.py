@@ -31,6 +31,7 @@ def make_samples(rows, end, log_return, volatility=1.0, lookback=3):
         volatility=np.broadcast_to(np.float64(volatility), n).copy(),
         lookback=lookback,
         horizon=1,
+        timeframe="1h",
         step_ms=3_600_000,
     )
 

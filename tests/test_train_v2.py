@@ -239,10 +239,14 @@ def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(tiny_bundle, 
 def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere(tmp_path, monkeypatch, capsys):
     from pipeline.exchanges import ExchangeError
 
-    def no_network(name, jobs):
+    def no_network(name, jobs, **_):
         return dict.fromkeys(jobs, ExchangeError(f"{name} cannot be reached; no network"))
 
+    def no_yahoo(*_, **__):
+        raise ExchangeError("yahoo cannot be reached; no network")
+
     monkeypatch.setattr("pipeline.exchanges.fetch_many", no_network)
+    monkeypatch.setattr("pipeline.yahoo.fetch_candles", no_yahoo)
     metrics = train_v2_production.main(replace(TINY, output_dir=tmp_path, epochs=1))
     terminal = capsys.readouterr().out
     assert "SYNTHETIC CANDLES" in terminal

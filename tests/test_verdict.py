@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.evaluation import report
 from pipeline.evaluation.metrics import direction_metrics
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.evaluation.verdict import (
@@ -22,6 +23,10 @@ MODEL_KEYS = {
     "pesaran_timmermann_p_value", "top_tenth_accuracy", "roc_auc", "brier",
     "correlation_with_current_return", "correlation_with_next_return", "by_symbol",
 }  # fmt: skip
+RESULT_KEYS = [
+    "n", "n_instants", "models", "verdicts", "verdict", "interval", "probability", "skill_by", "confidence_set",
+    "warnings",
+]  # fmt: skip
 
 
 def make_predictions(n_hours=300, seed=0, known=0.0):
@@ -46,6 +51,13 @@ def make_predictions(n_hours=300, seed=0, known=0.0):
             "p_up": 0.5,
         }))  # fmt: skip
     return pd.concat(frames, ignore_index=True)
+
+
+def with_quantiles(predictions):
+    """The 80 % interval of a normal distribution around the network's forecast."""
+    quantiles = {"q10": -1.2816, "q50": 0.0, "q90": 1.2816}
+    columns = {name: predictions["lstm"] + z * predictions["volatility"] for name, z in quantiles.items()}
+    return predictions.assign(**columns)
 
 
 def comparison(baseline, verdict):
@@ -174,7 +186,7 @@ def test_each_number_above_its_limit_is_doubted_in_one_sentence():
 def test_an_evaluation_is_plain_json_of_the_documented_shape():
     result = evaluate_forecasts(make_predictions(), directions={"lstm": np.ones(600)})
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert list(result) == ["n", "n_instants", "models", "verdicts", "verdict", "interval", "warnings"]
+    assert list(result) == RESULT_KEYS
     assert (result["n"], result["n_instants"]) == (600, 300)
     assert list(result["models"]) == ["naive", "drift", "ridge", "xgboost", "lstm"]
     for metrics in result["models"].values():
@@ -190,7 +202,7 @@ def test_an_evaluation_is_plain_json_of_the_documented_shape():
 
 
 def test_noise_gets_no_edge_and_a_planted_signal_gets_an_edge():
-    noise = [evaluate_forecasts(make_predictions(seed=seed))["verdict"] for seed in range(5)]
+    noise = [evaluate_forecasts(make_predictions(seed=s), confidence_set=False)["verdict"] for s in range(5)]
     assert noise == ["NO EDGE"] * 5
     planted = make_predictions(known=0.01)
     assert evaluate_forecasts(planted)["verdict"] == "EDGE"
@@ -220,8 +232,9 @@ def test_directions_replace_a_forecast_that_was_shrunk_to_zero():
     assert (erased["n_calls"], erased["direction_accuracy"]) == (0, None)
     kept = evaluate_forecasts(predictions, directions={"lstm": unshrunk})["models"]["lstm"]
     expected = direction_metrics(
-        predictions["actual_return"], unshrunk / predictions["volatility"], p_up=predictions["p_up"]
-    )
+        predictions["actual_return"], unshrunk / predictions["volatility"], p_up=predictions["p_up"],
+        instants=predictions["timestamp"],
+    )  # fmt: skip
     assert {key: kept[key] for key in expected} == pytest.approx(expected)
     assert kept["correlation_with_next_return"] > 0.9
     assert kept["mae"] == erased["mae"]
@@ -278,11 +291,88 @@ def test_options_that_fit_no_column_or_row_are_refused(options, message):
         evaluate_forecasts(make_predictions(), **options)
 
 
-def test_a_network_that_diverged_is_named_with_place_and_count():
+@pytest.mark.parametrize("broken", [slice(None), [3, 400]])
+def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
+    predictions = with_quantiles(make_predictions())
+    whole = evaluate_forecasts(predictions)
+    predictions.loc[broken, ["lstm", "p_up", "q10", "q50", "q90"]] = np.nan
+    result = evaluate_forecasts(predictions, directions={"lstm": predictions["lstm"]})
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result) == RESULT_KEYS
+    n_broken = 600 if isinstance(broken, slice) else 2
+    [warning] = result["warnings"]
+    assert warning.startswith(f"lstm: {n_broken} of 600 forecasts are NaN, infinite or beyond +-50")
+    assert "BTC/USDT: nan" in warning
+    assert {name: row for name, row in result["models"].items() if name != "lstm"} == {
+        name: row for name, row in whole["models"].items() if name != "lstm"
+    }
+    row = dict(result["models"]["lstm"])
+    assert set(row) == MODEL_KEYS
+    assert row.pop("by_symbol")["BTC/USDT"] == {"mape_percent": None, "mae": None, "rmse": None, "mase": None}
+    assert set(row.values()) == {None}
+    assert {(e["statistic"], e["skill"], e["verdict"]) for e in result["verdicts"]} == {(None, None, "LOSES")}
+    assert result["verdict"] == "NO EDGE"
+    assert (result["interval"], result["probability"], result["skill_by"]) == (None, None, None)
+    assert set(result["confidence_set"]["p_values"]) == {"naive", "drift", "ridge", "xgboost"}
+    assert "the network LOSES to naive (an undefined skill, not tested)" in report.verdict_sentence(result)
+    assert "–" in report.text_table(report.table_rows(result))
+
+
+def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_correction():
+    predictions = make_predictions(known=0.05)
+    without = evaluate_forecasts(predictions, baselines=("naive", "drift", "ridge"))
+    predictions["xgboost"] = np.inf
+    result = evaluate_forecasts(predictions)
+    assert result["verdicts"][:3] == without["verdicts"]
+    assert result["verdicts"][3] | {"verdict": "TIES", "p_holm": None, "skill": None} == result["verdicts"][3]
+    assert (result["verdict"], result["models"]["xgboost"]["mae"]) == ("EDGE", None)
+    assert result["warnings"][0].startswith("xgboost: 600 of 600")
+
+
+@pytest.mark.parametrize("column", ["naive", "actual_return", "volatility", "p_up"])
+def test_a_frame_that_is_broken_itself_is_still_refused(column):
     predictions = make_predictions()
-    predictions.loc[[3, 400], "lstm"] = np.nan
-    with pytest.raises(ValueError, match=r"lstm of predictions: 2 of 600 .* 2024-01-01 03:00:00.* \(BTC/USDT"):
+    predictions.loc[[3, 400], column] = np.nan
+    with pytest.raises(ValueError, match=rf"{column} of predictions: 2 of 600 .* 2024-01-01 03:00:00.* \(BTC/USDT"):
         evaluate_forecasts(predictions)
+
+
+def test_prices_that_stand_still_leave_a_report_without_numbers_that_are_none_of_theirs():
+    predictions = with_quantiles(make_predictions(50)).assign(actual_return=0.0, base_price=100.0)
+    result = evaluate_forecasts(predictions)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["models"]["lstm"]["r2"] is None
+    assert result["models"]["lstm"]["direction_accuracy"] is None
+    assert (result["verdict"], result["verdicts"][0]["skill"]) == ("NO EDGE", None)
+    assert result["probability"] is None
+    assert result["interval"]["coverage"] == 1.0
+
+
+@pytest.mark.parametrize("n_hours, horizon", [(10, 1), (10, 24), (1, 1)])
+def test_one_coin_and_a_handful_of_forecasts_make_a_whole_report(n_hours, horizon):
+    predictions = with_quantiles(make_predictions(n_hours))
+    predictions = predictions[predictions["symbol"] == "BTC/USDT"]
+    result = evaluate_forecasts(predictions, horizon=horizon)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["n"] == n_hours
+    is_testable = n_hours >= 10 and horizon == 1
+    assert (result["verdicts"][0]["p_value"] is not None) == is_testable
+    assert (result["skill_by"]["symbol"][0]["low"] is not None) == is_testable
+    assert (result["confidence_set"] is not None) == is_testable
+    assert result["verdict"] == "NO EDGE"
+
+
+def test_quantile_baselines_are_compared_and_one_with_gaps_is_left_out(caplog):
+    predictions = with_quantiles(make_predictions())
+    for name in ("q10", "q50", "q90"):
+        predictions[f"wide_{name}"] = 2 * predictions[name]
+        predictions[f"garch_{name}"] = np.where(predictions["symbol"] == "ETH/USDT", np.nan, 0.0)
+    interval = evaluate_forecasts(predictions, quantile_baselines=("wide", "garch"))["interval"]
+    assert [(c["baseline"], c["loss"], c["verdict"]) for c in interval["comparisons"]] == [
+        ("wide", "scaled_pinball", "BEATS")
+    ]
+    assert "no comparison of quantiles with garch" in caplog.text
+    assert interval["nominal"] == 0.8
 
 
 def test_a_test_part_too_short_to_test_says_so_and_the_rest_stands(caplog):

@@ -397,3 +397,12 @@ def test_real_candles_come_back_bit_for_bit(server, real_data):
     server.candles = [[int(t), *map(float, row)] for t, row in zip(times, stored[list(NAMES)].to_numpy())]
     frame = fetch(server, n_candles=1000, now_ms=int(times[-1]) + HOUR)
     pd.testing.assert_frame_equal(frame, stored[list(CANDLE_COLUMNS)], check_exact=True)
+
+
+def test_after_tensorflow_it_says_what_to_import_first_rather_than_fail_strangely(monkeypatch):
+    yahoo._yfinance.cache_clear()
+    yahoo._session.cache_clear()
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    monkeypatch.delitem(sys.modules, "curl_cffi", raising=False)
+    with pytest.raises(ExchangeError, match="their libcurls clash; import curl_cffi first"):
+        fetch_candles("BTC/USDT", "1h", n_candles=5)

@@ -17,7 +17,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pipeline.evaluation.significance import finite_vectors, is_constant, pesaran_timmermann, wilson_interval
+from pipeline.evaluation.significance import (
+    accuracy_interval,
+    finite_vectors,
+    is_constant,
+    pesaran_timmermann,
+    wilson_interval,
+)
 
 LARGEST_LOG_RETURN = 50.0  # a factor of e^50: no forecast, but a network that diverged
 
@@ -66,6 +72,24 @@ def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
             f"predictions hold {twice.sum()} samples twice, for example {first['symbol']} at "
             f"{first['timestamp']}; pass one row a symbol and timestamp"
         )
+
+
+def forecast_fault(predictions: pd.DataFrame, model: str) -> str | None:
+    """Say in a sentence why a model's forecasts cannot be used, as after a network diverged; None if they can.
+
+    A model with some unusable forecasts is unusable as a whole: on the rest alone it would be scored on other samples
+    than the others. A missing column is no such fault but a broken frame, which `check_predictions` refuses.
+    """
+    if model not in predictions:
+        return None
+    bad = predictions[~(predictions[model].abs() < LARGEST_LOG_RETURN)]
+    if bad.empty:
+        return None
+    first = bad.sort_values("timestamp").iloc[0]
+    return (
+        f"{model}: {len(bad)} of {len(predictions)} forecasts are NaN, infinite or beyond +-{LARGEST_LOG_RETURN:g}, "
+        f"the first at {first['timestamp']} ({first['symbol']}: {first[model]}), so it is not scored; did it diverge?"
+    )
 
 
 def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
@@ -143,22 +167,27 @@ def return_metrics(actual: Any, forecast: Any) -> dict[str, float | None]:
     }
 
 
-def direction_metrics(actual: Any, score: Any, p_up: Any = None, confidence: Any = None) -> dict[str, Any]:
+def direction_metrics(
+    actual: Any, score: Any, p_up: Any = None, confidence: Any = None, instants: Any = None, horizon: int = 1
+) -> dict[str, Any]:
     """Measure forecasts of the direction.
 
-    A call is a row in which both the score and the actual move differ from 0. Interval and test take the
-    calls as independent; coins of one hour are not, so pooled over coins both are surer than they should be.
+    A call is a row in which both the score and the actual move differ from 0. Without instants calls are taken as
+    independent; pooled over 22 coins of one market that makes a "95 %" interval which holds the truth in half of all
+    cases.
 
     Args:
         actual: (n,) actual moves.
         score: (n,) scores whose sign is the called direction; in units of volatility where rows of several
             coins or of calm and wild times are pooled, since the size of the score ranks them.
-        p_up: (n,) probabilities of a rise, for the Brier score.
+        p_up: (n,) probabilities of a rise.
         confidence: (n,) what ranks the calls for the most confident tenth; |score| unless given.
+        instants: (n,) instants of the rows, in any order; None if they are independent.
+        horizon: Candles that a forecast spans.
 
     Returns:
-        n_calls; direction_accuracy with its Wilson 95 % interval (direction_accuracy_low,
-        direction_accuracy_high); pesaran_timmermann_statistic and pesaran_timmermann_p_value;
+        n_calls; direction_accuracy with its 95 % interval (direction_accuracy_low, direction_accuracy_high:
+        `accuracy_interval`, Wilson's without instants); pesaran_timmermann_statistic and pesaran_timmermann_p_value;
         top_tenth_accuracy, of the n_calls // 10 most confident calls and those that tie with the last of
         them; roc_auc of the score and brier of p_up, both over the rows with an actual move (a coin toss has
         0.5 and 0.25). None for what is undefined.
@@ -179,13 +208,11 @@ def direction_metrics(actual: Any, score: Any, p_up: Any = None, confidence: Any
     )  # fmt: skip
     if n_calls > 0:
         hits = (actual[is_call] > 0) == (score[is_call] > 0)
-        low, high = wilson_interval(int(hits.sum()), n_calls)
-        metrics |= {
-            "direction_accuracy": float(hits.mean()),
-            "direction_accuracy_low": low,
-            "direction_accuracy_high": high,
-        }
-        test = pesaran_timmermann(actual[is_call], score[is_call])
+        when = None if instants is None else pd.Index(instants)[is_call]
+        bounds = wilson_interval(int(hits.sum()), n_calls) if when is None else accuracy_interval(hits, when, horizon)
+        metrics["direction_accuracy"] = float(hits.mean())
+        metrics["direction_accuracy_low"], metrics["direction_accuracy_high"] = bounds
+        test = pesaran_timmermann(actual[is_call], score[is_call], when, horizon)
         if test is not None:
             metrics["pesaran_timmermann_statistic"], metrics["pesaran_timmermann_p_value"] = test
         if n_calls >= 10:

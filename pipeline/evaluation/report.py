@@ -82,7 +82,8 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
     """The run's verdict and its reason, in a sentence for people."""
     naive = next(entry for entry in test["verdicts"] if entry["baseline"] == "naive")
     skill = "an undefined skill" if naive["skill"] is None else f"skill {100 * naive['skill']:+.3f} %"
-    p_value = "too few to test" if naive["p_holm"] is None else f"Holm's p = {naive['p_holm']:.3g}"
+    untested = "not tested" if naive["skill"] is None else "too few to test"
+    p_value = untested if naive["p_holm"] is None else f"Holm's p = {naive['p_holm']:.3g}"
     reason = f"the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
     others = [e["baseline"] for e in test["verdicts"] if e["verdict"] == "LOSES" and e["baseline"] != "naive"]
     if others:
@@ -90,8 +91,9 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
     return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
 
 
-def terminal_tables(test: Mapping[str, Any]) -> str:
+def terminal_tables(scores: Mapping[str, Any]) -> str:
     """Scores of every model, then the comparisons."""
+    test = scores["test"]
     interval = f"      {interval_sentence(test)}\n" if test["interval"] else ""
     return f"\n{text_table(table_rows(test))}\n\n{text_table(verdict_rows(test))}\n\n{interval}"
 
@@ -175,7 +177,7 @@ def _symbol_rows(test: Mapping[str, Any]) -> list[list[str]]:
     rows = [["price MAPE %", *models]]
     for symbol in test["models"][models[0]]["by_symbol"]:
         values = [test["models"][model]["by_symbol"][symbol]["mape_percent"] for model in models]
-        rows.append([symbol, *(f"{value:.4f}" for value in values)])
+        rows.append([symbol, *("–" if value is None else f"{value:.4f}" for value in values)])
     return rows
 
 

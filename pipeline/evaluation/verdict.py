@@ -1,24 +1,30 @@
 """The verdict: does the network forecast better than what costs nothing or little?"""
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.comparison import (
+    Comparison,
+    compare_losses,
+    model_confidence_set,
+    scaled_absolute_error,
+    skill,
+    skill_by,
+)
 from pipeline.evaluation.metrics import (
     check_predictions,
     direction_metrics,
-    interval_coverage,
+    forecast_fault,
     lag_check,
     price_metrics,
     return_metrics,
 )
-from pipeline.evaluation.significance import DieboldMariano, diebold_mariano, finite_vectors, holm, mean_by_instant
-
-logger = logging.getLogger(__name__)
+from pipeline.evaluation.probability import QUANTILES, compare_quantiles, interval_scores, probability_scores
+from pipeline.evaluation.significance import LEVEL, finite_vectors
 
 LOSS = "scaled_absolute_error"
 FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
@@ -28,36 +34,10 @@ SUSPICIOUS_R2 = 0.02
 SUSPICIOUS_SKILL = 0.02
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One model against one baseline on the same samples."""
-
-    model: str
-    baseline: str
-    loss: str
-    """what is compared: "scaled_absolute_error" is |actual - forecast| / volatility"""
-    statistic: float | None
-    """Diebold-Mariano; positive where the model is better"""
-    p_value: float | None
-    """two-sided, of this comparison alone"""
-    p_holm: float | None
-    """adjusted for all comparisons of the run"""
-    skill: float | None
-    """1 - loss of the model / loss of the baseline; None where the baseline makes no error"""
-    squared_skill: float | None
-    """the same for the square of the loss; it decides nothing"""
-    verdict: str
-    """BEATS, TIES or LOSES"""
-
-
 def compare_forecasts(
-    predictions: pd.DataFrame, model: str, baselines: Sequence[str], horizon: int = 1, alpha: float = 0.05
+    predictions: pd.DataFrame, model: str, baselines: Sequence[str], horizon: int = 1, alpha: float = LEVEL
 ) -> list[Comparison]:
-    """Compare a model with each baseline.
-
-    The loss is |actual_return - forecast| / volatility, so that wild coins and wild weeks do not outvote the
-    rest. Losses of one instant are averaged before they are tested and before skill is taken, so that both
-    have one sign.
+    """Compare a model with each baseline by |actual_return - forecast| / volatility.
 
     Args:
         predictions: The frame described in `metrics`.
@@ -67,8 +47,7 @@ def compare_forecasts(
         alpha: Level of the whole family of comparisons.
 
     Returns:
-        One Comparison a baseline, in the given order: BEATS or LOSES where p_holm < alpha, else TIES. Where the
-        samples are too few to test (a warning says so), statistic and p-values are None, and it TIES.
+        One Comparison a baseline, as `compare_losses`.
 
     Raises:
         ValueError: As `check_predictions`, or no baselines.
@@ -76,33 +55,9 @@ def compare_forecasts(
     if len(baselines) == 0:
         raise ValueError(f"no baselines to compare {model} with; name at least one forecast column")
     check_predictions(predictions, [model, *baselines])
-    instants = predictions["timestamp"]
-    loss_model = _scaled_absolute_error(predictions, model)
-    losses = {baseline: _scaled_absolute_error(predictions, baseline) for baseline in baselines}
-    tests = {baseline: _test(loss_model, loss, instants, horizon) for baseline, loss in losses.items()}
-    done = {baseline: test for baseline, test in tests.items() if test is not None}
-    adjusted = dict(zip(done, holm([test.p_value for test in done.values()]) if done else []))
-    comparisons = []
-    for baseline, loss in losses.items():
-        test, p_holm, verdict = tests[baseline], adjusted.get(baseline), "TIES"
-        if test is not None and p_holm is not None and p_holm < alpha:
-            verdict = "BEATS" if test.statistic > 0 else "LOSES"
-        comparisons.append(Comparison(
-            model=model, baseline=baseline, loss=LOSS,
-            statistic=test.statistic if test else None, p_value=test.p_value if test else None, p_holm=p_holm,
-            skill=_skill(loss_model, loss, instants), squared_skill=_skill(loss_model**2, loss**2, instants),
-            verdict=verdict,
-        ))  # fmt: skip
-    return comparisons
-
-
-def _test(loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int) -> DieboldMariano | None:
-    """The test, or None under a warning where there is too little to test: the rest of a report must stand."""
-    try:
-        return diebold_mariano(loss_model, loss, instants, horizon)
-    except ValueError as error:
-        logger.warning("no significance test: %s", error)
-        return None
+    losses = {name: scaled_absolute_error(predictions, name) for name in (model, *baselines)}
+    against = {baseline: losses[baseline] for baseline in baselines}
+    return compare_losses(model, losses[model], against, predictions["timestamp"], horizon, loss=LOSS, alpha=alpha)
 
 
 def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
@@ -166,85 +121,121 @@ def evaluate_forecasts(
     horizon: int = 1,
     synthetic: bool = False,
     directions: Mapping[str, Any] | None = None,
+    quantile_baselines: Sequence[str] = (),
+    confidence_set: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a run's forecasts of the test part.
 
+    A model with unusable forecasts gets a warning and a row of None; the rest stands. Such a network LOSES to every
+    baseline, and with such a baseline it TIES, both without a test.
+
     Args:
-        predictions: The frame described in `metrics`; its p_up, where there is one, is the network's.
+        predictions: The frame described in `metrics`; p_up, q10, q50 and q90, where they are, are the network's.
         network: Name of the network's forecast column.
         baselines: Names of the baselines' forecast columns; "naive" is one of them.
         horizon: Candles that a forecast spans.
         synthetic: Whether the candles were made up.
-        directions: For a model, (n,) log-returns in the order of the rows, whose signs are its direction
-            calls instead of its forecasts': a forecast that was shrunk to exactly 0 still has a direction.
+        directions: For a model, (n,) log-returns in the order of the rows, whose signs are its direction calls instead
+            of its forecasts': a forecast that was shrunk to exactly 0 still has a direction.
+        quantile_baselines: Names of baselines with quantiles, such as "garch" for garch_q10, garch_q50, garch_q90.
+        confidence_set: Whether to compute the `model_confidence_set`: a second for 25,000 instants.
 
     Returns:
-        {"n": rows, "n_instants", "models": {name: {...}}, "verdicts": [Comparison as dict, ...], "verdict",
-        "warnings"}, plain Python types without NaN, ready for JSON. A model's keys are those of
-        `return_metrics` (with r2 for r2_vs_zero; mae and rmse are of log-returns), `direction_metrics`,
-        `lag_check` and `price_metrics` (mae and rmse in by_symbol are of prices).
+        Plain Python types without NaN, ready for JSON, None for what is not there: n (rows), n_instants, models (a row
+        each: `return_metrics`, `direction_metrics`, `lag_check`, `price_metrics`; r2 is r2_vs_zero, mae and rmse are of
+        log-returns but in by_symbol of prices), verdicts (each a `Comparison`), verdict, interval (`interval_scores`,
+        and comparisons with the quantile baselines), probability, skill_by (naive), confidence_set, warnings.
 
     Raises:
-        ValueError: As `compare_forecasts`, naive is no baseline, or directions fit no model or not the rows.
+        ValueError: As `check_predictions`, naive is no baseline, or directions fit no model or not the rows.
     """
-    models = [*baselines, network]
-    directions = dict(directions or {})
-    unknown = sorted(set(directions) - set(models))
-    if unknown:
+    models, directions = [*baselines, network], dict(directions or {})
+    if unknown := sorted(set(directions) - set(models)):
         raise ValueError(f"directions are given for {unknown}, which are none of the models {models}")
     if "naive" not in baselines:
         raise ValueError(f"baselines are {list(baselines)}; a verdict needs naive among them")
-    comparisons = compare_forecasts(predictions, network, baselines, horizon)
-    current, instants = predictions["current_return"].to_numpy(np.float64), predictions["timestamp"]
-    loss_naive = _scaled_absolute_error(predictions, "naive")
-    measured, warnings = {}, []
-    for model in models:
-        p_up = predictions["p_up"] if model == network and "p_up" in predictions else None
-        metrics = _measure(predictions, model, directions.get(model, predictions[model]), p_up, current)
-        measured[model] = metrics
+    faults = {name: fault for name in models if name != "naive" and (fault := forecast_fault(predictions, name))}
+    usable = [name for name in models if name not in faults]
+    if network in faults:  # what comes with its forecasts is no better
+        predictions = predictions.drop(columns=[*QUANTILES, "p_up"], errors="ignore")
+    check_predictions(predictions, usable)
+    comparisons = _compare_usable(predictions, network, baselines, horizon, faults)
+    measured = {name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable}
+    return {
+        "n": len(predictions),
+        "n_instants": int(predictions["timestamp"].nunique()),
+        "models": {name: measured.get(name) or _blank(measured["naive"]) for name in models},
+        "verdicts": [asdict(comparison) for comparison in comparisons],
+        "verdict": run_verdict(comparisons, synthetic),
+        "interval": _interval(predictions, network, quantile_baselines, horizon),
+        "probability": probability_scores(predictions, horizon) if "p_up" in predictions else None,
+        "skill_by": _skill_by(predictions, network, horizon) if network in usable else None,
+        "confidence_set": model_confidence_set(predictions, usable, horizon) if confidence_set else None,
+        "warnings": [*faults.values(), *_suspicions(predictions, measured)],
+    }
+
+
+def _compare_usable(
+    predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int, faults: Mapping[str, str]
+) -> list[Comparison]:
+    """Comparisons in the order of the baselines; untested where either forecast is unusable."""
+    usable = [name for name in baselines if name not in faults]
+    done = (
+        {} if network in faults else {c.baseline: c for c in compare_forecasts(predictions, network, usable, horizon)}
+    )
+    untested = "LOSES" if network in faults else "TIES"
+    return [done.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
+            for name in baselines]  # fmt: skip
+
+
+def _skill_by(predictions: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
+    return {
+        "symbol": skill_by(predictions, network, "naive", "symbol", horizon),
+        "month": skill_by(predictions, network, "naive", "month", horizon),
+    }
+
+
+def _interval(predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int) -> dict[str, Any] | None:
+    if not set(QUANTILES) <= set(predictions):
+        return None
+    compared = compare_quantiles(predictions, network, baselines, horizon)
+    return {**interval_scores(predictions, horizon), "comparisons": compared}
+
+
+def _suspicions(predictions: pd.DataFrame, measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    loss_naive, warnings = scaled_absolute_error(predictions, "naive"), []
+    for model, metrics in measured.items():
         if model not in FREE_FORECASTS:
             warnings += suspicion_warnings(
                 model,
                 direction_accuracy=metrics["direction_accuracy"],
                 r2=metrics["r2"],
-                mae_skill=_skill(_scaled_absolute_error(predictions, model), loss_naive, instants),
+                mae_skill=skill(scaled_absolute_error(predictions, model), loss_naive, predictions["timestamp"]),
             )
-    return {
-        "n": len(predictions),
-        "n_instants": int(instants.nunique()),
-        "models": measured,
-        "verdicts": [asdict(comparison) for comparison in comparisons],
-        "verdict": run_verdict(comparisons, synthetic),
-        "interval": interval_coverage(predictions) if "q10" in predictions else None,
-        "warnings": warnings,
-    }
+    return warnings
 
 
-def _measure(predictions: pd.DataFrame, model: str, direction: Any, p_up: Any, current: np.ndarray) -> dict[str, Any]:
+def _measure(predictions: pd.DataFrame, model: str, network: str, direction: Any, horizon: int) -> dict[str, Any]:
     actual = predictions["actual_return"].to_numpy(np.float64)
+    direction = predictions[model] if direction is None else direction
     _, direction = finite_vectors(actual_return=actual, **{f"directions of {model}": direction})
     prices = price_metrics(predictions, model)
     returns = return_metrics(actual, predictions[model])
+    p_up = predictions["p_up"] if model == network and "p_up" in predictions else None
+    # Divided by volatility, so that the most confident tenth is not just the wildest coin.
+    score = direction / predictions["volatility"].to_numpy(np.float64)
     return {
         "mape_percent": prices["mape_percent"],
         "mae": returns["mae"],
         "rmse": returns["rmse"],
         "mae_percent": returns["mae_percent"],
         "r2": returns["r2_vs_zero"],
-        # Divided by volatility, so that the most confident tenth is not just the wildest coin.
-        **direction_metrics(actual, direction / predictions["volatility"].to_numpy(np.float64), p_up),
-        **lag_check(direction, current, actual),
+        **direction_metrics(actual, score, p_up, instants=predictions["timestamp"], horizon=horizon),
+        **lag_check(direction, predictions["current_return"], actual),
         "by_symbol": prices["by_symbol"],
     }
 
 
-def _scaled_absolute_error(predictions: pd.DataFrame, model: str) -> np.ndarray:
-    error = (predictions["actual_return"] - predictions[model]).abs() / predictions["volatility"]
-    return error.to_numpy(np.float64)
-
-
-def _skill(loss_model: np.ndarray, loss_baseline: np.ndarray, instants: Any) -> float | None:
-    mean_baseline = float(mean_by_instant(loss_baseline, instants).mean())
-    if mean_baseline == 0:
-        return None
-    return 1 - float(mean_by_instant(loss_model, instants).mean()) / mean_baseline
+def _blank(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keys, each number None: the row of a model that cannot be scored."""
+    return {key: _blank(value) if isinstance(value, dict) else None for key, value in metrics.items()}

@@ -1,0 +1,314 @@
+"""Scores of quantiles and probabilities: is the interval as wide as it says, and is p_up a probability?
+
+They read the frame of predictions that `metrics` describes, with q10, q50 and q90 (log-returns) and p_up. Losses are
+divided by the candle's volatility, as the verdict's is.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.evaluation.comparison import compare_losses
+from pipeline.evaluation.metrics import interval_coverage
+from pipeline.evaluation.significance import (
+    LEVEL,
+    accuracy_interval,
+    finite_vectors,
+    instant_codes,
+    instants_needed,
+    is_constant,
+    standard_error,
+    sum_by_instant,
+)
+
+logger = logging.getLogger(__name__)
+
+QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
+"""Columns and their levels; a baseline's columns carry its name before them, such as garch_q10."""
+
+BINS = 10
+
+
+def pinball_loss(actual: Any, quantile: Any, level: float) -> np.ndarray:
+    """Loss that a quantile forecast minimises: level * (y - q) where y is above q, (1 - level) * (q - y) below.
+
+    Args:
+        actual: (n,) what came true.
+        quantile: (n,) forecasts of its quantile.
+        level: Of the quantile, in (0, 1).
+
+    Returns:
+        (n,) losses in the unit of `actual`; their mean is scikit-learn's mean_pinball_loss.
+
+    Raises:
+        ValueError: NaN, infinite or no values, lengths that differ, or a level outside (0, 1).
+
+    References:
+        Koenker and Bassett (1978), Regression Quantiles, Econometrica 46(1).
+
+    Example:
+        >>> pinball_loss([2.0, -1.0], [1.0, 1.0], level=0.9).round(6).tolist()
+        [0.9, 0.2]
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; a quantile's level lies between 0 and 1")
+    actual, quantile = finite_vectors(actual=actual, quantile=quantile)
+    return np.maximum(level * (actual - quantile), (level - 1) * (actual - quantile))
+
+
+def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) -> np.ndarray:
+    """Continuous ranked probability score of a forecast that is known at some quantiles: twice their mean pinball loss.
+
+    It is the integral over all levels, taken as the mean over the given ones; with three of them a coarse figure, to be
+    compared with another forecast's at the same levels and not with a CRPS in closed form.
+
+    Args:
+        actual: (n,) what came true.
+        quantiles: (n, n_levels) forecasts.
+        levels: Of the quantiles, in (0, 1).
+
+    Returns:
+        (n,) scores in the unit of `actual`.
+
+    Raises:
+        ValueError: As `pinball_loss`, or levels that are not one a column.
+
+    References:
+        Gneiting and Ranjan (2011), Comparing Density Forecasts Using Threshold- and Quantile-Weighted Scoring Rules,
+        J. Business & Economic Statistics 29(3). Normalised as in Berrisch and Ziel (2023), CRPS learning,
+        J. Econometrics 237(2).
+
+    Example:
+        >>> crps_from_quantiles([2.0], [[1.0, 3.0]], levels=(0.25, 0.75)).tolist()
+        [0.5]
+    """
+    table = np.asarray(quantiles, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != len(levels):
+        raise ValueError(f"quantiles have the shape {table.shape} for {len(levels)} levels; pass one column a level")
+    return 2 * np.mean([pinball_loss(actual, column, level) for column, level in zip(table.T, levels)], axis=0)
+
+
+def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, Any]:
+    """Measure the network's 80 % interval and quantiles.
+
+    Args:
+        predictions: Needs symbol, timestamp, actual_return, volatility and the columns of `QUANTILES`.
+        horizon: Candles that a forecast spans.
+
+    Returns:
+        What `interval_coverage` returns, and: coverage_low and coverage_high, the 95 % interval of the coverage
+        (`accuracy_interval`); by_symbol, {symbol: coverage}; width, the mean of (q90 - q10) / volatility;
+        pinball, {quantile: mean loss / volatility}; pinball_mean, their mean; crps, twice that.
+    """
+    inside = predictions["actual_return"].between(predictions["q10"], predictions["q90"])
+    low, high = accuracy_interval(inside, predictions["timestamp"], horizon)
+    by_symbol = inside.groupby(predictions["symbol"].astype(str).to_numpy()).mean()
+    losses = {name: float(loss.mean()) for name, loss in _scaled_pinball(predictions).items()}
+    width = (predictions["q90"] - predictions["q10"]) / predictions["volatility"]
+    pinball_mean = float(np.mean(list(losses.values())))
+    return {
+        **interval_coverage(predictions),
+        "coverage_low": low,
+        "coverage_high": high,
+        "by_symbol": {str(symbol): float(share) for symbol, share in by_symbol.items()},
+        "width": float(width.mean()),
+        "pinball": losses,
+        "pinball_mean": pinball_mean,
+        "crps": 2 * pinball_mean,
+    }
+
+
+def compare_quantiles(
+    predictions: pd.DataFrame, model: str, baselines: Sequence[str], horizon: int = 1
+) -> list[dict[str, Any]]:
+    """Compare the quantiles q10, q50, q90 with those of each baseline, by their mean pinball loss over volatility.
+
+    Args:
+        predictions: As in `interval_scores`, with columns such as garch_q10 for a baseline called garch.
+        model: Name of the model that made q10, q50 and q90.
+        baselines: Names of the baselines.
+        horizon: Candles that a forecast spans.
+
+    Returns:
+        A `Comparison` as dict for each baseline, its loss "scaled_pinball": skill, Diebold-Mariano, Holm, verdict. A
+        baseline with NaN or infinite quantiles (a GARCH that did not converge) is left out with a warning.
+
+    Raises:
+        ValueError: A baseline's column is missing, or the model's quantiles hold NaN or infinite values.
+    """
+    columns = [f"{baseline}_{quantile}" for baseline in baselines for quantile in QUANTILES]
+    missing = [name for name in columns if name not in predictions]
+    if missing:
+        raise ValueError(f"predictions lack the columns {missing}; they have {list(predictions.columns)}")
+    usable = [name for name in baselines if np.isfinite(predictions[[f"{name}_{q}" for q in QUANTILES]]).all(axis=None)]
+    if len(usable) < len(baselines):
+        left_out = [name for name in baselines if name not in usable]
+        logger.warning("no comparison of quantiles with %s: some are NaN or infinite", ", ".join(left_out))
+    ours = np.mean(list(_scaled_pinball(predictions).values()), axis=0)
+    theirs = {name: np.mean(list(_scaled_pinball(predictions, f"{name}_").values()), axis=0) for name in usable}
+    compared = compare_losses(model, ours, theirs, predictions["timestamp"], horizon, loss="scaled_pinball")
+    return [asdict(comparison) for comparison in compared]
+
+
+def _scaled_pinball(predictions: pd.DataFrame, prefix: str = "") -> dict[str, np.ndarray]:
+    actual, volatility = predictions["actual_return"], predictions["volatility"].to_numpy(np.float64)
+    finite_vectors(**{prefix + name: predictions[prefix + name] for name in QUANTILES})  # so that an error names them
+    return {n: pinball_loss(actual, predictions[prefix + n], level) / volatility for n, level in QUANTILES.items()}
+
+
+def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, Any] | None:
+    """Measure p_up, and the confidence that is made of it, on the rows whose price moved.
+
+    Args:
+        predictions: Needs timestamp, actual_return and p_up.
+        horizon: Candles that a forecast spans.
+
+    Returns:
+        {"n": rows that moved, **`brier_decomposition`, **`calibration_slope`, "p_up": `reliability` of p_up against
+        rises, "confidence": that of max(p_up, 1 - p_up) against right directions, over the rows whose p_up is not one
+        half (None if it always is)}. None where no price moved.
+    """
+    moved = predictions[predictions["actual_return"] != 0]
+    if moved.empty:
+        return None
+    p_up, rose = moved["p_up"].to_numpy(np.float64), moved["actual_return"].to_numpy(np.float64) > 0
+    called = p_up != 0.5
+    right = (p_up > 0.5) == rose
+    return {
+        "n": len(moved),
+        **brier_decomposition(p_up, rose),
+        **calibration_slope(p_up, rose, moved["timestamp"], horizon),
+        "p_up": reliability(p_up, rose),
+        "confidence": reliability(np.maximum(p_up, 1 - p_up)[called], right[called]) if called.any() else None,
+    }
+
+
+def reliability(probability: Any, outcome: Any) -> dict[str, Any]:
+    """Compare probabilities with frequencies, in ten bins of equal count.
+
+    Equal probabilities share a bin, so where many are equal there are fewer bins.
+
+    Args:
+        probability: (n,) forecast probabilities.
+        outcome: (n,) whether it came true, bool or 0 and 1.
+
+    Returns:
+        {"bins": [{"probability": mean forecast, "share": that came true, "n"}, ...] by rising probability,
+        "mean_absolute_deviation": mean of |probability - share| over the samples}. Of perfect forecasts chance alone
+        leaves about sqrt(2 / pi * p (1 - p) / (n / 10)): 0.004 of 100,000 independent samples near one half.
+
+    Raises:
+        ValueError: NaN, infinite or no values, or lengths that differ.
+
+    Example:
+        >>> reliability([0.25, 0.25, 0.75, 0.75], [0, 1, 1, 1])["mean_absolute_deviation"]
+        0.25
+    """
+    probability, outcome = finite_vectors(probability=probability, outcome=outcome)
+    edges = np.unique(np.sort(probability)[(np.arange(1, BINS) * len(probability) - 1) // BINS])
+    codes = np.searchsorted(edges, probability)  # a bin holds its upper edge
+    n = np.bincount(codes)
+    n, filled = n[n > 0], np.flatnonzero(n)
+    forecast = np.bincount(codes, weights=probability)[filled] / n
+    share = np.bincount(codes, weights=outcome)[filled] / n
+    return {
+        "bins": [
+            {"probability": float(p), "share": float(s), "n": int(count)} for p, s, count in zip(forecast, share, n)
+        ],
+        "mean_absolute_deviation": float(np.sum(n * np.abs(forecast - share)) / len(outcome)),
+    }
+
+
+def brier_decomposition(probability: Any, outcome: Any) -> dict[str, float]:
+    """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
+
+    Miscalibration is what the best monotone recalibration (isotonic regression, in sample) would save, discrimination
+    what is then better than always saying the base rate, uncertainty the Brier score of the base rate.
+
+    Args:
+        probability: (n,) forecast probabilities.
+        outcome: (n,) whether it came true, bool or 0 and 1.
+
+    Returns:
+        brier, miscalibration, discrimination, uncertainty.
+
+    Raises:
+        ValueError: NaN, infinite or no values, or lengths that differ.
+
+    References:
+        Brier (1950), Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78(1).
+        Dimitriadis, Gneiting and Jordan (2021), Stable Reliability Diagrams for Probabilistic Classifiers,
+        PNAS 118(8): the decomposition (CORP).
+
+    Example:
+        >>> brier_decomposition([0.5, 0.5, 0.9, 0.9], [0, 1, 1, 1])  # doctest: +ELLIPSIS
+        {'brier': 0.13, 'miscalibration': 0.005..., 'discrimination': 0.0625, 'uncertainty': 0.1875}
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    probability, outcome = finite_vectors(probability=probability, outcome=outcome)
+    recalibrated = IsotonicRegression().fit(probability, outcome).predict(probability)
+    brier, best = (float(np.mean((p - outcome) ** 2)) for p in (probability, recalibrated))
+    uncertainty = float(outcome.mean() * (1 - outcome.mean()))
+    return {
+        "brier": brier,
+        "miscalibration": brier - best,
+        "discrimination": uncertainty - best,
+        "uncertainty": uncertainty,
+    }
+
+
+def calibration_slope(probability: Any, outcome: Any, instants: Any, horizon: int = 1) -> dict[str, float | None]:
+    """Slope of a logistic regression of the outcome on the log-odds forecast: 1 is calibrated, below 1 overconfident.
+
+    Args:
+        probability: (n,) forecast probabilities.
+        outcome: (n,) whether it came true, bool or 0 and 1.
+        instants: (n,) instants of the samples, in any order.
+        horizon: Candles that a forecast spans.
+
+    Returns:
+        slope, slope_low, slope_high. The 95 % interval is clustered by instant: the scores of an instant are added up
+        and `standard_error` measures how these sums vary. All None where the slope is undefined (one probability, one
+        outcome, outcomes that the forecast separates perfectly) or the instants are fewer than `instants_needed`.
+
+    Raises:
+        ValueError: NaN, infinite or no values, or lengths that differ.
+
+    References:
+        Cox (1958), Two Further Applications of a Model for Binary Regression, Biometrika 45(3/4).
+    """
+    from statsmodels.discrete.discrete_model import Logit
+    from statsmodels.tools.sm_exceptions import PerfectSeparationError
+
+    probability, outcome = finite_vectors(probability=probability, outcome=outcome)
+    codes = instant_codes(instants, len(outcome))
+    undefined: dict[str, float | None] = dict.fromkeys(("slope", "slope_low", "slope_high"))
+    clipped = np.clip(probability, 1e-9, 1 - 1e-9)
+    log_odds = np.log(clipped / (1 - clipped))
+    if is_constant(log_odds) or np.ptp(outcome) == 0 or codes.max() + 1 < instants_needed(horizon):
+        return undefined
+    spread = float(log_odds.std())  # standardised, so that the solver converges whatever the unit
+    inputs = np.column_stack([np.ones(len(outcome)), log_odds / spread])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # perfect separation: releases of statsmodels warn, raise or do neither
+            fit = Logit(outcome, inputs).fit(disp=0, method="newton")
+    except (PerfectSeparationError, np.linalg.LinAlgError):
+        return undefined
+    fitted = fit.predict()
+    information = inputs.T @ (inputs * (fitted * (1 - fitted))[:, None])
+    if not fit.mle_retvals["converged"] or np.linalg.cond(information) > 1e12:
+        return undefined
+    influence = (inputs * (outcome - fitted)[:, None]) @ np.linalg.inv(information)[1]
+    sums = sum_by_instant(influence, codes)
+    error, degrees_of_freedom = standard_error(sums, horizon)
+    slope = float(fit.params[1]) / spread
+    half = float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error * len(sums) / spread
+    return {"slope": slope, "slope_low": slope - half, "slope_high": slope + half}

@@ -1,0 +1,93 @@
+"""Walk-forward: train again every month on what was known by then, and forecast the month after; all months together.
+
+A single test part says how one network fared. Walking forward says how the recipe fares: each fold has its own scaler,
+baselines, network and calibration, none of which has seen anything later than its validation part.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import files
+from pipeline.splitting import Split, cut_at
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.parquet"
+SHORTEST_FOLD = 0.5
+"""A last fold shorter than this share of the others joins the one before it."""
+
+
+def fold_splits(
+    split: Split,
+    target_time: np.ndarray,
+    refit_every: np.timedelta64,
+    purge: np.timedelta64,
+    *,
+    is_rolling: bool = False,
+) -> list[Split]:
+    """Cut the test part into folds; the parts before each fold move along with it.
+
+    Args:
+        split: Of the whole run; its training and validation part are those of the first fold.
+        target_time: (n_samples,) datetime64, UTC; as in `chronological_split`.
+        refit_every: Length of a fold.
+        purge: As in `chronological_split`.
+        is_rolling: The training part keeps its length and drops its oldest samples; else it grows.
+
+    Returns:
+        At least one Split, in time order; their test parts are disjoint and, but for the purge, make up the whole one.
+
+    Raises:
+        ValueError: A fold without samples in one of its parts.
+    """
+    if refit_every <= np.timedelta64(0, "ms"):
+        raise ValueError(f"refit_every is {refit_every}; a fold is longer than nothing")
+    step = refit_every.astype("timedelta64[ms]")
+    starts = [split.test_start]
+    while starts[-1] + step < split.test_end:
+        starts.append(starts[-1] + step)
+    if len(starts) > 1 and split.test_end - starts[-1] < SHORTEST_FOLD * step:
+        starts.pop()
+    first_target = target_time[split.train[0]].astype("datetime64[ms]")
+    folds = []
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], split.test_end])):
+        moved = number * step
+        train_start = first_target + moved if is_rolling else None
+        folds.append(
+            cut_at(
+                target_time, split.train_end + moved, split.val_end + moved, start, end, purge, train_start=train_start
+            )
+        )
+    return folds
+
+
+def run_folds(
+    folds: Sequence[Split], forecast: Callable[[Split, Path], pd.DataFrame], folder: Path
+) -> list[pd.DataFrame]:
+    """Predictions of every fold; what an interrupted run has finished is read, not done again.
+
+    Args:
+        folds: From `fold_splits`.
+        forecast: Called with a fold and a folder of its own for what it needs to resume; returns its predictions.
+        folder: Where the folds' folders go.
+    """
+    done = []
+    for number, fold in enumerate(folds, start=1):
+        own = folder / f"fold_{number:02d}"
+        own.mkdir(exist_ok=True)
+        path = own / PREDICTIONS
+        if path.is_file():
+            done.append(pd.read_parquet(path))
+            logger.info("fold %d of %d was finished before", number, len(folds))
+            continue
+        predictions = forecast(fold, own)
+        with files.replacing(path) as unfinished:
+            predictions.to_parquet(unfinished, index=False)
+        done.append(predictions)
+    return done

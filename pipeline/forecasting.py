@@ -1,0 +1,102 @@
+"""Forecasts of the test part by the saved network, calibrated on the validation part, beside every baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.baselines import Baselines
+from pipeline.calibration import Calibration, apply_calibration, fit_calibration
+from pipeline.candles import utc_from_ms
+from pipeline.garch import garch_quantiles
+from pipeline.intervals import (
+    HAR_INPUTS,
+    IntervalModel,
+    apply_intervals,
+    fit_intervals,
+    input_names,
+    sample_inputs,
+    scaled_quantiles,
+)
+from pipeline.runtime import KerasNetwork
+from pipeline.scaling import ScaledSamples, Scalers, to_log_return
+
+INTERVAL_BASELINES = ("ewma", "garch", "har")
+COMPARED_QUANTILES = ("q10", "q50", "q90")
+
+
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """What a trained network says of the test part, and what serving needs to say the same."""
+
+    predictions: pd.DataFrame
+    """a row a sample of the test part, in time order: symbol, timestamp (open of candle t), base_price, current_return,
+    actual_return, volatility; forecasts (log-returns) of each baseline and of the network, before shrinkage under
+    `<model>_raw`; the network's quantiles and p_up; the quantiles of each interval baseline as `<baseline>_q10`, …"""
+    calibration: Calibration
+    intervals: IntervalModel
+
+
+def forecast_test(
+    name: str,
+    model_path: Path,
+    scaled: ScaledSamples,
+    scalers: Scalers,
+    baselines: Baselines,
+    candles: Mapping[str, pd.DataFrame],
+) -> Forecasts:
+    """Forecast with the saved file, as serving does; whatever is fitted here is fitted on training and validation.
+
+    Args:
+        name: What the network is called in the predictions.
+        model_path: Its .h5 file.
+        scaled: Samples and split.
+        scalers: Those of `scaled`.
+        baselines: Fitted on `scaled`.
+        candles: Symbol -> the candles that the samples were made of.
+    """
+    samples, val = scaled.samples, scaled.split.val
+    test = scaled.split.test
+    test = test[np.lexsort((samples.symbol[test], samples.target_time[test]))]
+    network = KerasNetwork(model_path, input_shape=(samples.lookback, samples.n_features))
+
+    def forecast(part: np.ndarray) -> np.ndarray:
+        return to_log_return(network.run(scaled.rows, samples.end[part]), samples.volatility[part], scalers.y)
+
+    raw_val = forecast(val)
+    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val])
+    names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
+    fitted_on = (samples.log_return, samples.volatility, scaled.split.train, val)
+    intervals = fit_intervals(inputs, names, *fitted_on, forecast=calibration.shrinkage * raw_val)
+
+    raw = forecast(test)
+    served = apply_calibration(calibration, raw, samples.volatility[test])
+    served |= apply_intervals(intervals, inputs[test], samples.volatility[test], served["predicted_return"])
+    har = [names.index(column) for column in HAR_INPUTS]
+    har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_on)
+    compared = {
+        "ewma": scaled_quantiles(samples.volatility, samples.log_return, val),
+        "garch": garch_quantiles(candles, samples, scaled.split.train_end, val),
+        "har": apply_intervals(har_model, inputs[:, har], samples.volatility, np.zeros(len(samples))),
+    }
+    predictions = {
+        "symbol": np.array(samples.symbols)[samples.symbol[test]],
+        "timestamp": utc_from_ms(samples.time[test]),
+        "base_price": samples.base_price[test],
+        "current_return": samples.current_return[test],
+        "actual_return": samples.log_return[test],
+        "volatility": samples.volatility[test],
+        **{model: values[test] for model, values in baselines.forecasts.items()},
+        name: served.pop("predicted_return"),
+        **served,
+        **{f"{model}_raw": values[test] for model, values in baselines.directions.items()},
+        f"{name}_raw": raw,
+    }
+    for baseline, quantiles in compared.items():
+        if quantiles is not None:
+            predictions |= {f"{baseline}_{q}": quantiles[q][test] for q in COMPARED_QUANTILES}
+    return Forecasts(pd.DataFrame(predictions), calibration, intervals)

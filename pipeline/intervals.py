@@ -1,0 +1,299 @@
+"""Intervals: how far the next move may go, from a scale model of plain numbers made exact on the validation part.
+
+A move has the scale volatility * exp(x'b): the EWMA volatility of the samples, corrected by a few causal, scale-free
+inputs x (recent ranges and moves, volume, momentum, the time of the week). Quantiles of residual / scale on the
+validation part turn the scale into intervals. Serving needs NumPy and pandas alone.
+
+Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2):
+volatilities of several horizons side by side. Parkinson (1980), The Extreme Value Method for Estimating the Variance of
+the Rate of Return, J. Business 53(1): a candle's range tells more of it than its close.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.candles import segment_starts, timeframe_ms, timestamps_ms
+from pipeline.indicators import VOLATILITY_SPAN, log_returns
+from pipeline.windows import Samples, segmented_volatility
+
+logger = logging.getLogger(__name__)
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Probabilities of the quantiles."""
+QUANTILE_NAMES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
+
+SPANS = {"range": (3, 12, 48), "move": (3, 12)}
+"""EWMA spans, in candles; none above the volatility's, so that V2_WARMUP is long enough for all."""
+LONG_WINDOW = 336
+"""candles; two weeks of hours"""
+MOMENTUM_WINDOW = 168
+WEEK_CYCLES = (1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 28)
+"""Cycles a week: 7, 14, 21, 28 are the day and its harmonics, those beside them let it differ over the week."""
+WEEK_MS = 7 * 86_400_000
+
+HAR_INPUTS = ("range_3", "range_48", "range_336")
+"""What a plain HAR model of ranges sees, a baseline: the last hours, days and weeks (Corsi, 2009)."""
+
+MIN_VOLATILITY = 1e-7
+"""log-return; a price that stands still is taken to move this much, so that no scale is 0"""
+SMALLEST_RATIO = 0.05
+"""floor of an input before its logarithm, in EWMA volatilities"""
+LARGEST_CORRECTION = 3.0
+"""bound on |x'b|, so that a scale stays within a factor of 20 of the volatility"""
+PENALTY = 100.0
+"""ridge penalty on b, in samples: chosen at 1,000 to 400,000 training samples (docs/log.md)"""
+FEW_SAMPLES = 100
+"""validation samples below which the quantiles are rough"""
+
+
+@dataclass(frozen=True)
+class IntervalModel:
+    """Numbers of the scale model and of its calibration."""
+
+    intercept: float
+    coefficients: dict[str, float]
+    """one per input, in the order of `input_names`"""
+    quantiles: dict[str, float]
+    """`QUANTILE_NAMES` -> quantile of residual / scale, in ascending order"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts and floats, for the scaler file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> IntervalModel:
+        """Read what `as_dict` wrote; a ValueError names what is missing, not finite or out of order."""
+        coefficients, quantiles = (_as_floats(name, numbers.get(name)) for name in ("coefficients", "quantiles"))
+        if tuple(quantiles) != QUANTILE_NAMES:
+            raise ValueError(
+                f"interval model: the quantiles are {', '.join(quantiles) or 'none'}, not {', '.join(QUANTILE_NAMES)}; "
+                "train the model again"
+            )
+        if sorted(quantiles.values()) != list(quantiles.values()):
+            raise ValueError(f"interval model: the quantiles {quantiles} are not in order; train the model again")
+        return cls(_as_float("intercept", numbers.get("intercept")), coefficients, quantiles)
+
+
+def _as_floats(name: str, table: object) -> dict[str, float]:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"interval model: {name!r} is {table!r}, not a dict; train the model again")
+    return {key: _as_float(key, value) for key, value in table.items()}
+
+
+def _as_float(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise ValueError(f"interval model: {name!r} is {value!r}, not a finite number; train the model again")
+    return float(value)
+
+
+def input_names(timeframe: str) -> tuple[str, ...]:
+    """Names of the columns of `scale_inputs`.
+
+    Example:
+        >>> input_names("1d")[-4:]
+        ('week_2_cos', 'week_2_sin', 'week_3_cos', 'week_3_sin')
+    """
+    smoothed = [f"{kind}_{span}" for kind, spans in SPANS.items() for span in (*spans, LONG_WINDOW)]
+    week = [f"week_{cycles}_{part}" for cycles in _week_cycles(timeframe) for part in ("cos", "sin")]
+    return (*smoothed, "volume", "same_time", "momentum", *week)
+
+
+def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarray:
+    """What the scale model sees of one symbol's candles; row t looks at candles up to t only.
+
+    The inputs are logarithms of ratios to the EWMA volatility, so that coins of any temper compare, and waves of the
+    week at the time of the target. They start afresh after every long gap.
+
+    Args:
+        candles: n candles in the schema of `pipeline.candles`.
+        timeframe: Length of a candle.
+        horizon: Candles the target spans.
+
+    Returns:
+        (n, k) float64, columns as in `input_names`; NaN before a segment's 48th return. From there on averages take
+        what there is; 474 candles (v2's warm-up) into a segment they no longer depend on where it starts.
+    """
+    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
+    arrays = [candles[name].to_numpy(np.float64) for name in ("high", "low", "close", "volume")]
+    volatility = np.maximum(segmented_volatility(arrays[2], times, step_ms, 1), MIN_VOLATILITY)
+    week = _week_waves(times, timeframe, horizon)
+    inputs = np.empty((len(candles), len(input_names(timeframe))))
+    inputs[:, inputs.shape[1] - week.shape[1] :] = week
+    candles_a_day = max(86_400_000 // step_ms, 1)
+    starts = segment_starts(times, step_ms)
+    for first, end in zip(starts, [*starts[1:], len(candles)]):
+        high, low, close, volume, scale = (array[first:end] for array in (*arrays, volatility))
+        columns = _segment_inputs(high, low, close, volume, scale, candles_a_day, horizon)
+        inputs[first:end, : len(columns)] = np.transpose(columns)
+    return inputs
+
+
+def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
+    """(n_samples, k) rows of `scale_inputs` at each sample's candle t; `candles` are those the samples were made of."""
+    rows = [scale_inputs(frame, samples.timeframe, samples.horizon) for frame in candles.values()]
+    return np.concatenate(rows)[samples.end]
+
+
+def fit_intervals(
+    inputs: np.ndarray,
+    names: tuple[str, ...],
+    log_return: np.ndarray,
+    volatility: np.ndarray,
+    train: np.ndarray,
+    val: np.ndarray,
+    forecast: np.ndarray | float = 0.0,
+) -> IntervalModel:
+    """Fit the scale on the training part, the quantiles on the validation part, all symbols pooled.
+
+    The scale s makes sum |r| / s + log s smallest (Laplace moves' likelihood), which is a Gamma regression of |r| with
+    a logarithmic link; it is convex, and single crashes weigh less than in one of squares.
+
+    Args:
+        inputs: (n_samples, k) rows of `scale_inputs` at each sample's candle t.
+        names: (k,) `input_names`.
+        log_return: (n_samples,) targets.
+        volatility: (n_samples,) EWMA volatility times sqrt(horizon), as in `Samples`.
+        train: Indices of the training samples.
+        val: Indices of the validation samples.
+        forecast: (len(val),) shrunk point forecasts of the validation samples, log-returns; the intervals are theirs.
+    """
+    from sklearn.linear_model import GammaRegressor  # lazy: only training needs it
+
+    size = np.maximum(np.abs(log_return[train]) / np.maximum(volatility[train], MIN_VOLATILITY), 1e-6)  # Gamma is > 0
+    fitted = GammaRegressor(alpha=PENALTY / len(train), solver="newton-cholesky").fit(inputs[train], size)
+    coefficients = dict(zip(names, map(float, fitted.coef_), strict=True))
+    scale = _scale(float(fitted.intercept_), coefficients, inputs[val], volatility[val])
+    quantiles = conformal_quantiles((log_return[val] - forecast) / scale)
+    return IntervalModel(float(fitted.intercept_), coefficients, quantiles)
+
+
+def apply_intervals(
+    model: IntervalModel, inputs: np.ndarray, volatility: np.ndarray, forecast: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Quantiles of the log-return, (n,) each, named `QUANTILE_NAMES`; they never cross.
+
+    Args:
+        model: Fitted numbers.
+        inputs: (n, k) rows of `scale_inputs`.
+        volatility: (n,) EWMA volatility times sqrt(horizon).
+        forecast: (n,) shrunk point forecasts, log-returns.
+
+    Raises:
+        ValueError: The model was fitted on other inputs.
+    """
+    if inputs.shape[1] != len(model.coefficients):
+        raise ValueError(
+            f"interval model has {len(model.coefficients)} coefficients for {inputs.shape[1]} inputs; "
+            "was it trained on another timeframe or by another version? train the model again"
+        )
+    scale = _scale(model.intercept, model.coefficients, inputs, volatility)
+    return {name: forecast + value * scale for name, value in model.quantiles.items()}
+
+
+def scaled_quantiles(
+    scale: np.ndarray, log_return: np.ndarray, val: np.ndarray, forecast: np.ndarray | float = 0.0
+) -> dict[str, np.ndarray]:
+    """Quantiles of a baseline: constants fitted on the validation part times its scale, (n_samples,) each.
+
+    With the samples' own volatility this is the EWMA (RiskMetrics) interval.
+
+    Args:
+        scale: (n_samples,) scale of each move, in any unit.
+        log_return: (n_samples,) targets.
+        val: Indices of the validation samples.
+        forecast: (n_samples,) or one shrunk point forecast.
+    """
+    centre = np.broadcast_to(forecast, scale.shape)
+    constants = conformal_quantiles((log_return[val] - centre[val]) / scale[val])
+    return {name: centre + value * scale for name, value in constants.items()}
+
+
+def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
+    """Quantiles that a fresh residual falls below with the stated probabilities, if it is drawn as these were.
+
+    Split conformal prediction takes the k-th smallest of n calibration residuals with k / (n + 1) at the wanted level,
+    not k / n (Vovk, Gammerman and Shafer, 2005, Algorithmic Learning in a Random World): NumPy's "weibull" method.
+
+    Args:
+        residual: (n,) scaled residuals of the validation part. Few of them are logged as a warning.
+
+    Example:
+        >>> round(conformal_quantiles(np.arange(1.0, 200.0))["q90"], 6)
+        180.0
+    """
+    if len(residual) < FEW_SAMPLES:
+        logger.warning(
+            "only %d validation samples calibrate the intervals, so their coverage is rough; fetch more candles "
+            "(--candles)",
+            len(residual),
+        )
+    values = np.quantile(residual, LEVELS, method="weibull")
+    return {name: float(value) for name, value in zip(QUANTILE_NAMES, values)}
+
+
+def _scale(
+    intercept: float, coefficients: Mapping[str, float], inputs: np.ndarray, volatility: np.ndarray
+) -> np.ndarray:
+    correction = np.full(len(inputs), intercept)
+    for column, coefficient in enumerate(coefficients.values()):  # BLAS would sum one row in another order than many
+        correction += coefficient * inputs[:, column]
+    bounded = np.clip(correction, -LARGEST_CORRECTION, LARGEST_CORRECTION)
+    return np.maximum(volatility, MIN_VOLATILITY) * np.exp(bounded)
+
+
+def _segment_inputs(
+    high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray, scale: np.ndarray, candles_a_day: int,
+    horizon: int,
+) -> list[np.ndarray]:  # fmt: skip
+    """The inputs but for the week's waves, (n,) each, of candles without a long gap; `scale` is their volatility."""
+    sizes = {"range": pd.Series(np.log(high / low)), "move": pd.Series(np.abs(log_returns(close)))}
+    columns = []
+    for kind, size in sizes.items():
+        columns += [_log_ratio(size.ewm(span=span).mean(), scale) for span in SPANS[kind]]
+        columns.append(_log_ratio(size.rolling(LONG_WINDOW, min_periods=1).mean(), scale))
+    usual_volume = pd.Series(volume).ewm(span=VOLATILITY_SPAN).mean().to_numpy()
+    traded = np.divide(volume, usual_volume, out=np.ones(len(volume)), where=usual_volume > 0)
+    columns.append(np.where(np.isnan(scale), np.nan, np.log(np.maximum(traded, SMALLEST_RATIO))))
+    columns.append(_log_ratio(_same_time_of_day(sizes["range"], candles_a_day, horizon), scale))
+    row = np.arange(len(close))
+    before = np.maximum(row - MOMENTUM_WINDOW, 0)
+    momentum = np.abs(np.log(close / close[before])) / np.sqrt(np.maximum(row - before, 1))
+    columns.append(np.log1p(momentum / scale))
+    return columns
+
+
+def _log_ratio(size: pd.Series, scale: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(size.to_numpy() / scale, SMALLEST_RATIO))
+
+
+def _same_time_of_day(size: pd.Series, candles_a_day: int, horizon: int) -> pd.Series:
+    """Mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the target spans."""
+    span = min(horizon, candles_a_day)
+    at_target = size.rolling(span, min_periods=1).mean()
+    days = [at_target.shift(day * candles_a_day - span) for day in range(1, LONG_WINDOW // candles_a_day + 1)]
+    total = sum((day.fillna(0.0) for day in days), start=pd.Series(0.0, index=size.index))
+    count = sum((day.notna() for day in days), start=pd.Series(0, index=size.index))
+    return (total / count).fillna(size.rolling(LONG_WINDOW, min_periods=1).mean())  # less than a day of history
+
+
+def _week_cycles(timeframe: str) -> list[int]:
+    """The cycles that candles of this length can tell apart (Nyquist)."""
+    return [cycles for cycles in WEEK_CYCLES if 2 * cycles < WEEK_MS // timeframe_ms(timeframe)]
+
+
+def _week_waves(times: np.ndarray, timeframe: str, horizon: int) -> np.ndarray:
+    """(n, 2 * cycles) cosines and sines of the time of the week, averaged over the candles that the target spans."""
+    step_ms = timeframe_ms(timeframe)
+    candles_a_week = WEEK_MS // step_ms
+    step = 2 * np.pi * np.array(_week_cycles(timeframe)) / candles_a_week  # radians a candle
+    damping = np.sin(horizon * step / 2) / (horizon * np.sin(step / 2))  # mean of e^(i step j) over j = 1 … horizon
+    angle = (np.arange(candles_a_week)[:, None] + (horizon + 1) / 2) * step
+    table = np.stack([damping * np.cos(angle), damping * np.sin(angle)], axis=2).reshape(candles_a_week, -1)
+    return table[times // step_ms % candles_a_week]
