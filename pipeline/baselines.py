@@ -72,9 +72,10 @@ def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples) -> tuple[np.ndarray, f
     from sklearn.linear_model import Ridge
 
     train, val = scaled.split.train, scaled.split.val
+    known = inputs[train].astype(np.float64)  # in float32, half a million samples make the smallest alphas inexact
     best_alpha, best_loss, best_output = RIDGE_ALPHAS[0], np.inf, np.zeros(len(inputs))
     for alpha in RIDGE_ALPHAS:
-        output = Ridge(alpha=alpha).fit(inputs[train], scaled.target[train]).predict(inputs)
+        output = Ridge(alpha=alpha).fit(known, scaled.target[train]).predict(inputs)
         loss = float(np.mean(np.abs(scaled.target[val] - output[val])))
         if loss < best_loss:
             best_alpha, best_loss, best_output = alpha, loss, output
