@@ -1,5 +1,6 @@
 """Folds of a walk-forward run: what each may see, and that a kill costs at most the fold in hand."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ def test_folds_follow_each_other_and_each_trains_on_all_that_came_before():
     folds = fold_splits(whole, HOURS, 10 * DAY, HOUR)
     assert len(folds) == 4
     assert np.array_equal(folds[0].train, whole.train) and np.array_equal(folds[0].val, whole.val)
-    for before, after in zip(folds, folds[1:]):
+    for before, after in itertools.pairwise(folds):
         assert after.train_end - before.train_end == after.val_end - before.val_end == 10 * DAY
         assert after.test_start == before.test_end
         assert len(after.train) == len(before.train) + 240 and after.train[0] == 0
@@ -104,3 +105,13 @@ def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(conf
     resumed = json.loads((tmp_path / "killed" / "metrics_v2.json").read_text())
     assert resumed["test"] == json.loads((tmp_path / "whole" / "metrics_v2.json").read_text())["test"]
     assert not (tmp_path / "killed" / ".partial").exists()
+
+
+def test_a_fold_without_samples_is_left_out_with_a_warning(caplog):
+    halt = np.arange("2024-03-09", "2024-03-23", dtype="datetime64[h]")
+    holed = np.setdiff1d(HOURS, halt.astype("datetime64[ms]"))
+    whole = chronological_split(holed, train_ratio=0.5, val_ratio=0.1, purge=HOUR)
+    folds = fold_splits(whole, holed, 10 * DAY, HOUR)
+    assert len(folds) == 2
+    assert "is left out: test part is empty" in caplog.text
+    assert "is left out: val part is empty" in caplog.text  # the next one's validation lies where that test was

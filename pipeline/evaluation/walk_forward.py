@@ -43,8 +43,10 @@ def fold_splits(
     Returns:
         At least one Split, in time order; their test parts are disjoint and, but for the purge, make up the whole one.
 
+        A fold without samples in one of its parts is left out with a warning.
+
     Raises:
-        ValueError: A fold without samples in one of its parts.
+        ValueError: All of them are, or a fold is of no length.
     """
     if refit_every <= np.timedelta64(0, "ms"):
         raise ValueError(f"refit_every is {refit_every}; a fold is longer than nothing")
@@ -59,11 +61,13 @@ def fold_splits(
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], split.test_end])):
         moved = number * step
         train_start = first_target + moved if is_rolling else None
-        folds.append(
-            cut_at(
-                target_time, split.train_end + moved, split.val_end + moved, start, end, purge, train_start=train_start
-            )
-        )
+        cuts = (split.train_end + moved, split.val_end + moved, start, end)
+        try:
+            folds.append(cut_at(target_time, *cuts, purge, train_start=train_start))
+        except ValueError as error:
+            logger.warning("the fold from %s to %s is left out: %s", start, end, error)
+    if not folds:
+        raise ValueError(f"no fold of {refit_every} has samples in all its parts; lengthen --refit-every")
     return folds
 
 
