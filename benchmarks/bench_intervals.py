@@ -23,6 +23,7 @@ import pandas as pd
 
 from feature_engineering import V2_WARMUP
 from pipeline import store
+from pipeline.evaluation.probability import QUANTILES, pinball_loss
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.garch import garch_quantiles
 from pipeline.intervals import apply_intervals, fit_intervals, input_names, sample_inputs, scaled_quantiles
@@ -30,18 +31,6 @@ from pipeline.splitting import Split, split_by_dates
 from pipeline.windows import Samples, make_windows
 
 LOOKBACK = 60
-SCORED = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
-
-
-def pinball(actual: np.ndarray, quantile: np.ndarray, level: float) -> np.ndarray:
-    """Pinball loss of each quantile (Koenker and Bassett, 1978).
-
-    Example:
-        >>> pinball(np.array([1.0, -1.0]), np.zeros(2), 0.9).round(6).tolist()
-        [0.9, 0.1]
-    """
-    error = actual - quantile
-    return np.maximum(level * error, (level - 1) * error)
 
 
 def forecast_all(
@@ -67,7 +56,7 @@ def score(
     actual, volatility, symbol = samples.log_return[test], samples.volatility[test], samples.symbol[test]
     losses, rows = {}, []
     for name, quantiles in forecasts.items():
-        of_level = [pinball(actual, quantiles[q][test], level) / volatility for q, level in SCORED.items()]
+        of_level = [pinball_loss(actual, quantiles[q][test], level) / volatility for q, level in QUANTILES.items()]
         losses[name] = np.mean(of_level, axis=0)
     ours = losses["interval model"]
     for name, loss in losses.items():
