@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.bench_intervals import forecast_all, pinball, score
+from benchmarks.bench_intervals import forecast_all, score
 from feature_engineering import V2_WARMUP
 from pipeline import garch, safe_pickle, store
 from pipeline.candles import TIMEFRAME_MS, timestamps_ms
@@ -406,11 +406,6 @@ def test_garch_that_does_not_converge_is_left_out_with_a_warning(market, monkeyp
         forecasts = forecast_all(market, "1h", samples, split)
     assert "BTC/USDT: GARCH does not converge on" in caplog.text
     assert list(forecasts) == ["EWMA", "interval model"]  # the rest stands
-
-
-def test_pinball_losses_by_hand():
-    # A quantile of 2 at 10 %: an actual 3 above it costs 0.1 * 3, one 3 below it 0.9 * 3.
-    assert pinball(np.array([5.0, -1.0, 2.0]), np.full(3, 2.0), 0.1) == pytest.approx([0.3, 2.7, 0])
 
 
 def test_the_comparison_scores_each_model_by_hand(market):
