@@ -10,7 +10,6 @@ Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; 
 from __future__ import annotations
 
 import logging
-import numbers
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from config import default_output_dir
+from config import ConfigV2, default_output_dir
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from pipeline import progress, store
 from pipeline.calibration import Calibration, apply_calibration
 from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.indicators import VOLATILITY_SPAN
 from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
-from pipeline.predictor import format_price, open_scalers, plot_forecast, read_closed, read_recent
+from pipeline.predictor import as_price, format_price, judge, open_scalers, plot_forecast, read_closed, read_recent
 from pipeline.runtime import KerasNetwork
 from pipeline.scaling import scale_rows, to_log_return
 from pipeline.windows import segmented_volatility, usable_rows
@@ -223,7 +222,7 @@ class CryptoPricePredictorV2:
     def _as_prediction(
         self, candles: pd.DataFrame, last_price: float | None, forecast: dict[str, float]
     ) -> dict[str, Any]:
-        price = float(candles["close"].iloc[-1]) if last_price is None else _as_price(last_price)
+        price = float(candles["close"].iloc[-1]) if last_price is None else as_price(last_price)
         log_return, p_up = forecast["predicted_return"], forecast["p_up"]
         opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
         return {
@@ -238,13 +237,6 @@ class CryptoPricePredictorV2:
             "price_high": price * float(np.exp(forecast["q90"])),
             "timestamp": utc_from_ms(opens).iloc[0],
         }
-
-
-def _as_price(last_price: object) -> float:
-    is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
-    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
-        raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
-    return float(last_price)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -299,6 +291,43 @@ class Live:
                 logger.warning("no forecast: %s", error)
 
 
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the model on candles that it has never seen, and say whether its features have drifted."""
+
+    candles_dir: Path
+    """folder of candles, such as BTCUSDT_1h.parquet or .csv, with some 534 before the first forecast"""
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py"""
+    symbols: tuple[str, ...] = ()
+    """pairs; default: those the model was trained on"""
+    since: str | None = None
+    """only forecasts made at or after this instant, UTC; default: right after what the model has seen"""
+    until: str | None = None
+    """only candles that have closed by this instant, UTC"""
+    fee_bps: float = ConfigV2.fee_bps
+    """of the backtest: fee of a trade, in basis points a side"""
+    output: Path | None = None
+    """also write every number to this file, or as evaluation_v2.json into this folder"""
+    predictions: Path | None = None
+    """also write the forecasts to this Parquet file"""
+
+    def run(self) -> None:
+        """Print scores, drift and verdict."""
+        from data_fetcher import fetch_candles, to_ms
+        from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
+
+        predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
+        symbols, until_ms = self.symbols or predictor.symbols, to_ms(self.until, "--until")
+        market = fetch_candles(symbols, predictor.timeframe, candles_dir=self.candles_dir, end_ms=until_ms)
+        features = {s: compute_features(c, market.timeframe, predictor.feature_cols) for s, c in market.candles.items()}
+        metadata = unseen.read_metadata(self.model_dir / METADATA_FILE)
+        since_ms = to_ms(self.since, "--since")
+        result, forecasts = unseen.score_unseen(predictor, market, features, metadata, since_ms, self.fee_bps)
+        unseen.write(result, forecasts, self.output, self.predictions)
+        print(unseen.as_text(result))
+
+
 def watch(
     predictor: CryptoPricePredictorV2,
     symbol: str,
@@ -351,10 +380,7 @@ def _show_outcomes(pending: list[dict[str, Any]], candles: pd.DataFrame) -> list
     for prediction in pending:
         actual = closes.get(prediction["timestamp"])
         if actual is not None:
-            moved = actual - prediction["last_price"]
-            direction = "no move" if moved == 0 else "right" if moved * prediction["price_change"] > 0 else "wrong"
-            within = "inside" if prediction["price_low"] <= actual <= prediction["price_high"] else "outside"
-            print(f"\nCame true: ${format_price(actual)} (direction {direction}, {within} the 80 % interval)\n")
+            print(f"\n{judge(prediction, actual)}\n")
     return [prediction for prediction in pending if prediction["timestamp"] > candles["timestamp"].iloc[-1]]
 
 
@@ -362,7 +388,7 @@ def main() -> None:
     """Parse the subcommand and run it."""
     import tyro  # lazy: notebooks and bots that import the predictor need no command line
 
-    commands: dict[str, Any] = {"predict": Predict, "live": Live}
+    commands: dict[str, Any] = {"predict": Predict, "live": Live, "evaluate": Evaluate}
     command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     with progress.plain_warnings(), progress.notices():
         command.run()

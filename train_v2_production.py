@@ -236,6 +236,7 @@ def save_bundle(
         "data": metrics["data"],
         "split": metrics["split"],
         "cuts": metrics["cuts"],
+        **forecasts.reference,
         "history": history,
         "environment": artifacts.environment(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,18 +13,19 @@ import pandas as pd
 from pipeline.baselines import Baselines
 from pipeline.calibration import Calibration, apply_calibration, fit_calibration
 from pipeline.candles import utc_from_ms
+from pipeline.drift import feature_quantiles
 from pipeline.garch import garch_quantiles
 from pipeline.intervals import (
     HAR_INPUTS,
     IntervalModel,
     apply_intervals,
+    conformal_quantiles,
     fit_intervals,
     input_names,
     sample_inputs,
-    scaled_quantiles,
 )
 from pipeline.runtime import KerasNetwork
-from pipeline.scaling import ScaledSamples, Scalers, to_log_return
+from pipeline.scaling import ScaledSamples, Scalers, rows_seen, to_log_return
 
 INTERVAL_BASELINES = ("ewma", "garch", "har")
 COMPARED_QUANTILES = ("q10", "q50", "q90")
@@ -39,6 +41,9 @@ class Forecasts:
     `<model>_raw`; the network's quantiles and p_up; the quantiles of each interval baseline as `<baseline>_q10`, …"""
     calibration: Calibration
     intervals: IntervalModel
+    reference: dict[str, Any]
+    """what forecasts of later candles are judged by, for the metadata: "feature_quantiles" of the training part
+    (`pipeline.drift`), "interval_baselines" (the EWMA interval's quantiles, in volatilities)"""
 
 
 def forecast_test(
@@ -78,8 +83,9 @@ def forecast_test(
     served |= apply_intervals(intervals, inputs[test], samples.volatility[test], served["predicted_return"])
     har = [names.index(column) for column in HAR_INPUTS]
     har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_on)
+    ewma = conformal_quantiles(samples.log_return[val] / samples.volatility[val])
     compared = {
-        "ewma": scaled_quantiles(samples.volatility, samples.log_return, val),
+        "ewma": {quantile: value * samples.volatility for quantile, value in ewma.items()},
         "garch": garch_quantiles(candles, samples, scaled.split.train_end, val),
         "har": apply_intervals(har_model, inputs[:, har], samples.volatility, np.zeros(len(samples))),
     }
@@ -99,4 +105,12 @@ def forecast_test(
     for baseline, quantiles in compared.items():
         if quantiles is not None:
             predictions |= {f"{baseline}_{q}": quantiles[q][test] for q in COMPARED_QUANTILES}
-    return Forecasts(pd.DataFrame(predictions), calibration, intervals)
+    return Forecasts(pd.DataFrame(predictions), calibration, intervals, _reference(scaled, ewma))
+
+
+def _reference(scaled: ScaledSamples, ewma: Mapping[str, float]) -> dict[str, Any]:
+    samples, seen = scaled.samples, rows_seen(scaled.samples, scaled.split.train)
+    return {
+        "feature_quantiles": feature_quantiles(samples.rows[seen], samples.row_ms[seen], samples.feature_cols),
+        "interval_baselines": {"ewma": {name: ewma[name] for name in COMPARED_QUANTILES}},
+    }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,14 @@ def read_recent(df: pd.DataFrame, timeframe: str, *, needed: int, required: int,
     return candles
 
 
+def as_price(last_price: object) -> float:
+    """A price that a user passed; anything but a positive number is a ValueError."""
+    is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
+    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
+        raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
+    return float(last_price)  # type: ignore[arg-type]
+
+
 def format_price(price: float) -> str:
     """A price for people: cents from 1 upwards, six significant digits below.
 
@@ -141,6 +150,14 @@ def format_price(price: float) -> str:
         ('66,449.38', '0.123457')
     """
     return f"{price:,.2f}" if price >= 1 else f"{price:.6g}"
+
+
+def judge(prediction: Mapping[str, Any], actual: float) -> str:
+    """Say in a line what came true of a forecast, as `predict` returns it, whose candle has closed at `actual`."""
+    moved = actual - prediction["last_price"]
+    direction = "no move" if moved == 0 else "right" if moved * prediction["price_change"] > 0 else "wrong"
+    within = "inside" if prediction["price_low"] <= actual <= prediction["price_high"] else "outside"
+    return f"Came true: ${format_price(actual)} (direction {direction}, {within} the 80 % interval)"
 
 
 def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: int = 72, title: str = "") -> Figure:

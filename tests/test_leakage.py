@@ -47,7 +47,7 @@ CAUSAL = {
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_look_ahead_is_caught(name):
     with pytest.raises(
-        LookAheadError, match=r"row \d+, column .* once the candles after row \d+ are .*: it looks ahead"
+        LookAheadError, match=r"row \d+, column .* once the candles after row \d+ are .*: it looks ahead, by \d+ candle"
     ):
         check(LEAKS[name], CANDLES)
 
@@ -84,6 +84,45 @@ def test_the_smallest_look_ahead_is_caught():
     # A millionth of the next close is 1e-6 of the value: bits are compared, nothing is near enough.
     with pytest.raises(LookAheadError):
         check(lambda c: c["close"] + 1e-9 * c["close"].shift(-1), CANDLES)
+
+
+@pytest.mark.parametrize(
+    ("function", "row", "distance"),
+    [
+        (lambda c: c["close"].shift(-1), 0, "1 candle"),
+        (lambda c: c["close"].shift(-3), 0, "3 candles"),
+        (lambda c: c["close"].rolling(5, center=True, min_periods=1).mean(), 0, "2 candles"),
+        (lambda c: c["close"].rolling(20).mean().bfill(), 0, "19 candles"),  # the first mean is in row 19
+        (lambda c: c["close"] / c["close"].mean(), 0, "399 candles"),  # to the last of the 400
+        (lambda c: np.sign(c["close"].shift(-3)), 197, "3 candles"),  # seen where the candles after row 199 are gone
+    ],
+)
+def test_the_error_says_how_far_ahead_it_looks(function, row, distance):
+    with pytest.raises(LookAheadError, match=rf"row {row}, column 'close'.*: it looks ahead, by {distance}$"):
+        check(function, CANDLES)
+
+
+def test_what_users_have_is_taken_as_it_is():
+    frame = CANDLES.assign(volume=CANDLES["volume"].round().astype("int64"), trades=np.arange(400))
+    for candles in (frame, frame.set_index("timestamp"), frame.rename(columns={"timestamp": "open_time"})):
+        check(lambda c: c[["close", "volume", "trades"]].rolling(5).mean(), candles)
+        with pytest.raises(LookAheadError, match=r"column 'trades' .* row 0 are changed: .* by 2 candles"):
+            check(lambda c: c[["trades"]].shift(-2), candles)
+
+
+def test_columns_that_depend_on_later_candles_are_a_look_ahead():
+    def without_wild_columns(candles):  # such as dropping what correlates too much over the whole sample
+        prices = candles[["open", "close"]]
+        return prices if candles["close"].iloc[-1] == CANDLES["close"].iloc[-1] else prices[["open"]]
+
+    with pytest.raises(LookAheadError, match=r"\['open', 'close'\], but \['open'\] once later candles are other ones"):
+        check(without_wild_columns, CANDLES)
+
+
+def test_a_function_that_draws_lots_is_told_to_seed_them():
+    generator = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="other rows at every call for the same candles; seed"):
+        check(lambda c: c["close"] + generator.normal(size=len(c)), CANDLES)
 
 
 def test_a_leak_that_shows_only_near_a_cut_needs_the_cut():
