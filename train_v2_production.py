@@ -23,7 +23,7 @@ from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
 from pipeline import artifacts, progress, safe_pickle
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
-from pipeline.evaluation import report
+from pipeline.evaluation import report, tables
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
 from pipeline.forecasting import INTERVAL_BASELINES, Forecasts, forecast_test
 from pipeline.runtime import import_keras
@@ -99,7 +99,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         }
         save_bundle(partial, settings, samples, scalers, forecasts, asdict(history), metrics, pd.concat(folds))
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
-        print(report.verdict_banner(metrics["test"]))
+        print(tables.verdict_banner(metrics["test"]))
     return metrics
 
 
@@ -202,7 +202,7 @@ def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> 
         timeframe=config.timeframe, horizon=config.horizon, synthetic=market.is_synthetic,
         fee_bps=config.fee_bps, threshold=config.threshold, funding=market.funding,
     )  # fmt: skip
-    print(report.terminal_tables(scores))
+    print(tables.terminal_tables(scores))
     return scores
 
 

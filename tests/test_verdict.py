@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation import report
+from pipeline.evaluation import tables
 from pipeline.evaluation.metrics import direction_metrics
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.evaluation.verdict import (
@@ -314,8 +314,8 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
     assert result["verdict"] == "NO EDGE"
     assert (result["interval"], result["probability"], result["skill_by"]) == (None, None, None)
     assert set(result["confidence_set"]["p_values"]) == {"naive", "drift", "ridge", "xgboost"}
-    assert "the network LOSES to naive (an undefined skill, not tested)" in report.verdict_sentence(result)
-    assert "–" in report.text_table(report.table_rows(result))
+    assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(result)
+    assert "–" in tables.text_table(tables.table_rows(result))
 
 
 def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_correction():

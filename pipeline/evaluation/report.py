@@ -1,267 +1,316 @@
-"""How an evaluation is shown: a table for the terminal, one self-contained page for the browser."""
+"""An evaluation as one self-contained page for the browser: the verdict on top, then what it rests on.
+
+The page asks for nothing outside itself, shows everything without its script, and is dark where the browser is.
+"""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pipeline.progress import WIDTH
+from pipeline import artifacts
+from pipeline.evaluation import page, plots, tables
+from pipeline.evaluation.tables import NONE, show, span
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+CANDLES_SHOWN = 168
+"""length of the excerpts of actual against predicted: a week of hours"""
+SYMBOLS_SHOWN = 6
 
-NETWORK_COLOUR, ACTUAL_COLOUR, GREY = "#2b5c9e", "#222222", "#8a8a8a"
-
-COLUMNS = (
-    ("price MAPE %", "mape_percent", "{:.4f}", 1.0),
-    ("MAE bps", "mae", "{:.3f}", 1e4),
-    ("RMSE bps", "rmse", "{:.2f}", 1e4),
-    ("R² %", "r2", "{:+.3f}", 100.0),
-    ("direction %", "direction_accuracy", "{:.2f}", 100.0),
-    ("95 % interval", "direction_accuracy_low", "", 100.0),
-    ("top tenth %", "top_tenth_accuracy", "{:.2f}", 100.0),
-    ("ROC-AUC", "roc_auc", "{:.4f}", 1.0),
-)
-
-
-def table_rows(test: Mapping[str, Any]) -> list[list[str]]:
-    """The evaluation's table as text cells, a heading first; "–" where a number is not defined."""
-    rows = [["model", *(heading for heading, _, _, _ in COLUMNS)]]
-    for model, numbers in test["models"].items():
-        cells = [model]
-        for _, key, form, factor in COLUMNS:
-            value = numbers.get(key)
-            if value is None:
-                cells.append("–")
-            elif key == "direction_accuracy_low":
-                cells.append(f"{factor * value:.1f} to {factor * numbers['direction_accuracy_high']:.1f}")
-            else:
-                cells.append(form.format(factor * value))
-        rows.append(cells)
-    return rows
-
-
-def verdict_rows(test: Mapping[str, Any]) -> list[list[str]]:
-    """The comparisons as text cells, a heading first."""
-    rows = [["comparison", "skill %", "Diebold-Mariano", "p (Holm)", "verdict"]]
-    for entry in test["verdicts"]:
-        skill = "–" if entry["skill"] is None else f"{100 * entry['skill']:+.3f}"
-        rows.append(
-            [
-                f"{entry['model']} against {entry['baseline']}",
-                skill,
-                "–" if entry["statistic"] is None else f"{entry['statistic']:+.2f}",
-                "–" if entry["p_holm"] is None else f"{entry['p_holm']:.3g}",
-                entry["verdict"],
-            ]
-        )
-    return rows
-
-
-def text_table(rows: Sequence[Sequence[str]], indent: str = "      ") -> str:
-    """Cells in columns, the first one left and the others right aligned, a rule below the heading."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *others = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-        lines.append(indent + "  ".join([first, *others]))
-    lines.insert(1, indent + "─" * (len(lines[0]) - len(indent)))
-    return "\n".join(lines)
-
-
-_VERBS = {"BEATS": "BEATS", "TIES": "TIES with", "LOSES": "LOSES to"}
-
-
-def verdict_sentence(test: Mapping[str, Any]) -> str:
-    """The run's verdict and its reason, in a sentence for people."""
-    naive = next(entry for entry in test["verdicts"] if entry["baseline"] == "naive")
-    skill = "an undefined skill" if naive["skill"] is None else f"skill {100 * naive['skill']:+.3f} %"
-    untested = "not tested" if naive["skill"] is None else "too few to test"
-    p_value = untested if naive["p_holm"] is None else f"Holm's p = {naive['p_holm']:.3g}"
-    reason = f"the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
-    others = [e["baseline"] for e in test["verdicts"] if e["verdict"] == "LOSES" and e["baseline"] != "naive"]
-    if others:
-        reason += f" and LOSES to {', '.join(others)}"
-    return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
-
-
-def terminal_tables(scores: Mapping[str, Any]) -> str:
-    """Scores of every model, then the comparisons."""
-    test = scores["test"]
-    interval = f"      {interval_sentence(test)}\n" if test["interval"] else ""
-    return f"\n{text_table(table_rows(test))}\n\n{text_table(verdict_rows(test))}\n\n{interval}"
-
-
-def interval_sentence(test: Mapping[str, Any]) -> str:
-    """How often the 80 % interval held what came true."""
-    interval = test["interval"]
-    return (
-        f"The 80 % interval held {100 * interval['coverage']:.1f} % of the actual returns; "
-        f"{100 * interval['below']:.1f} % lay below it and {100 * interval['above']:.1f} % above."
-    )
-
-
-def verdict_banner(test: Mapping[str, Any]) -> str:
-    """Warnings, then the verdict between two rules: the last thing the terminal shows."""
-    warnings = "".join(f"  ! {text}\n" for text in test["warnings"])
-    rule = "═" * WIDTH
-    return f"\n{warnings}{rule}\n  VERDICT  {verdict_sentence(test)}\n{rule}"
+_SYNTHETIC = "SYNTHETIC CANDLES: nothing here says anything about a real market."
+_TILE_NOTES = {"BEATS": "more than luck explains", "TIES": "may be luck", "LOSES": "worse than no forecast"}
 
 
 def html_report(
-    metrics: Mapping[str, Any], predictions: pd.DataFrame, history: Mapping[str, Any], settings: Mapping[str, Any]
+    metrics: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    history: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    generation: str = "v2",
 ) -> str:
-    """One self-contained page: verdict, table, comparisons, training curves, actual against predicted, provenance.
+    """One self-contained page of a run.
 
     Args:
-        metrics: Content of the metrics file: "data", "split" and "test".
+        metrics: Content of the metrics file: "data", "split", "test", "backtest" and "folds".
         predictions: Rows of the predictions file.
         history: "loss", "val_loss" (a number an epoch) and "best_epoch".
         settings: The run's settings.
+        generation: What the page calls the system.
     """
+    test, folds = metrics["test"], metrics.get("folds") or []
+    parts = [
+        *_heading(metrics, predictions, generation),
+        *_skill_by(test),
+        *_scores(test),
+        *_direction_calibration(test),
+        *_intervals(test),
+        *_excerpts(predictions, test),
+        *_money(metrics.get("backtest")),
+        *_folds(folds),
+        *_training(history, n_folds=len(folds)),
+        *_provenance(metrics, settings),
+        '<p class="note">A forecast is a description of probabilities, not trading advice.</p>',
+    ]
+    return page.whole(f"{generation}: {test['verdict']}", parts)
+
+
+def _heading(metrics: Mapping[str, Any], predictions: pd.DataFrame, generation: str) -> list[str]:
     test, data = metrics["test"], metrics["data"]
-    synthetic = '<p class="warning">SYNTHETIC CANDLES: nothing here says anything about a real market.</p>'
+    first, last = (f"{moment:%Y-%m-%d}" for moment in (predictions["timestamp"].min(), predictions["timestamp"].max()))
+    symbols = list(data["symbols"])
+    return [
+        f"<h1>{html.escape(generation)} on {html.escape(_listing(symbols))}</h1>",
+        f'<p class="note">{html.escape(data["timeframe"])} candles, {test["n"]:,} forecasts from {first} to {last} '
+        "that neither the network nor its calibration had seen.</p>",
+        f'<p class="banner bad">{_SYNTHETIC}</p>' if data["synthetic"] else "",
+        f'<div class="banner {_tone(test)}"><p class="verdict">{html.escape(tables.verdict_sentence(test))}</p>'
+        f"<p>{html.escape(tables.meaning_sentence(test))}</p></div>",
+        *(f'<p class="banner bad">{html.escape(text)}</p>' for text in test["warnings"]),
+        _tiles(metrics),
+    ]
+
+
+def _tone(test: Mapping[str, Any]) -> str:
+    if test["verdict"] == "EDGE":
+        return "good"
+    return "bad" if tables.against_naive(test)["verdict"] == "LOSES" else "plain"
+
+
+def _tiles(metrics: Mapping[str, Any]) -> str:
+    """The four numbers that a reader asks for first."""
+    test, money = metrics["test"], metrics.get("backtest")
+    naive, numbers, interval = tables.against_naive(test), test["models"][tables.network_of(test)], test["interval"]
+    right = span(numbers["direction_accuracy_low"], numbers["direction_accuracy_high"], factor=100)
+    tiles = [
+        ("skill against naive,\u00a0%", show(naive["skill"], "{:+.2f}", 100), _TILE_NOTES[naive["verdict"]]),
+        (
+            "directions right,\u00a0%",
+            show(numbers["direction_accuracy"], "{:.1f}", 100),
+            f"{right}; a coin toss has 50",
+        ),
+        (
+            "80\u00a0% interval held,\u00a0%",
+            show(interval and interval["coverage"], "{:.1f}", 100),
+            "80 is the promise",
+        ),
+        (
+            "return after fees,\u00a0%",
+            show(money and money["net"]["total_return"], "{:+,.1f}", 100),
+            f"buy and hold {show(money and money['buy_and_hold']['total_return'], '{:+,.1f}', 100)}",
+        ),
+    ]
+    cells = (
+        f"<div><dt>{name}</dt><dd>{page.minus(value)}</dd><dd>{'' if value == NONE else page.minus(note)}</dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _skill_by(test: Mapping[str, Any]) -> list[str]:
+    groups = test["skill_by"]
+    if not groups:
+        return []
+    figures = []
+    for by, title in (("symbol", "by symbol"), ("month", "by calendar month of the forecast")):
+        rows = [(row[by], *(_percent(row[key]) for key in ("skill", "low", "high"))) for row in groups[by]]
+        if any(row["skill"] is not None for row in groups[by]):
+            figures.append(page.picture(plots.forest_plot(rows, 0, "skill against naive, %"), f"Skill {title}"))
+    return page.section(
+        "Where and when it helped",
+        "Right of the line the network's errors are smaller than those of assuming no change, left of it larger; a bar "
+        "(95 % interval) that crosses the line may be luck, and one bar in twenty misses by luck alone.",
+        page.pair(*figures),
+    )
+
+
+def _scores(test: Mapping[str, Any]) -> list[str]:
+    return page.section(
+        "Every score beside the forecasts that cost nothing",
+        "A network that deserves its name has smaller errors (MAPE, MAE, RMSE) than naive, which forecasts no change; "
+        "directions near 50 % and R² near 0 are normal for hourly candles.",
+        page.pair(
+            page.table(list(zip(*tables.table_rows(test))))
+            + '<p class="note">bps: 1/100 % of the log-return. R² is measured against the forecast 0. 95 % CI: of the '
+            "share of right directions. Top tenth: right directions among the tenth of the forecasts with the largest "
+            "moves.</p>",
+            page.table(tables.verdict_rows(test["verdicts"]))
+            + '<p class="note">Skill is 1 − loss / loss of the baseline; the loss is the absolute error of the '
+            "log-return in units of the candle's volatility. Diebold-Mariano above 0: the network is closer. BEATS and "
+            "LOSES need p below 0.05 after Holm's correction.</p>" + page.text(tables.confidence_set_sentence(test)),
+        ),
+        page.details("Price error by symbol", page.table(tables.symbol_rows(test))),
+    )
+
+
+def _direction_calibration(test: Mapping[str, Any]) -> list[str]:
+    title = "Is the confidence a probability?"
+    probability = test["probability"]
+    if not probability:
+        return page.section(title, "There are no probabilities of a rise to judge.")
+    confidence, figure, note = probability["confidence"], "", ""
+    if confidence:
+        figure = page.picture(plots.reliability_plot(confidence["bins"]), "Right directions by tenth of the confidence")
+        note = (
+            '<p class="note">Each dot is a tenth of the forecasts. Its bar is the 95 % range for independent samples; '
+            "coins move together, so honest bars are longer.</p>"
+        )
+    miscalibration, discrimination = (max(0.0, probability[name]) for name in ("miscalibration", "discrimination"))
+    return page.section(
+        title,
+        "Of the forecasts with a confidence of 55 %, 55 % should be right: the dots should lie on the line.",
+        page.pair(
+            figure,
+            page.text(tables.confidence_sentence(test))
+            + note
+            + f'<p class="note">Brier score {probability["brier"]:.4f} = {miscalibration:.4f} miscalibration − '
+            f"{discrimination:.4f} discrimination + {probability['uncertainty']:.4f} uncertainty; always saying one "
+            "half scores 0.25.</p>",
+        ),
+    )
+
+
+def _intervals(test: Mapping[str, Any]) -> list[str]:
+    title = "Is the interval as wide as it says?"
+    interval = test["interval"]
+    if not interval:
+        return page.section(title, "There are no intervals to judge.")
+    rows = [("all", 100 * interval["coverage"], *(_percent(interval[f"coverage_{end}"]) for end in ("low", "high")))]
+    rows += [(symbol, 100 * share, None, None) for symbol, share in interval["by_symbol"].items()]
+    compared = interval["comparisons"]
+    return page.section(
+        title,
+        "An 80 % interval should hold four of five returns, for each symbol; among those that do, the better one is "
+        "narrower, which the pinball loss measures.",
+        page.pair(
+            page.picture(
+                plots.forest_plot(rows, 100 * interval["nominal"], "returns held, %", reach=5), "Coverage by symbol"
+            ),
+            page.text(tables.interval_sentence(test))
+            + (page.table(tables.verdict_rows(compared)) if compared else "")
+            + '<p class="note">Skill in the pinball loss of the 10, 50 and 90 % quantiles. The baselines know nothing '
+            "but past returns.</p>",
+        ),
+    )
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _excerpts(predictions: pd.DataFrame, test: Mapping[str, Any]) -> list[str]:
+    network = tables.network_of(test)
+    if test["models"][network]["mae"] is None:
+        return []
+    figures, choices = [], []
+    for number, (title, rows) in enumerate(excerpts(predictions)):
+        hidden = " hidden" if number else ""
+        choices.append(f'<option value="week{number}">{html.escape(title)}</option>')
+        figures.append(f'<div id="week{number}"{hidden}>{page.picture(plots.week_plot(rows, network), title)}</div>')
+    chooser = f'<select aria-label="symbol and span" hidden>{"".join(choices)}</select>' if len(choices) > 1 else ""
+    return page.section(
+        "Actual against predicted",
+        "The thin line is what happened, the thick one the forecast; the band should hold four of five returns. "
+        "A forecast much calmer than the market is as it should be, for most of a return cannot be known.",
+        page.pair(
+            f'<div class="chooser">{chooser}{"".join(figures)}</div>',
+            "<h3>Does it copy the last move?</h3>"
+            '<p class="how">A forecast that repeats the last return looks good in a chart of prices and is worth '
+            "nothing: the first number would be near +1.</p>" + page.text(tables.lag_sentence(test)),
+        ),
+    )
+
+
+def excerpts(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """A title and the rows of the pictures of actual against predicted.
+
+    Args:
+        predictions: Rows of the predictions file.
+
+    Returns:
+        For each of the first six symbols its last 168 samples, and where there are more the 168 whose actual returns
+        are largest.
+    """
+    chosen = []
+    for symbol in predictions["symbol"].unique()[:SYMBOLS_SHOWN]:
+        rows = predictions[predictions["symbol"] == symbol].sort_values("timestamp")
+        starts = range(len(rows) - CANDLES_SHOWN, -1, -CANDLES_SHOWN)
+        spans = [rows.iloc[start : start + CANDLES_SHOWN] for start in starts] or [rows]
+        wild = max(spans[1:], key=lambda part: part["actual_return"].abs().mean(), default=None)
+        for name, part in (("last", spans[0]), ("wildest", wild)):
+            if part is not None:
+                first, last = part["timestamp"].iloc[[0, -1]]
+                chosen.append((f"{symbol}, {first:%Y-%m-%d} to {last:%Y-%m-%d} ({name})", part))
+    return chosen
+
+
+def _training(history: Mapping[str, Any], n_folds: int) -> list[str]:
+    whose = " The curves are those of the last fold's network." if n_folds > 1 else ""
+    return page.section(
+        "Training curves",
+        "The epoch with the lowest validation loss is kept; where the validation loss rises while the training loss "
+        f"falls, the network learns by heart.{whose}",
+        page.pair(page.picture(plots.training_plot(history), "Loss by epoch")),
+    )
+
+
+def _money(money: Mapping[str, Any] | None) -> list[str]:
+    title = "Money"
+    if not money:
+        return page.section(title, "There are no forecasts to trade on.")
+    flat = f" where it exceeds {money['threshold']:g} volatilities, else flat" if money["threshold"] else ""
+    return page.section(
+        title,
+        "What following the sign of every forecast would have earned, beside buying once and waiting: a summary of the "
+        "forecasts, not a promise.",
+        page.pair(
+            page.picture(plots.equity_plot(money["equity"]), "Capital after fees"),
+            page.text(tables.fee_sentence(money)) + page.table(tables.trading_rows(money)),
+        ),
+        page.table(tables.account_rows(money)),
+        f'<p class="note">Long or short by the sign of the forecast{flat}, with an equal share of the capital for each '
+        "symbol; spreads and slippage are left out.</p>",
+        *(f'<p class="note">{html.escape(note[:1].upper() + note[1:])}.</p>' for note in money["notes"]),
+    )
+
+
+def _folds(folds: Sequence[Mapping[str, Any]]) -> list[str]:
+    if len(folds) < 2:
+        return []
+    return page.section(
+        "Fold by fold",
+        "Each fold has a network of its own, trained on what came before; a recipe that works wins most of them. The p "
+        "of a fold stands alone, without correction for their number.",
+        page.text(tables.fold_sentence(folds)),
+        page.table(tables.fold_rows(folds)),
+    )
+
+
+def _provenance(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    data = metrics["data"]
     symbols = [
         [symbol, f"{facts['rows']:,}", facts["first"][:16], facts["last"][:16], str(facts["missing_candles"])]
         for symbol, facts in data["symbols"].items()
     ]
-    parts = [
-        f"<h1>v2 on {html.escape(', '.join(data['symbols']))}, {data['timeframe']} candles</h1>",
-        synthetic if data["synthetic"] else "",
-        f'<p class="verdict {_tone(test)}">{html.escape(verdict_sentence(test))}</p>',
-        *(f'<p class="warning">{html.escape(text)}</p>' for text in test["warnings"]),
-        "<h2>Every score beside the forecast that costs nothing</h2>",
-        _html_table(table_rows(test)),
-        "<p>Test part only. naive forecasts no change. MAE and RMSE are of the log-return, in basis points; R² is "
-        "measured against the forecast 0. Directions near 50 % and R² near 0 are normal for hourly forecasts.</p>",
-        _html_table(verdict_rows(test)),
-        "<p>Skill is 1 − loss / loss of the baseline; the loss is the absolute error of the log-return divided by the "
-        "candle's volatility. BEATS and LOSES need p &lt; 5 % after Holm's correction.</p>",
-        f"<p>{interval_sentence(test)}</p>" if test["interval"] else "",
-        "<h2>Training curves</h2>",
-        _picture(_draw_history(history), "loss on the training and validation part by epoch"),
-        "<h2>Actual against predicted</h2>",
-        _picture(_draw_week(predictions), "log-returns of the last week of the test part with the 80 % band"),
-        _picture(_draw_scatter(predictions), "actual log-return over predicted log-return, test part"),
-        "<h2>Price error by symbol</h2>",
-        _html_table(_symbol_rows(test)),
-        "<h2>Where the candles come from</h2>",
-        f"<p>{html.escape(data['source'])}: {html.escape(data['venue'])}</p>",
-        _html_table([["symbol", "candles", "first", "last", "missing"], *symbols]),
-        "<h2>How they were split</h2>",
-        _html_table([["part", "samples", "from", "to"], *_split_rows(metrics["split"])]),
-        "<details><summary>Settings</summary>"
-        + _html_table([["setting", "value"], *([name, str(value)] for name, value in settings.items())])
-        + "</details>",
-        "<p>A forecast is a description of probabilities, not trading advice.</p>",
-    ]
-    return _PAGE.format(title=html.escape(f"v2: {test['verdict']}"), body="\n".join(parts))
+    parts = [[name, f"{part['n']:,}", part["first"][:16], part["last"][:16]] for name, part in metrics["split"].items()]
+    return page.section(
+        "Where it comes from",
+        "What is needed to make this run again; times are UTC.",
+        page.details(
+            "Candles",
+            f"<p>{html.escape(data['source'])}: {html.escape(str(data['venue']))}</p>",
+            page.table([["symbol", "candles", "first", "last", "missing"], *symbols]),
+        ),
+        page.details("Split", page.table([["part", "samples", "first target", "last target"], *parts])),
+        page.details("Settings", page.table([["setting", "value"], *_pairs(settings)])),
+        page.details("Environment", page.table([["library", "version"], *_pairs(artifacts.environment())])),
+    )
 
 
-def _tone(test: Mapping[str, Any]) -> str:
-    return "good" if test["verdict"] == "EDGE" else "plain"
+def _pairs(values: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, str(value)] for name, value in values.items()]
 
 
-def _split_rows(split: Mapping[str, Any]) -> list[list[str]]:
-    return [[name, f"{part['n']:,}", part["first"][:16], part["last"][:16]] for name, part in split.items()]
-
-
-def _symbol_rows(test: Mapping[str, Any]) -> list[list[str]]:
-    models = list(test["models"])
-    rows = [["price MAPE %", *models]]
-    for symbol in test["models"][models[0]]["by_symbol"]:
-        values = [test["models"][model]["by_symbol"][symbol]["mape_percent"] for model in models]
-        rows.append([symbol, *("–" if value is None else f"{value:.4f}" for value in values)])
-    return rows
-
-
-def _draw_history(history: Mapping[str, Any]) -> Figure:
-    figure, axes = _figure(3.2)
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    loss, val_loss = (np.array(history[name], dtype=float) for name in ("loss", "val_loss"))  # None was not finite
-    axes.plot(epochs, loss, color=GREY, label="training")
-    axes.plot(epochs, val_loss, color=NETWORK_COLOUR, label="validation")
-    best = history["best_epoch"]
-    axes.plot([best + 1], [val_loss[best]], "o", color=NETWORK_COLOUR, label=f"best: epoch {best + 1}")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("Huber loss")
-    _finish(axes)
-    return figure
-
-
-def _draw_week(predictions: pd.DataFrame) -> Figure:
-    symbol = predictions["symbol"].iloc[-1]
-    rows = predictions[predictions["symbol"] == symbol]
-    rows = rows[rows["timestamp"] >= rows["timestamp"].iloc[-1] - pd.Timedelta(days=7)]
-    figure, axes = _figure(3.6)
-    time = rows["timestamp"].dt.tz_localize(None)
-    axes.fill_between(time, 100 * rows["q10"], 100 * rows["q90"], color=NETWORK_COLOUR, alpha=0.18, label="80 % band")
-    axes.plot(time, 100 * rows["actual_return"], color=ACTUAL_COLOUR, linewidth=0.8, label="actual")
-    axes.plot(time, 100 * rows["lstm"], color=NETWORK_COLOUR, linewidth=1.4, label="network")
-    axes.set_ylabel("log-return, %")
-    axes.set_title(f"{symbol}, last week of the test part", loc="left", fontsize=10)
-    _finish(axes)
-    return figure
-
-
-def _draw_scatter(predictions: pd.DataFrame, shown: int = 4000) -> Figure:
-    rows = predictions.iloc[:: max(1, len(predictions) // shown)]
-    figure, axes = _figure(3.6)
-    axes.plot(100 * rows["lstm"], 100 * rows["actual_return"], ".", color=NETWORK_COLOUR, alpha=0.35, markersize=3)
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.set_xlabel("predicted log-return, %")
-    axes.set_ylabel("actual log-return, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _figure(height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure  # lazy, and no pyplot: nothing global, works without a display
-
-    figure = Figure(figsize=(9, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _finish(axes: Any) -> None:
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=3, fontsize=9)
-
-
-def _picture(figure: Figure, description: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
-
-
-def _html_table(rows: Sequence[Sequence[str]]) -> str:
-    heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f'<div class="scroll"><table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
-.verdict {{ font-size: 1.2rem; font-weight: 600; padding: .8rem 1rem; border-left: .4rem solid #8a8a8a;
-  background: #f4f4f4; }}
-.verdict.good {{ border-color: #1a7f5a; background: #eaf6f0; }}
-.warning {{ padding: .6rem 1rem; border-left: .4rem solid #b3423a; background: #fbeceb; }}
-.scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; }} img {{ width: 100%; height: auto; }}
-</style></head><body>
-{body}
-</body></html>
-"""
+def _listing(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"

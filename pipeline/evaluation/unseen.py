@@ -22,8 +22,8 @@ from pipeline.candles import parse_times, timeframe_ms, timestamps_ms, utc_from_
 from pipeline.dataset import CandleSet
 from pipeline.drift import MOVED, SHIFTED, measure_drift
 from pipeline.evaluation.probability import QUANTILES
-from pipeline.evaluation.report import terminal_tables, text_table, verdict_banner
 from pipeline.evaluation.scoring import score_run
+from pipeline.evaluation.tables import terminal_tables, text_table, verdict_banner
 from pipeline.windows import make_windows
 
 logger = logging.getLogger(__name__)

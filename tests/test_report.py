@@ -1,0 +1,306 @@
+"""The page and the terminal's tables: what they say, and that they stand whatever a run came to."""
+
+import html.parser
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation import plots, report, tables
+from pipeline.evaluation.scoring import score_run
+from tests.test_verdict import make_predictions, with_quantiles
+
+HISTORY = {"loss": [1.0, 0.9, 0.8], "val_loss": [1.0, 0.95, 0.97], "best_epoch": 1}
+SETTINGS = {"epochs": 3, "candles_dir": "<here & there>"}
+VOID = {"meta", "link"}
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags, attributes and text, and checks that every element is closed in its turn."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.attributes, self.text, self._open = Counter(), [], "", []
+        self.feed(source)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data if not {"script", "style"} & set(self._open) else ""
+
+
+def score(parts, **changed):
+    arguments = {
+        "network": "lstm", "baselines": ("naive", "drift", "ridge", "xgboost"), "interval_baselines": (),
+        "timeframe": "1h", "horizon": 1, "synthetic": False, "fee_bps": 5.0, "threshold": 0.0, "funding": {},
+    }  # fmt: skip
+    return score_run(parts, **{**arguments, **changed})
+
+
+def render(predictions, scores, history=HISTORY, synthetic=False, venue="binance"):
+    """The page of a run, and its content."""
+    facts = {"rows": 900, "first": "2024-01-01T00:00:00+00:00", "last": "2024-02-01T00:00:00+00:00"}
+    symbols = {symbol: {**facts, "missing_candles": 2} for symbol in predictions["symbol"].unique()}
+    metrics = {
+        "data": {"source": "exchange", "venue": venue, "synthetic": synthetic, "timeframe": "1h", "symbols": symbols},
+        "split": {"test": {"n": len(predictions), "first": "2024-01-01T01:00Z", "last": "2024-01-13T12:00Z"}},
+        **scores,
+    }
+    source = report.html_report(metrics, predictions, history, SETTINGS)
+    return source, Page(source)
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    frame = with_quantiles(make_predictions(400, known=0.05))
+    widened = {f"ewma_{name}": 2 * frame[name] for name in ("q10", "q50", "q90")}
+    return frame.assign(p_up=0.5 + 20 * frame["lstm"].clip(-0.02, 0.02), **widened)
+
+
+@pytest.fixture(scope="module")
+def scores(predictions):
+    is_late = predictions["timestamp"] >= pd.Timestamp("2024-01-10", tz="UTC")
+    return score([predictions[~is_late], predictions[is_late]], interval_baselines=("ewma",))
+
+
+@pytest.fixture(scope="module")
+def page(predictions, scores):
+    return render(predictions, scores)
+
+
+def test_the_page_says_the_verdict_first_and_shows_every_part(page):
+    text = page[1].text
+    parts = (
+        "EDGE: the network BEATS naive", "came closer than assuming", "Where and when it helped", "Every score",
+        "May be the best one", "Is the confidence a probability?", "Is the interval as wide", "lstm against ewma",
+        "Actual against predicted", "Does it copy the last move?", "Money", "not a promise", "Fold by fold",
+        "Training curves", "Where it comes from", "not trading advice",
+    )  # fmt: skip
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_the_page_asks_for_nothing_outside_itself(page):
+    source, parsed = page
+    links = [value for name, value in parsed.attributes if name in ("href", "src", "xlink:href", "action")]
+    assert all(value.startswith(("#", "data:")) for value in links)
+    assert set(re.findall(r"url\((.)", source)) == {"#"}
+    assert "@import" not in source and not parsed.tags["img"] and not parsed.tags["iframe"]
+
+
+def test_pictures_follow_the_pages_colours_and_share_no_id(page):
+    source, parsed = page
+    ids = [value for name, value in parsed.attributes if name == "id"]
+    assert len(ids) == len(set(ids)) > 0
+    body = source[source.index("</style>") :]
+    for colour, variable in plots.VARIABLES.items():
+        assert colour not in body and f"var(--{variable})" in source
+    assert source.count("<style") == 1  # a style of a picture's own would rule the whole page
+    referred = set(re.findall(r'(?:url\(|xlink:href=")#([\w-]+)', source))
+    assert referred <= set(ids)
+
+
+def test_the_same_run_makes_the_same_page(page, predictions, scores):
+    assert render(predictions, scores)[0] == page[0]
+
+
+def test_the_last_excerpt_shows_without_script_and_the_others_wait_for_the_choice(page):
+    source = page[0]
+    assert re.findall(r'<div id="(week\d)"( hidden)?>', source) == [
+        ("week0", ""), ("week1", " hidden"), ("week2", " hidden"), ("week3", " hidden")
+    ]  # fmt: skip
+    assert '<option value="week0">BTC/USDT, 2024-01-10 to 2024-01-17 (last)</option>' in source
+    assert '<select aria-label="symbol and span" hidden>' in source  # of no use before the script shows it
+
+
+def test_excerpts_are_the_last_168_samples_and_the_wildest_before_them():
+    frame = make_predictions(168 * 3 + 5)
+    frame = frame[frame["symbol"] == "BTC/USDT"].assign(actual_return=0.001).sample(frac=1, random_state=0)
+    hours = frame["timestamp"].rank()
+    frame.loc[(hours > 5) & (hours <= 5 + 168), "actual_return"] = -0.002  # the oldest full span
+    (last_title, last), (wild_title, wild) = report.excerpts(frame)
+    assert (len(last), len(wild)) == (168, 168)
+    assert last["timestamp"].iloc[-1] == frame["timestamp"].max() and last["timestamp"].is_monotonic_increasing
+    assert (wild["actual_return"] == -0.002).all()
+    assert last_title.endswith("(last)") and wild_title == "BTC/USDT, 2024-01-01 to 2024-01-08 (wildest)"
+
+
+def test_what_comes_from_data_is_text_and_never_markup(predictions):
+    evil = '<script>alert("$x^$")</script>&--><b>'
+    frame = predictions.assign(symbol=predictions["symbol"].replace("ETH/USDT", evil))
+    source, parsed = render(frame, score([frame]), venue=evil)
+    assert parsed.tags["script"] == 1 and parsed.tags["b"] == 0
+    assert evil not in source
+    assert parsed.text.count(evil) >= 4  # heading, axis, choice, table of candles
+    assert "<here & there>" in parsed.text
+
+
+def test_a_network_that_diverged_still_has_a_page():
+    frame = with_quantiles(make_predictions())
+    frame[["lstm", "p_up", "q10", "q50", "q90"]] = np.nan
+    scores = score([frame])
+    history = {"loss": [0.9, None], "val_loss": [0.8, None], "best_epoch": 0}
+    _, parsed = render(frame, scores, history)
+    assert "gave no usable forecasts" in parsed.text
+    assert "lstm: 600 of 600 forecasts are NaN" in parsed.text
+    assert "There are no forecasts to trade on." in parsed.text
+    assert "Actual against predicted" not in parsed.text
+    assert parsed.tags["svg"] == 1  # the training curves
+    assert "nan" not in tables.terminal_tables(scores)
+
+
+@pytest.mark.parametrize("n_hours, horizon", [(10, 1), (1, 1), (10, 3)])
+def test_one_coin_and_a_handful_of_samples_have_a_page(n_hours, horizon):
+    frame = with_quantiles(make_predictions(n_hours))
+    frame = frame[frame["symbol"] == "BTC/USDT"]
+    scores = score([frame], horizon=horizon)
+    history = {"loss": [0.9], "val_loss": [0.8], "best_epoch": 0}
+    _, parsed = render(frame, scores, history)
+    assert "NO EDGE" in parsed.text and "select" not in parsed.tags
+    assert "Fold by fold" not in parsed.text
+    assert "–" in parsed.text
+    assert "None" not in parsed.text + tables.terminal_tables(scores)
+
+
+def test_forecasts_without_probabilities_and_intervals_have_a_page():
+    frame = make_predictions().drop(columns="p_up")
+    _, parsed = render(frame, score([frame]))
+    assert "There are no probabilities of a rise to judge." in parsed.text
+    assert "There are no intervals to judge." in parsed.text
+    assert "80 % band" not in parsed.text and "forecast" in parsed.text
+
+
+def test_prices_that_stand_still_have_a_page():
+    frame = with_quantiles(make_predictions(50)).assign(actual_return=0.0, base_price=100.0)
+    _, parsed = render(frame, score([frame]))
+    assert "skill against naive,\u00a0%–" in parsed.text
+    assert "No price moves in the whole test part." in parsed.text
+
+
+def test_synthetic_candles_are_said_to_be_so_before_the_verdict(predictions, scores):
+    test = scores["test"] | {"verdict": "NO CLAIM (synthetic data)"}
+    _, parsed = render(predictions, scores | {"test": test}, synthetic=True)
+    assert parsed.text.index("SYNTHETIC CANDLES") < parsed.text.index("NO CLAIM (synthetic data): the network")
+    assert "nothing is known about any market" in parsed.text
+
+
+def test_a_page_of_twenty_two_coins_stays_small():
+    coins = [with_quantiles(make_predictions(400, seed=seed)) for seed in range(11)]
+    frame = pd.concat([part.assign(symbol=part["symbol"] + str(i)) for i, part in enumerate(coins)])
+    source, parsed = render(frame, score([frame]))
+    assert len(source.encode()) < 1_500_000
+    assert parsed.tags["option"] == 2 * report.SYMBOLS_SHOWN
+    assert "and 16 more" in parsed.text
+
+
+def test_an_account_that_is_ruined_or_knows_the_future_can_be_drawn():
+    time = ["2024-01-01T00:00Z", "2024-01-02T00:00Z", "2024-01-03T00:00Z"]
+    equity = {"timestamp": time, "strategy": [1.0, 1e200, float("inf")], "buy_and_hold": [1.0, 0.0, None]}
+    assert plots.to_svg(plots.equity_plot(equity), "money").startswith("<svg viewBox=")
+
+
+# --- words and cells ---
+
+
+def run_of(verdict, p_holm=0.01, skill=0.005, run="NO EDGE", mae=0.004, lost_to=()):
+    """As much of a run's part "test" as the sentences read."""
+    naive = {"model": "lstm", "baseline": "naive", "skill": skill, "p_holm": p_holm, "verdict": verdict}
+    others = [naive | {"baseline": baseline, "verdict": "LOSES"} for baseline in lost_to]
+    return {"verdict": run, "n": 1234, "verdicts": [naive, *others], "models": {"lstm": {"mae": mae}}}
+
+
+@pytest.mark.parametrize(
+    "test, meaning",
+    [
+        (run_of("BEATS", run="EDGE"), "came closer .* more than luck explains: its errors were 0.50 % smaller"),
+        (run_of("BEATS", lost_to=["xgboost"]), "came closer .* but what costs less did better still: xgboost"),
+        (run_of("TIES", p_holm=0.4), "no better than assuming .*; the difference may be luck"),
+        (run_of("TIES", p_holm=0.4, lost_to=["ridge"]), "no better than .* and worse than ridge"),
+        (run_of("TIES", p_holm=None), "too few forecasts"),
+        (run_of("LOSES", skill=-0.01), "was worse than assuming that the price stays where it is"),
+        (run_of("LOSES", skill=None, p_holm=None, mae=None), "gave no usable forecasts"),
+        (run_of("BEATS", run="NO CLAIM (synthetic data)"), "made up by a generator"),
+    ],
+)
+def test_the_verdict_is_said_in_words_for_everybody(test, meaning):
+    assert re.search(meaning, tables.meaning_sentence(test))
+
+
+def test_the_verdict_sentence_names_skill_p_value_and_who_did_better():
+    sentence = tables.verdict_sentence(run_of("BEATS", p_holm=1e-5, lost_to=["xgboost"]))
+    assert sentence == (
+        "NO EDGE: the network BEATS naive (skill +0.500 %, Holm's p < 0.001) and LOSES to xgboost, 1,234 forecasts out "
+        "of sample"
+    )
+    assert "Holm's p = 0.040)" in tables.verdict_sentence(run_of("BEATS", p_holm=0.04))
+
+
+@pytest.mark.parametrize(
+    "last, following, finding",
+    [
+        (0.97, 0.01, "To a large part the forecast copies the last move: it correlates +0.970 with"),
+        (-0.6, 0.02, "To a large part the forecast is the last move turned around: it correlates -0.600"),
+        (0.1, 0.03, "The forecast is no copy of the last move: it correlates +0.100 with the last return and +0.030"),
+        (None, None, "undefined"),
+    ],
+)
+def test_a_forecast_that_copies_the_last_move_is_told(last, following, finding):
+    numbers = {"correlation_with_current_return": last, "correlation_with_next_return": following}
+    test = run_of("TIES") | {"models": {"lstm": numbers}}
+    assert finding in tables.lag_sentence(test)
+
+
+@pytest.mark.parametrize(
+    "break_even, said",
+    [(1.144, "It breaks even at a fee of 1.14 bps a side; 5"), (-7.0, "loses even without fees; 5"), (None, "Nothing")],
+)
+def test_the_break_even_fee_stands_beside_the_fee_assumed(break_even, said):
+    sentence = tables.fee_sentence({"break_even_fee_bps": break_even, "fee_bps": 5.0})
+    assert said in sentence and "5 bps a side" in sentence
+
+
+def test_folds_are_counted_by_verdict_and_their_lengths_are_in_days():
+    fold = {"from": "2024-01-01T00:00Z", "to": "2024-01-31T12:00Z", "n": 2876, "p_value": 0.0004}
+    folds = [fold | {"skill": 0.0032, "verdict": "BEATS"}, fold | {"skill": None, "p_value": None, "verdict": "LOSES"}]
+    assert tables.fold_rows(folds)[1:] == [
+        ["2024-01-01", "30.5", "2,876", "+0.320", "<0.001", "BEATS"],
+        ["2024-01-01", "30.5", "2,876", "–", "–", "LOSES"],
+    ]
+    assert tables.fold_sentence(folds) == ("2 folds against naive: BEATS 1, TIES 0, LOSES 1; skill +0.32 to +0.32 %.")
+
+
+def test_accounts_are_shown_in_percent():
+    account = {"total_return": -0.2109, "annualised_return": None, "sharpe": -3.507, "max_drawdown": 0.2451}
+    rows = tables.account_rows(dict.fromkeys(("net", "gross", "buy_and_hold"), account))
+    assert rows[1] == ["after fees", "-21.1", "–", "-3.51", "24.5"]
+
+
+def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
+    shown = tables.terminal_tables(scores)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 100 and len(lines) <= 28
+    titles = [line[6:19].strip() for line in shown.rsplit("\n\n", 1)[1].splitlines()]
+    assert [title for title in titles if title] == ["interval", "confidence", "best models", "money", "folds"]
+    text = " ".join(" ".join(lines).split())
+    assert "Its quantiles (pinball skill): BEATS ewma" in text
+    assert "5 bps a side are assumed. A summary, not a promise." in text
+    assert "2 folds against naive:" in text
+
+
+def test_a_single_fold_is_not_called_one(predictions, scores):
+    whole = scores | {"folds": scores["folds"][:1]}
+    assert "folds" not in tables.terminal_tables(whole)
+    assert "Fold by fold" not in render(predictions, whole)[1].text
