@@ -97,8 +97,7 @@ def fetch_candles(
         since_ms: Only candles that open at or after this instant, epoch ms.
         end_ms: Only candles that close at or before this instant, epoch ms; None for the newest.
         published: Of `store.PUBLISHED`, what to fetch along from futures exchanges and join as of publication.
-        cache_dir: Folder below which fetched candles are kept, a folder an exchange, so that the next call fetches only
-            what is new; None keeps nothing.
+        cache_dir: Folder of the exchanges' folders, which keep what is fetched; None keeps nothing.
         base_url: Where to reach the exchange instead of its own address.
 
     Raises:

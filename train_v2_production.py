@@ -38,10 +38,7 @@ HASHED_FILES = tuple(name for name in bundle.BUNDLE_FILES if name != bundle.LOG_
 
 
 def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
-    """Run the nine phases and save the bundle.
-
-    Returns:
-        The content of metrics_v2.json.
+    """Run the nine phases and save the bundle; returns the content of metrics_v2.json.
 
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.

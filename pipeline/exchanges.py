@@ -110,7 +110,7 @@ def fetch_many(
         accept_usd: Take BTC/USD for BTC/USDT where the exchange has no other, with a notice; else a QuoteError.
         on_page: Called after each page with the job and the number of rows it brought, in a thread of its own.
         follow: Called with each job and its frame, in the same thread; may name the job of the same symbol and kind
-            that comes next in its place, so that a long series is fetched and stored in pieces.
+            that comes next in its place: a long series can then be stored piece by piece.
         sleep: Waits the given seconds before a retry.
 
     Returns:
