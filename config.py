@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 TRADING_PAIRS = tuple(
     f"{coin}/USDT"
@@ -124,30 +124,135 @@ class ConfigV2:
 
     def check(self) -> None:
         """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
-        _require(self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are")
-        for name in (
-            "lookback",
-            "horizon",
-            "refit_every",
-            "epochs",
-            "batch_size",
-            "early_stopping_patience",
-            "reduce_lr_patience",
-        ):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check_run(self)
+        _require(self.refit_every >= 1, "refit_every", self.refit_every, "at least 1")
         units = (*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
         _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
-        for name in ("learning_rate", "huber_delta", "clip_value"):
-            value = getattr(self, name)
-            _require(0 < value < float("inf"), name, value, "a positive number")
-        for name in ("train_ratio", "val_ratio"):
-            _require(0 < getattr(self, name) < 1, name, getattr(self, name), "a share between 0 and 1")
-        _require(self.train_ratio + self.val_ratio < 1, "train_ratio + val_ratio", self.train_ratio + self.val_ratio,
-                 "less than 1, to leave a share for the test part")  # fmt: skip
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
-        for name in ("fee_bps", "threshold"):
-            _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or a positive number")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+
+@dataclass(frozen=True)
+class ConfigV1Final:
+    """Train the training report's network, which forecasts the next price itself, measure it, save a bundle."""
+
+    # --- data ---
+    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+    """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
+    timeframe: str = "1h"
+    """length of a candle: 1m 5m 15m 1h 4h 1d …"""
+    candles: int = 2000
+    """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
+    source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
+    """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
+    candles_dir: Path | None = None
+    """directory of BTCUSDT_1h.parquet or .csv files"""
+    exchange: str | None = None
+    """ccxt id of the exchange, yahoo or hub; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """folder that keeps fetched candles, so that the next run fetches only what is new"""
+    require_real: bool = False
+    """fail rather than train on synthetic candles"""
+
+    # --- samples ---
+    lookback: int = 60
+    """candles a sample sees"""
+    horizon: int = 1
+    """candles ahead: the target is close[t + horizon]"""
+    train_ratio: float = 0.70
+    """share of the time span used for training"""
+    val_ratio: float = 0.15
+    """share used for validation; what remains is the test part"""
+    train_end: str | None = None
+    """split by dates instead: last day of the training part, such as 2023-09-30"""
+    val_end: str | None = None
+    """last day of the validation part"""
+    test_start: str | None = None
+    """first day of the test part; default: right after --val-end"""
+    test_end: str | None = None
+    """last day of the test part; default: the end of the candles"""
+
+    # --- evaluation ---
+    fee_bps: float = 5.0
+    """of the backtest: fee of a trade, in basis points a side"""
+    threshold: float = 0.0
+    """of the backtest: trade where the forecast is larger than this, in volatilities"""
+
+    # --- network: the report's 271,889 parameters ---
+    lstm_units: tuple[int, int, int, int] = (128, 96, 64, 32)
+    """units of the four LSTM layers of the price stream"""
+    conv_filters: tuple[int, int] = (64, 48)
+    """filters of the two convolutions of the pattern stream"""
+    conv_lstm_units: tuple[int, int] = (48, 32)
+    """units of the two LSTM layers after the convolutions"""
+    dense_units: tuple[int, int, int, int] = (96, 64, 32, 16)
+    """units of the dense layers behind both streams"""
+
+    # --- training ---
+    epochs: int = 60
+    """at most so many passes over the training part"""
+    batch_size: int = 32
+    """samples a gradient step"""
+    learning_rate: float = 3e-4
+    """Adam's first step size"""
+    huber_delta: float = 1.0
+    """errors beyond this count linearly, in training ranges of the price"""
+    clip_value: float = 1.0
+    """bound on each gradient component"""
+    early_stopping_patience: int = 10
+    """epochs without a better validation loss before training stops"""
+    reduce_lr_patience: int = 5
+    """epochs without a better validation loss before the step size is halved"""
+    seed: int = 42
+    """of initial weights, dropout, batch order, XGBoost and synthetic candles"""
+
+    # --- run ---
+    output_dir: Path | None = None
+    """folder of the bundle; default: /content/all_models/v1_final in Colab, else all_models/v1_final"""
+    resume: bool = False
+    """go on with a training run that was cut off (same settings, same candles)"""
+
+    def check(self) -> None:
+        """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
+        _check_run(self)
+        units = (*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
+        _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
+
+
+SOURCE_OPTIONS = ("source", "candles_dir", "exchange", "base_url", "cache_dir", "require_real", "seed")
+"""Fields that say where candles come from."""
+FIT_OPTIONS = (
+    "epochs", "batch_size", "learning_rate", "clip_value", "early_stopping_patience", "reduce_lr_patience", "seed",
+)  # fmt: skip
+"""Fields that say how a network is fitted."""
+
+
+def options(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """These fields of a config, to be passed on by name.
+
+    Example:
+        >>> options(ConfigV2(), ("horizon", "fee_bps"))
+        {'horizon': 1, 'fee_bps': 5.0}
+    """
+    return {name: getattr(config, name) for name in names}
+
+
+def _check_run(config: Any) -> None:
+    """What every generation's config must keep to."""
+    _require(config.candles >= 0, "candles", config.candles, "a positive number, or 0 for all there are")
+    counts = ("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience")
+    for name, value in options(config, counts).items():
+        _require(value >= 1, name, value, "at least 1")
+    for name, value in options(config, ("learning_rate", "huber_delta", "clip_value")).items():
+        _require(0 < value < float("inf"), name, value, "a positive number")
+    for name, value in options(config, ("train_ratio", "val_ratio")).items():
+        _require(0 < value < 1, name, value, "a share between 0 and 1")
+    _require(config.train_ratio + config.val_ratio < 1, "train_ratio + val_ratio",
+             config.train_ratio + config.val_ratio, "less than 1, to leave a share for the test part")  # fmt: skip
+    for name, value in options(config, ("fee_bps", "threshold")).items():
+        _require(0 <= value < float("inf"), name, value, "0 or a positive number")
+    _require(0 <= config.seed < 2**32, "seed", config.seed, "0 to 4294967295")
 
 
 def _require(is_met: bool, name: str, value: float, wanted: str) -> None:

@@ -2,6 +2,9 @@
 
 v2 (18): open_gap, high_ratio, low_ratio, body, volume_z, log_return, volatility_14, volatility_20, momentum_10,
 momentum_20, price_range, rsi, macd, macd_signal, volume_ratio, atr, funding_rate, open_interest_change.
+
+v1-final (14): open, high, low, close, volume, log_return, volatility_14, momentum_10, price_range, rsi, macd,
+macd_signal, volume_ratio, atr. The first five are the raw candle, whose level that generation forecasts.
 """
 
 from __future__ import annotations
@@ -39,6 +42,17 @@ V2_WARMUP = max(
 )
 """Candles at the start of a history (or after a long gap) that training drops."""
 
+CANDLE_VALUES = ("open", "high", "low", "close", "volume")
+
+V1_FINAL_FEATURES = (
+    *CANDLE_VALUES, "log_return", "volatility_14", "momentum_10", "price_range", "rsi", "macd", "macd_signal",
+    "volume_ratio", "atr",
+)  # fmt: skip
+"""The training report's 14 indicators, in its order."""
+
+V1_FINAL_WARMUP = V2_WARMUP
+"""The indicators are v2's, and so is the volatility by which errors are scaled."""
+
 MIN_COVERAGE = 0.99
 """Share of the used candles for which every symbol must have a fresh value of an optional column."""
 
@@ -62,15 +76,28 @@ def compute_features(candles: pd.DataFrame, timeframe: str, feature_cols: Sequen
     if unknown:
         raise ValueError(f"unknown feature {unknown[0]!r}; v2 knows {', '.join(V2_FEATURES)}")
     table = np.full((len(V2_FEATURES), len(candles)), np.nan)  # a row a feature: each is written in one stretch
-    arrays = [
-        np.ascontiguousarray(candles[name], dtype=np.float64) for name in ("open", "high", "low", "close", "volume")
-    ]
+    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in CANDLE_VALUES]
     starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
     for first, end in zip(starts, [*starts[1:], len(candles)]):
         _compute_candle_features([array[first:end] for array in arrays], table[:, first:end])
         _compute_optional_features(candles.iloc[first:end], table[:, first:end])
     frame = pd.DataFrame(table.T, index=candles.index, columns=list(V2_FEATURES), copy=False)
     return frame if tuple(feature_cols) == V2_FEATURES else frame[list(feature_cols)]
+
+
+def compute_level_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+    """The v1-final features of one symbol's candles; row t looks at candles up to t only.
+
+    Args:
+        candles: n candles in the schema of `pipeline.candles`.
+        timeframe: Length of a candle, such as "1h"; tells where the gaps are.
+
+    Returns:
+        (n, 14) float64 frame on the candles' index, columns `V1_FINAL_FEATURES`: prices in quote currency, volume in
+        base currency, then v2's scale-free indicators, NaN where they have not enough history yet.
+    """
+    indicators = compute_features(candles, timeframe, V1_FINAL_FEATURES[len(CANDLE_VALUES) :])
+    return pd.concat([candles[list(CANDLE_VALUES)].astype(np.float64), indicators], axis=1)
 
 
 def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> tuple[str, ...]:

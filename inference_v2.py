@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,10 @@ import pandas as pd
 from config import ConfigV2, default_output_dir
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from pipeline import progress, store
-from pipeline.calibration import Calibration, apply_calibration
-from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.indicators import VOLATILITY_SPAN
-from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
-from pipeline.predictor import as_price, format_price, judge, open_scalers, plot_forecast, read_closed, read_recent
-from pipeline.runtime import KerasNetwork
-from pipeline.scaling import scale_rows, to_log_return
-from pipeline.windows import segmented_volatility, usable_rows
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pipeline.artifacts import BundleFiles
+from pipeline.candles import timeframe_ms, timestamps_ms
+from pipeline.predictor import CandlePredictor, format_price, judge
+from pipeline.scaling import to_log_return
 
 logger = logging.getLogger("inference_v2")  # __name__ is __main__ where this is the command
 
@@ -40,115 +33,30 @@ PUBLICATION_S = 2.0
 """From a candle's close until exchanges serve it."""
 RETRY_S = 10.0
 
-MODEL_FILE = "crypto_v2_final_model.h5"
-CHECKPOINT_FILE = "best_v2_model.h5"
-SCALER_FILE = "scalers_v2.pkl"
-METRICS_FILE = "metrics_v2.json"
-PREDICTIONS_FILE = "predictions_v2.parquet"
-REPORT_FILE = "report_v2.html"
-LOG_FILE = "training_log_v2.txt"
-METADATA_FILE = "metadata_v2.json"
-BUNDLE_FILES = (MODEL_FILE, CHECKPOINT_FILE, SCALER_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, LOG_FILE)
+FILES = BundleFiles(
+    model="crypto_v2_final_model.h5",
+    checkpoint="best_v2_model.h5",
+    scalers="scalers_v2.pkl",
+    metrics="metrics_v2.json",
+    predictions="predictions_v2.parquet",
+    report="report_v2.html",
+    log="training_log_v2.txt",
+    metadata="metadata_v2.json",
+)
+MODEL_FILE, SCALER_FILE, METADATA_FILE = FILES.model, FILES.scalers, FILES.metadata
 
 
-class CryptoPricePredictorV2:
-    """Forecasts the close `horizon` candles ahead from recent candles of one pair."""
+class CryptoPricePredictorV2(CandlePredictor):
+    """Forecasts the close `horizon` candles ahead from recent candles of one pair; see `CandlePredictor` for the verbs.
 
-    def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
-        """Open a trained model.
+    Args:
+        model_path: `crypto_v2_final_model.h5` (or `best_v2_model.h5`).
+        scaler_path: `scalers_v2.pkl` of the same training run.
+    """
 
-        Args:
-            model_path: `crypto_v2_final_model.h5` (or `best_v2_model.h5`).
-            scaler_path: `scalers_v2.pkl` of the same training run.
-
-        Raises:
-            FileNotFoundError: A file is missing.
-            ValueError: A file is damaged, holds anything but the admitted types, or belongs to another run.
-        """
-        model_path, scaler_path = Path(model_path), Path(scaler_path)
-        scalers = open_scalers(model_path, scaler_path, METADATA_FILE, BUNDLE_FILES)
-        self.feature_cols: list[str] = scalers["feature_cols"]
-        self.lookback: int = scalers["lookback"]
-        self.horizon: int = scalers["horizon"]
-        self.timeframe: str = scalers["timeframe"]
-        self.symbols: list[str] = scalers["symbols"]
-        self.is_synthetic: bool = scalers["synthetic"]
-        unknown = [name for name in self.feature_cols if name not in V2_FEATURES]
-        if unknown:
-            raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
-        self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
-        self._calibration = Calibration.from_dict(scalers["calibration"])
-        self._intervals = IntervalModel.from_dict(scalers["intervals"])
-        self._step_ms = timeframe_ms(self.timeframe)
-        self._network = KerasNetwork(model_path, input_shape=(self.lookback, len(self.feature_cols)))
-
-    @classmethod
-    def from_directory(cls, directory: str | Path) -> CryptoPricePredictorV2:
-        """Open the bundle in a training run's output folder."""
-        return cls(Path(directory) / MODEL_FILE, Path(directory) / SCALER_FILE)
-
-    @property
-    def required_candles(self) -> int:
-        """Candles from which on a forecast no longer depends on where the history starts."""
-        return self.lookback + V2_WARMUP
-
-    @property
-    def _needed(self) -> int:
-        """Candles in a row without which there is no forecast: the window, and the volatility's first value."""
-        return max(self.lookback, VOLATILITY_SPAN + 1)
-
-    def predict(self, df: pd.DataFrame, last_price: float | None = None) -> dict[str, Any]:
-        """Forecast from the last candle of `df`.
-
-        Args:
-            df: Recent closed candles of one pair, at least `lookback`, better `required_candles`: timestamp (open),
-                open, high, low, close, volume; funding_rate and open_interest if the model uses them.
-            last_price: Price the forecast starts from, in quote currency; the last close by default.
-
-        Returns:
-            `price` (forecast close), `return` (log-return), `return_percent` (100 * (e^return - 1)), `price_change`,
-            `last_price`, `confidence` (calibrated probability that the direction is right), `p_up`, `price_low` and
-            `price_high` (80 % interval), `timestamp` (open of the forecast candle, UTC).
-
-        Raises:
-            ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price that is not positive.
-        """
-        return self._predict([df], [last_price])[0]
-
-    def predict_batch(
-        self, dfs: Sequence[pd.DataFrame], last_prices: Sequence[float | None] | None = None
-    ) -> list[dict[str, Any]]:
-        """Forecast from the last candle of each frame; the same dicts as `predict`, in the same order.
-
-        Args:
-            dfs: Frames of candles, of one or of several pairs.
-            last_prices: A price for each frame; None for the last close.
-        """
-        if last_prices is not None and not isinstance(last_prices, (Sequence, np.ndarray, pd.Series)):
-            raise ValueError(
-                f"last_prices is {last_prices!r}; pass a list with a price for each frame, or leave it out"
-            )
-        prices = [None] * len(dfs) if last_prices is None else list(last_prices)
-        if len(prices) != len(dfs):
-            raise ValueError(f"{len(dfs)} frames of candles but {len(prices)} last prices; pass one for each, or none")
-        return self._predict(dfs, prices) if len(dfs) else []
-
-    def predict_history(self, df: pd.DataFrame) -> pd.DataFrame:
-        """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives, bit for bit.
-
-        Returns:
-            One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t, UTC),
-            `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95` (log-returns over the horizon), `p_up`.
-        """
-        candles = read_closed(df, self.timeframe)
-        t = np.flatnonzero(usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0))
-        if len(t) == 0:
-            raise ValueError(
-                f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in a row without a gap"
-            )
-        forecast = self._forecast(self._scaled_rows(candles), t, self._volatility(candles)[t], self._inputs(candles)[t])
-        columns = {"timestamp": candles["timestamp"].iloc[t].array}
-        return pd.DataFrame(columns | {name: forecast[name] for name in ("predicted_return", *QUANTILE_NAMES, "p_up")})
+    files = FILES
+    known_features = V2_FEATURES
+    warmup = V2_WARMUP
 
     def fetch_live(self, symbol: str, *, exchange: str | None = None, base_url: str | None = None) -> pd.DataFrame:
         """Fetch the newest closed candles of a pair, as many as a forecast wants, with all the columns it uses.
@@ -176,67 +84,11 @@ class CryptoPricePredictorV2:
         """Forecast from the newest closed candle of a pair; arguments and errors of `fetch_live` and `predict`."""
         return self.predict(self.fetch_live(symbol, exchange=exchange, base_url=base_url))
 
-    def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
-        """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
-        prediction = self.predict(df, last_price)
-        title = (
-            f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC · "
-            f"direction right with probability {prediction['confidence']:.1%}"
-        )
-        return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
+    def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        return compute_features(candles, self.timeframe, self.feature_cols)
 
-    def _predict(self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]) -> list[dict[str, Any]]:
-        frames, rows, volatility, inputs = [], [], [], []
-        for i, df in enumerate(dfs):
-            where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
-            candles = read_recent(df, self.timeframe, needed=self._needed, required=self.required_candles, where=where)
-            frames.append(candles)
-            rows.append(self._scaled_rows(candles)[-self.lookback :])
-            volatility.append(self._volatility(candles)[-1])
-            inputs.append(self._inputs(candles)[-1])
-        end = np.arange(1, len(frames) + 1) * self.lookback - 1
-        forecast = self._forecast(np.concatenate(rows), end, np.array(volatility), np.array(inputs))
-        return [
-            self._as_prediction(candles, price, {name: float(values[i]) for name, values in forecast.items()})
-            for i, (candles, price) in enumerate(zip(frames, prices))
-        ]
-
-    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
-        """(n, n_features) float32, by the same steps as in training."""
-        features = compute_features(candles, self.timeframe, self.feature_cols)
-        return scale_rows(features.to_numpy(np.float32), self._x_scaler)
-
-    def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
-        return segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon)
-
-    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
-        return scale_inputs(candles, self.timeframe, self.horizon)
-
-    def _forecast(
-        self, rows: np.ndarray, end: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        raw = to_log_return(self._network.run(rows, end), volatility, self._y_scaler)
-        served = apply_calibration(self._calibration, raw, volatility)
-        return served | apply_intervals(self._intervals, inputs, volatility, served["predicted_return"])
-
-    def _as_prediction(
-        self, candles: pd.DataFrame, last_price: float | None, forecast: dict[str, float]
-    ) -> dict[str, Any]:
-        price = float(candles["close"].iloc[-1]) if last_price is None else as_price(last_price)
-        log_return, p_up = forecast["predicted_return"], forecast["p_up"]
-        opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
-        return {
-            "price": price * float(np.exp(log_return)),
-            "return": log_return,
-            "return_percent": 100.0 * float(np.expm1(log_return)),
-            "price_change": price * float(np.expm1(log_return)),
-            "last_price": price,
-            "confidence": max(p_up, 1.0 - p_up),
-            "p_up": p_up,
-            "price_low": price * float(np.exp(forecast["q10"])),
-            "price_high": price * float(np.exp(forecast["q90"])),
-            "timestamp": utc_from_ms(opens).iloc[0],
-        }
+    def _to_log_return(self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+        return to_log_return(output, volatility, self._y_scaler)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ The run ends with a verdict: does the network forecast better than forecasts tha
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import inference_v2 as bundle
-from config import ConfigV2, default_output_dir
+from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV2, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
-from pipeline import artifacts, progress, safe_pickle
+from inference_v2 import FILES
+from pipeline import artifacts, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
-from pipeline.forecasting import INTERVAL_BASELINES, Forecasts, forecast_test
+from pipeline.forecasting import INTERVAL_BASELINES, forecast_test
 from pipeline.runtime import import_keras
-from pipeline.scaling import ScaledSamples, Scalers, scale_on_train
-from pipeline.splitting import Split, chronological_split, split_by_dates
+from pipeline.scaling import ScaledSamples, scale_on_train
+from pipeline.splitting import Split, split_samples
 from pipeline.store import PUBLISHED
 from pipeline.windows import Samples, make_windows
 
 NETWORK = "lstm"
 """the network's name in tables and files"""
-HASHED_FILES = tuple(name for name in bundle.BUNDLE_FILES if name != bundle.LOG_FILE)  # the log still grows
 
 
 def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
@@ -47,15 +45,15 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
     output_dir = Path(config.output_dir or default_output_dir("v2"))
     settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume"))
     with (
-        artifacts.new_bundle(output_dir, bundle.METADATA_FILE, bundle.BUNDLE_FILES) as partial,
-        progress.terminal_log(partial / bundle.LOG_FILE, append=config.resume),
+        artifacts.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
+        progress.terminal_log(partial / FILES.log, append=config.resume),
     ):
         phases = progress.Phases(9)
         phases.start("Fetch", f"{config.timeframe} candles")
-        interrupted = artifacts.interrupted_run(partial, settings, bundle.METADATA_FILE) if config.resume else None
+        interrupted = artifacts.interrupted_run(partial, settings, FILES.metadata) if config.resume else None
         market = fetch(config, interrupted)
         if interrupted is None:
-            artifacts.begin_run(partial, settings, market.fingerprint(), bundle.LOG_FILE)
+            artifacts.begin_run(partial, settings, market.fingerprint(), FILES.log)
 
         phases.start("Features", "each looks only backwards")
         feature_cols = choose_features(market.candles, config.candles)
@@ -81,10 +79,10 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
         folds = walk_forward(earlier, samples, market, config, partial)
-        history = train(model, scaled, config, partial)
+        history = asdict(train(model, scaled, config, partial))
 
         phases.start("Evaluate", "forecasts out of sample")
-        forecasts = forecast_test(NETWORK, partial / bundle.MODEL_FILE, scaled, scalers, baselines, market.candles)
+        forecasts = forecast_test(NETWORK, partial / FILES.model, scaled, scalers, baselines, market.candles)
         folds.append(forecasts.predictions)
         metrics = {
             "data": market.provenance(),
@@ -94,7 +92,21 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
             "calibration": forecasts.calibration.as_dict(),
             "baseline_settings": baselines.settings,
         }
-        save_bundle(partial, settings, samples, scalers, forecasts, asdict(history), metrics, pd.concat(folds))
+        predictions = pd.concat(folds)
+        page = report.html_report(metrics, predictions, history, settings, generation="v2")
+        scaler_file = {"X": scalers.X, "y": scalers.y, **forecasts.as_dict()}
+        artifacts.save_run(
+            partial,
+            FILES,
+            settings,
+            samples.facts(),
+            forecasts.reference,
+            scaler_file,
+            history,
+            metrics,
+            predictions,
+            page,
+        )
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(tables.verdict_banner(metrics["test"]))
     return metrics
@@ -103,39 +115,23 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
 def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
     """Candles of every symbol; on resumption those of the interrupted run, or a ValueError."""
     market = fetch_candles(
-        config.symbols, config.timeframe, config.candles and config.candles + V2_WARMUP,
-        source=config.source, candles_dir=config.candles_dir, exchange=config.exchange, base_url=config.base_url,
-        cache_dir=config.cache_dir, published=tuple(PUBLISHED), require_real=config.require_real, seed=config.seed,
-        end_ms=interrupted["end_ms"] if interrupted else None,
+        config.symbols, config.timeframe, config.candles and config.candles + V2_WARMUP, published=tuple(PUBLISHED),
+        end_ms=interrupted["end_ms"] if interrupted else None, **options(config, SOURCE_OPTIONS),
     )  # fmt: skip
-    if interrupted and market.fingerprint() != interrupted:
-        raise ValueError(
-            "--resume: the candles are not those of the interrupted run (their hashes differ); leave --resume out"
-        )
+    artifacts.demand_same_candles(interrupted, market.fingerprint())
     progress.tell(*market.describe())
     return market
 
 
 def split(samples: Samples, config: ConfigV2) -> list[Split]:
-    """By dates if they are given, else by shares of the time span; to walk forward, one split a fold.
-
-    A target that reaches across a cut is purged.
-    """
-    purge = np.timedelta64(samples.horizon * samples.step_ms, "ms")
+    """One split; to walk forward, one a fold."""
     dates = (config.train_end, config.val_end, config.test_start, config.test_end)
-    if any(date is not None for date in dates):
-        parts = split_by_dates(samples.target_time, *dates, purge=purge)
-    else:
-        parts = chronological_split(
-            samples.target_time, train_ratio=config.train_ratio, val_ratio=config.val_ratio, purge=purge,
-            symbol=samples.symbol,
-        )  # fmt: skip
-    for name, facts in parts.facts(samples.target_time).items():
-        progress.tell(f"{name:5} {facts['n']:>9,} samples  {facts['first']} to {facts['last']}")
+    parts = split_samples(samples, dates, train_ratio=config.train_ratio, val_ratio=config.val_ratio)
+    progress.tell(*parts.describe(samples.target_time))
     if not config.walk_forward:
         return [parts]
     refit_every = np.timedelta64(config.refit_every, "D")
-    folds = fold_splits(parts, samples.target_time, refit_every, purge, is_rolling=config.rolling)
+    folds = fold_splits(parts, samples.target_time, refit_every, samples.target_span, is_rolling=config.rolling)
     progress.tell(f"{len(folds)} folds of {config.refit_every} days, each with a network of its own")
     return folds
 
@@ -158,19 +154,10 @@ def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) ->
     """Fit the network; the best epoch's weights become the final file."""
     import keras
 
-    from pipeline.training import fit
+    from pipeline.training import fit_to_file
 
-    history = fit(
-        model, scaled,
-        loss=keras.losses.Huber(delta=config.huber_delta),
-        epochs=config.epochs, batch_size=config.batch_size,
-        learning_rate=config.learning_rate, clip_value=config.clip_value,
-        early_stopping_patience=config.early_stopping_patience, reduce_lr_patience=config.reduce_lr_patience,
-        seed=config.seed, checkpoint=partial / bundle.CHECKPOINT_FILE, state_dir=partial, on_epoch=progress.tell_epoch,
-    )  # fmt: skip
-    shutil.copyfile(partial / bundle.CHECKPOINT_FILE, partial / bundle.MODEL_FILE)
-    progress.tell(f"best epoch {history.best_epoch + 1} of {len(history.loss)}")
-    return history
+    loss = keras.losses.Huber(delta=config.huber_delta)
+    return fit_to_file(model, scaled, partial, FILES, loss=loss, **options(config, FIT_OPTIONS))
 
 
 def walk_forward(
@@ -183,9 +170,7 @@ def walk_forward(
         scaled, scalers = scale_on_train(samples, fold)
         baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
         train(build(config, samples.n_features), scaled, config, folder)
-        return forecast_test(
-            NETWORK, folder / bundle.MODEL_FILE, scaled, scalers, baselines, market.candles
-        ).predictions
+        return forecast_test(NETWORK, folder / FILES.model, scaled, scalers, baselines, market.candles).predictions
 
     return run_folds(folds, forecast, partial)
 
@@ -201,43 +186,6 @@ def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> 
     )  # fmt: skip
     print(tables.terminal_tables(scores))
     return scores
-
-
-def save_bundle(
-    partial: Path, settings: dict[str, Any], samples: Samples, scalers: Scalers, forecasts: Forecasts,
-    history: dict[str, Any], metrics: dict[str, Any], predictions: pd.DataFrame,
-) -> None:  # fmt: skip
-    """Write the files beside the network; the metadata last, with the hashes of all the others."""
-    facts = {
-        "feature_cols": list(samples.feature_cols),
-        "lookback": samples.lookback,
-        "horizon": samples.horizon,
-        "timeframe": settings["timeframe"],
-        "symbols": list(samples.symbols),
-        "synthetic": metrics["data"]["synthetic"],
-    }
-    scaler_file = {
-        "X": scalers.X, "y": scalers.y, **facts,
-        "calibration": forecasts.calibration.as_dict(), "intervals": forecasts.intervals.as_dict(),
-        "model_sha256": artifacts.sha256_of(partial / bundle.MODEL_FILE),
-    }  # fmt: skip
-    safe_pickle.dump(scaler_file, partial / bundle.SCALER_FILE)
-    artifacts.write_json(partial / bundle.METRICS_FILE, metrics)
-    predictions.to_parquet(partial / bundle.PREDICTIONS_FILE, index=False)
-    page = report.html_report(metrics, predictions, history, settings)
-    (partial / bundle.REPORT_FILE).write_text(page, encoding="utf-8")
-    metadata = {
-        **facts,
-        "verdict": metrics["test"]["verdict"],
-        "config": settings,
-        "data": metrics["data"],
-        "split": metrics["split"],
-        "cuts": metrics["cuts"],
-        **forecasts.reference,
-        "history": history,
-        "environment": artifacts.environment(),
-    }
-    artifacts.write_metadata(partial / bundle.METADATA_FILE, metadata, hashed=HASHED_FILES, unhashed=(bundle.LOG_FILE,))
 
 
 if __name__ == "__main__":

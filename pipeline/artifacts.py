@@ -20,13 +20,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+import pandas as pd
+
+from pipeline import files, safe_pickle
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RUN_FILE = "run.json"
 LIBRARIES = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn", "xgboost", "TA-Lib", "statsmodels", "ccxt")
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleFiles:
+    """Names of a generation's files."""
+
+    model: str
+    checkpoint: str
+    scalers: str
+    metrics: str
+    predictions: str
+    report: str
+    log: str
+    metadata: str
+
+    @property
+    def hashed(self) -> tuple[str, ...]:
+        """All whose hashes the metadata holds; the log still grows."""
+        return (self.model, self.checkpoint, self.scalers, self.metrics, self.predictions, self.report)
+
+    @property
+    def bundle(self) -> tuple[str, ...]:
+        """All but the metadata."""
+        return (*self.hashed, self.log)
 
 
 @contextlib.contextmanager
@@ -91,6 +117,14 @@ def interrupted_run(partial: Path, settings: Mapping[str, Any], metadata_name: s
     return stored
 
 
+def demand_same_candles(interrupted: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse to go on with an interrupted run on other candles than it had; a ValueError. None is a fresh run."""
+    if interrupted and fingerprint != interrupted:
+        raise ValueError(
+            "--resume: the candles are not those of the interrupted run (their hashes differ); leave --resume out"
+        )
+
+
 def begin_run(partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any], log_name: str) -> None:
     """Begin a fresh run: remove what another one left, but for the log in use, and note how to recognise this one."""
     if (partial / RUN_FILE).is_file():
@@ -101,6 +135,44 @@ def begin_run(partial: Path, settings: Mapping[str, Any], stored: Mapping[str, A
         elif path.name != log_name:
             path.unlink()
     write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
+
+
+def save_run(
+    partial: Path, names: BundleFiles, settings: Mapping[str, Any], facts: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    scalers: Mapping[str, Any], history: Mapping[str, Any], metrics: Mapping[str, Any], predictions: pd.DataFrame,
+    page: str,
+) -> None:  # fmt: skip
+    """Write the files beside the network; the metadata last, with the hashes of all the others.
+
+    Args:
+        partial: The folder of `new_bundle`, which holds the network, its checkpoint and the log.
+        names: What the files are called.
+        settings: The run's config.
+        facts: What serving must know and people want to: for the scaler file and the metadata.
+        reference: What forecasts of later candles are judged by, for the metadata alone.
+        scalers: The scaler file's other content.
+        history: Of the training.
+        metrics: Content of the metrics file: "data", "split", "cuts" and "test" at least.
+        predictions: Rows of the test part.
+        page: The HTML report.
+    """
+    facts = {**facts, "synthetic": metrics["data"]["synthetic"]}
+    sha = sha256_of(partial / names.model)
+    safe_pickle.dump({**scalers, **facts, "model_sha256": sha}, partial / names.scalers)
+    write_json(partial / names.metrics, metrics)
+    predictions.to_parquet(partial / names.predictions, index=False)
+    (partial / names.report).write_text(page, encoding="utf-8")
+    metadata = {
+        **facts,
+        "verdict": metrics["test"]["verdict"],
+        "config": settings,
+        **{name: metrics[name] for name in ("data", "split", "cuts")},
+        **reference,
+        "history": history,
+        "environment": environment(),
+    }
+    write_metadata(partial / names.metadata, metadata, hashed=names.hashed, unhashed=(names.log,))
 
 
 def write_metadata(

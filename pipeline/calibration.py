@@ -35,16 +35,19 @@ class Calibration:
         return cls(**values)
 
 
-def fit_calibration(forecast: np.ndarray, actual: np.ndarray, volatility: np.ndarray) -> Calibration:
+def fit_calibration(
+    forecast: np.ndarray, actual: np.ndarray, volatility: np.ndarray, *, is_shrunk: bool = True
+) -> Calibration:
     """Fit both on the validation part.
 
     Args:
         forecast: (n,) unshrunk log-return forecasts.
         actual: (n,) log-returns that came true.
         volatility: (n,) causal volatility of each sample.
+        is_shrunk: False serves the forecasts as they are; the shrinkage is then 1.
     """
     scaled_forecast, scaled_actual = forecast / volatility, actual / volatility
-    shrinkage = fit_shrinkage(scaled_forecast, scaled_actual)
+    shrinkage = fit_shrinkage(scaled_forecast, scaled_actual) if is_shrunk else 1.0
     return Calibration(shrinkage, fit_direction_slope(scaled_forecast, scaled_actual))
 
 

@@ -25,7 +25,7 @@ from pipeline.intervals import (
     sample_inputs,
 )
 from pipeline.runtime import KerasNetwork
-from pipeline.scaling import ScaledSamples, Scalers, rows_seen, to_log_return
+from pipeline.scaling import PriceScalers, ScaledSamples, Scalers, rows_seen
 
 INTERVAL_BASELINES = ("ewma", "garch", "har")
 COMPARED_QUANTILES = ("q10", "q50", "q90")
@@ -45,14 +45,20 @@ class Forecasts:
     """what forecasts of later candles are judged by, for the metadata: "feature_quantiles" of the training part
     (`pipeline.drift`), "interval_baselines" (the EWMA interval's quantiles, in volatilities)"""
 
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """What serving needs, for the scaler file."""
+        return {"calibration": self.calibration.as_dict(), "intervals": self.intervals.as_dict()}
+
 
 def forecast_test(
     name: str,
     model_path: Path,
     scaled: ScaledSamples,
-    scalers: Scalers,
+    scalers: Scalers | PriceScalers,
     baselines: Baselines,
     candles: Mapping[str, pd.DataFrame],
+    *,
+    is_shrunk: bool = True,
 ) -> Forecasts:
     """Forecast with the saved file, as serving does; whatever is fitted here is fitted on training and validation.
 
@@ -63,6 +69,7 @@ def forecast_test(
         scalers: Those of `scaled`.
         baselines: Fitted on `scaled`.
         candles: Symbol -> the candles that the samples were made of.
+        is_shrunk: Whether the network's forecasts are shrunk; see `fit_calibration`.
     """
     samples, val = scaled.samples, scaled.split.val
     test = scaled.split.test
@@ -70,10 +77,10 @@ def forecast_test(
     network = KerasNetwork(model_path, input_shape=(samples.lookback, samples.n_features))
 
     def forecast(part: np.ndarray) -> np.ndarray:
-        return to_log_return(network.run(scaled.rows, samples.end[part]), samples.volatility[part], scalers.y)
+        return scalers.to_log_return(network.run(scaled.rows, samples.end[part]), samples, part)
 
     raw_val = forecast(val)
-    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val])
+    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk)
     names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
     fitted_on = (samples.log_return, samples.volatility, scaled.split.train, val)
     intervals = fit_intervals(inputs, names, *fitted_on, forecast=calibration.shrinkage * raw_val)

@@ -1,22 +1,39 @@
-"""What the predictors of all generations share: opening a bundle, judging the candles they are given, the picture."""
+"""What the predictors of all generations share: opening a bundle, judging the candles they are given, the forecast."""
 
 from __future__ import annotations
 
+import abc
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, safe_pickle
-from pipeline.candles import drop_forming, missing_before, read_candles, segment_starts, timeframe_ms, timestamps_ms
-from pipeline.safe_pickle import ScalerRecord
+from pipeline.artifacts import BundleFiles
+from pipeline.calibration import Calibration, apply_calibration
+from pipeline.candles import (
+    drop_forming,
+    missing_before,
+    read_candles,
+    segment_starts,
+    timeframe_ms,
+    timestamps_ms,
+    utc_from_ms,
+)
+from pipeline.indicators import VOLATILITY_SPAN
+from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
+from pipeline.runtime import KerasNetwork
+from pipeline.scaler_records import ScalerRecord
+from pipeline.scaling import scale_rows
+from pipeline.windows import segmented_volatility, usable_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from typing_extensions import Self
 
 
 SCALER_TYPES: dict[str, type] = {
@@ -32,10 +49,189 @@ SCALER_TYPES: dict[str, type] = {
     "intervals": dict,
     "model_sha256": str,
 }
-"""What every generation's scaler file holds."""
+"""What a scaler file holds."""
 
 
-def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str, bundle: Sequence[str]) -> dict[str, Any]:
+class CandlePredictor(abc.ABC):
+    """Forecasts the close `horizon` candles ahead from recent candles of one pair.
+
+    A generation names its files and features, computes them, and turns what its network says into log-returns.
+    """
+
+    files: ClassVar[BundleFiles]
+    known_features: ClassVar[tuple[str, ...]]
+    warmup: ClassVar[int]
+    """candles after which the features have forgotten where the history starts"""
+    scaler_types: ClassVar[Mapping[str, type]] = SCALER_TYPES
+
+    def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
+        """Open a trained model.
+
+        Args:
+            model_path: The .h5 file of the network, or of its best checkpoint.
+            scaler_path: The scaler file of the same training run.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, holds anything but the admitted types, or belongs to another run.
+        """
+        model_path, scaler_path = Path(model_path), Path(scaler_path)
+        scalers = open_scalers(model_path, scaler_path, self.files, self.scaler_types)
+        self.feature_cols: list[str] = scalers["feature_cols"]
+        self.lookback: int = scalers["lookback"]
+        self.horizon: int = scalers["horizon"]
+        self.timeframe: str = scalers["timeframe"]
+        self.symbols: list[str] = scalers["symbols"]
+        self.is_synthetic: bool = scalers["synthetic"]
+        unknown = [name for name in self.feature_cols if name not in self.known_features]
+        if unknown:
+            raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
+        self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
+        self._calibration = Calibration.from_dict(scalers["calibration"])
+        self._intervals = IntervalModel.from_dict(scalers["intervals"])
+        self._step_ms = timeframe_ms(self.timeframe)
+        self._network = KerasNetwork(model_path, input_shape=(self.lookback, len(self.feature_cols)))
+
+    @classmethod
+    def from_directory(cls, directory: str | Path, **options: Any) -> Self:
+        """Open the bundle in a training run's output folder; options as for the class itself."""
+        return cls(Path(directory) / cls.files.model, Path(directory) / cls.files.scalers, **options)
+
+    @abc.abstractmethod
+    def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """(n, n_features) frame, as in training."""
+
+    @abc.abstractmethod
+    def _to_log_return(self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+        """What the network says of n windows, as log-returns from their base price."""
+
+    @property
+    def required_candles(self) -> int:
+        """Candles from which on a forecast no longer depends on where the history starts."""
+        return self.lookback + self.warmup
+
+    @property
+    def _needed(self) -> int:
+        """Candles in a row without which there is no forecast: the window, and the volatility's first value."""
+        return max(self.lookback, VOLATILITY_SPAN + 1)
+
+    def predict(self, df: pd.DataFrame, last_price: float | None = None) -> dict[str, Any]:
+        """Forecast from the last candle of `df`.
+
+        Args:
+            df: Recent closed candles of one pair, at least `lookback`, better `required_candles`: timestamp (open),
+                open, high, low, close, volume; what else the model uses.
+            last_price: Price the forecast starts from, in quote currency; the last close by default.
+
+        Returns:
+            `price` (forecast close), `return` (log-return), `return_percent` (100 * (e^return - 1)), `price_change`,
+            `last_price`, `confidence` (calibrated probability that the direction is right), `p_up`, `price_low` and
+            `price_high` (80 % interval), `timestamp` (open of the forecast candle, UTC).
+
+        Raises:
+            ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price that is not positive.
+        """
+        return self._predict([df], [last_price])[0]
+
+    def predict_batch(
+        self, dfs: Sequence[pd.DataFrame], last_prices: Sequence[float | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Forecast from the last candle of each frame; the same dicts as `predict`, in the same order.
+
+        Args:
+            dfs: Frames of candles, of one or of several pairs.
+            last_prices: A price for each frame; None for the last close.
+        """
+        if last_prices is not None and not isinstance(last_prices, (Sequence, np.ndarray, pd.Series)):
+            raise ValueError(
+                f"last_prices is {last_prices!r}; pass a list with a price for each frame, or leave it out"
+            )
+        prices = [None] * len(dfs) if last_prices is None else list(last_prices)
+        if len(prices) != len(dfs):
+            raise ValueError(f"{len(dfs)} frames of candles but {len(prices)} last prices; pass one for each, or none")
+        return self._predict(dfs, prices) if len(dfs) else []
+
+    def predict_history(self, df: pd.DataFrame) -> pd.DataFrame:
+        """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives, bit for bit.
+
+        Returns:
+            One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t, UTC),
+            `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95` (log-returns over the horizon), `p_up`.
+        """
+        candles = read_closed(df, self.timeframe)
+        t = np.flatnonzero(usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0))
+        if len(t) == 0:
+            raise ValueError(
+                f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in a row without a gap"
+            )
+        close, volatility = candles["close"].to_numpy(), self._volatility(candles)
+        forecast = self._forecast(self._scaled_rows(candles), t, close[t], volatility[t], self._inputs(candles)[t])
+        columns = {"timestamp": candles["timestamp"].iloc[t].array}
+        return pd.DataFrame(columns | {name: forecast[name] for name in ("predicted_return", *QUANTILE_NAMES, "p_up")})
+
+    def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
+        """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
+        prediction = self.predict(df, last_price)
+        title = (
+            f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC · "
+            f"direction right with probability {prediction['confidence']:.1%}"
+        )
+        return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
+
+    def _predict(self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]) -> list[dict[str, Any]]:
+        frames, rows, base, volatility, inputs = [], [], [], [], []
+        for i, (df, price) in enumerate(zip(dfs, prices)):
+            where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
+            candles = read_recent(df, self.timeframe, needed=self._needed, required=self.required_candles, where=where)
+            frames.append(candles)
+            rows.append(self._scaled_rows(candles)[-self.lookback :])
+            base.append(float(candles["close"].iloc[-1]) if price is None else as_price(price))
+            volatility.append(self._volatility(candles)[-1])
+            inputs.append(self._inputs(candles)[-1])
+        end = np.arange(1, len(frames) + 1) * self.lookback - 1
+        forecast = self._forecast(np.concatenate(rows), end, np.array(base), np.array(volatility), np.array(inputs))
+        return [
+            self._as_prediction(candles, price, {name: float(values[i]) for name, values in forecast.items()})
+            for i, (candles, price) in enumerate(zip(frames, base))
+        ]
+
+    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
+        """(n, n_features) float32, by the same steps as in training."""
+        return scale_rows(self._features(candles).to_numpy(np.float32), self._x_scaler)
+
+    def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
+        return segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon)
+
+    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
+        return scale_inputs(candles, self.timeframe, self.horizon)
+
+    def _forecast(
+        self, rows: np.ndarray, end: np.ndarray, base_price: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        raw = self._to_log_return(self._network.run(rows, end), base_price, volatility)
+        served = apply_calibration(self._calibration, raw, volatility)
+        return served | apply_intervals(self._intervals, inputs, volatility, served["predicted_return"])
+
+    def _as_prediction(self, candles: pd.DataFrame, price: float, forecast: dict[str, float]) -> dict[str, Any]:
+        log_return, p_up = forecast["predicted_return"], forecast["p_up"]
+        opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
+        return {
+            "price": price * float(np.exp(log_return)),
+            "return": log_return,
+            "return_percent": 100.0 * float(np.expm1(log_return)),
+            "price_change": price * float(np.expm1(log_return)),
+            "last_price": price,
+            "confidence": max(p_up, 1.0 - p_up),
+            "p_up": p_up,
+            "price_low": price * float(np.exp(forecast["q10"])),
+            "price_high": price * float(np.exp(forecast["q90"])),
+            "timestamp": utc_from_ms(opens).iloc[0],
+        }
+
+
+def open_scalers(
+    model_path: Path, scaler_path: Path, names: BundleFiles, types: Mapping[str, type] = SCALER_TYPES
+) -> dict[str, Any]:
     """Read a scaler file and make sure that it belongs to the model file beside it.
 
     Moves of the bundle that a kill interrupted are completed first.
@@ -43,20 +239,20 @@ def open_scalers(model_path: Path, scaler_path: Path, metadata_name: str, bundle
     Args:
         model_path: The network's file.
         scaler_path: The scaler file.
-        metadata_name: Name of the metadata file beside the network; need not be there.
-        bundle: Names of the bundle's files.
+        names: Of the bundle's files; the metadata beside the network need not be there.
+        types: Keys that the scaler file must hold, and of which type.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: The scaler file is damaged, of another kind, or of another model; hashes do not hold.
     """
-    artifacts.finish_moves(model_path.parent, metadata_name, bundle)
+    artifacts.finish_moves(model_path.parent, names.metadata, names.bundle)
     for path, what in ((model_path, "model"), (scaler_path, "scaler")):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such {what} file; train a model or mend the path")
-    artifacts.check_hashes([model_path, scaler_path], model_path.parent / metadata_name)
+    artifacts.check_hashes([model_path, scaler_path], model_path.parent / names.metadata)
     scalers = safe_pickle.load(scaler_path)
-    for key, kind in SCALER_TYPES.items():
+    for key, kind in types.items():
         if key not in scalers:
             raise ValueError(f"{scaler_path}: key {key!r} is missing; is it the scaler file of another generation?")
         value = scalers[key]

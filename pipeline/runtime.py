@@ -29,7 +29,7 @@ class KerasNetwork:
         """Open the file.
 
         Args:
-            path: .h5 file of a network of built-in layers.
+            path: .h5 file of a network of built-in layers; with several inputs each is given the same windows.
             input_shape: (lookback, n_features) the scaler file promises.
 
         Raises:
@@ -48,10 +48,12 @@ class KerasNetwork:
                 f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''}); is it truncated? copy or train it again"
             ) from error
-        self._lookback = input_shape[0]
-        found = tuple(self._model.input_shape[1:])
-        if found != input_shape:
-            raise ValueError(f"{path}: takes windows of shape {found}, the scaler file says {input_shape}; wrong file?")
+        self._lookback, self._n_inputs = input_shape[0], len(self._model.inputs)
+        for found in (tuple(tensor.shape[1:]) for tensor in self._model.inputs):
+            if found != input_shape:
+                raise ValueError(
+                    f"{path}: takes windows of shape {found}, the scaler file says {input_shape}; wrong file?"
+                )
 
     def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Output for the windows that end with given rows, gathered a batch at a time.
@@ -70,7 +72,8 @@ class KerasNetwork:
             part = end[first : first + size]
             filled = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
             batch = np.ascontiguousarray(windows[filled - self._lookback + 1])
-            outputs.append(np.asarray(self._model.predict_on_batch(batch))[: len(part), 0])
+            inputs = batch if self._n_inputs == 1 else [batch] * self._n_inputs
+            outputs.append(np.asarray(self._model.predict_on_batch(inputs))[: len(part), 0])
         return np.concatenate(outputs)
 
 

@@ -1,4 +1,4 @@
-"""Scaler files: pickles of plain types, numeric NumPy arrays and StandardScalers, and of nothing else.
+"""Scaler files: pickles of plain types, numeric NumPy arrays, StandardScalers and MinMaxScalers, and nothing else.
 
 `pickle.load` imports and calls whatever a file names, so a stranger's scaler file could run anything. `load`
 runs no unpickler at all. It steps through the opcodes that pickle protocol 4 writes for the admitted types,
@@ -6,7 +6,7 @@ keeps every "call this" of the file as data, and then builds arrays, scalars and
 of bytes that the file itself holds. Nothing that a file names is imported, called or given attributes, and
 the limits below bound time and memory.
 
-The files stay ordinary pickles: with scikit-learn, `pickle.load` of a trusted one gives StandardScalers.
+The files stay ordinary pickles: with scikit-learn, `pickle.load` of a trusted one gives its scalers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+
+from pipeline.scaler_records import MinMaxRecord, ScalerRecord
 
 MAX_BYTES = 16 * 2**20
 """default bound on a file's size, and the bound for files that `dump` writes"""
@@ -34,60 +35,6 @@ ARRAY_BYTES_FACTOR = 4
 """bound on the bytes of all arrays, repeated ones counted, as a multiple of the file's largest size"""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ScalerRecord:
-    """What forecasting needs of a fitted StandardScaler: its two parameters and scikit-learn's arithmetic.
-
-    For float64 input both methods agree with scikit-learn bit for bit (but for the sign of a zero if the
-    scaler does not centre). Other input is taken as float64, where scikit-learn would keep float32.
-
-    Attributes:
-        mean: (n_features,) float64, in the feature's unit; a single 0.0 if the scaler does not centre.
-        scale: (n_features,) float64 > 0, in the feature's unit; a single 1.0 if the scaler does not scale.
-
-    Raises:
-        ValueError: A parameter is not such an array or not finite, or their lengths differ and neither is 1.
-
-    Example:
-        >>> scaler = ScalerRecord(mean=np.array([10.0, 0.0]), scale=np.array([2.0, 1.0]))
-        >>> scaler.transform([[14.0, 3.0]])
-        array([[2., 3.]])
-        >>> scaler.inverse_transform([[2.0, 3.0]])
-        array([[14.,  3.]])
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-
-    def __post_init__(self) -> None:
-        for name, array in (("mean", self.mean), ("scale", self.scale)):
-            if type(array) is not np.ndarray or array.dtype != np.float64 or array.ndim != 1:
-                raise ValueError(f"scaler's {name} is no one-dimensional float64 array; fit the scaler again")
-            if array.size == 0 or not np.isfinite(array).all():
-                raise ValueError(f"scaler's {name} is empty or not finite; fit the scaler on finite features")
-        if (self.scale <= 0).any():
-            raise ValueError(f"scaler's scale is {self.scale.min()}, not positive; fit the scaler again")
-        if self.mean.size != self.scale.size and 1 not in (self.mean.size, self.scale.size):
-            raise ValueError(f"scaler has {self.mean.size} means, {self.scale.size} scales; fit it again")
-
-    def transform(self, x: ArrayLike) -> np.ndarray:
-        """Return (x - mean) / scale, a new array, for `x` (..., n_features); ValueError for another width."""
-        return (self._check(x) - self.mean) / self.scale
-
-    def inverse_transform(self, x: ArrayLike) -> np.ndarray:
-        """Return x * scale + mean, a new array, for `x` (..., n_features); ValueError for another width."""
-        return self._check(x) * self.scale + self.mean
-
-    def _check(self, x: ArrayLike) -> np.ndarray:
-        array = np.asarray(x, dtype=np.float64)
-        width = max(self.mean.size, self.scale.size)
-        # NumPy would broadcast one column over all features without a word. One feature fits any shape.
-        if width > 1 and array.shape[-1:] != (width,):
-            remedy = "pass one whose last axis is the features it was fitted on"
-            raise ValueError(f"scaler of {width} features got an array of shape {array.shape}; {remedy}")
-        return array
-
-
 def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Read a scaler file without executing anything it says, and without scikit-learn.
 
@@ -96,8 +43,8 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[st
         max_bytes: Larger files are refused.
 
     Returns:
-        The file's dict, with ScalerRecords for StandardScalers. A list or dict that the file shares
-        between two places comes as two.
+        The file's dict, with ScalerRecords for StandardScalers and MinMaxRecords for MinMaxScalers. A list or
+        dict that the file shares between two places comes as two.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -118,7 +65,7 @@ def dump(obj: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
     Args:
         obj: Dict with string keys of dicts, lists, tuples, str, bytes, int, float, bool, None, numeric NumPy
-            arrays and scalars, and fitted StandardScalers; exactly these types, no subclasses.
+            arrays and scalars, and fitted StandardScalers and MinMaxScalers; exactly these types, no subclasses.
         path: File to write; an existing one is replaced.
 
     Raises:
@@ -132,7 +79,7 @@ def dump(obj: dict[str, Any], path: str | os.PathLike[str]) -> None:
     try:
         _read(data, MAX_BYTES)
     except ValueError as error:
-        remedy = "keep to string keys, plain types, numeric NumPy arrays and fitted StandardScalers"
+        remedy = "keep to string keys, plain types, numeric NumPy arrays and fitted Standard- or MinMaxScalers"
         raise ValueError(f"scalers for {path} could not be read back: {error}; {remedy}") from error
     Path(path).write_bytes(data)
 
@@ -161,11 +108,12 @@ class _Call:
 
 _NDARRAY = _Global("numpy", "ndarray")
 _DTYPE = _Global("numpy", "dtype")
-_SCALER = _Global("sklearn.preprocessing._data", "StandardScaler")
+_STANDARD_SCALER = _Global("sklearn.preprocessing._data", "StandardScaler")
+_MIN_MAX_SCALER = _Global("sklearn.preprocessing._data", "MinMaxScaler")
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")  # as NumPy 1 and NumPy 2 write it
 _ARRAYS = {_Global(module, "_reconstruct") for module in _NUMPY}
 _SCALARS = {_Global(module, "scalar") for module in _NUMPY}
-_ADMITTED = {_NDARRAY, _DTYPE, _SCALER} | _ARRAYS | _SCALARS
+_ADMITTED = {_NDARRAY, _DTYPE, _STANDARD_SCALER, _MIN_MAX_SCALER} | _ARRAYS | _SCALARS
 _DTYPE_CODES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -329,8 +277,10 @@ class _Builder:
             value.made = self._make_array(value)
         elif value.made is None and value.target in _SCALARS:
             value.made = _make_scalar(value)
-        elif value.made is None and value.target == _SCALER:
-            value.made = self._make_scaler(value, place)
+        elif value.made is None and value.target == _STANDARD_SCALER:
+            value.made = self._make_standard_scaler(value, place)
+        elif value.made is None and value.target == _MIN_MAX_SCALER:
+            value.made = self._make_min_max_scaler(value, place)
         elif value.made is None:
             raise ValueError(f"type {value.target} is no value of a scaler file")
         return value.made
@@ -349,26 +299,39 @@ class _Builder:
         # astype copies: the bytes are read-only. NumPy too loads arrays in native order.
         return np.frombuffer(data, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="))
 
-    def _make_scaler(self, call: _Call, place: tuple[str | int, ...]) -> ScalerRecord:
-        state = call.state
-        if call.args != () or type(state) is not dict:
-            raise ValueError("a StandardScaler is not written as scikit-learn writes it")
+    def _make_standard_scaler(self, call: _Call, place: tuple[str | int, ...]) -> ScalerRecord:
+        state = _state_of(call)
         arrays = []
         # Whatever else scikit-learn's versions keep there (var_, n_samples_seen_, feature names) is not used.
         for switch, name, neutral in (("with_mean", "mean_", 0.0), ("with_std", "scale_", 1.0)):
             if type(state.get(switch)) is not bool:
                 raise ValueError(f"a StandardScaler's {switch} is neither True nor False")
-            if state[switch] and name not in state:
-                raise ValueError(f"a StandardScaler has no {name}: it is not fitted")
-            array = self.build(state[name], (*place, name)) if state[switch] else np.array([neutral])
-            self._spend(getattr(array, "nbytes", 0))
-            arrays.append(array)
+            arrays.append(self._fitted(call, name, place) if state[switch] else np.array([neutral]))
         return ScalerRecord(*arrays)
+
+    def _make_min_max_scaler(self, call: _Call, place: tuple[str | int, ...]) -> MinMaxRecord:
+        if _state_of(call).get("clip") is not False:
+            raise ValueError("a MinMaxScaler's clip is not False, so what it did could not be undone")
+        return MinMaxRecord(*(self._fitted(call, name, place) for name in ("min_", "scale_")))
+
+    def _fitted(self, call: _Call, name: str, place: tuple[str | int, ...]) -> np.ndarray:
+        """A fitted parameter of a scaler; its record refuses what is no sound array."""
+        if name not in call.state:
+            raise ValueError(f"a {call.target.name} has no {name}: it is not fitted")
+        array = self.build(call.state[name], (*place, name))
+        self._spend(getattr(array, "nbytes", 0))
+        return array
 
     def _spend(self, n_bytes: int) -> None:
         self.array_bytes_left -= n_bytes
         if self.array_bytes_left < 0:
             raise ValueError("its arrays are larger than the file, repeated ones counted")
+
+
+def _state_of(call: _Call) -> dict[str, Any]:
+    if call.args != () or type(call.state) is not dict:
+        raise ValueError(f"a {call.target.name} is not written as scikit-learn writes it")
+    return call.state
 
 
 def _is_size(n: Any) -> bool:

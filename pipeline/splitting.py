@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from pipeline.windows import Samples
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,34 @@ class Split:
             facts[name] = {"n": len(part), "first": f"{times[0]}Z", "last": f"{times[-1]}Z"}
         return facts
 
+    def describe(self, target_time: np.ndarray) -> list[str]:
+        """A line a part, for people."""
+        return [
+            f"{name:5} {facts['n']:>9,} samples  {facts['first']} to {facts['last']}"
+            for name, facts in self.facts(target_time).items()
+        ]
+
     def cuts(self) -> dict[str, str]:
         """The instants that divide the parts, UTC, for the metadata."""
         names = ("train_end", "val_end", "test_start", "test_end")
         return {name: f"{getattr(self, name).astype('datetime64[s]')}Z" for name in names}
+
+
+def split_samples(samples: Samples, dates: Sequence[str | None], *, train_ratio: float, val_ratio: float) -> Split:
+    """Split by dates if any is given, else by shares of the time span; a target that reaches across a cut is purged.
+
+    Args:
+        samples: Of all symbols, which are cut at the same instants.
+        dates: train_end, val_end, test_start and test_end of `split_by_dates`.
+        train_ratio: See `chronological_split`, as is val_ratio.
+        val_ratio: Share.
+    """
+    if any(date is not None for date in dates):
+        return split_by_dates(samples.target_time, *dates, purge=samples.target_span)
+    return chronological_split(
+        samples.target_time, train_ratio=train_ratio, val_ratio=val_ratio, purge=samples.target_span,
+        symbol=samples.symbol,
+    )  # fmt: skip
 
 
 def chronological_split(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 
 from pipeline import files, progress
+from pipeline.artifacts import BundleFiles
 from pipeline.runtime import quiet_absl
 from pipeline.scaling import ScaledSamples
 from pipeline.windows import window_view
@@ -52,21 +54,23 @@ class WindowBatches(keras.utils.PyDataset):
         *,
         shuffle_seed: int | None = None,
         epoch: int = 0,
+        n_inputs: int = 1,
     ) -> None:
-        """Describe the batches of the samples `part`; the last batch of an epoch may be smaller."""
+        """Describe the batches of the samples `part`; the last one may be smaller. Every input is given the windows."""
         super().__init__()
         self._windows = window_view(scaled.rows, scaled.samples.lookback)
         self._first_row = scaled.samples.end[part] - scaled.samples.lookback + 1
         self._target = scaled.target[part, None]
-        self._batch_size, self._seed, self._epoch = batch_size, shuffle_seed, epoch
+        self._batch_size, self._seed, self._epoch, self._n_inputs = batch_size, shuffle_seed, epoch, n_inputs
         self._shuffle()
 
     def __len__(self) -> int:
         return -(-len(self._target) // self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
         batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._windows[self._first_row[batch]], self._target[batch]
+        windows = self._windows[self._first_row[batch]]
+        return windows if self._n_inputs == 1 else (windows,) * self._n_inputs, self._target[batch]
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
@@ -98,7 +102,8 @@ def fit(
     """Train with Adam, clipping, early stopping and a falling step size; end with the best epoch's weights.
 
     Args:
-        model: Uncompiled model from (batch, lookback, n_features) windows to (batch, 1) scaled targets.
+        model: Uncompiled model from (batch, lookback, n_features) windows to (batch, 1) scaled targets; with several
+            inputs each is given the same windows.
         scaled: Samples; the training part is learnt, the validation part decides when to stop.
         loss: Keras loss.
         epochs: At most so many.
@@ -121,8 +126,9 @@ def fit(
     past: dict[str, Any] = {"logs": [], "finished": False}
     if state_path.is_file():
         past = _restore(model, state_path)
-    batches = WindowBatches(scaled, scaled.split.train, batch_size, shuffle_seed=seed, epoch=len(past["logs"]))
-    validation = WindowBatches(scaled, scaled.split.val, VALIDATION_BATCH)
+    n_inputs, n_past = len(model.inputs), len(past["logs"])
+    batches = WindowBatches(scaled, scaled.split.train, batch_size, shuffle_seed=seed, epoch=n_past, n_inputs=n_inputs)
+    validation = WindowBatches(scaled, scaled.split.val, VALIDATION_BATCH, n_inputs=n_inputs)
 
     schedule = [
         keras.callbacks.EarlyStopping(monitor="val_loss", patience=early_stopping_patience),
@@ -135,7 +141,7 @@ def fit(
             batches,
             validation_data=validation,
             epochs=epochs,
-            initial_epoch=len(past["logs"]),
+            initial_epoch=n_past,
             callbacks=[
                 *schedule,
                 keras.callbacks.TerminateOnNaN(),
@@ -160,6 +166,25 @@ def fit(
         seconds=[entry["seconds"] for entry in state.logs],
         best_epoch=int(np.nanargmin(np.where(np.isfinite(val_loss), val_loss, np.nan))),
     )
+
+
+def fit_to_file(
+    model: keras.Model, scaled: ScaledSamples, folder: Path, names: BundleFiles, **settings: Any
+) -> History:
+    """`fit` as a training script wants it: every epoch is told, the best one's weights become the final file.
+
+    Args:
+        model: See `fit`, as is scaled.
+        scaled: Samples.
+        folder: Where checkpoint, final file and state go.
+        names: Of the bundle's files.
+        settings: The other arguments of `fit`, but for those that follow from these.
+    """
+    checkpoint = folder / names.checkpoint
+    history = fit(model, scaled, checkpoint=checkpoint, state_dir=folder, on_epoch=progress.tell_epoch, **settings)
+    shutil.copyfile(checkpoint, folder / names.model)
+    progress.tell(f"best epoch {history.best_epoch + 1} of {len(history.loss)}")
+    return history
 
 
 def save_plain_h5(model: keras.Model, path: Path) -> None:

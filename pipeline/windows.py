@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,21 @@ class Samples:
     @property
     def n_features(self) -> int:
         return self.rows.shape[1]
+
+    @property
+    def target_span(self) -> np.timedelta64:
+        """How far a target reaches beyond candle t."""
+        return np.timedelta64(self.horizon * self.step_ms, "ms")
+
+    def facts(self) -> dict[str, Any]:
+        """What a forecast from the saved network must know of its samples, as plain data."""
+        return {
+            "feature_cols": list(self.feature_cols),
+            "lookback": self.lookback,
+            "horizon": self.horizon,
+            "timeframe": self.timeframe,
+            "symbols": list(self.symbols),
+        }
 
 
 def make_windows(

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_v2_production"}
-ROOMS = {"config", "models", "pipeline", "feature_engineering", "data_fetcher", "inference_v2", *SCRIPTS}
+GENERATIONS = {"generations"}  # training scripts and predictors of the other generations
+ROOMS = {"config", "models", "pipeline", "feature_engineering", "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS}
 ALLOWED = {
     "config": set(),
     "models": {"models"},
@@ -17,8 +18,10 @@ ALLOWED = {
     "feature_engineering": {"pipeline"},
     "data_fetcher": {"pipeline", "config"},
     "inference_v2": {"config", "data_fetcher", "feature_engineering", "pipeline"},
-    "train_v2_production": ROOMS - SCRIPTS,
+    "train_v2_production": ROOMS - SCRIPTS - GENERATIONS,
+    "generations": ROOMS - SCRIPTS,
 }
+PREDICTORS = ["inference_v2", "generations.inference_v1_final"]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -41,6 +44,14 @@ def test_a_room_imports_only_the_rooms_below_it(room):
     for path in files_of(room):
         ours = {name.split(".")[0] for name in imported_modules(path)} & ROOMS
         assert ours <= ALLOWED[room], f"{path.name} imports {ours - ALLOWED[room]}"
+
+
+def test_a_predictor_of_a_generation_imports_what_v2_s_may_and_nobody_imports_a_training_script():
+    for path in files_of("generations"):
+        names = imported_modules(path)
+        assert not any(name.startswith("generations.train") for name in names), path.name
+        if path.name.startswith("inference"):
+            assert {name.split(".")[0] for name in names} & ROOMS <= ALLOWED["inference_v2"], path.name
 
 
 def test_no_part_of_the_pipeline_imports_its_evaluation():
@@ -66,7 +77,8 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def test_importing_the_predictor_loads_nothing_heavy():
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_importing_a_predictor_loads_nothing_heavy(predictor):
     heavy = (
         "tensorflow",
         "keras",
@@ -79,15 +91,16 @@ def test_importing_the_predictor_loads_nothing_heavy():
         "scipy",
         "data_fetcher",
     )
-    loaded = run_python(f"import sys, inference_v2; print([m for m in {heavy!r} if m in sys.modules])")
+    loaded = run_python(f"import sys, {predictor}; print([m for m in {heavy!r} if m in sys.modules])")
     assert loaded.strip() == "[]"
 
 
-def test_importing_the_training_script_trains_nothing_and_configures_no_logging():
-    code = """
+@pytest.mark.parametrize("script", ["train_v2_production", "generations.train_v1_final"])
+def test_importing_a_training_script_trains_nothing_and_configures_no_logging(script):
+    code = f"""
 import logging, os, sys
 before = set(os.listdir())
-import train_v2_production
-print(logging.getLogger().handlers, set(os.listdir()) - before - {"__pycache__"}, "keras" in sys.modules)
+import {script}
+print(logging.getLogger().handlers, set(os.listdir()) - before - {{"__pycache__"}}, "keras" in sys.modules)
 """
     assert run_python(code).strip() == "[] set() False"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.candles import utc_from_ms
 from pipeline.evaluation import plots, report, tables
 from pipeline.evaluation.scoring import score_run
 from tests.test_verdict import make_predictions, with_quantiles
@@ -304,3 +305,10 @@ def test_a_single_fold_is_not_called_one(predictions, scores):
     whole = scores | {"folds": scores["folds"][:1]}
     assert "folds" not in tables.terminal_tables(whole)
     assert "Fold by fold" not in render(predictions, whole)[1].text
+
+
+@pytest.mark.parametrize("hours", [1, 3, 12, 30, 61, 71, 80, 168, 700, 2200, 9000, 26_000])
+def test_a_picture_of_any_span_finds_its_dates_without_a_warning(hours):
+    times = utc_from_ms(1_704_067_200_000 + np.linspace(0, hours * 3_600_000, 12).astype(np.int64))
+    rows = pd.DataFrame({"timestamp": times, "actual_return": 0.01, "lstm": 0.001})
+    assert plots.to_svg(plots.week_plot(rows, "lstm"), "span").startswith("<svg")

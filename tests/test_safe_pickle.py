@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from pipeline import safe_pickle
-from pipeline.safe_pickle import ScalerRecord
+from pipeline.scaler_records import MinMaxRecord, ScalerRecord
 
 
 def fitted_scaler(n_features: int = 3) -> StandardScaler:
@@ -89,6 +89,39 @@ def test_record_agrees_with_scikit_learn_bit_for_bit(train, x):
     record = safe_pickle._read(pickle.dumps({"X": scaler}, protocol=4), 10_000)["X"]
     assert record.transform(x).tobytes() == scaler.transform(x).tobytes()
     assert record.inverse_transform(x).tobytes() == scaler.inverse_transform(x).tobytes()
+
+
+def test_min_max_scaler_becomes_a_record_of_its_parameters(tmp_path):
+    # Prices of 50 to 250: 0 is scaled to -0.25, and a unit of price is a 200th of the range.
+    safe_pickle.dump({"y": {"BTC/USDT": MinMaxScaler().fit([[250.0], [50.0], [100.0]])}}, tmp_path / "scalers.pkl")
+    record = safe_pickle.load(tmp_path / "scalers.pkl")["y"]["BTC/USDT"]
+    assert type(record) is MinMaxRecord
+    assert (record.min.tolist(), record.scale.tolist()) == ([-0.25], [0.005])
+    assert record.transform([[150.0], [300.0]]).tolist() == [[0.5], [1.25]]  # above 1: it does not clip
+    assert record.inverse_transform([[0.5]]).tolist() == [[150.0]]
+
+
+@settings(max_examples=50)
+@given(features, features, st.sampled_from([(0, 1), (-1, 1), (0.1, 0.9)]))
+def test_min_max_record_agrees_with_scikit_learn_bit_for_bit(train, x, feature_range):
+    scaler = MinMaxScaler(feature_range=feature_range).fit(train)
+    record = safe_pickle._read(pickle.dumps({"y": scaler}, protocol=4), 10_000)["y"]
+    assert record.transform(x).tobytes() == scaler.transform(x).tobytes()
+    assert record.inverse_transform(x).tobytes() == scaler.inverse_transform(x).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("minimum", "scale", "match"),
+    [
+        (np.zeros(2), np.array([1.0, -1.0]), "scale is -1.0, not positive"),
+        (np.array([np.inf]), np.ones(1), "min is empty or not finite"),
+        (np.zeros(1), np.ones(2), "1 minima, 2 scales"),
+        (np.zeros(1, dtype=np.float32), np.ones(1), "min is no one-dimensional float64 array"),
+    ],
+)
+def test_min_max_record_refuses_parameters_that_no_fitted_scaler_has(minimum, scale, match):
+    with pytest.raises(ValueError, match=match):
+        MinMaxRecord(min=minimum, scale=scale)
 
 
 @pytest.mark.parametrize("with_mean", [True, False])
@@ -201,7 +234,9 @@ class Calling:
         (np.zeros(2, dtype=complex), "dtype 'c16' is not numeric"),
         (np.zeros(2).view(np.ma.MaskedArray), "numpy.ma.* is not admitted"),
         (pandas.Series([1.0]), r"pandas\..* is not admitted"),
-        (MinMaxScaler().fit([[1.0], [2.0]]), "sklearn.preprocessing._data.MinMaxScaler is not admitted"),
+        (RobustScaler().fit([[1.0], [2.0]]), "sklearn.preprocessing._data.RobustScaler is not admitted"),
+        (MinMaxScaler(), "a MinMaxScaler has no min_: it is not fitted"),
+        (MinMaxScaler(clip=True).fit([[1.0], [2.0]]), "a MinMaxScaler's clip is not False"),
         (StandardScaler(), "no mean_: it is not fitted"),
         ({1: 2}, "dict key is a int, not a str"),
         ({(): 2}, "dict key is a tuple, not a str"),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from pipeline import safe_pickle
-from pipeline.safe_pickle import ScalerRecord
+from pipeline.scaler_records import MinMaxRecord, ScalerRecord
 
 NUMPY_MODULE = np.zeros(1).__reduce__()[0].__module__  # numpy.core.multiarray in NumPy 1, numpy._core... in 2
 SKLEARN_MODULE = "sklearn.preprocessing._data"
@@ -108,8 +108,9 @@ def test_a_file_that_would_run_a_command_runs_nothing(tmp_path, by):
         ("numpy", "fromfile"), ("numpy.core.multiarray", "frombuffer"), ("numpy", "object_"),
         ("numpy._core", "multiarray._reconstruct"), ("numpy._core.multiarray", "_reconstruct.__globals__"),
         ("numpy._core.numeric", "_frombuffer"), ("numpy.random._pickle", "__generator_ctor"),
-        ("sklearn.preprocessing._data", "MinMaxScaler"), ("sklearn.preprocessing", "StandardScaler"),
-        ("joblib.numpy_pickle", "NumpyArrayWrapper"), ("pipeline.safe_pickle", "ScalerRecord"), ("", ""),
+        ("sklearn.preprocessing._data", "RobustScaler"), ("sklearn.preprocessing", "StandardScaler"),
+        ("sklearn.preprocessing", "MinMaxScaler"), ("sklearn.preprocessing._data", "minmax_scale"),
+        ("joblib.numpy_pickle", "NumpyArrayWrapper"), ("pipeline.scaler_records", "MinMaxRecord"), ("", ""),
     ],
 )  # fmt: skip
 def test_every_other_name_is_refused_even_if_it_is_not_called(tmp_path, module, name):
@@ -141,7 +142,8 @@ def test_opcodes_that_no_scaler_file_needs_are_refused(tmp_path, opcode, value):
     "target",
     [
         named("numpy", "ndarray"), named("numpy", "dtype"), named(NUMPY_MODULE, "_reconstruct"),
-        named(SKLEARN_MODULE, "StandardScaler"), EMPTY_DICT, b"]", b")", NONE, text("text"), b"C\x01b",
+        named(SKLEARN_MODULE, "StandardScaler"), named(SKLEARN_MODULE, "MinMaxScaler"),
+        EMPTY_DICT, b"]", b")", NONE, text("text"), b"C\x01b",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("state", ["attributes", "slots"])
@@ -158,10 +160,22 @@ def test_a_scaler_state_sets_no_attribute(tmp_path, attribute):
     record = load_bytes(tmp_path, pickle.dumps({"X": scaler}, 4))["X"]
     assert type(record) is ScalerRecord and set(vars(record)) == {"mean", "scale"}
     assert record.mean.tobytes() == scaler.mean_.tobytes() and callable(record.transform)
+    price_scaler = MinMaxScaler().fit([[1.0], [3.0]])
+    price_scaler.__dict__[attribute] = "hostile"
+    record = load_bytes(tmp_path, pickle.dumps({"y": price_scaler}, 4))["y"]
+    assert type(record) is MinMaxRecord and set(vars(record)) == {"min", "scale"}
 
 
-def scaler_of(state: bytes, args: bytes = b")") -> bytes:
-    return named(SKLEARN_MODULE, "StandardScaler") + args + NEWOBJ + state
+def scaler_of(state: bytes, args: bytes = b")", name: str = "StandardScaler") -> bytes:
+    return named(SKLEARN_MODULE, name) + args + NEWOBJ + state
+
+
+def min_max_of(*entries: bytes, args: bytes = b")") -> bytes:
+    state = EMPTY_DICT + (MARK + b"".join(entries) + b"u" if entries else b"") + BUILD
+    return scaler_of(state, args, "MinMaxScaler")
+
+
+UNCLIPPED = (text("clip"), b"\x89")
 
 
 WITH_BOTH = MARK + text("with_mean") + b"\x88" + text("with_std") + b"\x88"
@@ -177,6 +191,13 @@ WITH_BOTH = MARK + text("with_mean") + b"\x88" + text("with_std") + b"\x88"
         (scaler_of(EMPTY_DICT + WITH_BOTH + b"u" + BUILD), "has no mean_"),
         (scaler_of(EMPTY_DICT + WITH_BOTH + text("mean_") + NONE + text("scale_") + NONE + b"u" + BUILD),
          "mean is no one-dimensional float64 array"),
+        (scaler_of(b"", name="MinMaxScaler"), "a MinMaxScaler is not written as scikit-learn writes it"),
+        (min_max_of(args=b"K\x01\x85"), "a MinMaxScaler is not written as scikit-learn writes it"),
+        (min_max_of(), "a MinMaxScaler's clip is not False"),
+        (min_max_of(text("clip"), b"\x88"), "a MinMaxScaler's clip is not False"),
+        (min_max_of(*UNCLIPPED), "a MinMaxScaler has no min_: it is not fitted"),
+        (min_max_of(*UNCLIPPED, text("min_"), NONE), "a MinMaxScaler has no scale_"),
+        (min_max_of(*UNCLIPPED, text("min_"), NONE, text("scale_"), NONE), "min is no one-dimensional float64 array"),
         (named(NUMPY_MODULE, "_reconstruct") + b")" + REDUCE, "not written as NumPy writes it"),
         (named(NUMPY_MODULE, "scalar") + b")" + REDUCE, "not written as NumPy writes it"),
         (named(NUMPY_MODULE, "scalar") + tuple_of(dtype_of(), b"C\x01b") + REDUCE, "does not fit its bytes"),
@@ -197,7 +218,9 @@ def test_objects_that_are_not_written_as_their_library_writes_them_are_refused(t
     assert_refused(tmp_path, pickle_of(value), match)
 
 
-@pytest.mark.parametrize("where", ["constructor", "state", "shared bytes", "shared scaler arrays", "literal"])
+@pytest.mark.parametrize(
+    "where", ["constructor", "state", "shared bytes", "shared scaler arrays", "shared min-max arrays", "literal"]
+)
 def test_memory_bombs_are_refused_before_they_are_allocated(tmp_path, where):
     huge = b"\x8a\x06" + (10**12).to_bytes(6, "little") + b"\x85"
     if where == "constructor":
@@ -209,10 +232,12 @@ def test_memory_bombs_are_refused_before_they_are_allocated(tmp_path, where):
         first = array_of(b"J\x00\x00\x02\x00\x85", bytes_of(bytes(2**20)) + b"\x94")
         rest = array_of(b"J\x00\x00\x02\x00\x85", b"h\x00") * 2000
         value, match = tuple_of(first, rest), "larger than the file"
-    elif where == "shared scaler arrays":
+    elif where in ("shared scaler arrays", "shared min-max arrays"):
         array = array_of(b"J\x00\x00\x02\x00\x85", bytes_of(struct.pack("<d", 1.0) * 2**17)) + b"\x94"
         state = EMPTY_DICT + WITH_BOTH + text("mean_") + b"h\x00" + text("scale_") + b"h\x00" + b"u"
-        value, match = tuple_of(array, scaler_of(state + BUILD) * 2000), "larger than the file"
+        min_max = min_max_of(*UNCLIPPED, text("min_"), b"h\x00", text("scale_"), b"h\x00")
+        scaler = scaler_of(state + BUILD) if where == "shared scaler arrays" else min_max
+        value, match = tuple_of(array, scaler * 2000), "larger than the file"
     else:
         value, match = b"B\xff\xff\xff\xff" + bytes(10), "opcode BINBYTES"
     tracemalloc.start()
@@ -260,7 +285,8 @@ def test_time_bombs_are_refused_in_bounded_time(tmp_path, value, match):
 
 
 def small_pickle() -> bytes:
-    scalers = {"X": fitted_scaler(2), "a": np.arange(2), "s": np.float32(1.5), "c": ["body", (1, 2.5, None)]}
+    y = MinMaxScaler().fit([[1.0], [3.0]])
+    scalers = {"X": fitted_scaler(2), "y": y, "a": np.arange(2), "s": np.float32(1.5), "c": ["body", (1, 2.5, None)]}
     return pickle.dumps(scalers, protocol=4)
 
 
@@ -292,6 +318,7 @@ SNIPPETS = [
     b")", b"]", b"\x94", b"\x85", b"\x86", b"\x87", b"a", b"e", b"s", b"u", b"h\x00", b"h\x01", b"\x93",
     text("key"), text("f8"), dtype_of(), array_of(b"K\x01\x85", bytes_of(bytes(8))), scaler_of(b""),
     named("numpy", "ndarray"), named(NUMPY_MODULE, "_reconstruct"), named(SKLEARN_MODULE, "StandardScaler"),
+    named(SKLEARN_MODULE, "MinMaxScaler"), min_max_of(*UNCLIPPED),
 ]  # fmt: skip
 
 

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.scaling import rows_seen, scale_on_train, scale_rows, to_log_return
+from pipeline.scaling import (
+    price_to_log_return,
+    rows_seen,
+    scale_on_train,
+    scale_prices_on_train,
+    scale_rows,
+    to_log_return,
+)
 from pipeline.splitting import Split
 from pipeline.windows import Samples
 
@@ -124,3 +131,55 @@ def test_a_feature_that_never_changes_in_training_is_named(value):
     rows[:6, 1] = value  # it changes later, which training cannot know
     with pytest.raises(ValueError, match="feature 'second' never changes in the 6 candles of the training part"):
         scale_on_train(replace(samples, rows=rows), split)
+
+
+# Prices, per symbol
+
+
+def two_coins():
+    """Five samples of coin A, five of coin B; a window is one row, whose only feature is the close."""
+    base = np.array([100.0, 120, 110, 140, 180, 1.0, 2, 3, 2, 8])
+    after = np.array([120.0, 110, 140, 180, 90, 2.0, 3, 2, 8, 1])
+    samples = make_samples(base[:, None], np.arange(10), np.log(after / base), lookback=1)
+    samples = replace(samples, symbols=("A/USDT", "B/USDT"), symbol=np.repeat([0, 1], 5), base_price=base)
+    return samples, make_split([0, 5, 1, 6, 2, 7], [3, 8], [4, 9])
+
+
+def test_prices_are_scaled_to_the_range_of_each_coin_s_training_targets():
+    scaled, scalers = scale_prices_on_train(*two_coins())
+    # A: targets 120, 110, 140 in training, so 0 is 110 and 1 is 140. B: 2, 3, 2, so 0 is 2 and 1 is 3.
+    assert scaled.target == pytest.approx([1 / 3, 0, 1, 70 / 30, -20 / 30, 0, 1, 0, 6, -1], rel=1e-6, abs=1e-6)
+    assert scaled.target.dtype == np.float32
+    assert scalers.y["A/USDT"].inverse_transform([[0.5]])[0, 0] == pytest.approx(125.0)
+    # A's closes in training are 100, 120, 110: mean 110, variance 200 / 3. B's are 1, 2, 3.
+    assert scaled.rows[:5, 0] == pytest.approx((np.array([100, 120, 110, 140, 180]) - 110) / (200 / 3) ** 0.5)
+    assert scaled.rows[5:, 0] == pytest.approx((np.array([1, 2, 3, 2, 8]) - 2) / (2 / 3) ** 0.5)
+
+
+def test_nothing_of_validation_or_test_enters_the_price_scalers():
+    samples, split = two_coins()
+    later = np.array([3, 4, 8, 9])
+    log_return, rows = samples.log_return.copy(), samples.rows.copy()
+    log_return[later], rows[later] = 3.0, 1e6
+    (_, ours), (_, theirs) = (
+        scale_prices_on_train(s, split) for s in (samples, replace(samples, log_return=log_return, rows=rows))
+    )
+    for symbol in samples.symbols:
+        assert ours.y[symbol].data_min_ == theirs.y[symbol].data_min_
+        assert ours.y[symbol].data_max_ == theirs.y[symbol].data_max_
+        assert ours.X[symbol].mean_ == theirs.X[symbol].mean_
+
+
+def test_a_coin_without_training_samples_is_named():
+    samples, split = two_coins()
+    with pytest.raises(ValueError, match="B/USDT: no sample in the training part; leave the symbol out"):
+        scale_prices_on_train(samples, replace(split, train=np.array([0, 1, 2])))
+
+
+def test_a_scaled_price_becomes_the_log_return_from_the_base_price():
+    samples, split = two_coins()
+    scaled, scalers = scale_prices_on_train(samples, split)
+    half = price_to_log_return(np.array([0.5], dtype=np.float32), np.array([100.0]), scalers.y["A/USDT"])
+    assert half == pytest.approx([np.log(1.25)])  # halfway from 110 to 140 is 125
+    back = scalers.to_log_return(scaled.target, samples, np.arange(10))
+    assert back == pytest.approx(samples.log_return, abs=1e-6)

@@ -190,7 +190,7 @@ def _bounded(values: Sequence[float | None]) -> np.ndarray:
 def _date_axis(axes: Any) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(minticks=3, maxticks=6)
+    locator = AutoDateLocator(minticks=3, maxticks=7)  # with 6 it finds no interval for 61 to 71 hours, and warns
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
