@@ -15,14 +15,17 @@ import numpy as np
 from pipeline.windows import window_view
 
 BATCH = 256
-"""Windows a call; the last call is filled up, so that a network meets two shapes only: this and a batch of two."""
+"""Windows a call; the last call is filled up, so that a network meets two shapes only: this and `SMALL_BATCH`."""
+
+SMALL_BATCH = 16
+"""Windows a call where there are no more than these."""
 
 
 class KerasNetwork:
     """A network opened from an .h5 file.
 
-    Keras' result for a window differs by one ulp between a batch of one and larger ones, and by nothing among those;
-    so a single window runs as a batch of two and every path gives the same bits.
+    Keras' result for a window differs by one ulp between a batch of one and larger ones, with some widths of layers up
+    to a batch of four; so few windows run as a batch of 16 and every path gives the same bits.
     """
 
     def __init__(self, path: str | Path, *, input_shape: tuple[int, int]) -> None:
@@ -66,7 +69,7 @@ class KerasNetwork:
             (n,) float32, in the units the network was trained on.
         """
         windows = window_view(rows, self._lookback)
-        size = 2 if len(end) <= 2 else BATCH
+        size = SMALL_BATCH if len(end) <= SMALL_BATCH else BATCH
         outputs = []
         for first in range(0, len(end), size):
             part = end[first : first + size]

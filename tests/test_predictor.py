@@ -379,3 +379,13 @@ def test_metrics_hold_no_number_that_is_not_measured(tiny_bundle):
         (predictions["actual_return"] > predictions["q90"]),
     )
     assert test["interval"]["coverage"] == pytest.approx(1 - below.mean() - above.mean())
+
+
+def test_a_window_gives_the_same_bits_alone_and_among_many(predictor):
+    network, n_features = predictor._network, len(predictor.feature_cols)
+    rows = np.random.default_rng(0).standard_normal((predictor.lookback + 299, n_features)).astype(np.float32)
+    end = np.arange(predictor.lookback - 1, len(rows))
+    whole = network.run(rows, end)
+    for few in (1, 2, 5, 16, 17):
+        for first in range(0, 120, few):
+            assert np.array_equal(network.run(rows, end[first : first + few]), whole[first : first + few])
