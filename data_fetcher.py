@@ -261,7 +261,7 @@ class Fetch:
         ]  # fmt: skip
 
         def fetch_from(source: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, sources.Answer]:
-            return _complete(self.cache_dir / candles_of, source, wanted, self.base_url)
+            return history.complete(self.cache_dir / candles_of, source, wanted, base_url=self.base_url)
 
         found = chain.fetch_candles(jobs, self.exchange, fetch_from)
         span_of: dict[str, tuple[int, int]] = {}
@@ -306,7 +306,7 @@ class Update:
                 elif not wanted or series.symbol in wanted:
                     jobs_of.setdefault(series.venue, []).append(Job(series.symbol, series.kind, since_ms=now_ms))
             for venue, jobs in jobs_of.items():
-                for job, answer in _complete(folder, venue, jobs, self.base_url).items():
+                for job, answer in history.complete(folder, venue, jobs, base_url=self.base_url).items():
                     if isinstance(answer, Exception):
                         problems.append(f"{job.symbol} {job.kind}: {answer}")
                     else:
@@ -324,10 +324,12 @@ class Audit:
 
     def run(self) -> None:
         """Print a line a series."""
+        problems: list[str] = []
         for folder in _folders(self.cache_dir):
             found = store.audit(folder)
             print(f"{folder}\n{found.drop(columns='problems').to_string(index=False)}\n")
-            _end_with_problems([problem for problem in found["problems"] if problem])
+            problems += [problem for problem in found["problems"] if problem]
+        _end_with_problems(problems)  # behind the last folder, so that a damaged file hides no other
 
 
 @dataclass(frozen=True)
@@ -341,14 +343,6 @@ class List:
         """Print a line a series."""
         found = [(folder, series) for folder in _folders(self.cache_dir) for series in store.list_series(folder)]
         _print_table([_series_line(folder, Job(series.symbol, series.kind, 0)) for folder, series in found])
-
-
-def _complete(directory: Path, source: str, jobs: Sequence[Job], base_url: str | None) -> dict[Job, Any]:
-    """`history.complete` with a bar."""
-    with progress.bar(None, source, " rows") as bar:
-        return history.complete(
-            directory, source, jobs, base_url=base_url, on_page=lambda _, n_rows: bar.update(n_rows)
-        )
 
 
 def _folders(cache_dir: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import chain, history, progress, sources, store
+from pipeline import chain, history, sources, store
 from pipeline.candles import (
     cut_rows,
     drop_forming,
@@ -120,10 +120,7 @@ def fetch_dataset(
 
     def fetch_from(source: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, sources.Answer]:
         directory = None if cache is None else cache / candles_of
-        with progress.bar(None, source, " rows") as bar:
-            answers = history.fetch_through(
-                directory, source, wanted, base_url=base_url, on_page=lambda _, n_rows: bar.update(n_rows)
-            )
+        answers = history.fetch_through(directory, source, wanted, base_url=base_url)
         return {job: _checked_or_error(answers[job], job, source) for job in wanted}
 
     found = chain.fetch_candles(jobs, exchange, fetch_from)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,7 @@ class Completed:
 
 
 def complete(
-    directory: Path,
-    venue: str,
-    jobs: Sequence[Job],
-    *,
-    base_url: str | None = None,
-    on_page: Callable[[Job, int], None] | None = None,
+    directory: Path, venue: str, jobs: Sequence[Job], *, base_url: str | None = None
 ) -> dict[Job, Completed | ExchangeError | ValueError]:
     """Fetch what a folder of series lacks of each job; one that fails keeps what is stored, and sinks no other.
 
@@ -55,7 +50,6 @@ def complete(
         venue: Source of all of them; see `sources.fetch`.
         jobs: What the folder shall hold, each of another series.
         base_url: See `exchanges.open_exchange`.
-        on_page: Called after each page with the piece being fetched and the number of rows it brought.
     """
     plans = {(job.symbol, job.kind): _missing_pieces(directory, job) for job in jobs}
     done = {key: Completed() for key in plans}
@@ -80,7 +74,7 @@ def complete(
                 first_pieces[piece] = job
         except ValueError as error:  # what is stored is damaged
             results[job] = error
-    answers = sources.fetch(venue, list(first_pieces), base_url=base_url, on_page=on_page, follow=keep)
+    answers = sources.fetch(venue, list(first_pieces), base_url=base_url, follow=keep)
     for piece, job in first_pieces.items():
         if isinstance(answers[piece], Exception):
             results[job] = answers[piece]
@@ -98,17 +92,12 @@ def no_rows(job: Job, venue: str) -> str:
 
 
 def fetch_through(
-    directory: Path | None,
-    venue: str,
-    jobs: Sequence[Job],
-    *,
-    base_url: str | None = None,
-    on_page: Callable[[Job, int], None] | None = None,
+    directory: Path | None, venue: str, jobs: Sequence[Job], *, base_url: str | None = None
 ) -> dict[Job, sources.Answer]:
     """Fetch series, job -> frame or error: through a folder that keeps them, or without one (None) from the source."""
     if directory is None:
-        return sources.fetch(venue, jobs, base_url=base_url, on_page=on_page)
-    answers: dict[Job, sources.Answer] = dict(complete(directory, venue, jobs, base_url=base_url, on_page=on_page))
+        return sources.fetch(venue, jobs, base_url=base_url)
+    answers: dict[Job, sources.Answer] = dict(complete(directory, venue, jobs, base_url=base_url))
     for job in jobs:
         if not isinstance(answers[job], Exception):
             answers[job] = read(directory, job)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import exchanges, hub, yahoo
+from pipeline import exchanges, hub, progress, yahoo
 from pipeline.candles import cut_rows, timeframe_ms
 from pipeline.exchanges import FUTURES_CHAIN, ExchangeError, Job
 from pipeline.store import PUBLISHED
@@ -27,15 +27,29 @@ def fetch(
     jobs: Sequence[Job],
     *,
     base_url: str | None = None,
-    on_page: Callable[[Job, int], None] | None = None,
     follow: Callable[[Job, pd.DataFrame], Job | None] | None = None,
 ) -> dict[Job, Answer]:
-    """Fetch series from one source: "yahoo", "hub" or ccxt's id of an exchange.
+    """Fetch series from one source, "yahoo", "hub" or ccxt's id of an exchange, and show how it goes.
 
     The other arguments, the answers and the errors are those of `exchanges.fetch_many`.
     """
-    if source not in NO_EXCHANGES:
+    with progress.bar(None, source, " rows") as bar:
+
+        def on_page(_: Job, n_rows: int) -> None:
+            bar.update(n_rows)
+
+        if source in NO_EXCHANGES:
+            return _fetch_one_by_one(source, jobs, base_url, on_page, follow)
         return dict(exchanges.fetch_many(source, jobs, base_url=base_url, on_page=on_page, follow=follow))
+
+
+def _fetch_one_by_one(
+    source: str,
+    jobs: Sequence[Job],
+    base_url: str | None,
+    on_page: Callable[[Job, int], None],
+    follow: Callable[[Job, pd.DataFrame], Job | None] | None,
+) -> dict[Job, Answer]:
     answers: dict[Job, Answer] = {}
     failures: list[ExchangeError] = []  # in a row
     for job in jobs:
@@ -46,8 +60,7 @@ def fetch(
         try:
             while piece is not None:
                 answers[job] = _fetch_elsewhere(source, piece, base_url)
-                if on_page is not None:
-                    on_page(piece, len(answers[job]))
+                on_page(piece, len(answers[job]))
                 piece = None if follow is None else follow(piece, answers[job])
             failures.clear()
         except ExchangeError as error:

@@ -151,6 +151,15 @@ def test_audit_and_list_say_what_is_there(server, tmp_path, capsys):
     assert "not a readable parquet file" in capsys.readouterr().err
 
 
+def test_a_damaged_file_in_one_folder_keeps_no_other_from_being_audited(tmp_path, market, capsys):
+    for folder in ("a", "b"):
+        store.write_candles(truth(market, BTC, "1h", 10), tmp_path / folder, BTC, "1h")
+    (tmp_path / "a" / "BTCUSDT_1h.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SystemExit):
+        Audit(tmp_path).run()
+    assert str(tmp_path / "b") in capsys.readouterr().out
+
+
 def test_an_empty_cache_says_what_to_do(tmp_path):
     for command in (Audit, List, Update):
         with pytest.raises(ValueError, match="no candle files here or in a folder below; fetch some"):
