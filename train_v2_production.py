@@ -79,7 +79,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
         folds = walk_forward(earlier, samples, market, config, partial)
-        history = asdict(train(model, scaled, config, partial))
+        history = train(model, scaled, config, partial)
 
         phases.start("Evaluate", "forecasts out of sample")
         forecasts = forecast_test(NETWORK, partial / FILES.model, scaled, scalers, baselines, market.candles)
@@ -96,17 +96,9 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         page = report.html_report(metrics, predictions, history, settings, generation="v2")
         scaler_file = {"X": scalers.X, "y": scalers.y, **forecasts.as_dict()}
         artifacts.save_run(
-            partial,
-            FILES,
-            settings,
-            samples.facts(),
-            forecasts.reference,
-            scaler_file,
-            history,
-            metrics,
-            predictions,
-            page,
-        )
+            partial, FILES, settings, samples.facts(), forecasts.reference, scaler_file, history, metrics,
+            predictions, page,
+        )  # fmt: skip
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(tables.verdict_banner(metrics["test"]))
     return metrics
@@ -150,14 +142,14 @@ def build(config: ConfigV2, n_features: int) -> Any:
     return model
 
 
-def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) -> Any:
+def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) -> dict[str, Any]:
     """Fit the network; the best epoch's weights become the final file."""
     import keras
 
     from pipeline.training import fit_to_file
 
     loss = keras.losses.Huber(delta=config.huber_delta)
-    return fit_to_file(model, scaled, partial, FILES, loss=loss, **options(config, FIT_OPTIONS))
+    return asdict(fit_to_file(model, scaled, partial, FILES, loss=loss, **options(config, FIT_OPTIONS)))
 
 
 def walk_forward(

@@ -96,17 +96,9 @@ def main(config: ConfigV1Final = ConfigV1Final()) -> dict[str, Any]:
         page = report.html_report(metrics, forecasts.predictions, history, settings, generation="v1-final")
         scaler_file = {"X": scalers.X, "y": scalers.y, **forecasts.as_dict()}
         artifacts.save_run(
-            partial,
-            FILES,
-            settings,
-            samples.facts(),
-            forecasts.reference,
-            scaler_file,
-            history,
-            metrics,
-            forecasts.predictions,
-            page,
-        )
+            partial, FILES, settings, samples.facts(), forecasts.reference, scaler_file, history, metrics,
+            forecasts.predictions, page,
+        )  # fmt: skip
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(tables.verdict_banner(metrics["test"]))
     return metrics
