@@ -1,4 +1,4 @@
-"""Every setting of every generation: one flat frozen dataclass each, and the trading pairs.
+"""Every setting of every generation: one frozen dataclass each, on what all of them share, and the trading pairs.
 
 The string under a field is its help on the command line and its unit.
 """
@@ -32,14 +32,12 @@ def default_cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class ConfigV2:
-    """Train the v2 network on candles, measure it against forecasts that cost nothing, save a bundle."""
+class RunConfig:
+    """What every training run is told; a generation adds its network, and its own defaults where they differ."""
 
     # --- data ---
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
     """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
-    timeframe: str = "1h"
-    """length of a candle: 1m 5m 15m 1h 4h 1d …"""
     candles: int = 2000
     """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
@@ -74,6 +72,60 @@ class ConfigV2:
     """last day of the test part; default: the end of the candles"""
 
     # --- evaluation ---
+    fee_bps: float = 5.0
+    """of the backtest: fee of a trade, in basis points a side"""
+    threshold: float = 0.0
+    """of the backtest: trade where the forecast is larger than this, in volatilities"""
+
+    # --- training ---
+    epochs: int = 50
+    """at most so many passes over the training part"""
+    batch_size: int = 32
+    """samples a gradient step"""
+    learning_rate: float = 3e-4
+    """Adam's first step size"""
+    clip_value: float = 1.0
+    """bound on each gradient component"""
+    early_stopping_patience: int = 10
+    """epochs without a better validation loss before training stops"""
+    reduce_lr_patience: int = 5
+    """epochs without a better validation loss before the step size is halved"""
+    seed: int = 42
+    """of initial weights, dropout, batch order, XGBoost and synthetic candles"""
+
+    # --- run ---
+    output_dir: Path | None = None
+    """folder of the bundle; default: a folder a generation below /content/all_models in Colab, else below all_models"""
+    resume: bool = False
+    """go on with a training run that was cut off (same settings, same candles)"""
+
+    def check(self) -> None:
+        """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
+        _require(self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are")
+        counts = ("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience")
+        for name, value in options(self, counts).items():
+            _require(value >= 1, name, value, "at least 1")
+        for name, value in options(self, ("learning_rate", "clip_value")).items():
+            _require(0 < value < float("inf"), name, value, "a positive number")
+        for name, value in options(self, ("train_ratio", "val_ratio")).items():
+            _require(0 < value < 1, name, value, "a share between 0 and 1")
+        _require(self.train_ratio + self.val_ratio < 1, "train_ratio + val_ratio",
+                 self.train_ratio + self.val_ratio, "less than 1, to leave a share for the test part")  # fmt: skip
+        for name, value in options(self, ("fee_bps", "threshold")).items():
+            _require(0 <= value < float("inf"), name, value, "0 or a positive number")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+
+@dataclass(frozen=True)
+class ConfigV2(RunConfig):
+    """Train the v2 network on candles, measure it against forecasts that cost nothing, save a bundle."""
+
+    timeframe: str = "1h"
+    """length of a candle: 1m 5m 15m 1h 4h 1d …"""
+    batch_size: int = 128
+    """samples a gradient step; as good on validation as 32, in two thirds of the time (docs/log.md)"""
+
+    # --- evaluation ---
     walk_forward: bool = False
     """train again for every --refit-every days of the test part, on what came before, and score all of them together;
     the bundle holds the last network"""
@@ -81,10 +133,6 @@ class ConfigV2:
     """days that a network is used for before the next one is trained (with --walk-forward)"""
     rolling: bool = False
     """walk forward with a training part of constant length instead of one that grows"""
-    fee_bps: float = 5.0
-    """of the backtest: fee of a trade, in basis points a side"""
-    threshold: float = 0.0
-    """of the backtest: trade where the forecast is larger than this, in volatilities"""
 
     # --- network ---
     lstm_units: tuple[int, int] = (64, 32)
@@ -97,87 +145,68 @@ class ConfigV2:
     """units of the dense layers behind both streams"""
     dropout: float = 0.2
     """share of activations dropped in training"""
-
-    # --- training ---
-    epochs: int = 50
-    """at most so many passes over the training part"""
-    batch_size: int = 128
-    """samples a gradient step; as good on validation as 32, in two thirds of the time (docs/log.md)"""
-    learning_rate: float = 3e-4
-    """Adam's first step size"""
     huber_delta: float = 0.5
     """errors beyond this count linearly, in standard deviations of the target; chosen on validation (docs/log.md)"""
-    clip_value: float = 1.0
-    """bound on each gradient component"""
-    early_stopping_patience: int = 10
-    """epochs without a better validation loss before training stops"""
-    reduce_lr_patience: int = 5
-    """epochs without a better validation loss before the step size is halved"""
-    seed: int = 42
-    """of initial weights, dropout, batch order, XGBoost and synthetic candles"""
-
-    # --- run ---
-    output_dir: Path | None = None
-    """folder of the bundle; default: /content/all_models/v2 in Colab, else all_models/v2"""
-    resume: bool = False
-    """go on with a training run that was cut off (same settings, same candles)"""
 
     def check(self) -> None:
-        """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
-        _check_run(self)
+        """As `RunConfig`, and the network's own."""
+        super().check()
         _require(self.refit_every >= 1, "refit_every", self.refit_every, "at least 1")
-        units = (*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
-        _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
+        _check_layers(*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
+        _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
-class ConfigV1Final:
+class ConfigV1(RunConfig):
+    """Train the v1 network on two timeframes of candles, measure it, save a bundle."""
+
+    candles: int = 1000
+    """usable 1h candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
+    candles_dir: Path | None = None
+    """directory of BTCUSDT_1h.parquet and BTCUSDT_15m.parquet, or .csv files"""
+    lookback: int = 60
+    """candles of each timeframe a sample sees"""
+    horizon: int = 1
+    """1h candles ahead: the target is ln(close[t + horizon] / close[t])"""
+    epochs: int = 100
+    """at most so many passes over the training part"""
+    learning_rate: float = 1e-3
+    """Adam's first step size"""
+
+    # --- network ---
+    quantile_regression: bool = True
+    """forecast the quantiles q10, q50, q90; else a single value, whose loss weighs moves beyond 2 % five times"""
+    lstm_units: tuple[int, int] = (64, 32)
+    """units of the two LSTM layers of the 1h stream"""
+    conv_filters: tuple[int, int] = (32, 16)
+    """filters of the two convolutions of the 15m stream"""
+    conv_lstm_units: tuple[int, int] = (32, 16)
+    """units of the two LSTM layers after the convolutions"""
+    dense_units: tuple[int, int] = (32, 16)
+    """units of the dense layers behind both streams"""
+    dropout: float = 0.2
+    """share of activations dropped in training"""
+
+    def check(self) -> None:
+        """As `RunConfig`, and the network's own."""
+        super().check()
+        _check_layers(*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
+
+
+@dataclass(frozen=True)
+class ConfigV1Final(RunConfig):
     """Train the training report's network, which forecasts the next price itself, measure it, save a bundle."""
 
-    # --- data ---
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
     """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
     timeframe: str = "1h"
     """length of a candle: 1m 5m 15m 1h 4h 1d …"""
-    candles: int = 2000
-    """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
-    source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
-    """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
-    candles_dir: Path | None = None
-    """directory of BTCUSDT_1h.parquet or .csv files"""
-    exchange: str | None = None
-    """ccxt id of the exchange, yahoo or hub; default: binance, then the others that can be reached"""
-    base_url: str | None = None
-    """where to reach the exchange instead of its own address"""
-    cache_dir: Path = field(default_factory=default_cache_dir)
-    """folder that keeps fetched candles, so that the next run fetches only what is new"""
-    require_real: bool = False
-    """fail rather than train on synthetic candles"""
-
-    # --- samples ---
-    lookback: int = 60
-    """candles a sample sees"""
     horizon: int = 1
     """candles ahead: the target is close[t + horizon]"""
-    train_ratio: float = 0.70
-    """share of the time span used for training"""
-    val_ratio: float = 0.15
-    """share used for validation; what remains is the test part"""
-    train_end: str | None = None
-    """split by dates instead: last day of the training part, such as 2023-09-30"""
-    val_end: str | None = None
-    """last day of the validation part"""
-    test_start: str | None = None
-    """first day of the test part; default: right after --val-end"""
-    test_end: str | None = None
-    """last day of the test part; default: the end of the candles"""
-
-    # --- evaluation ---
-    fee_bps: float = 5.0
-    """of the backtest: fee of a trade, in basis points a side"""
-    threshold: float = 0.0
-    """of the backtest: trade where the forecast is larger than this, in volatilities"""
+    epochs: int = 60
+    """at most so many passes over the training part"""
 
     # --- network: the report's 271,889 parameters ---
     lstm_units: tuple[int, int, int, int] = (128, 96, 64, 32)
@@ -188,36 +217,14 @@ class ConfigV1Final:
     """units of the two LSTM layers after the convolutions"""
     dense_units: tuple[int, int, int, int] = (96, 64, 32, 16)
     """units of the dense layers behind both streams"""
-
-    # --- training ---
-    epochs: int = 60
-    """at most so many passes over the training part"""
-    batch_size: int = 32
-    """samples a gradient step"""
-    learning_rate: float = 3e-4
-    """Adam's first step size"""
     huber_delta: float = 1.0
     """errors beyond this count linearly, in training ranges of the price"""
-    clip_value: float = 1.0
-    """bound on each gradient component"""
-    early_stopping_patience: int = 10
-    """epochs without a better validation loss before training stops"""
-    reduce_lr_patience: int = 5
-    """epochs without a better validation loss before the step size is halved"""
-    seed: int = 42
-    """of initial weights, dropout, batch order, XGBoost and synthetic candles"""
-
-    # --- run ---
-    output_dir: Path | None = None
-    """folder of the bundle; default: /content/all_models/v1_final in Colab, else all_models/v1_final"""
-    resume: bool = False
-    """go on with a training run that was cut off (same settings, same candles)"""
 
     def check(self) -> None:
-        """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
-        _check_run(self)
-        units = (*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
-        _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
+        """As `RunConfig`, and the network's own."""
+        super().check()
+        _check_layers(*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
+        _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
 
 
 SOURCE_OPTIONS = ("source", "candles_dir", "exchange", "base_url", "cache_dir", "require_real", "seed")
@@ -228,7 +235,7 @@ FIT_OPTIONS = (
 """Fields that say how a network is fitted."""
 
 
-def options(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def options(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
     """These fields of a config, to be passed on by name.
 
     Example:
@@ -238,21 +245,8 @@ def options(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _check_run(config: Any) -> None:
-    """What every generation's config must keep to."""
-    _require(config.candles >= 0, "candles", config.candles, "a positive number, or 0 for all there are")
-    counts = ("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience")
-    for name, value in options(config, counts).items():
-        _require(value >= 1, name, value, "at least 1")
-    for name, value in options(config, ("learning_rate", "huber_delta", "clip_value")).items():
-        _require(0 < value < float("inf"), name, value, "a positive number")
-    for name, value in options(config, ("train_ratio", "val_ratio")).items():
-        _require(0 < value < 1, name, value, "a share between 0 and 1")
-    _require(config.train_ratio + config.val_ratio < 1, "train_ratio + val_ratio",
-             config.train_ratio + config.val_ratio, "less than 1, to leave a share for the test part")  # fmt: skip
-    for name, value in options(config, ("fee_bps", "threshold")).items():
-        _require(0 <= value < float("inf"), name, value, "0 or a positive number")
-    _require(0 <= config.seed < 2**32, "seed", config.seed, "0 to 4294967295")
+def _check_layers(*units: int) -> None:
+    _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
 
 
 def _require(is_met: bool, name: str, value: float, wanted: str) -> None:

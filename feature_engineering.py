@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import talib
 
+from feature_engineering_v1 import FeatureEngineer as FeatureEngineer
+from feature_engineering_v1 import process_single_symbol as process_single_symbol
 from pipeline.candles import segment_starts, timeframe_ms, timestamps_ms
 from pipeline.indicators import VOLATILITY_WARMUP, divide_or_zero, forgetting_candles, log_ratio, rolling_z_score
 

@@ -24,7 +24,8 @@ from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, co
 from pipeline import progress, store
 from pipeline.artifacts import BundleFiles
 from pipeline.candles import timeframe_ms, timestamps_ms
-from pipeline.predictor import CandlePredictor, format_price, judge
+from pipeline.forecast_plot import format_price, judge
+from pipeline.predictor import CandlePredictor
 from pipeline.scaling import to_log_return
 
 logger = logging.getLogger("inference_v2")  # __name__ is __main__ where this is the command

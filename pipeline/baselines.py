@@ -54,11 +54,14 @@ def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, *, seed: int) -> Base
 
 
 def lagged_inputs(scaled: ScaledSamples) -> np.ndarray:
-    """(n_samples, n_features + 3 * LAGS) float32: candle t's features, then three of them at t-1 … t-LAGS."""
+    """(n_samples, n_features + 3 * LAGS, …) float32: candle t's features, then three of them at t-1 … t-LAGS.
+
+    Of further windows, such as those of a finer timeframe, the last candle's features.
+    """
     end = scaled.samples.end
     columns = [scaled.samples.feature_cols.index(name) for name in LAGGED_FEATURES]
     lags = [scaled.rows[end - lag][:, columns] for lag in range(1, LAGS + 1)]
-    return np.hstack([scaled.rows[end], *lags])
+    return np.hstack([scaled.rows[end], *lags, *(stream.rows[stream.end] for stream in scaled.others)])
 
 
 def _drift(scaled: ScaledSamples) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from pipeline.intervals import (
     input_names,
     sample_inputs,
 )
+from pipeline.quantiles import QuantileFactors, apply_quantiles, fit_quantiles, point_forecast
 from pipeline.runtime import KerasNetwork
 from pipeline.scaling import PriceScalers, ScaledSamples, Scalers, rows_seen
+from pipeline.windows import Samples
 
 INTERVAL_BASELINES = ("ewma", "garch", "har")
 COMPARED_QUANTILES = ("q10", "q50", "q90")
@@ -40,7 +42,8 @@ class Forecasts:
     actual_return, volatility; forecasts (log-returns) of each baseline and of the network, before shrinkage under
     `<model>_raw`; the network's quantiles and p_up; the quantiles of each interval baseline as `<baseline>_q10`, …"""
     calibration: Calibration
-    intervals: IntervalModel
+    intervals: IntervalModel | QuantileFactors
+    """of a network that forecasts quantiles, the factors on its own"""
     reference: dict[str, Any]
     """what forecasts of later candles are judged by, for the metadata: "feature_quantiles" of the training part
     (`pipeline.drift`), "interval_baselines" (the EWMA interval's quantiles, in volatilities)"""
@@ -62,6 +65,9 @@ def forecast_test(
 ) -> Forecasts:
     """Forecast with the saved file, as serving does; whatever is fitted here is fitted on training and validation.
 
+    A network of three outputs forecasts q10, q50 and q90 itself; to another one the scale model of `intervals` gives
+    them.
+
     Args:
         name: What the network is called in the predictions.
         model_path: Its .h5 file.
@@ -74,20 +80,25 @@ def forecast_test(
     samples, val = scaled.samples, scaled.split.val
     test = scaled.split.test
     test = test[np.lexsort((samples.symbol[test], samples.target_time[test]))]
-    network = KerasNetwork(model_path, input_shape=(samples.lookback, samples.n_features))
+    network = KerasNetwork(model_path, input_shape=[stream.shape for stream in scaled.streams])
 
     def forecast(part: np.ndarray) -> np.ndarray:
-        return scalers.to_log_return(network.run(scaled.rows, samples.end[part]), samples, part)
+        output = network.run_streams([replace(stream, end=stream.end[part]) for stream in scaled.streams])
+        return scalers.to_log_return(output, samples, part)
 
-    raw_val = forecast(val)
+    outputs_val, outputs = forecast(val), forecast(test)
+    raw_val, raw = (point_forecast(values) for values in (outputs_val, outputs))
     calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk)
     names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
     fitted_on = (samples.log_return, samples.volatility, scaled.split.train, val)
-    intervals = fit_intervals(inputs, names, *fitted_on, forecast=calibration.shrinkage * raw_val)
-
-    raw = forecast(test)
     served = apply_calibration(calibration, raw, samples.volatility[test])
-    served |= apply_intervals(intervals, inputs[test], samples.volatility[test], served["predicted_return"])
+    intervals: IntervalModel | QuantileFactors
+    if outputs.shape[1] == 1:
+        intervals = fit_intervals(inputs, names, *fitted_on, forecast=calibration.shrinkage * raw_val)
+        served |= apply_intervals(intervals, inputs[test], samples.volatility[test], served["predicted_return"])
+    else:
+        intervals = fit_quantiles(outputs_val, calibration.shrinkage * raw_val, samples.log_return[val])
+        served |= apply_quantiles(intervals, outputs, served["predicted_return"])
     har = [names.index(column) for column in HAR_INPUTS]
     har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_on)
     ewma = conformal_quantiles(samples.log_return[val] / samples.volatility[val])
@@ -96,7 +107,18 @@ def forecast_test(
         "garch": garch_quantiles(candles, samples, scaled.split.train_end, val),
         "har": apply_intervals(har_model, inputs[:, har], samples.volatility, np.zeros(len(samples))),
     }
-    predictions = {
+    columns = _columns(name, samples, test, baselines, served, raw)
+    for baseline, quantiles in compared.items():
+        if quantiles is not None:
+            columns |= {f"{baseline}_{q}": quantiles[q][test] for q in COMPARED_QUANTILES}
+    return Forecasts(pd.DataFrame(columns), calibration, intervals, _reference(scaled, ewma))
+
+
+def _columns(
+    name: str, samples: Samples, test: np.ndarray, baselines: Baselines, served: dict[str, np.ndarray], raw: np.ndarray
+) -> dict[str, Any]:
+    """Columns of the predictions, but for the quantiles of interval baselines."""
+    return {
         "symbol": np.array(samples.symbols)[samples.symbol[test]],
         "timestamp": utc_from_ms(samples.time[test]),
         "base_price": samples.base_price[test],
@@ -109,10 +131,6 @@ def forecast_test(
         **{f"{model}_raw": values[test] for model, values in baselines.directions.items()},
         f"{name}_raw": raw,
     }
-    for baseline, quantiles in compared.items():
-        if quantiles is not None:
-            predictions |= {f"{baseline}_{q}": quantiles[q][test] for q in COMPARED_QUANTILES}
-    return Forecasts(pd.DataFrame(predictions), calibration, intervals, _reference(scaled, ewma))
 
 
 def _reference(scaled: ScaledSamples, ewma: Mapping[str, float]) -> dict[str, Any]:

@@ -24,8 +24,10 @@ from pipeline.candles import (
     timestamps_ms,
     utc_from_ms,
 )
+from pipeline.forecast_plot import plot_forecast
 from pipeline.indicators import VOLATILITY_SPAN
 from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
+from pipeline.quantiles import QuantileFactors, apply_quantiles, point_forecast
 from pipeline.runtime import KerasNetwork
 from pipeline.scaler_records import ScalerRecord
 from pipeline.scaling import scale_rows
@@ -52,17 +54,16 @@ SCALER_TYPES: dict[str, type] = {
 """What a scaler file holds."""
 
 
-class CandlePredictor(abc.ABC):
-    """Forecasts the close `horizon` candles ahead from recent candles of one pair.
-
-    A generation names its files and features, computes them, and turns what its network says into log-returns.
-    """
+class BundlePredictor(abc.ABC):
+    """A bundle that is open for forecasts: what it knows of its candles, and what it makes of a network's output."""
 
     files: ClassVar[BundleFiles]
     known_features: ClassVar[tuple[str, ...]]
     warmup: ClassVar[int]
     """candles after which the features have forgotten where the history starts"""
     scaler_types: ClassVar[Mapping[str, type]] = SCALER_TYPES
+    n_streams: ClassVar[int] = 1
+    """windows that a forecast looks at"""
 
     def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
         """Open a trained model.
@@ -88,22 +89,19 @@ class CandlePredictor(abc.ABC):
             raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
         self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
         self._calibration = Calibration.from_dict(scalers["calibration"])
-        self._intervals = IntervalModel.from_dict(scalers["intervals"])
+        self._intervals: QuantileFactors | IntervalModel
+        if scalers.get("quantile_regression") is True:
+            self._intervals = QuantileFactors.from_dict(scalers["intervals"])
+        else:
+            self._intervals = IntervalModel.from_dict(scalers["intervals"])
         self._step_ms = timeframe_ms(self.timeframe)
-        self._network = KerasNetwork(model_path, input_shape=(self.lookback, len(self.feature_cols)))
+        shape = (self.lookback, len(self.feature_cols))
+        self._network = KerasNetwork(model_path, input_shape=[shape] * self.n_streams)
 
     @classmethod
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
         """Open the bundle in a training run's output folder; options as for the class itself."""
         return cls(Path(directory) / cls.files.model, Path(directory) / cls.files.scalers, **options)
-
-    @abc.abstractmethod
-    def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
-        """(n, n_features) frame, as in training."""
-
-    @abc.abstractmethod
-    def _to_log_return(self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray) -> np.ndarray:
-        """What the network says of n windows, as log-returns from their base price."""
 
     @property
     def required_candles(self) -> int:
@@ -114,6 +112,50 @@ class CandlePredictor(abc.ABC):
     def _needed(self) -> int:
         """Candles in a row without which there is no forecast: the window, and the volatility's first value."""
         return max(self.lookback, VOLATILITY_SPAN + 1)
+
+    def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
+        return segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon)
+
+    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
+        return scale_inputs(candles, self.timeframe, self.horizon)
+
+    def _serve(self, outputs: np.ndarray, volatility: np.ndarray, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Calibrated forecasts from (n, 1) log-returns, or (n, 3) quantiles of them."""
+        served = apply_calibration(self._calibration, point_forecast(outputs), volatility)
+        if isinstance(self._intervals, QuantileFactors):
+            return served | apply_quantiles(self._intervals, outputs, served["predicted_return"])
+        return served | apply_intervals(self._intervals, inputs, volatility, served["predicted_return"])
+
+    def _as_prediction(self, candles: pd.DataFrame, price: float, forecast: dict[str, float]) -> dict[str, Any]:
+        log_return, p_up = forecast["predicted_return"], forecast["p_up"]
+        opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
+        return {
+            "price": price * float(np.exp(log_return)),
+            "return": log_return,
+            "return_percent": 100.0 * float(np.expm1(log_return)),
+            "price_change": price * float(np.expm1(log_return)),
+            "last_price": price,
+            "confidence": max(p_up, 1.0 - p_up),
+            "p_up": p_up,
+            "price_low": price * float(np.exp(forecast["q10"])),
+            "price_high": price * float(np.exp(forecast["q90"])),
+            "timestamp": utc_from_ms(opens).iloc[0],
+        }
+
+
+class CandlePredictor(BundlePredictor):
+    """Forecasts the close `horizon` candles ahead from recent candles of one pair.
+
+    A generation names its files and features, computes them, and turns what its network says into log-returns.
+    """
+
+    @abc.abstractmethod
+    def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """(n, n_features) frame, as in training."""
+
+    @abc.abstractmethod
+    def _to_log_return(self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray) -> np.ndarray:
+        """What the network says of n windows, as log-returns from their base price."""
 
     def predict(self, df: pd.DataFrame, last_price: float | None = None) -> dict[str, Any]:
         """Forecast from the last candle of `df`.
@@ -142,13 +184,7 @@ class CandlePredictor(abc.ABC):
             dfs: Frames of candles, of one or of several pairs.
             last_prices: A price for each frame; None for the last close.
         """
-        if last_prices is not None and not isinstance(last_prices, (Sequence, np.ndarray, pd.Series)):
-            raise ValueError(
-                f"last_prices is {last_prices!r}; pass a list with a price for each frame, or leave it out"
-            )
-        prices = [None] * len(dfs) if last_prices is None else list(last_prices)
-        if len(prices) != len(dfs):
-            raise ValueError(f"{len(dfs)} frames of candles but {len(prices)} last prices; pass one for each, or none")
+        prices = one_for_each(last_prices, len(dfs))
         return self._predict(dfs, prices) if len(dfs) else []
 
     def predict_history(self, df: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +221,7 @@ class CandlePredictor(abc.ABC):
             candles = read_recent(df, self.timeframe, needed=self._needed, required=self.required_candles, where=where)
             frames.append(candles)
             rows.append(self._scaled_rows(candles)[-self.lookback :])
-            base.append(float(candles["close"].iloc[-1]) if price is None else as_price(price))
+            base.append(base_price(candles, price))
             volatility.append(self._volatility(candles)[-1])
             inputs.append(self._inputs(candles)[-1])
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
@@ -199,34 +235,32 @@ class CandlePredictor(abc.ABC):
         """(n, n_features) float32, by the same steps as in training."""
         return scale_rows(self._features(candles).to_numpy(np.float32), self._x_scaler)
 
-    def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
-        return segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon)
-
-    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
-        return scale_inputs(candles, self.timeframe, self.horizon)
-
     def _forecast(
         self, rows: np.ndarray, end: np.ndarray, base_price: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
         raw = self._to_log_return(self._network.run(rows, end), base_price, volatility)
-        served = apply_calibration(self._calibration, raw, volatility)
-        return served | apply_intervals(self._intervals, inputs, volatility, served["predicted_return"])
+        return self._serve(raw[:, None], volatility, inputs)
 
-    def _as_prediction(self, candles: pd.DataFrame, price: float, forecast: dict[str, float]) -> dict[str, Any]:
-        log_return, p_up = forecast["predicted_return"], forecast["p_up"]
-        opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
-        return {
-            "price": price * float(np.exp(log_return)),
-            "return": log_return,
-            "return_percent": 100.0 * float(np.expm1(log_return)),
-            "price_change": price * float(np.expm1(log_return)),
-            "last_price": price,
-            "confidence": max(p_up, 1.0 - p_up),
-            "p_up": p_up,
-            "price_low": price * float(np.exp(forecast["q10"])),
-            "price_high": price * float(np.exp(forecast["q90"])),
-            "timestamp": utc_from_ms(opens).iloc[0],
-        }
+
+def one_for_each(last_prices: Sequence[float | None] | None, n: int) -> list[float | None]:
+    """A price, or None for the last close, for each of `n` frames of candles."""
+    if last_prices is None:
+        return [None] * n
+    if not isinstance(last_prices, (Sequence, np.ndarray, pd.Series)):
+        raise ValueError(f"last_prices is {last_prices!r}; pass a list with a price for each frame, or leave it out")
+    if len(last_prices) != n:
+        raise ValueError(f"{n} frames of candles but {len(last_prices)} last prices; pass one for each, or none")
+    return list(last_prices)
+
+
+def base_price(candles: pd.DataFrame, last_price: object) -> float:
+    """The price that a forecast starts from: `last_price`, or the last close where that is None."""
+    if last_price is None:
+        return float(candles["close"].iloc[-1])
+    is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
+    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
+        raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
+    return float(last_price)  # type: ignore[arg-type]
 
 
 def open_scalers(
@@ -328,69 +362,3 @@ def read_recent(df: pd.DataFrame, timeframe: str, *, needed: int, required: int,
             stacklevel=4,
         )
     return candles
-
-
-def as_price(last_price: object) -> float:
-    """A price that a user passed; anything but a positive number is a ValueError."""
-    is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
-    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
-        raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
-    return float(last_price)  # type: ignore[arg-type]
-
-
-def format_price(price: float) -> str:
-    """A price for people: cents from 1 upwards, six significant digits below.
-
-    Example:
-        >>> format_price(66449.384), format_price(0.1234567)
-        ('66,449.38', '0.123457')
-    """
-    return f"{price:,.2f}" if price >= 1 else f"{price:.6g}"
-
-
-def judge(prediction: Mapping[str, Any], actual: float) -> str:
-    """Say in a line what came true of a forecast, as `predict` returns it, whose candle has closed at `actual`."""
-    moved = actual - prediction["last_price"]
-    direction = "no move" if moved == 0 else "right" if moved * prediction["price_change"] > 0 else "wrong"
-    within = "inside" if prediction["price_low"] <= actual <= prediction["price_high"] else "outside"
-    return f"Came true: ${format_price(actual)} (direction {direction}, {within} the 80 % interval)"
-
-
-def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: int = 72, title: str = "") -> Figure:
-    """Picture of the last `shown` candles, the forecast and its 80 % band.
-
-    Args:
-        candles: Frame in the schema.
-        prediction: As `predict` returns it.
-        shown: Candles to show.
-        title: Over the picture.
-    """
-    from matplotlib.figure import Figure  # no pyplot: nothing global, works in notebooks, bots and threads
-
-    recent = candles.iloc[-shown:]
-    x = np.arange(len(recent))
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    rises = (recent["close"] >= recent["open"]).to_numpy()
-    colours = np.where(rises, "#1a7f5a", "#b3423a")
-    axes.vlines(x, recent["low"], recent["high"], color=colours, linewidth=0.9)
-    bottom = recent[["open", "close"]].min(axis=1)
-    axes.bar(x, (recent["close"] - recent["open"]).abs(), bottom=bottom, width=0.7, color=colours)
-    step = (recent["timestamp"].iloc[-1] - recent["timestamp"].iloc[0]) / max(len(recent) - 1, 1)
-    ahead = len(recent) - 1 + round((prediction["timestamp"] - recent["timestamp"].iloc[-1]) / step)
-    axes.vlines(ahead, prediction["price_low"], prediction["price_high"], color="#2b5c9e", linewidth=7, alpha=0.35)
-    axes.plot([ahead], [prediction["price"]], "D", color="#2b5c9e", markersize=6)
-    axes.plot([len(recent) - 1, ahead], [prediction["last_price"], prediction["price"]], color="#2b5c9e", linestyle=":")
-    axes.annotate(
-        f"{format_price(prediction['price'])}\n{prediction['return_percent']:+.3f} %\n"
-        f"80 %: {format_price(prediction['price_low'])} – {format_price(prediction['price_high'])}",
-        (ahead, prediction["price"]), xytext=(12, 0), textcoords="offset points", va="center", color="#2b5c9e",
-    )  # fmt: skip
-    ticks = np.linspace(0, len(recent) - 1, min(6, len(recent))).astype(int)
-    axes.set_xticks(ticks, [f"{recent['timestamp'].iloc[i]:%d %b %H:%M}" for i in ticks])
-    axes.set_xlim(-1, ahead + max(len(recent) * 0.28, 6))
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.set_ylabel("price")
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2")
+PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2", "generations")
 """Loggers whose notices a training run shows."""
 
 WIDTH = 100

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from pipeline.windows import window_view
+from pipeline.windows import Stream, window_view
 
 BATCH = 256
 """Windows a call; the last call is filled up, so that a network meets two shapes only: this and `SMALL_BATCH`."""
@@ -28,12 +28,12 @@ class KerasNetwork:
     to a batch of four; so few windows run as a batch of 16 and every path gives the same bits.
     """
 
-    def __init__(self, path: str | Path, *, input_shape: tuple[int, int]) -> None:
+    def __init__(self, path: str | Path, *, input_shape: tuple[int, int] | Sequence[tuple[int, int]]) -> None:
         """Open the file.
 
         Args:
-            path: .h5 file of a network of built-in layers; with several inputs each is given the same windows.
-            input_shape: (lookback, n_features) the scaler file promises.
+            path: .h5 file of a network of built-in layers.
+            input_shape: (lookback, n_features) the scaler file promises: one for each input, or one for all of them.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -51,12 +51,15 @@ class KerasNetwork:
                 f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''}); is it truncated? copy or train it again"
             ) from error
-        self._lookback, self._n_inputs = input_shape[0], len(self._model.inputs)
-        for found in (tuple(tensor.shape[1:]) for tensor in self._model.inputs):
-            if found != input_shape:
-                raise ValueError(
-                    f"{path}: takes windows of shape {found}, the scaler file says {input_shape}; wrong file?"
-                )
+        found = [tuple(tensor.shape[1:]) for tensor in self._model.inputs]
+        wanted = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
+        wanted = wanted * len(found) if len(wanted) == 1 else wanted
+        if found != wanted:
+            shapes = [", ".join(map(str, shapes)) for shapes in (found, wanted)]
+            raise ValueError(
+                f"{path}: takes windows of shape {shapes[0]}, the scaler file says {shapes[1]}; wrong file?"
+            )
+        self._lookback = found[0][0]
 
     def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Output for the windows that end with given rows, gathered a batch at a time.
@@ -68,15 +71,26 @@ class KerasNetwork:
         Returns:
             (n,) float32, in the units the network was trained on.
         """
-        windows = window_view(rows, self._lookback)
-        size = SMALL_BATCH if len(end) <= SMALL_BATCH else BATCH
+        return self.run_streams([Stream(rows, end, self._lookback)])[:, 0]
+
+    def run_streams(self, streams: Sequence[Stream]) -> np.ndarray:
+        """Output for windows of several inputs, a stream each or one for all, gathered a batch at a time.
+
+        Returns:
+            (n, n_outputs) float32, in the units the network was trained on.
+        """
+        n = len(streams[0].end)
+        size = SMALL_BATCH if n <= SMALL_BATCH else BATCH
         outputs = []
-        for first in range(0, len(end), size):
-            part = end[first : first + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
-            batch = np.ascontiguousarray(windows[filled - self._lookback + 1])
-            inputs = batch if self._n_inputs == 1 else [batch] * self._n_inputs
-            outputs.append(np.asarray(self._model.predict_on_batch(inputs))[: len(part), 0])
+        for first in range(0, n, size):
+            inputs = []
+            for stream in streams:
+                part = stream.end[first : first + size]
+                filled = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
+                windows = window_view(stream.rows, stream.lookback)
+                inputs.append(np.ascontiguousarray(windows[filled - stream.lookback + 1]))
+            batch = inputs * len(self._model.inputs) if len(inputs) == 1 else inputs
+            outputs.append(np.asarray(self._model.predict_on_batch(batch if len(batch) > 1 else batch[0]))[: n - first])
         return np.concatenate(outputs)
 
 

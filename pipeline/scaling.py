@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.splitting import Split
-from pipeline.windows import Samples
+from pipeline.windows import Samples, Stream
+
+OUTLIER_LIMIT = 5.0
+"""Standard deviations at which features that are scaled coin by coin are clipped."""
+ALL_SYMBOLS = "all"
+"""The scaler of all symbols together among those of each."""
 
 
 class Scaler(Protocol):
@@ -29,11 +35,18 @@ class ScaledSamples:
     """(n_candles, n_features) float32, standardised; 0 where a value is missing"""
     target: np.ndarray
     """(n_samples,) float32, in the unit of the scaler: see `scale_on_train` and `scale_prices_on_train`"""
+    others: tuple[Stream, ...] = ()
+    """further windows of each sample, such as those of a finer timeframe, standardised too"""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The windows of each sample, one for each input of the network."""
+        return Stream(self.rows, self.samples.end, self.samples.lookback), *self.others
 
 
 @dataclass(frozen=True)
 class Scalers:
-    """The two fitted StandardScalers: of the features and of the volatility-scaled log-return."""
+    """The fitted StandardScalers: of the features (one, or one a timeframe and symbol) and of the scaled log-return."""
 
     X: Any
     y: Any
@@ -51,11 +64,11 @@ class PriceScalers:
     y: dict[str, Any]
 
     def to_log_return(self, network_output: np.ndarray, samples: Samples, part: np.ndarray) -> np.ndarray:
-        """Network output for the samples `part`, prices between 0 and 1, as log-returns."""
-        log_return = np.empty(len(part))
+        """(n, k) network output for the samples `part`, prices between 0 and 1, as log-returns."""
+        log_return = np.empty(network_output.shape)
         for index, symbol in enumerate(samples.symbols):
             mine = samples.symbol[part] == index
-            base_price = samples.base_price[part[mine]]
+            base_price = samples.base_price[part[mine], None]
             log_return[mine] = price_to_log_return(network_output[mine], base_price, self.y[symbol])
         return log_return
 
@@ -72,14 +85,8 @@ def scale_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples, Scale
     Raises:
         ValueError: A feature is constant or missing throughout the training part (named), so that no scale can be told.
     """
-    from sklearn.preprocessing import StandardScaler  # lazy: the predictor shares this module and needs none of it
-
-    x_scaler = _fit_features(samples, split.train)
-    scaled_return = (samples.log_return / samples.volatility)[:, None]
-    # Scale only: the mean of returns cannot be told from 0, and a network that outputs 0 is then the naive forecast.
-    # With it, a rising training year shifted every forecast up and validation shrank good signals to nothing.
-    y_scaler = StandardScaler(with_mean=False).fit(scaled_return[split.train])
-    target = y_scaler.transform(scaled_return)[:, 0].astype(np.float32)
+    x_scaler = _fit_features(samples.rows[rows_seen(samples, split.train)], samples.feature_cols)
+    target, y_scaler = scale_target(samples, split)
     scaled = ScaledSamples(samples, split, scale_rows(samples.rows, x_scaler), target)
     return scaled, Scalers(X=x_scaler, y=y_scaler)
 
@@ -106,7 +113,7 @@ def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples
         train = np.intersect1d(split.train, mine)
         if len(train) == 0:
             raise ValueError(f"{symbol}: no sample in the training part; leave the symbol out or move the cuts")
-        scalers.X[symbol] = _fit_features(samples, train)
+        scalers.X[symbol] = _fit_features(samples.rows[rows_seen(samples, train)], samples.feature_cols, f"{symbol}: ")
         scalers.y[symbol] = MinMaxScaler().fit(next_price[train])
         seen = rows_seen(samples, mine)
         rows[seen] = scale_rows(samples.rows[seen], scalers.X[symbol])
@@ -114,28 +121,74 @@ def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples
     return ScaledSamples(samples, split, rows, target), scalers
 
 
-def _fit_features(samples: Samples, train: np.ndarray) -> Any:
-    """A StandardScaler fitted on the candles of these samples, each once."""
+def scale_by_symbol(
+    stream: Stream, n_rows: Mapping[str, int], train: np.ndarray, feature_cols: Sequence[str]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Z-score each symbol's rows by its own training rows, clipped to `OUTLIER_LIMIT`.
+
+    Args:
+        stream: Windows of all symbols, their rows stacked symbol after symbol.
+        n_rows: Symbol -> number of its rows, in that order.
+        train: Indices of the training samples.
+        feature_cols: Names of the columns.
+
+    Returns:
+        (n_candles, n_features) float32, and symbol -> StandardScaler; under `ALL_SYMBOLS` one of all training rows,
+        for coins that training did not see.
+
+    Raises:
+        ValueError: A feature is constant throughout a symbol's training part, or it has none.
+    """
+    seen, first = rows_seen(stream, train), 0
+    scalers, scaled = {}, []
+    for symbol, n in n_rows.items():
+        rows = stream.rows[first : first + n]
+        scalers[symbol] = _fit_features(rows[seen[first : first + n]], feature_cols, f"{symbol}: ")
+        scaled.append(scale_rows(rows, scalers[symbol], OUTLIER_LIMIT))
+        first += n
+    scalers[ALL_SYMBOLS] = _fit_features(stream.rows[seen], feature_cols)
+    return np.concatenate(scaled), scalers
+
+
+def scale_target(samples: Samples, split: Split) -> tuple[np.ndarray, Any]:
+    """(n_samples,) float32 volatility-scaled log-returns of unit variance in the training part, and their scaler."""
+    from sklearn.preprocessing import StandardScaler  # lazy: the predictor shares this module and needs none of it
+
+    scaled_return = (samples.log_return / samples.volatility)[:, None]
+    # Scale only: the mean of returns cannot be told from 0, and a network that outputs 0 is then the naive forecast.
+    # With it, a rising training year shifted every forecast up and validation shrank good signals to nothing.
+    y_scaler = StandardScaler(with_mean=False).fit(scaled_return[split.train])
+    return y_scaler.transform(scaled_return)[:, 0].astype(np.float32), y_scaler
+
+
+def _fit_features(rows: np.ndarray, feature_cols: Sequence[str], where: str = "") -> Any:
+    """StandardScaler of (n, n_features) training rows; a ValueError names a feature that never changes in them."""
     from sklearn.preprocessing import StandardScaler
 
-    train_rows = samples.rows[rows_seen(samples, train)].astype(np.float64)
+    train_rows = rows.astype(np.float64)
+    if len(rows) == 0:
+        raise ValueError(f"{where}no candle in the training part; fetch more candles (--candles), or leave it out")
     flat = ~(np.fmax.reduce(train_rows) > np.fmin.reduce(train_rows))  # missing throughout counts as flat
     if flat.any():
-        name = samples.feature_cols[int(np.argmax(flat))]
+        name = feature_cols[int(np.argmax(flat))]
         raise ValueError(
-            f"feature {name!r} never changes in the {len(train_rows)} candles of the training part; "
+            f"{where}feature {name!r} never changes in the {len(train_rows)} candles of the training part; "
             "are the candles real? drop the symbol or fetch more candles (--candles)"
         )
     return StandardScaler().fit(train_rows)
 
 
-def scale_rows(rows: np.ndarray, scaler: Scaler) -> np.ndarray:
-    """Standardise (n, n_features) float32 rows; a missing value becomes 0, the training mean. Serving uses it too."""
+def scale_rows(rows: np.ndarray, scaler: Scaler, limit: float | None = None) -> np.ndarray:
+    """Standardise (n, n_features) float32 rows; a missing value becomes 0, the training mean. Serving uses it too.
+
+    With a `limit`, in standard deviations, what lies beyond is clipped to it.
+    """
     scaled = scaler.transform(rows.astype(np.float64)).astype(np.float32)
-    return np.nan_to_num(scaled, copy=False, nan=0.0)
+    scaled = np.nan_to_num(scaled, copy=False, nan=0.0)
+    return scaled if limit is None else np.clip(scaled, -limit, limit)
 
 
-def rows_seen(samples: Samples, part: np.ndarray) -> np.ndarray:
+def rows_seen(samples: Samples | Stream, part: np.ndarray) -> np.ndarray:
     """(n_candles,) bool: rows that at least one window of the part contains."""
     change = np.zeros(len(samples.rows) + 1, dtype=np.int64)
     np.add.at(change, samples.end[part] - samples.lookback + 1, 1)
@@ -144,11 +197,15 @@ def rows_seen(samples: Samples, part: np.ndarray) -> np.ndarray:
 
 
 def to_log_return(network_output: np.ndarray, volatility: np.ndarray, y_scaler: Scaler) -> np.ndarray:
-    """Network output, (n,) in standardised units, back to log-returns, before shrinkage."""
-    return y_scaler.inverse_transform(network_output.astype(np.float64)[:, None])[:, 0] * volatility
+    """Network output, (n,) or (n, k) in standardised units, back to log-returns, before shrinkage."""
+    scaled = _inverse(network_output, y_scaler)
+    return scaled * (volatility if scaled.ndim == 1 else volatility[:, None])
 
 
 def price_to_log_return(network_output: np.ndarray, base_price: np.ndarray | float, y_scaler: Scaler) -> np.ndarray:
-    """Network output, (n,) prices between 0 and 1, as log-returns ln(predicted price / base price)."""
-    price = y_scaler.inverse_transform(network_output.astype(np.float64)[:, None])[:, 0]
-    return np.log(price / base_price)
+    """Network output, prices between 0 and 1 of any shape, as log-returns ln(predicted price / base price)."""
+    return np.log(_inverse(network_output, y_scaler) / base_price)
+
+
+def _inverse(network_output: np.ndarray, y_scaler: Scaler) -> np.ndarray:
+    return y_scaler.inverse_transform(network_output.astype(np.float64).reshape(-1, 1)).reshape(network_output.shape)

@@ -56,11 +56,14 @@ class WindowBatches(keras.utils.PyDataset):
         epoch: int = 0,
         n_inputs: int = 1,
     ) -> None:
-        """Describe the batches of the samples `part`; the last one may be smaller. Every input is given the windows."""
+        """Describe the batches of the samples `part`; the last one may be smaller.
+
+        Each of the `n_inputs` is given a stream of its own, or all the same one if there is but one.
+        """
         super().__init__()
-        self._windows = window_view(scaled.rows, scaled.samples.lookback)
-        self._first_row = scaled.samples.end[part] - scaled.samples.lookback + 1
-        self._target = scaled.target[part, None]
+        self._windows = [window_view(stream.rows, stream.lookback) for stream in scaled.streams]
+        self._first_rows = [stream.end[part] - stream.lookback + 1 for stream in scaled.streams]
+        self._target = scaled.target[part].reshape(len(part), -1)
         self._batch_size, self._seed, self._epoch, self._n_inputs = batch_size, shuffle_seed, epoch, n_inputs
         self._shuffle()
 
@@ -69,8 +72,9 @@ class WindowBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
         batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        windows = self._windows[self._first_row[batch]]
-        return windows if self._n_inputs == 1 else (windows,) * self._n_inputs, self._target[batch]
+        inputs = tuple(windows[first[batch]] for windows, first in zip(self._windows, self._first_rows))
+        inputs = inputs * self._n_inputs if len(inputs) == 1 else inputs
+        return inputs[0] if len(inputs) == 1 else inputs, self._target[batch]
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
@@ -87,7 +91,7 @@ def fit(
     model: keras.Model,
     scaled: ScaledSamples,
     *,
-    loss: keras.losses.Loss,
+    loss: keras.losses.Loss | Callable[[Any, Any], Any],
     epochs: int,
     batch_size: int,
     learning_rate: float,
@@ -102,10 +106,10 @@ def fit(
     """Train with Adam, clipping, early stopping and a falling step size; end with the best epoch's weights.
 
     Args:
-        model: Uncompiled model from (batch, lookback, n_features) windows to (batch, 1) scaled targets; with several
-            inputs each is given the same windows.
+        model: Uncompiled model from (batch, lookback, n_features) windows, an input for each of `scaled.streams` or
+            several for the one, to outputs that the loss compares with the (batch, 1) scaled targets.
         scaled: Samples; the training part is learnt, the validation part decides when to stop.
-        loss: Keras loss.
+        loss: Keras loss, or a function of targets and outputs.
         epochs: At most so many.
         batch_size: Windows a step.
         learning_rate: Adam's first step size; halved after `reduce_lr_patience` epochs without progress.

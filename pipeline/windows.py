@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,25 @@ from pipeline.candles import missing_before, segment_starts, timeframe_ms, times
 from pipeline.indicators import VOLATILITY_SPAN, ewma_volatility, log_returns
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_FIELDS = ("end", "symbol", "target_time", "base_price", "current_return", "log_return", "volatility")
+"""The fields of `Samples` that hold an entry a sample."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A window a sample, of candles of one timeframe: what one input of a network sees."""
+
+    rows: np.ndarray
+    """(n_candles, n_features) float32"""
+    end: np.ndarray
+    """(n_samples,) int64; the last row of each window"""
+    lookback: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of a window: candles, features."""
+        return self.lookback, self.rows.shape[1]
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,10 @@ class Samples:
     def target_span(self) -> np.timedelta64:
         """How far a target reaches beyond candle t."""
         return np.timedelta64(self.horizon * self.step_ms, "ms")
+
+    def take(self, kept: np.ndarray) -> Samples:
+        """The samples that a boolean mask keeps."""
+        return replace(self, **{name: getattr(self, name)[kept] for name in SAMPLE_FIELDS})
 
     def facts(self) -> dict[str, Any]:
         """What a forecast from the saved network must know of its samples, as plain data."""

@@ -10,18 +10,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_v2_production"}
 GENERATIONS = {"generations"}  # training scripts and predictors of the other generations
-ROOMS = {"config", "models", "pipeline", "feature_engineering", "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS}
+FEATURES = {"feature_engineering", "feature_engineering_v1"}
+ROOMS = {"config", "models", "pipeline", "data_fetcher", "inference_v2", *FEATURES, *SCRIPTS, *GENERATIONS}
 ALLOWED = {
     "config": set(),
     "models": {"models"},
     "pipeline": {"pipeline"},
-    "feature_engineering": {"pipeline"},
+    "feature_engineering": {"pipeline", "feature_engineering_v1"},
+    "feature_engineering_v1": {"pipeline"},
     "data_fetcher": {"pipeline", "config"},
-    "inference_v2": {"config", "data_fetcher", "feature_engineering", "pipeline"},
+    "inference_v2": {"config", "data_fetcher", "pipeline", *FEATURES},
     "train_v2_production": ROOMS - SCRIPTS - GENERATIONS,
     "generations": ROOMS - SCRIPTS,
 }
-PREDICTORS = ["inference_v2", "generations.inference_v1_final"]
+PREDICTORS = ["inference_v2", "generations.inference_v1", "generations.inference_v1_final"]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -95,7 +97,7 @@ def test_importing_a_predictor_loads_nothing_heavy(predictor):
     assert loaded.strip() == "[]"
 
 
-@pytest.mark.parametrize("script", ["train_v2_production", "generations.train_v1_final"])
+@pytest.mark.parametrize("script", ["train_v2_production", "generations.train_v1", "generations.train_v1_final"])
 def test_importing_a_training_script_trains_nothing_and_configures_no_logging(script):
     code = f"""
 import logging, os, sys

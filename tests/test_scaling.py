@@ -181,5 +181,5 @@ def test_a_scaled_price_becomes_the_log_return_from_the_base_price():
     scaled, scalers = scale_prices_on_train(samples, split)
     half = price_to_log_return(np.array([0.5], dtype=np.float32), np.array([100.0]), scalers.y["A/USDT"])
     assert half == pytest.approx([np.log(1.25)])  # halfway from 110 to 140 is 125
-    back = scalers.to_log_return(scaled.target, samples, np.arange(10))
-    assert back == pytest.approx(samples.log_return, abs=1e-6)
+    back = scalers.to_log_return(scaled.target[:, None], samples, np.arange(10))
+    assert back[:, 0] == pytest.approx(samples.log_return, abs=1e-6)

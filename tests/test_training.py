@@ -12,6 +12,7 @@ import pytest
 from models.dual_stream import build_dual_stream
 from pipeline import training
 from pipeline.runtime import BATCH, KerasNetwork
+from pipeline.scaling import ScaledSamples
 from pipeline.training import STATE_FILE, WindowBatches, fit, save_plain_h5
 
 LOOKBACK, N_FEATURES = 5, 3
@@ -25,7 +26,7 @@ def scaled_samples(n=300, seed=0):
     target = (0.5 * rows[end, 0] + generator.normal(0, 0.5, n)).astype(np.float32)
     samples = SimpleNamespace(end=end, lookback=LOOKBACK)
     split = SimpleNamespace(train=np.arange(200), val=np.arange(200, n))
-    return SimpleNamespace(rows=rows, target=target, samples=samples, split=split)
+    return ScaledSamples(samples, split, rows, target)
 
 
 def small_network(seed=1):

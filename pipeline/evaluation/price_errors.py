@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.predictor import format_price
+from pipeline.forecast_plot import format_price
 
 COLUMNS = ("mae", "rmse", "mape_percent", "min", "median", "max")
 
