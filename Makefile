@@ -28,6 +28,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_fetch
 	$(BIN)/python -m benchmarks.bench_history
 	$(BIN)/python -m benchmarks.bench_evaluation
+	$(BIN)/python -m benchmarks.bench_inference
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -50,9 +50,14 @@ class BundleFiles:
         return (self.model, self.checkpoint, self.scalers, self.metrics, self.predictions, self.report)
 
     @property
+    def twin(self) -> str:
+        """The network's ONNX twin, which not every bundle has."""
+        return Path(self.model).with_suffix(".onnx").name
+
+    @property
     def bundle(self) -> tuple[str, ...]:
         """All but the metadata."""
-        return (*self.hashed, self.log)
+        return (*self.hashed, self.twin, self.log)
 
 
 @contextlib.contextmanager
@@ -158,8 +163,11 @@ def save_run(
         page: The HTML report.
     """
     facts = {**facts, "synthetic": metrics["data"]["synthetic"]}
-    sha = sha256_of(partial / names.model)
-    safe_pickle.dump({**scalers, **facts, "model_sha256": sha}, partial / names.scalers)
+    twin = (names.twin,) if (partial / names.twin).is_file() else ()
+    identity = {"model_sha256": sha256_of(partial / names.model)}
+    if twin:
+        identity["twin_sha256"] = sha256_of(partial / names.twin)
+    safe_pickle.dump({**scalers, **facts, **identity}, partial / names.scalers)
     write_json(partial / names.metrics, metrics)
     predictions.to_parquet(partial / names.predictions, index=False)
     (partial / names.report).write_text(page, encoding="utf-8")
@@ -172,7 +180,7 @@ def save_run(
         "history": history,
         "environment": environment(),
     }
-    write_metadata(partial / names.metadata, metadata, hashed=names.hashed, unhashed=(names.log,))
+    write_metadata(partial / names.metadata, metadata, hashed=(*names.hashed, *twin), unhashed=(names.log,))
 
 
 def write_metadata(
@@ -216,6 +224,8 @@ def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -
     for name in [*hashes, *unhashed]:
         if (partial / name).is_file():
             os.replace(partial / name, output_dir / name)
+    for name in set(allowed) - {*hashes, *unhashed}:  # of the bundle before, such as a twin that this one lacks
+        (output_dir / name).unlink(missing_ok=True)
     os.replace(partial / metadata_name, output_dir / metadata_name)
     shutil.rmtree(partial, ignore_errors=True)
     return True

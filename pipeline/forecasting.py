@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.artifacts import sha256_of
 from pipeline.baselines import Baselines
 from pipeline.calibration import Calibration, apply_calibration, fit_calibration
 from pipeline.candles import utc_from_ms
@@ -25,7 +26,7 @@ from pipeline.intervals import (
     sample_inputs,
 )
 from pipeline.quantiles import QuantileFactors, apply_quantiles, fit_quantiles, point_forecast
-from pipeline.runtime import KerasNetwork
+from pipeline.runtime import open_network, twin_of
 from pipeline.scaling import PriceScalers, ScaledSamples, Scalers, rows_seen
 from pipeline.windows import Samples
 
@@ -80,7 +81,9 @@ def forecast_test(
     samples, val = scaled.samples, scaled.split.val
     test = scaled.split.test
     test = test[np.lexsort((samples.symbol[test], samples.target_time[test]))]
-    network = KerasNetwork(model_path, input_shape=[stream.shape for stream in scaled.streams])
+    twin = twin_of(model_path)
+    twin_sha256 = sha256_of(twin) if twin.is_file() else None
+    network = open_network(model_path, [stream.shape for stream in scaled.streams], twin_sha256)
 
     def forecast(part: np.ndarray) -> np.ndarray:
         output = network.run_streams([replace(stream, end=stream.end[part]) for stream in scaled.streams])

@@ -269,18 +269,21 @@ def _segment_inputs(
     return columns
 
 
-def _log_ratio(size: pd.Series, scale: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(size.to_numpy() / scale, SMALLEST_RATIO))
+def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(size) / scale, SMALLEST_RATIO))
 
 
-def _same_time_of_day(size: pd.Series, candles_a_day: int, horizon: int) -> pd.Series:
-    """Mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the target spans."""
+def _same_time_of_day(size: pd.Series, candles_a_day: int, horizon: int) -> np.ndarray:
+    """(n,) mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the target spans."""
     span = min(horizon, candles_a_day)
-    at_target = size.rolling(span, min_periods=1).mean()
-    days = [at_target.shift(day * candles_a_day - span) for day in range(1, LONG_WINDOW // candles_a_day + 1)]
-    total = sum((day.fillna(0.0) for day in days), start=pd.Series(0.0, index=size.index))
-    count = sum((day.notna() for day in days), start=pd.Series(0, index=size.index))
-    return (total / count).fillna(size.rolling(LONG_WINDOW, min_periods=1).mean())  # less than a day of history
+    at_target = size.rolling(span, min_periods=1).mean().to_numpy()
+    total, count = np.zeros(len(size)), np.zeros(len(size))
+    for day in range(1, LONG_WINDOW // candles_a_day + 1):
+        lag = day * candles_a_day - span
+        total[lag:] += at_target[: max(len(size) - lag, 0)]
+        count[lag:] += 1
+    mean = size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()  # less than a day of history
+    return np.divide(total, count, out=mean.copy(), where=count > 0)
 
 
 def _week_cycles(timeframe: str) -> list[int]:

@@ -28,7 +28,7 @@ from pipeline.forecast_plot import plot_forecast
 from pipeline.indicators import VOLATILITY_SPAN
 from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
 from pipeline.quantiles import QuantileFactors, apply_quantiles, point_forecast
-from pipeline.runtime import KerasNetwork
+from pipeline.runtime import open_network
 from pipeline.scaler_records import ScalerRecord
 from pipeline.scaling import scale_rows
 from pipeline.windows import segmented_volatility, usable_rows
@@ -96,7 +96,7 @@ class BundlePredictor(abc.ABC):
             self._intervals = IntervalModel.from_dict(scalers["intervals"])
         self._step_ms = timeframe_ms(self.timeframe)
         shape = (self.lookback, len(self.feature_cols))
-        self._network = KerasNetwork(model_path, input_shape=[shape] * self.n_streams)
+        self._network = open_network(model_path, [shape] * self.n_streams, scalers.get("twin_sha256"))
 
     @classmethod
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
@@ -295,6 +295,10 @@ def open_scalers(
             raise ValueError(
                 f"{scaler_path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the model again"
             )
+    if not isinstance(scalers.get("twin_sha256"), (str, type(None))):
+        raise ValueError(
+            f"{scaler_path}: 'twin_sha256' is {scalers['twin_sha256']!r}, not a hash; train the model again"
+        )
     if artifacts.sha256_of(model_path) != scalers["model_sha256"]:
         raise ValueError(
             f"{scaler_path}: these scalers belong to another model than {model_path.name} (sha256 of the network "

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline import files, progress
 from pipeline.artifacts import BundleFiles
+from pipeline.onnx_twin import export_twin
 from pipeline.runtime import quiet_absl
 from pipeline.scaling import ScaledSamples
 from pipeline.windows import window_view
@@ -175,7 +176,7 @@ def fit(
 def fit_to_file(
     model: keras.Model, scaled: ScaledSamples, folder: Path, names: BundleFiles, **settings: Any
 ) -> History:
-    """`fit` as a training script wants it: every epoch is told, the best one's weights become the final file.
+    """`fit` as a training script wants it: it tells every epoch; the best one's weights become the final file and twin.
 
     Args:
         model: See `fit`, as is scaled.
@@ -187,7 +188,10 @@ def fit_to_file(
     checkpoint = folder / names.checkpoint
     history = fit(model, scaled, checkpoint=checkpoint, state_dir=folder, on_epoch=progress.tell_epoch, **settings)
     shutil.copyfile(checkpoint, folder / names.model)
-    progress.tell(f"best epoch {history.best_epoch + 1} of {len(history.loss)}")
+    twin = export_twin(folder / names.model)
+    progress.tell(
+        f"best epoch {history.best_epoch + 1} of {len(history.loss)}{f', ONNX twin {twin.name}' if twin else ''}"
+    )
     return history
 
 

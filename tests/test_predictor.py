@@ -310,7 +310,9 @@ def test_a_short_lookback_still_needs_the_49_candles_of_the_volatility(tmp_path,
 
 def test_the_best_checkpoint_opens_with_the_same_scalers(tiny_bundle, predictor, candles):
     best = CryptoPricePredictorV2(tiny_bundle / "best_v2_model.h5", tiny_bundle / SCALER_FILE)
-    assert best.predict(candles) == predictor.predict(candles)
+    from_best, from_final = best.predict(candles), predictor.predict(candles)
+    assert from_best["timestamp"] == from_final["timestamp"]
+    assert abs(from_best["return"] - from_final["return"]) <= 1e-6  # the final model may run as its ONNX twin
 
 
 def test_the_scaler_file_is_what_the_documents_promise_for_people_with_scikit_learn(tiny_bundle):

