@@ -98,6 +98,8 @@ class RunConfig:
     """folder of the bundle; default: a folder a generation below /content/all_models in Colab, else below all_models"""
     resume: bool = False
     """go on with a training run that was cut off (same settings, same candles)"""
+    push_to_hub: str | None = None
+    """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
 
     def check(self) -> None:
         """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""

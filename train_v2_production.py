@@ -20,7 +20,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV2, default_output_dir, op
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
 from inference_v2 import FILES
-from pipeline import artifacts, progress
+from pipeline import artifacts, hub, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
@@ -43,7 +43,8 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
     """
     config.check()
     output_dir = Path(config.output_dir or default_output_dir("v2"))
-    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume"))
+    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume", "push_to_hub"))
+    push = hub.push_when_done(config.push_to_hub)
     with (
         artifacts.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
         progress.terminal_log(partial / FILES.log, append=config.resume),
@@ -101,6 +102,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         )  # fmt: skip
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(tables.verdict_banner(metrics["test"]))
+    push(output_dir)
     return metrics
 
 

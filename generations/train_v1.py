@@ -22,7 +22,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV1, default_output_dir, op
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from feature_engineering_v1 import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.inference_v1 import FILES, HOUR, QUARTER
-from pipeline import artifacts, progress, synthetic
+from pipeline import artifacts, hub, progress, synthetic
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.candles import timeframe_ms, utc_from_ms
 from pipeline.evaluation import report, tables
@@ -53,7 +53,8 @@ def main(config: ConfigV1 = ConfigV1()) -> dict[str, Any]:
     """
     config.check()
     output_dir = Path(config.output_dir or default_output_dir("v1"))
-    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume"))
+    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume", "push_to_hub"))
+    push = hub.push_when_done(config.push_to_hub)
     with (
         artifacts.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
         progress.terminal_log(partial / FILES.log, append=config.resume),
@@ -112,6 +113,7 @@ def main(config: ConfigV1 = ConfigV1()) -> dict[str, Any]:
         )
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(tables.verdict_banner(metrics["test"]))
+    push(output_dir)
     return metrics
 
 

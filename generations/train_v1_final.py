@@ -19,7 +19,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV1Final, default_output_di
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.inference_v1_final import FILES
-from pipeline import artifacts, progress
+from pipeline import artifacts, hub, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
@@ -44,7 +44,8 @@ def main(config: ConfigV1Final = ConfigV1Final()) -> dict[str, Any]:
     """
     config.check()
     output_dir = Path(config.output_dir or default_output_dir("v1_final"))
-    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume"))
+    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume", "push_to_hub"))
+    push = hub.push_when_done(config.push_to_hub)
     with (
         artifacts.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
         progress.terminal_log(partial / FILES.log, append=config.resume),
@@ -101,6 +102,7 @@ def main(config: ConfigV1Final = ConfigV1Final()) -> dict[str, Any]:
         )  # fmt: skip
         progress.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
         print(tables.verdict_banner(metrics["test"]))
+    push(output_dir)
     return metrics
 
 

@@ -50,6 +50,11 @@ class BundleFiles:
         return (self.model, self.checkpoint, self.scalers, self.metrics, self.predictions, self.report)
 
     @property
+    def served(self) -> tuple[str, ...]:
+        """All that a forecast takes."""
+        return (self.model, self.scalers)
+
+    @property
     def twin(self) -> str:
         """The network's ONNX twin, which not every bundle has."""
         return Path(self.model).with_suffix(".onnx").name

@@ -1,89 +1,155 @@
-"""The Hugging Face Hub: candles from a dataset there, a last resort.
+"""Push a trained bundle to the Hugging Face Hub, pull one, or list what is there.
 
-huggingface_hub is imported on first use. It keeps what it has downloaded and asks only whether there is a newer file.
+    python -m pipeline.hub push all_models/v2 user/repo
+    python -m pipeline.hub push all_models/v7 user/repo --dataset --path-in-repo models_v7
+    python -m pipeline.hub pull user/repo my_models/v2 --revision main
+    python -m pipeline.hub list user/repo
+
+A push takes a token that may write: HF_TOKEN, else the login of `hf auth login`, else a hidden prompt. It is never an
+option, and never shown, logged or saved. docs/hub.md tells what is checked.
 """
 
 from __future__ import annotations
 
-import logging
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+from tyro.conf import Positional
 
-from pipeline import store
-from pipeline.candles import read_candles, timeframe_ms
-from pipeline.clients import ExchangeError
-from pipeline.markets import UnknownSymbolError
-
-logger = logging.getLogger(__name__)
-
-CANDLES_REPO = "zongowo111/cpb-models"
-"""Dataset that the v9 document names; its candles are of Binance US."""
-
-METADATA_TIMEOUT_S = 10.0
+from pipeline import hub_bundles, progress
+from pipeline.hub_bundles import Bundle
+from pipeline.hub_client import Place, ask, connect, find_token, scrub
 
 
-def fetch_dataset_candles(
-    symbol: str, timeframe: str, *, repo: str = CANDLES_REPO, endpoint: str | None = None,
-    cache_dir: Path | str | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Fetch all candles of a symbol from a dataset, its `klines_binance_us/BTCUSDT/BTCUSDT_1h_binance_us.csv`.
+@dataclass(frozen=True)
+class Push:
+    """Upload a complete bundle and its model card in one commit."""
 
-    They end when somebody last uploaded them, which the log tells. The last row is left out, because nothing says
-    whether its candle had closed when the file was made.
+    folder: Positional[Path]
+    """output folder of a training run, such as all_models/v2"""
+    repo: Positional[str]
+    """repository, user/repo; made if it is not there"""
+    private: bool = False
+    """make a new repository private"""
+    dataset: bool = False
+    """to a dataset repository"""
+    path_in_repo: str = ""
+    """folder inside the repository, such as models_v7; default: its top"""
+
+    def run(self) -> None:
+        """Check, then upload."""
+        place = Place(self.repo, self.dataset, self.path_in_repo)
+        bundle = hub_bundles.read_bundle(self.folder)  # before anybody is asked for a token
+        _push(bundle, place, find_token(), is_private=self.private)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Download a bundle into a new folder, after checking all of it."""
+
+    repo: Positional[str]
+    """repository, user/repo"""
+    folder: Positional[Path]
+    """folder to make"""
+    revision: str | None = None
+    """branch, tag or commit; default: the newest"""
+    dataset: bool = False
+    """from a dataset repository"""
+    path_in_repo: str = ""
+    """folder inside the repository, such as models_v7; default: its top"""
+
+    def run(self) -> None:
+        """Download, check, put in place."""
+        place = Place(self.repo, self.dataset, self.path_in_repo)
+        bundle = hub_bundles.pull_bundle(place, self.folder, self.revision)
+        verdict = _printable(bundle.metadata.get("verdict"))
+        progress.tell(f"{self.folder}: {len(bundle.names)} files, verdict: {verdict}")
+
+
+@dataclass(frozen=True)
+class List:
+    """Show a bundle's files, their sizes and its verdict; downloads the metadata alone."""
+
+    repo: Positional[str]
+    """repository, user/repo"""
+    revision: str | None = None
+    """branch, tag or commit; default: the newest"""
+    dataset: bool = False
+    """of a dataset repository"""
+    path_in_repo: str = ""
+    """folder inside the repository, such as models_v7; default: its top"""
+
+    def run(self) -> None:
+        """Print the list."""
+        place = Place(self.repo, self.dataset, self.path_in_repo)
+        listing, metadata = hub_bundles.list_bundle(place, self.revision)
+        progress.tell(*(f"{size:>13,}  {_printable(name)}" for name, size in sorted(listing.sizes.items())))
+        progress.tell(f"commit   {listing.commit}", f"verdict  {_printable(metadata.get('verdict'))}")
+
+
+def push_when_done(repo: str | None) -> Callable[[Path], None]:
+    """Find the token for a push now, before hours of training; returns what pushes the bundle when it is complete.
 
     Args:
-        symbol: Such as "BTC/USDT".
-        timeframe: Such as "1h".
-        repo: The dataset, "user/name".
-        endpoint: Such as "http://127.0.0.1:8000", in place of https://huggingface.co (tests, mirrors).
-        cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
-
-    Returns:
-        Frame in the schema of `pipeline.candles`. Gaps stay gaps. Its `attrs` name "exchange" and "market".
+        repo: "user/repo", or None: then there is nothing to do, now or later.
 
     Raises:
-        ValueError: Unknown timeframe, or a damaged or unsound file; UnknownSymbolError: no such dataset or file.
-        ExchangeError: The Hub is out of reach or refuses, or huggingface_hub is not installed.
+        ValueError: No such name, no token; ConnectionError: the Hub does not accept the token or is out of reach.
     """
-    timeframe_ms(timeframe)
-    pair = symbol.replace("/", "")
-    name = f"{pair}_{timeframe}_binance_us.csv"
-    path = _download(repo, f"klines_binance_us/{pair}/{name}", endpoint, cache_dir)
-    where = f"{name} of {repo}"
-    candles = read_candles(store.read_table(path), timeframe, where=where).iloc[:-1]
-    if candles.empty:
-        raise ValueError(f"{where}: it holds one candle, which may not have closed; choose another source")
-    logger.warning(
-        "%s: %d candles, the last of %s", where, len(candles), f"{candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}"
-    )
-    candles.attrs = {"exchange": "binanceus", "market": symbol}
-    return candles
+    if repo is None:
+        return lambda folder: None
+    place, token = Place(repo), find_token()
+    hub = connect(token)
+    ask(hub, f"push to {repo}", hub.api.whoami)
+
+    def push(folder: Path) -> None:
+        try:
+            _push(hub_bundles.read_bundle(folder), place, token)
+        except (OSError, ValueError) as error:
+            # from None: what lies behind may hold more than should be shown
+            raise ValueError(
+                f"the bundle is complete and safe in {folder}, but was not pushed: {scrub(str(error), token)}; "
+                f"push it again with: python -m pipeline.hub push {folder} {repo}"
+            ) from None
+
+    return push
 
 
-def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str | None) -> Path:
-    """A dataset's file as it is now, downloaded unless it is there already."""
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise ExchangeError(f"huggingface_hub cannot be imported ({error}); pip install huggingface_hub") from error
-    try:
-        url = huggingface_hub.hf_hub_url(repo, name, repo_type="dataset", endpoint=endpoint)
-        # Out of reach is known at once this way; the download by itself would try for half a minute and more.
-        huggingface_hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S)
-        return Path(
-            huggingface_hub.hf_hub_download(repo, name, repo_type="dataset", endpoint=endpoint, cache_dir=cache_dir)
-        )
-    except errors.HFValidationError as error:
-        raise ValueError(f"repo is {repo!r}; name a dataset as user/name") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UnknownSymbolError(f"the Hub has no public dataset {repo} for {name}; choose another source") from error
-    except Exception as error:  # of whatever HTTP library this version of huggingface_hub uses
-        # The local kind means that what answered was no Hub: a proxy, a login page.
-        if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-            raise UnknownSymbolError(f"{repo} has no file {name}; choose another symbol or source") from error
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise ExchangeError(
-            f"{repo}: {name} cannot be fetched from the Hub ({reason}); check the network or choose another source"
-        ) from error
+def _push(bundle: Bundle, place: Place, token: str, *, is_private: bool = False) -> None:
+    commit_url = hub_bundles.push_bundle(bundle, place, card_of(bundle, place), token, private=is_private)
+    progress.tell(f"pushed to {place.url}", f"commit {commit_url}")
+
+
+def card_of(bundle: Bundle, place: Place) -> str:
+    """The model card of a bundle, for a place on the Hub."""
+    from pipeline.evaluation.model_card import model_card  # lazy: pandas and the tables are not needed to pull
+
+    generation = bundle.metadata_name.removeprefix("metadata_").removesuffix(".json")
+    path = bundle.folder / f"metrics_{generation}.json"
+    metrics: dict[str, Any] | None = json.loads(path.read_text()) if path.name in bundle.hashes else None
+    arguments = f'"{place.repo}"' + (", is_dataset=True" if place.is_dataset else "")
+    arguments += f', folder="{place.folder}"' if place.folder else ""
+    return model_card(bundle.metadata, metrics, generation, arguments)
+
+
+def _printable(text: object) -> str:
+    """What a stranger wrote, safe for a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))[:100]
+
+
+def main() -> None:
+    """Parse the subcommand and run it."""
+    import tyro
+
+    commands: dict[str, Any] = {"push": Push, "pull": Pull, "list": List}
+    command = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m pipeline.hub", description=__doc__)
+    with progress.notices():
+        command.run()
+
+
+if __name__ == "__main__":
+    with progress.one_line_errors():
+        main()

@@ -103,6 +103,35 @@ class BundlePredictor(abc.ABC):
         """Open the bundle in a training run's output folder; options as for the class itself."""
         return cls(Path(directory) / cls.files.model, Path(directory) / cls.files.scalers, **options)
 
+    @classmethod
+    def from_pretrained(
+        cls, repo: str, revision: str | None = None, *, is_dataset: bool = False, folder: str = "",
+        cache_dir: str | Path | None = None, **options: Any,
+    ) -> Self:  # fmt: skip
+        """Open a bundle on the Hugging Face Hub; downloads what a forecast takes, and opens nothing that is not sound.
+
+        Args:
+            repo: Such as "user/repo"; a private one takes the token in HF_TOKEN or of a stored login.
+            revision: Branch, tag or commit; with a full commit hash a bundle that was opened before needs no network.
+            is_dataset: It lies in a dataset repository.
+            folder: Folder inside the repository.
+            cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
+            options: As for the class itself.
+
+        Raises:
+            ConnectionError: The Hub is out of reach or refuses.
+            ValueError: There is no such bundle, its files are too large or not those that its metadata names, hold
+                anything but the admitted types and layers, or huggingface_hub is not installed.
+        """
+        from pipeline import hub_bundles  # lazy: few need the Hub
+
+        place = hub_bundles.Place(repo, is_dataset, folder)
+        directory = hub_bundles.download(
+            place, cls.files.metadata, cls.files.served, optional=(cls.files.twin,), revision=revision,
+            cache_dir=cache_dir,
+        )  # fmt: skip
+        return cls.from_directory(directory, **options)
+
     @property
     def required_candles(self) -> int:
         """Candles from which on a forecast no longer depends on where the history starts."""

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pipeline.network_file import RefusedNetworkError, check_network_file
 from pipeline.windows import Stream, window_view
 
 BATCH = 256
@@ -130,15 +131,19 @@ class KerasNetwork(_Network):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is truncated or no Keras model, or takes windows of another shape.
+            ValueError: The file is truncated or no Keras model, takes windows of another shape, or holds anything but
+                the built-in layers of this project's networks, such as a `Lambda`: then it is not opened at all.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such model file; train one or mend the path")
         keras = import_keras()
         try:
+            check_network_file(path)
             with quiet_absl():
                 self._model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except RefusedNetworkError:
+            raise
         except Exception as error:  # Keras and h5py raise OSError, KeyError, TypeError, ValueError, … for broken files
             raise ValueError(
                 f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes ({type(error).__name__}: "

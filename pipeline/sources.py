@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import exchanges, hub, progress, yahoo
+from pipeline import exchanges, hub_dataset, progress, yahoo
 from pipeline.candles import cut_rows, timeframe_ms
 from pipeline.exchanges import FUTURES_CHAIN, ExchangeError, Job
 from pipeline.store import PUBLISHED
@@ -79,6 +79,6 @@ def _fetch_elsewhere(source: str, job: Job, base_url: str | None) -> pd.DataFram
             job.symbol, job.kind, n_candles=job.n_candles, since_ms=job.since_ms, until_ms=job.until_ms,
             base_url=base_url,
         )  # fmt: skip
-    candles = hub.fetch_dataset_candles(job.symbol, job.kind, endpoint=base_url)
+    candles = hub_dataset.fetch_dataset_candles(job.symbol, job.kind, endpoint=base_url)
     step_ms = timeframe_ms(job.kind)
     return cut_rows(candles, step_ms, since_ms=job.since_ms, until_ms=job.until_ms, n_rows=job.n_candles)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.candles import read_candles
 from pipeline.clients import ExchangeError
-from pipeline.hub import CANDLES_REPO, fetch_dataset_candles
+from pipeline.hub_dataset import CANDLES_REPO, fetch_dataset_candles
 from pipeline.markets import UnknownSymbolError
 from tests.fetching import foreign_hosts, nothing_leaves
 
