@@ -229,6 +229,70 @@ class ConfigV1Final(RunConfig):
         _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
 
 
+@dataclass(frozen=True)
+class ConfigV9(RunConfig):
+    """Train v9's three models (direction, volatility, price), measure each, save a bundle."""
+
+    symbols: tuple[str, ...] = ("BTC/USDT",)
+    """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
+    timeframe: str = "1h"
+    """length of a candle: 1m 5m 15m 1h 4h 1d …"""
+    candles: int = 10_000
+    """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
+    source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
+    """auto: --candles-dir if given, else data/BTCUSDT_1h.csv if there is one, else an exchange, else synthetic candles
+    under a banner"""
+    candles_dir: Path | None = None
+    """directory of BTCUSDT_1h.parquet or .csv files"""
+    horizon: int = 1
+    """candles ahead, of direction and price: the target is ln(close[t + horizon] / close[t])"""
+    volatility_horizon: int = 24
+    """candles ahead, of the volatility: the target is the realised variance of the next so many log-returns"""
+    epochs: int = 150
+    """at most so many passes over the training part, of either network"""
+    direction_epochs: int = 100
+    """at most so many for the direction network"""
+    learning_rate: float = 5e-4
+    """Adam's first step size, of the price network"""
+    direction_learning_rate: float = 1e-3
+    """Adam's first step size, of the direction network"""
+
+    # --- models ---
+    direction_lstm_units: tuple[int, int] = (128, 64)
+    """units a direction of the two bidirectional LSTM layers"""
+    attention_heads: int = 4
+    """heads of the self-attention behind them"""
+    direction_dense_units: tuple[int, int] = (128, 64)
+    """units of the dense layers behind that"""
+    price_lstm_units: tuple[int, int] = (256, 128)
+    """units of the price network's two LSTM layers"""
+    price_dense_units: tuple[int, int, int] = (256, 128, 64)
+    """units of the dense layers behind them"""
+    dropout: float = 0.3
+    """share of activations dropped in training, of both networks"""
+    trees: int = 300
+    """at most so many trees of the volatility model; validation decides how many"""
+    tree_depth: int = 6
+    """splits from the root of a tree to its leaves, at most"""
+    tree_learning_rate: float = 0.05
+    """share of each tree's correction that is taken"""
+    huber_delta: float = 0.5
+    """price errors beyond this count linearly, in standard deviations of the target; v2's"""
+
+    def check(self) -> None:
+        """As `RunConfig`, and the models' own."""
+        super().check()
+        counts = ("volatility_horizon", "attention_heads", "trees", "tree_depth", "direction_epochs")
+        for name, value in options(self, counts).items():
+            _require(value >= 1, name, value, "at least 1")
+        for name, value in options(self, ("direction_learning_rate", "tree_learning_rate", "huber_delta")).items():
+            _require(0 < value < float("inf"), name, value, "a positive number")
+        _check_layers(
+            *self.direction_lstm_units, *self.direction_dense_units, *self.price_lstm_units, *self.price_dense_units
+        )
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
+
+
 SOURCE_OPTIONS = ("source", "candles_dir", "exchange", "base_url", "cache_dir", "require_real", "seed")
 """Fields that say where candles come from."""
 FIT_OPTIONS = (

@@ -20,7 +20,8 @@ import pandas as pd
 from feature_engineering_v1 import V1_FEATURES, V1_WARMUP, compute_v1_features
 from pipeline.artifacts import BundleFiles
 from pipeline.candles import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.predictor import SCALER_TYPES, BundlePredictor, base_price, one_for_each, read_closed, read_recent
+from pipeline.predictor import BundlePredictor, base_price, one_for_each, read_closed, read_recent
+from pipeline.scaler_file import SCALER_TYPES
 from pipeline.scaler_records import ScalerRecord
 from pipeline.scaling import ALL_SYMBOLS, OUTLIER_LIMIT, scale_rows, to_log_return
 from pipeline.timeframes import rows_closing_with

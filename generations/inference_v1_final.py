@@ -18,7 +18,8 @@ import pandas as pd
 
 from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from pipeline.artifacts import BundleFiles
-from pipeline.predictor import SCALER_TYPES, CandlePredictor
+from pipeline.predictor import CandlePredictor
+from pipeline.scaler_file import SCALER_TYPES
 from pipeline.scaler_records import MinMaxRecord, ScalerRecord
 from pipeline.scaling import price_to_log_return
 

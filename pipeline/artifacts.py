@@ -43,16 +43,18 @@ class BundleFiles:
     report: str
     log: str
     metadata: str
+    extra: tuple[str, ...] = ()
+    """further files of the generation"""
 
     @property
     def hashed(self) -> tuple[str, ...]:
         """All whose hashes the metadata holds; the log still grows."""
-        return (self.model, self.checkpoint, self.scalers, self.metrics, self.predictions, self.report)
+        return (self.model, self.checkpoint, self.scalers, self.metrics, self.predictions, self.report, *self.extra)
 
     @property
     def served(self) -> tuple[str, ...]:
         """All that a forecast takes."""
-        return (self.model, self.scalers)
+        return (self.model, self.scalers, *self.extra)
 
     @property
     def twin(self) -> str:

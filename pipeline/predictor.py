@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, safe_pickle
 from pipeline.artifacts import BundleFiles
 from pipeline.calibration import Calibration, apply_calibration
 from pipeline.candles import (
@@ -29,29 +28,13 @@ from pipeline.indicators import VOLATILITY_SPAN
 from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
 from pipeline.quantiles import QuantileFactors, apply_quantiles, point_forecast
 from pipeline.runtime import open_network
-from pipeline.scaler_records import ScalerRecord
+from pipeline.scaler_file import SCALER_TYPES, open_scalers
 from pipeline.scaling import scale_rows
 from pipeline.windows import segmented_volatility, usable_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
-
-
-SCALER_TYPES: dict[str, type] = {
-    "X": ScalerRecord,
-    "y": ScalerRecord,
-    "feature_cols": list,
-    "lookback": int,
-    "horizon": int,
-    "timeframe": str,
-    "symbols": list,
-    "synthetic": bool,
-    "calibration": dict,
-    "intervals": dict,
-    "model_sha256": str,
-}
-"""What a scaler file holds."""
 
 
 class BundlePredictor(abc.ABC):
@@ -62,6 +45,8 @@ class BundlePredictor(abc.ABC):
     warmup: ClassVar[int]
     """candles after which the features have forgotten where the history starts"""
     scaler_types: ClassVar[Mapping[str, type]] = SCALER_TYPES
+    history_columns: ClassVar[tuple[str, ...]] = ("predicted_return", *QUANTILE_NAMES, "p_up")
+    """what `predict_history` tells of each candle"""
     n_streams: ClassVar[int] = 1
     """windows that a forecast looks at"""
 
@@ -232,7 +217,7 @@ class CandlePredictor(BundlePredictor):
         close, volatility = candles["close"].to_numpy(), self._volatility(candles)
         forecast = self._forecast(self._scaled_rows(candles), t, close[t], volatility[t], self._inputs(candles)[t])
         columns = {"timestamp": candles["timestamp"].iloc[t].array}
-        return pd.DataFrame(columns | {name: forecast[name] for name in ("predicted_return", *QUANTILE_NAMES, "p_up")})
+        return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
 
     def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
         """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it, `savefig` keeps it."""
@@ -290,55 +275,6 @@ def base_price(candles: pd.DataFrame, last_price: object) -> float:
     if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
         raise ValueError(f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it out")
     return float(last_price)  # type: ignore[arg-type]
-
-
-def open_scalers(
-    model_path: Path, scaler_path: Path, names: BundleFiles, types: Mapping[str, type] = SCALER_TYPES
-) -> dict[str, Any]:
-    """Read a scaler file and make sure that it belongs to the model file beside it.
-
-    Moves of the bundle that a kill interrupted are completed first.
-
-    Args:
-        model_path: The network's file.
-        scaler_path: The scaler file.
-        names: Of the bundle's files; the metadata beside the network need not be there.
-        types: Keys that the scaler file must hold, and of which type.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: The scaler file is damaged, of another kind, or of another model; hashes do not hold.
-    """
-    artifacts.finish_moves(model_path.parent, names.metadata, names.bundle)
-    for path, what in ((model_path, "model"), (scaler_path, "scaler")):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such {what} file; train a model or mend the path")
-    artifacts.check_hashes([model_path, scaler_path], model_path.parent / names.metadata)
-    scalers = safe_pickle.load(scaler_path)
-    for key, kind in types.items():
-        if key not in scalers:
-            raise ValueError(f"{scaler_path}: key {key!r} is missing; is it the scaler file of another generation?")
-        value = scalers[key]
-        usable = value >= 1 if kind is int and type(value) is int else type(value) is kind
-        if not usable:
-            raise ValueError(
-                f"{scaler_path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the model again"
-            )
-    if not isinstance(scalers.get("twin_sha256"), (str, type(None))):
-        raise ValueError(
-            f"{scaler_path}: 'twin_sha256' is {scalers['twin_sha256']!r}, not a hash; train the model again"
-        )
-    if artifacts.sha256_of(model_path) != scalers["model_sha256"]:
-        raise ValueError(
-            f"{scaler_path}: these scalers belong to another model than {model_path.name} (sha256 of the network "
-            "differs); use the two files of one training run"
-        )
-    if scalers["synthetic"]:
-        warnings.warn(
-            f"{model_path.name} was trained on synthetic candles: what it forecasts says nothing about real prices",
-            stacklevel=3,
-        )
-    return scalers
 
 
 def read_closed(df: pd.DataFrame, timeframe: str, *, where: str = "candles", stacklevel: int = 3) -> pd.DataFrame:

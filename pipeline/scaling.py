@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -209,3 +209,37 @@ def price_to_log_return(network_output: np.ndarray, base_price: np.ndarray | flo
 
 def _inverse(network_output: np.ndarray, y_scaler: Scaler) -> np.ndarray:
     return y_scaler.inverse_transform(network_output.astype(np.float64).reshape(-1, 1)).reshape(network_output.shape)
+
+
+MIN_MAX_TAILS = (0.001, 0.999)
+"""Quantiles of a feature that become 0 and 1; the true extremes are single candles that would squeeze all others."""
+MIN_MAX_BAND = (-1.0, 2.0)
+"""Where scaled values are cut off: one whole range beyond either end."""
+
+
+def to_min_max(standardised: ScaledSamples, scalers: Scalers) -> tuple[ScaledSamples, Scalers]:
+    """The same samples and target with min-max scaled features; the scaler sees the training part's candles alone.
+
+    0 and 1 are the quantiles `MIN_MAX_TAILS` of a feature in the training part; see `scale_rows_min_max`.
+
+    Args:
+        standardised: What `scale_on_train` returned, which refuses features that never change.
+        scalers: Those of `standardised`; the target keeps its own.
+    """
+    from sklearn.preprocessing import MinMaxScaler  # lazy: the predictor shares this module and needs none of it
+
+    samples = standardised.samples
+    train_rows = samples.rows[rows_seen(samples, standardised.split.train)].astype(np.float64)
+    x_scaler = MinMaxScaler().fit(np.clip(train_rows, *np.nanquantile(train_rows, MIN_MAX_TAILS, axis=0)))
+    rows = scale_rows_min_max(samples.rows, x_scaler)
+    return replace(standardised, rows=rows), Scalers(X=x_scaler, y=scalers.y)
+
+
+def scale_rows_min_max(rows: np.ndarray, scaler: Scaler) -> np.ndarray:
+    """Min-max scale (n, n_features) float32 rows; serving uses it too.
+
+    Values beyond `MIN_MAX_BAND` are cut off there, so that a move greater than any of the training part is a great move
+    and not a number that the network has never met. A missing value becomes one half, the middle of the range.
+    """
+    scaled = np.clip(scaler.transform(rows.astype(np.float64)), *MIN_MAX_BAND).astype(np.float32)
+    return np.nan_to_num(scaled, copy=False, nan=0.5)

@@ -10,21 +10,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_v2_production"}
 GENERATIONS = {"generations"}  # training scripts and predictors of the other generations
-FEATURES = {"feature_engineering", "feature_engineering_v1"}
-ROOMS = {"config", "models", "pipeline", "data_fetcher", "inference_v2", *FEATURES, *SCRIPTS, *GENERATIONS}
+FEATURES = {"feature_engineering", "feature_engineering_v1", "feature_engineering_v9"}
+ROOMS = {"config", "models", "pipeline", *FEATURES, "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS}
 ALLOWED = {
     "config": set(),
     "models": {"models"},
     "pipeline": {"pipeline"},
     "feature_engineering": {"pipeline", "feature_engineering_v1"},
     "feature_engineering_v1": {"pipeline"},
+    "feature_engineering_v9": {"feature_engineering", "pipeline"},
     "data_fetcher": {"pipeline", "config"},
     "inference_v2": {"config", "data_fetcher", "pipeline", *FEATURES},
     "train_v2_production": ROOMS - SCRIPTS - GENERATIONS,
     "generations": ROOMS - SCRIPTS,
 }
 COMMAND = "hub.py"  # python -m pipeline.hub writes model cards, from the tables of the evaluation
-PREDICTORS = ["inference_v2", "generations.inference_v1", "generations.inference_v1_final"]
+SCRIPT_MODULES = [
+    "train_v2_production",
+    *(f"generations.{name}" for name in ("train_v1", "train_v1_final", "btc_1h_v9_training")),
+]
+PREDICTORS = ["inference_v2", *(f"generations.inference_{name}" for name in ("v1", "v1_final", "v9"))]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -52,7 +57,7 @@ def test_a_room_imports_only_the_rooms_below_it(room):
 def test_a_predictor_of_a_generation_imports_what_v2_s_may_and_nobody_imports_a_training_script():
     for path in files_of("generations"):
         names = imported_modules(path)
-        assert not any(name.startswith("generations.train") for name in names), path.name
+        assert not any(name.startswith(("generations.train", "generations.btc")) for name in names), path.name
         if path.name.startswith("inference"):
             assert {name.split(".")[0] for name in names} & ROOMS <= ALLOWED["inference_v2"], path.name
 
@@ -100,7 +105,7 @@ def test_importing_a_predictor_loads_nothing_heavy(predictor):
     assert loaded.strip() == "[]"
 
 
-@pytest.mark.parametrize("script", ["train_v2_production", "generations.train_v1", "generations.train_v1_final"])
+@pytest.mark.parametrize("script", SCRIPT_MODULES)
 def test_importing_a_training_script_trains_nothing_and_configures_no_logging(script):
     code = f"""
 import logging, os, sys

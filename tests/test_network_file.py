@@ -1,12 +1,15 @@
 """Network files that could do more than hold a network are refused before Keras sees them."""
 
 import json
+import re
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from pipeline import network_file
 from pipeline.network_file import RefusedNetworkError, check_network_file
 from pipeline.runtime import KerasNetwork, import_keras, quiet_absl
 
@@ -130,3 +133,9 @@ def test_what_is_no_hdf5_file_is_a_value_error_of_the_network(tmp_path, content)
     (tmp_path / "model.h5").write_bytes(content)
     with pytest.raises(ValueError, match="not a readable Keras .h5 model"):
         KerasNetwork(tmp_path / "model.h5", input_shape=(60, 18))
+
+
+def test_every_layer_that_the_models_are_made_of_is_admitted():
+    models = Path(__file__).resolve().parents[1] / "models"
+    used = {name for path in models.glob("*.py") for name in re.findall(r"layers\.([A-Z]\w+)\(", path.read_text())}
+    assert {"LSTM", "Dense"} <= used <= set(network_file.LAYERS)

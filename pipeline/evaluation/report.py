@@ -29,6 +29,7 @@ def html_report(
     history: Mapping[str, Any],
     settings: Mapping[str, Any],
     generation: str = "v2",
+    sections: Sequence[str] = (),
 ) -> str:
     """One self-contained page of a run.
 
@@ -38,12 +39,14 @@ def html_report(
         history: "loss", "val_loss" (a number an epoch) and "best_epoch".
         settings: The run's settings.
         generation: What the page calls the system.
+        sections: HTML of what only this generation has to tell, after the scores.
     """
     test, folds = metrics["test"], metrics.get("folds") or []
     parts = [
         *_heading(metrics, predictions, generation),
         *_skill_by(test),
         *_scores(test),
+        *sections,
         *_direction_calibration(test),
         *_intervals(test),
         *_excerpts(predictions, test),
