@@ -29,6 +29,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_history
 	$(BIN)/python -m benchmarks.bench_evaluation
 	$(BIN)/python -m benchmarks.bench_inference
+	$(BIN)/python -m benchmarks.bench_memory
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -63,6 +63,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
 
         phases.start("Windows", f"{config.lookback} candles each, the target {config.horizon} ahead")
         samples = make_windows(features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP)
+        del features  # the samples hold them
         progress.tell(f"{len(samples):,} samples")
 
         phases.start("Split", "by clock time, every symbol at the same instants")

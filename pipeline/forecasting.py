@@ -105,15 +105,17 @@ def forecast_test(
     har = [names.index(column) for column in HAR_INPUTS]
     har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_on)
     ewma = conformal_quantiles(samples.log_return[val] / samples.volatility[val])
+    garch = garch_quantiles(candles, samples, scaled.split.train_end, val)
+    at_test = samples.volatility[test]
     compared = {
-        "ewma": {quantile: value * samples.volatility for quantile, value in ewma.items()},
-        "garch": garch_quantiles(candles, samples, scaled.split.train_end, val),
-        "har": apply_intervals(har_model, inputs[:, har], samples.volatility, np.zeros(len(samples))),
+        "ewma": {quantile: value * at_test for quantile, value in ewma.items()},
+        "garch": garch and {quantile: values[test] for quantile, values in garch.items()},
+        "har": apply_intervals(har_model, inputs[test][:, har], at_test, np.zeros(len(test))),
     }
     columns = _columns(name, samples, test, baselines, served, raw)
     for baseline, quantiles in compared.items():
         if quantiles is not None:
-            columns |= {f"{baseline}_{q}": quantiles[q][test] for q in COMPARED_QUANTILES}
+            columns |= {f"{baseline}_{q}": quantiles[q] for q in COMPARED_QUANTILES}
     return Forecasts(pd.DataFrame(columns), calibration, intervals, _reference(scaled, ewma))
 
 

@@ -137,8 +137,12 @@ def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndar
 
 def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
     """(n_samples, k) rows of `scale_inputs` at each sample's candle t; `candles` are those the samples were made of."""
-    rows = [scale_inputs(frame, samples.timeframe, samples.horizon) for frame in candles.values()]
-    return np.concatenate(rows)[samples.end]
+    inputs, first = np.empty((len(samples), len(input_names(samples.timeframe)))), 0
+    for index, frame in enumerate(candles.values()):  # one symbol's rows at a time: of all candles they are large
+        own = samples.symbol == index
+        inputs[own] = scale_inputs(frame, samples.timeframe, samples.horizon)[samples.end[own] - first]
+        first += len(frame)
+    return inputs
 
 
 def fit_intervals(
