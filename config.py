@@ -17,6 +17,8 @@ TRADING_PAIRS = tuple(
     )
 )  # fmt: skip
 """What `--symbols all` means."""
+V7_PAIRS = tuple(pair for pair in TRADING_PAIRS if pair not in ("DOT/USDT", "ATOM/USDT"))
+"""The 20 coins of the v7 document; what `--symbols all` means there."""
 
 
 def default_output_dir(generation: str) -> Path:
@@ -227,6 +229,53 @@ class ConfigV1Final(RunConfig):
         super().check()
         _check_layers(*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
         _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
+
+
+@dataclass(frozen=True)
+class ConfigV7(RunConfig):
+    """Train one v7 network per coin and timeframe, which forecasts the next candle's four prices, and measure them."""
+
+    symbols: tuple[str, ...] = ("all",)
+    """pairs, a network each and timeframe; `all` for the document's 20"""
+    timeframes: tuple[str, ...] = ("15m", "1h")
+    """lengths of a candle: 1m 5m 15m 1h 4h 1d …"""
+    candles: int = 8000
+    """usable candles per symbol and timeframe, counted after the indicators' warm-up; 0 takes all there are"""
+    horizon: int = 1
+    """candles ahead: the targets are the four prices of candle t + horizon"""
+    val_ratio: float = 0.10
+    """share that decides when training stops; what remains, the document's 20 %, is the test part"""
+    epochs: int = 100
+    """at most so many passes over the training part"""
+    learning_rate: float = 1e-3
+    """Adam's first step size"""
+    early_stopping_patience: int = 15
+    """epochs without a better validation loss before training stops"""
+    output_dir: Path | None = None
+    """folder of the networks; default: /content/all_models/v7 in Colab, else all_models/v7"""
+    own_process: bool = True
+    """train each network in a process of its own, which gives all its memory back; costs some seconds each"""
+    resume: bool = False
+    """go on with a run that was cut off (same settings): finished networks are kept, the one in hand goes on"""
+    push_to_hub: str | None = None
+    """user/repo: push the finished folder to models_v7 of this dataset repository of the Hugging Face Hub"""
+
+    # --- network: 357,348 parameters ---
+    lstm_units: tuple[int, int, int] = (128, 64, 32)
+    """units of the three bidirectional LSTM layers, per direction"""
+    dense_units: tuple[int, int] = (64, 32)
+    """units of the two dense layers behind them"""
+    dropout: float = 0.2
+    """share of activations dropped in training, after each LSTM layer"""
+
+    def check(self) -> None:
+        """As `RunConfig`, and the network's own."""
+        super().check()
+        _require(
+            len(self.timeframes) >= 1, "the number of timeframes", len(self.timeframes), "at least one, such as 1h"
+        )
+        _check_layers(*self.lstm_units, *self.dense_units)
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
 
 
 @dataclass(frozen=True)

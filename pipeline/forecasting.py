@@ -25,6 +25,7 @@ from pipeline.intervals import (
     input_names,
     sample_inputs,
 )
+from pipeline.ohlc import CandleScalers
 from pipeline.quantiles import QuantileFactors, apply_quantiles, fit_quantiles, point_forecast
 from pipeline.runtime import open_network, twin_of
 from pipeline.scaling import PriceScalers, ScaledSamples, Scalers, rows_seen
@@ -58,7 +59,7 @@ def forecast_test(
     name: str,
     model_path: Path,
     scaled: ScaledSamples,
-    scalers: Scalers | PriceScalers,
+    scalers: Scalers | PriceScalers | CandleScalers,
     baselines: Baselines,
     candles: Mapping[str, pd.DataFrame],
     *,

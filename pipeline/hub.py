@@ -90,29 +90,32 @@ class List:
         progress.tell(f"commit   {listing.commit}", f"verdict  {_printable(metadata.get('verdict'))}")
 
 
-def push_when_done(repo: str | None) -> Callable[[Path], None]:
+def push_when_done(repo: str | None, *, is_dataset: bool = False, folder: str = "") -> Callable[[Path], None]:
     """Find the token for a push now, before hours of training; returns what pushes the bundle when it is complete.
 
     Args:
         repo: "user/repo", or None: then there is nothing to do, now or later.
+        is_dataset: It is a dataset repository.
+        folder: Folder inside the repository.
 
     Raises:
         ValueError: No such name, no token; ConnectionError: the Hub does not accept the token or is out of reach.
     """
     if repo is None:
-        return lambda folder: None
-    place, token = Place(repo), find_token()
+        return lambda output_dir: None
+    place, token = Place(repo, is_dataset, folder), find_token()
+    where = (" --dataset" if is_dataset else "") + (f" --path-in-repo {folder}" if folder else "")
     hub = connect(token)
     ask(hub, f"push to {repo}", hub.api.whoami)
 
-    def push(folder: Path) -> None:
+    def push(output_dir: Path) -> None:
         try:
-            _push(hub_bundles.read_bundle(folder), place, token)
+            _push(hub_bundles.read_bundle(output_dir), place, token)
         except (OSError, ValueError) as error:
             # from None: what lies behind may hold more than should be shown
             raise ValueError(
-                f"the bundle is complete and safe in {folder}, but was not pushed: {scrub(str(error), token)}; "
-                f"push it again with: python -m pipeline.hub push {folder} {repo}"
+                f"the bundle is complete and safe in {output_dir}, but was not pushed: {scrub(str(error), token)}; "
+                f"push it again with: python -m pipeline.hub push {output_dir} {repo}{where}"
             ) from None
 
     return push

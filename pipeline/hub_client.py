@@ -176,6 +176,7 @@ def scrub(text: str, token: str | None) -> str:
 
 
 def _hub_library() -> Any:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the client reads it when it is imported
     try:
         import huggingface_hub
     except ImportError as error:

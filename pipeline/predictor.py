@@ -62,7 +62,7 @@ class BundlePredictor(abc.ABC):
             ValueError: A file is damaged, holds anything but the admitted types, or belongs to another run.
         """
         model_path, scaler_path = Path(model_path), Path(scaler_path)
-        scalers = open_scalers(model_path, scaler_path, self.files, self.scaler_types)
+        scalers = self._open(model_path, scaler_path)
         self.feature_cols: list[str] = scalers["feature_cols"]
         self.lookback: int = scalers["lookback"]
         self.horizon: int = scalers["horizon"]
@@ -87,6 +87,9 @@ class BundlePredictor(abc.ABC):
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
         """Open the bundle in a training run's output folder; options as for the class itself."""
         return cls(Path(directory) / cls.files.model, Path(directory) / cls.files.scalers, **options)
+
+    def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
+        return open_scalers(model_path, scaler_path, self.files, self.scaler_types)
 
     @classmethod
     def from_pretrained(

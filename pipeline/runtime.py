@@ -152,7 +152,8 @@ class KerasNetwork(_Network):
         self._demand_shapes([tuple(tensor.shape[1:]) for tensor in self._model.inputs], input_shape, str(path))
 
     def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
-        return np.asarray(self._model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0]))
+        output = self._model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
+        return np.hstack([np.asarray(head) for head in output]) if isinstance(output, list) else np.asarray(output)
 
 
 class OnnxNetwork(_Network):

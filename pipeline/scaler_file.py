@@ -28,7 +28,7 @@ SCALER_TYPES: dict[str, type] = {
 
 
 def open_scalers(
-    model_path: Path, scaler_path: Path, names: BundleFiles, types: Mapping[str, type] = SCALER_TYPES
+    model_path: Path, scaler_path: Path, names: BundleFiles | None, types: Mapping[str, type] = SCALER_TYPES
 ) -> dict[str, Any]:
     """Read a scaler file and make sure that it belongs to the model file beside it.
 
@@ -37,18 +37,19 @@ def open_scalers(
     Args:
         model_path: The network's file.
         scaler_path: The scaler file.
-        names: Of the bundle's files; the metadata beside the network need not be there.
+        names: Of the bundle's files; the metadata need not be there. None where a network and its scalers stand alone.
         types: Keys that the scaler file must hold, and of which type.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: The scaler file is damaged, of another kind, or of another model; hashes do not hold.
     """
-    artifacts.finish_moves(model_path.parent, names.metadata, names.bundle)
+    if names is not None:
+        artifacts.finish_moves(model_path.parent, names.metadata, names.bundle)
+        artifacts.check_hashes([model_path, scaler_path], model_path.parent / names.metadata)
     for path, what in ((model_path, "model"), (scaler_path, "scaler")):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such {what} file; train a model or mend the path")
-    artifacts.check_hashes([model_path, scaler_path], model_path.parent / names.metadata)
     scalers = safe_pickle.load(scaler_path)
     for key, kind in types.items():
         if key not in scalers:

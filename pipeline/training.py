@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,26 +56,31 @@ class WindowBatches(keras.utils.PyDataset):
         shuffle_seed: int | None = None,
         epoch: int = 0,
         n_inputs: int = 1,
+        n_outputs: int = 1,
     ) -> None:
         """Describe the batches of the samples `part`; the last one may be smaller.
 
-        Each of the `n_inputs` is given a stream of its own, or all the same one if there is but one.
+        Each of the `n_inputs` is given a stream of its own, or all the same one if there is but one; each of several
+        outputs a column of the targets.
         """
         super().__init__()
         self._windows = [window_view(stream.rows, stream.lookback) for stream in scaled.streams]
         self._first_rows = [stream.end[part] - stream.lookback + 1 for stream in scaled.streams]
         self._target = scaled.target[part].reshape(len(part), -1)
-        self._batch_size, self._seed, self._epoch, self._n_inputs = batch_size, shuffle_seed, epoch, n_inputs
+        self._batch_size, self._seed, self._epoch = batch_size, shuffle_seed, epoch
+        self._n_inputs, self._n_outputs = n_inputs, n_outputs
         self._shuffle()
 
     def __len__(self) -> int:
         return -(-len(self._target) // self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
         inputs = tuple(windows[first[batch]] for windows, first in zip(self._windows, self._first_rows))
         inputs = inputs * self._n_inputs if len(inputs) == 1 else inputs
-        return inputs[0] if len(inputs) == 1 else inputs, self._target[batch]
+        target = self._target[batch]
+        outputs = target if self._n_outputs == 1 else tuple(np.split(target, self._n_outputs, axis=1))
+        return inputs[0] if len(inputs) == 1 else inputs, outputs
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
@@ -92,7 +97,7 @@ def fit(
     model: keras.Model,
     scaled: ScaledSamples,
     *,
-    loss: keras.losses.Loss | Callable[[Any, Any], Any],
+    loss: keras.losses.Loss | Callable[[Any, Any], Any] | list[keras.losses.Loss],
     epochs: int,
     batch_size: int,
     learning_rate: float,
@@ -103,14 +108,15 @@ def fit(
     checkpoint: Path,
     state_dir: Path,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    loss_weights: Sequence[float] | None = None,
 ) -> History:
     """Train with Adam, clipping, early stopping and a falling step size; end with the best epoch's weights.
 
     Args:
-        model: Uncompiled model from (batch, lookback, n_features) windows, an input for each of `scaled.streams` or
-            several for the one, to outputs that the loss compares with the (batch, 1) scaled targets.
+        model: Uncompiled model from (batch, lookback, n_features) windows to (batch, 1) scaled targets, an output for
+            each target; with several inputs each is given the same windows.
         scaled: Samples; the training part is learnt, the validation part decides when to stop.
-        loss: Keras loss, or a function of targets and outputs.
+        loss: Keras loss, or a function of targets and outputs; of several outputs a list, one for each.
         epochs: At most so many.
         batch_size: Windows a step.
         learning_rate: Adam's first step size; halved after `reduce_lr_patience` epochs without progress.
@@ -121,19 +127,21 @@ def fit(
         checkpoint: Where the best network goes, a plain .h5 file.
         state_dir: Where the state after each epoch goes; a state found there is resumed.
         on_epoch: Called after each epoch with its 0-based number and logs.
+        loss_weights: Of each output's loss in the whole.
 
     Raises:
         ValueError: The validation loss is not finite in any epoch.
     """
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate=learning_rate, clipvalue=clip_value), loss=loss)
+    adam = keras.optimizers.Adam(learning_rate=learning_rate, clipvalue=clip_value)
+    model.compile(optimizer=adam, loss=loss, loss_weights=loss_weights)
     model.optimizer.build(model.trainable_variables)
     state_path = state_dir / STATE_FILE
     past: dict[str, Any] = {"logs": [], "finished": False}
     if state_path.is_file():
         past = _restore(model, state_path)
-    n_inputs, n_past = len(model.inputs), len(past["logs"])
-    batches = WindowBatches(scaled, scaled.split.train, batch_size, shuffle_seed=seed, epoch=n_past, n_inputs=n_inputs)
-    validation = WindowBatches(scaled, scaled.split.val, VALIDATION_BATCH, n_inputs=n_inputs)
+    n_past, ends = len(past["logs"]), {"n_inputs": len(model.inputs), "n_outputs": len(model.outputs)}
+    batches = WindowBatches(scaled, scaled.split.train, batch_size, shuffle_seed=seed, epoch=n_past, **ends)
+    validation = WindowBatches(scaled, scaled.split.val, VALIDATION_BATCH, **ends)
 
     schedule = [
         keras.callbacks.EarlyStopping(monitor="val_loss", patience=early_stopping_patience),

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 import train_v2_production
@@ -149,6 +150,7 @@ def test_what_passes_is_tried_again_and_the_commit_is_made_once(loopback_hub, bu
 
 def test_nobody_listening_is_an_error_that_names_the_network(bundle, naps, nothing_leaves, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)  # which the client reads once
     with pytest.raises(HubError, match="push to user/repo: .*refused.*; check network and repository"):
         push(bundle)
     assert naps == [2.0, 8.0]

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_v2_production"}
 GENERATIONS = {"generations"}  # training scripts and predictors of the other generations
-FEATURES = {"feature_engineering", "feature_engineering_v1", "feature_engineering_v9"}
+FEATURES = {"feature_engineering", *(f"feature_engineering_{name}" for name in ("v1", "v7", "v9"))}
 ROOMS = {"config", "models", "pipeline", *FEATURES, "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS}
 ALLOWED = {
     "config": set(),
@@ -18,6 +18,7 @@ ALLOWED = {
     "pipeline": {"pipeline"},
     "feature_engineering": {"pipeline", "feature_engineering_v1"},
     "feature_engineering_v1": {"pipeline"},
+    "feature_engineering_v7": {"pipeline"},
     "feature_engineering_v9": {"feature_engineering", "pipeline"},
     "data_fetcher": {"pipeline", "config"},
     "inference_v2": {"config", "data_fetcher", "pipeline", *FEATURES},
@@ -27,9 +28,9 @@ ALLOWED = {
 COMMAND = "hub.py"  # python -m pipeline.hub writes model cards, from the tables of the evaluation
 SCRIPT_MODULES = [
     "train_v2_production",
-    *(f"generations.{name}" for name in ("train_v1", "train_v1_final", "btc_1h_v9_training")),
+    *(f"generations.{name}" for name in ("train_v1", "train_v1_final", "train_v7_main", "btc_1h_v9_training")),
 ]
-PREDICTORS = ["inference_v2", *(f"generations.inference_{name}" for name in ("v1", "v1_final", "v9"))]
+PREDICTORS = ["inference_v2", *(f"generations.inference_{name}" for name in ("v1", "v1_final", "v7", "v9"))]
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -72,3 +72,44 @@ def _errors(rows: pd.DataFrame, model: str) -> dict[str, Any]:
         "median": float(np.median(error)),
         "max": float(error.max()),
     }
+
+
+def head_errors(predictions: pd.DataFrame, models: Sequence[str], heads: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Measure forecasts of several prices of one symbol's next candle.
+
+    Args:
+        predictions: For each head, such as "high", its price under "actual_high" and forecasts under "<model>_high".
+        models: Names of the models.
+        heads: Names of the prices.
+
+    Returns:
+        Model -> head -> mse (squared quote currency), mae (quote currency) and mape_percent.
+
+    Example:
+        >>> rows = pd.DataFrame({"actual_high": [100.0, 50.0], "lstm_high": [101.0, 50.0]})
+        >>> head_errors(rows, ["lstm"], ["high"])["lstm"]["high"]
+        {'mse': 0.5, 'mae': 0.5, 'mape_percent': 0.5}
+    """
+    return {model: {head: _head_errors(predictions, model, head) for head in heads} for model in models}
+
+
+def head_error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> list[list[str]]:
+    """`head_errors` of several networks, by their names, as text cells, a heading first."""
+    rows: list[list[str]] = []
+    for network, models in errors.items():
+        for model, heads in models.items():
+            if not rows:
+                rows.append(["MAPE %, then MAE $", *(f"{head} {unit}" for unit in "%$" for head in heads)])
+            percents = [f"{values['mape_percent']:.3f}" for values in heads.values()]
+            rows.append([f"{network} {model}", *percents, *(format_price(v["mae"]) for v in heads.values())])
+    return rows
+
+
+def _head_errors(predictions: pd.DataFrame, model: str, head: str) -> dict[str, float]:
+    actual = predictions[f"actual_{head}"].to_numpy(np.float64)
+    error = np.abs(predictions[f"{model}_{head}"].to_numpy(np.float64) - actual)
+    return {
+        "mse": float(np.mean(error**2)),
+        "mae": float(error.mean()),
+        "mape_percent": float(100 * np.mean(error / actual)),
+    }

@@ -36,7 +36,7 @@ def html_report(
     Args:
         metrics: Content of the metrics file: "data", "split", "test", "backtest" and "folds".
         predictions: Rows of the predictions file.
-        history: "loss", "val_loss" (a number an epoch) and "best_epoch".
+        history: "loss", "val_loss" (a number an epoch) and "best_epoch"; of several networks, name -> such a mapping.
         settings: The run's settings.
         generation: What the page calls the system.
         sections: HTML of what only this generation has to tell, after the scores.
@@ -249,12 +249,14 @@ def excerpts(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _training(history: Mapping[str, Any], n_folds: int) -> list[str]:
+    several = {f"Loss by epoch, {name}": curve for name, curve in history.items()}
+    curves = {"Loss by epoch": history} if "loss" in history else several
     whose = " The curves are those of the last fold's network." if n_folds > 1 else ""
     return page.section(
         "Training curves",
         "The epoch with the lowest validation loss is kept; where the validation loss rises while the training loss "
         f"falls, the network learns by heart.{whose}",
-        page.pair(page.picture(plots.training_plot(history), "Loss by epoch")),
+        page.pair(*(page.picture(plots.training_plot(curve), title) for title, curve in curves.items())),
     )
 
 
