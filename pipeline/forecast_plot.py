@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pipeline import figures
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -39,11 +41,9 @@ def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: i
         shown: Candles to show.
         title: Over the picture.
     """
-    from matplotlib.figure import Figure  # no pyplot: nothing global, works in notebooks, bots and threads
-
     recent = candles.iloc[-shown:]
     x = np.arange(len(recent))
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = figures.new_figure(10, 4.5)
     axes = figure.add_subplot()
     rises = (recent["close"] >= recent["open"]).to_numpy()
     colours = np.where(rises, "#1a7f5a", "#b3423a")

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pipeline import progress
+
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -178,6 +180,7 @@ def scrub(text: str, token: str | None) -> str:
 def _hub_library() -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the client reads it when it is imported
     try:
+        progress.import_tqdm()  # which the client imports too
         import huggingface_hub
     except ImportError as error:
         raise ValueError(f"huggingface_hub cannot be imported ({error}); pip install huggingface_hub") from error

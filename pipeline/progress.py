@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, TextIO
 
 PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2", "generations")
@@ -55,12 +55,24 @@ def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
     )
 
 
+def import_tqdm() -> ModuleType:
+    """Import tqdm.auto; a notebook without ipywidgets gets bars of text, and need not be told so by a warning."""
+    import tqdm
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tqdm.TqdmWarning)
+        import tqdm.auto
+    return tqdm.auto
+
+
 def bar(total: int | None, title: str, unit: str) -> Any:
     """A tqdm bar for what takes long, on a terminal or in a notebook; nothing in logs and pipes."""
-    import tqdm.auto
-
-    somebody_watches = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm.auto.tqdm(total=total, desc=title, unit=unit, delay=3, leave=False, disable=not somebody_watches)
+    tqdm = import_tqdm()
+    is_notebook = "ipykernel" in sys.modules
+    return tqdm.tqdm(
+        total=total, desc=title, unit=unit, delay=3, leave=False, disable=not (is_notebook or sys.stderr.isatty()),
+        file=sys.stdout if is_notebook else sys.stderr,  # what goes to stderr leaves an empty red block in a notebook
+    )  # fmt: skip
 
 
 class _Tee:

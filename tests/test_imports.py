@@ -78,7 +78,7 @@ def test_networks_and_fit_loop_use_keras_alone_so_that_any_backend_runs_them(roo
 
 
 def test_every_python_file_belongs_to_a_known_room():
-    known = ROOMS | {"tests", "benchmarks"}
+    known = ROOMS | {"tests", "benchmarks", "notebooks"}
     for path in ROOT.rglob("*.py"):
         room = path.relative_to(ROOT).parts[0].removesuffix(".py")
         assert room in known or room.startswith("."), f"{room}: add it to design and to this test"

@@ -10,12 +10,26 @@ from typing import TYPE_CHECKING
 from pipeline.evaluation import plots
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from matplotlib.figure import Figure
 
 
 def whole(title: str, parts: Iterable[str]) -> str:
     """The page: a title, and its parts, which are HTML already."""
     return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+
+
+def in_notebook(source: str, height: int = 800) -> HTML:
+    """A whole page for the end of a notebook's cell, in a frame of its own, so that its style rules nothing else.
+
+    Args:
+        source: Of the page.
+        height: Of the frame, in pixels; the page scrolls inside.
+    """
+    from IPython.display import HTML  # lazy: only notebooks have it
+
+    style = f"width: 100%; height: {height}px; border: 0"
+    return HTML(f'<div><iframe srcdoc="{html.escape(source)}" style="{style}"></iframe></div>')
 
 
 def section(title: str, how_to_read: str, *content: str) -> list[str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pipeline import figures
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -175,9 +177,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def _figure(height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure  # lazy, and no pyplot: nothing global, works without a display
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = figures.new_figure(WIDTH, height)
     return figure, figure.add_subplot()
 
 

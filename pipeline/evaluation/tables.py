@@ -319,6 +319,7 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
 
 def verdict_banner(test: Mapping[str, Any]) -> str:
     """Warnings, then the verdict between two rules: the last thing the terminal shows."""
-    warnings = "".join(f"  ! {text}\n" for text in test["warnings"])
+    lines = (textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    ") for text in test["warnings"])
+    warnings = "".join(f"{line}\n" for line in lines)
     rule = "═" * WIDTH
     return f"\n{warnings}{rule}\n  VERDICT  {verdict_sentence(test)}\n{rule}"
