@@ -59,6 +59,12 @@ class CryptoPricePredictorV2(CandlePredictor):
     known_features = V2_FEATURES
     warmup = V2_WARMUP
 
+    @property
+    def published(self) -> list[str]:
+        """What futures exchanges publish that the model looks at, of `store.PUBLISHED`."""
+        columns = {V2_OPTIONAL_FEATURES[name] for name in self.feature_cols if name in V2_OPTIONAL_FEATURES}
+        return [kind for kind, column in store.PUBLISHED.items() if column in columns]
+
     def fetch_live(self, symbol: str, *, exchange: str | None = None, base_url: str | None = None) -> pd.DataFrame:
         """Fetch the newest closed candles of a pair, as many as a forecast wants, with all the columns it uses.
 
@@ -73,11 +79,9 @@ class CryptoPricePredictorV2(CandlePredictor):
         """
         from data_fetcher import fetch_candles  # lazy: only live forecasts need the exchanges
 
-        columns = {V2_OPTIONAL_FEATURES[name] for name in self.feature_cols if name in V2_OPTIONAL_FEATURES}
-        published = [kind for kind, column in store.PUBLISHED.items() if column in columns]
         market = fetch_candles(
             [symbol], self.timeframe, self.required_candles, source="exchange", exchange=exchange, base_url=base_url,
-            published=published,
+            published=self.published,
         )  # fmt: skip
         return next(iter(market.candles.values()))
 

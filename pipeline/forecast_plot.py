@@ -13,6 +13,9 @@ from pipeline import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NARROW = 6.0
+"""Inches below which there is no room for words beside the forecast."""
+
 
 def format_price(price: float) -> str:
     """A price for people: cents from 1 upwards, six significant digits below.
@@ -32,7 +35,14 @@ def judge(prediction: Mapping[str, Any], actual: float) -> str:
     return f"Came true: ${format_price(actual)} (direction {direction}, {within} the 80 % interval)"
 
 
-def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: int = 72, title: str = "") -> Figure:
+def plot_forecast(
+    candles: pd.DataFrame,
+    prediction: dict[str, Any],
+    *,
+    shown: int = 72,
+    title: str = "",
+    size: tuple[float, float] = (10.0, 4.5),
+) -> Figure:
     """Picture of the last `shown` candles, the forecast and its 80 % band.
 
     Args:
@@ -40,10 +50,11 @@ def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: i
         prediction: As `predict` returns it.
         shown: Candles to show.
         title: Over the picture.
+        size: Width and height in inches; narrow pictures leave out the numbers beside the forecast.
     """
     recent = candles.iloc[-shown:]
     x = np.arange(len(recent))
-    figure = figures.new_figure(10, 4.5)
+    figure = figures.new_figure(*size)
     axes = figure.add_subplot()
     rises = (recent["close"] >= recent["open"]).to_numpy()
     colours = np.where(rises, "#1a7f5a", "#b3423a")
@@ -55,14 +66,16 @@ def plot_forecast(candles: pd.DataFrame, prediction: dict[str, Any], *, shown: i
     axes.vlines(ahead, prediction["price_low"], prediction["price_high"], color="#2b5c9e", linewidth=7, alpha=0.35)
     axes.plot([ahead], [prediction["price"]], "D", color="#2b5c9e", markersize=6)
     axes.plot([len(recent) - 1, ahead], [prediction["last_price"], prediction["price"]], color="#2b5c9e", linestyle=":")
-    axes.annotate(
-        f"{format_price(prediction['price'])}\n{prediction['return_percent']:+.3f} %\n"
-        f"80 %: {format_price(prediction['price_low'])} – {format_price(prediction['price_high'])}",
-        (ahead, prediction["price"]), xytext=(12, 0), textcoords="offset points", va="center", color="#2b5c9e",
-    )  # fmt: skip
-    ticks = np.linspace(0, len(recent) - 1, min(6, len(recent))).astype(int)
+    is_wide = size[0] >= NARROW
+    if is_wide:
+        axes.annotate(
+            f"{format_price(prediction['price'])}\n{prediction['return_percent']:+.3f} %\n"
+            f"80 %: {format_price(prediction['price_low'])} – {format_price(prediction['price_high'])}",
+            (ahead, prediction["price"]), xytext=(12, 0), textcoords="offset points", va="center", color="#2b5c9e",
+        )  # fmt: skip
+    ticks = np.linspace(0, len(recent) - 1, min(6 if is_wide else 3, len(recent))).astype(int)
     axes.set_xticks(ticks, [f"{recent['timestamp'].iloc[i]:%d %b %H:%M}" for i in ticks])
-    axes.set_xlim(-1, ahead + max(len(recent) * 0.28, 6))
+    axes.set_xlim(-1, ahead + (max(len(recent) * 0.28, 6) if is_wide else 2))
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_ylabel("price")
     axes.grid(axis="y", alpha=0.25)

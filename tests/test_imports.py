@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_v2_production"}
 GENERATIONS = {"generations"}  # training scripts and predictors of the other generations
 FEATURES = {"feature_engineering", *(f"feature_engineering_{name}" for name in ("v1", "v7", "v9"))}
-ROOMS = {"config", "models", "pipeline", *FEATURES, "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS}
+PAGE = {"app"}
+ROOMS = {"config", "models", "pipeline", *FEATURES, "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS, *PAGE}
 ALLOWED = {
     "config": set(),
     "models": {"models"},
@@ -22,8 +23,9 @@ ALLOWED = {
     "feature_engineering_v9": {"feature_engineering", "pipeline"},
     "data_fetcher": {"pipeline", "config"},
     "inference_v2": {"config", "data_fetcher", "pipeline", *FEATURES},
-    "train_v2_production": ROOMS - SCRIPTS - GENERATIONS,
-    "generations": ROOMS - SCRIPTS,
+    "train_v2_production": ROOMS - SCRIPTS - GENERATIONS - PAGE,
+    "generations": ROOMS - SCRIPTS - PAGE,
+    "app": ROOMS - SCRIPTS - GENERATIONS - PAGE,
 }
 COMMAND = "hub.py"  # python -m pipeline.hub writes model cards, from the tables of the evaluation
 SCRIPT_MODULES = [
@@ -104,6 +106,11 @@ def test_importing_a_predictor_loads_nothing_heavy(predictor):
     )
     loaded = run_python(f"import sys, {predictor}; print([m for m in {heavy!r} if m in sys.modules])")
     assert loaded.strip() == "[]"
+
+
+def test_importing_the_page_loads_neither_gradio_nor_a_network_s_libraries():
+    heavy = ("gradio", "tensorflow", "keras", "onnxruntime", "sklearn", "statsmodels", "matplotlib", "tyro")
+    assert run_python(f"import sys, app; print([m for m in {heavy!r} if m in sys.modules])").strip() == "[]"
 
 
 @pytest.mark.parametrize("script", SCRIPT_MODULES)

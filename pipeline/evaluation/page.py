@@ -65,8 +65,11 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+_GOOD, _BAD = ("BEATS", "right"), ("LOSES", "wrong", "outside")
+
+
 def _cell(text: str) -> str:
-    tone = {"BEATS": ' class="good"', "LOSES": ' class="bad"'}.get(text, "")
+    tone = ' class="good"' if text in _GOOD else ' class="bad"' if text in _BAD else ""
     return f"<td{tone}>{html.escape(minus(text))}</td>"
 
 

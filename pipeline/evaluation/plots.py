@@ -54,7 +54,7 @@ def forest_plot(
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(min(axes.get_xlim()[0], reference - reach), max(axes.get_xlim()[1], reference + reach))
     axes.set_xlabel(unit)
-    _dress(axes, grid="x")
+    dress(axes, grid="x")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
@@ -83,7 +83,7 @@ def reliability_plot(bins: Sequence[Mapping[str, float]]) -> Figure:
     )
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("right directions, %")
-    _dress(axes)
+    dress(axes)
     _legend(axes)
     return figure
 
@@ -104,7 +104,7 @@ def week_plot(rows: pd.DataFrame, network: str) -> Figure:
     axes.plot(time, 100 * rows["actual_return"], color=INK, linewidth=0.7, label="actual")
     axes.plot(time, 100 * rows[network], color=NETWORK, linewidth=1.6, label="forecast")
     axes.set_ylabel("log-return, %")
-    _dress(axes)
+    dress(axes)
     _date_axis(axes)
     _legend(axes)
     return figure
@@ -128,7 +128,7 @@ def training_plot(history: Mapping[str, Any]) -> Figure:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
-    _dress(axes)
+    dress(axes)
     _legend(axes)
     return figure
 
@@ -145,7 +145,7 @@ def equity_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
     axes.plot(time, _bounded(equity["buy_and_hold"]), color=MUTED, linewidth=1.2, label="buy and hold")
     axes.plot(time, _bounded(equity["strategy"]), color=NETWORK, linewidth=1.6, label="strategy after fees")
     axes.set_ylabel("capital, times the start")
-    _dress(axes)
+    dress(axes)
     _date_axis(axes)
     _legend(axes)
     return figure
@@ -195,7 +195,8 @@ def _date_axis(axes: Any) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _dress(axes: Any, grid: str = "y") -> None:
+def dress(axes: Any, grid: str = "y") -> None:
+    """Give axes the page's colours, so that they follow it into the dark."""
     axes.grid(axis=grid, color=LINE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

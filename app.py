@@ -1,0 +1,244 @@
+"""The interactive page: choose a coin, see its candles, the forecast, and what came true of the last ones.
+
+    python app.py --candles-dir DIR       # then open http://127.0.0.1:7860
+
+It opens a bundle of train_v2_production.py, trains nothing, and asks for nothing outside but candles. Programs ask its
+endpoint /predict. Importing this module loads neither Gradio (optional: pip install gradio) nor Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from config import TRADING_PAIRS, default_output_dir
+from data_fetcher import expand_symbols, fetch_candles
+from inference_v2 import FILES, CryptoPricePredictorV2
+from pipeline import artifacts, progress, store
+from pipeline.candles import timeframe_ms, timestamps_ms
+from pipeline.dataset import CandleSet
+from pipeline.evaluation import forecast_page
+from pipeline.evaluation.forecast_page import Answer
+from pipeline.evaluation.outcomes import find_outcomes
+
+if TYPE_CHECKING:
+    import gradio
+
+NO_CLAIM = "NO CLAIM (synthetic data)"
+SHOWN = 48
+"""past forecasts on the page"""
+PUBLICATION_MS = 2_000
+"""From a candle's close until exchanges serve it."""
+RETRY_MS = 60_000
+"""For how long an answer is kept at least; one on candles that are late or a stopgap, no longer than that."""
+MAX_KEPT = 64
+"""Answers kept; whoever calls the endpoint may name any number of pairs."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The page's settings."""
+
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py"""
+    candles_dir: Path | None = None
+    """directory of BTCUSDT_1h.parquet or .csv files"""
+    source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
+    """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
+    exchange: str | None = None
+    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    host: str = field(default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    """address to listen on; 0.0.0.0 lets other machines in"""
+    port: int = field(default_factory=lambda: int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    """port to listen on"""
+    share: bool = False
+    """also open a public tunnel through Gradio's servers"""
+
+
+class Forecaster:
+    """An open bundle with candles to forecast from; an answer is kept until the next candle closes."""
+
+    def __init__(self, options: Options) -> None:
+        """Open the bundle.
+
+        Raises:
+            ValueError: There is no trained model, or its files are damaged or not of one run.
+        """
+        folder = options.model_dir
+        for name in (FILES.model, FILES.metrics):
+            if not (folder / name).is_file():
+                raise ValueError(
+                    f"{folder}: no trained model, {name} is missing; train one (python train_v2_production.py "
+                    f"--output-dir {folder}) or pass --model-dir"
+                )
+        artifacts.check_hashes([folder / FILES.metrics], folder / FILES.metadata)
+        metrics = json.loads((folder / FILES.metrics).read_text(encoding="utf-8"))
+        self.test: dict[str, Any] = metrics["test"]
+        self.seen_until_ms = int(pd.Timestamp(metrics["cuts"]["val_end"]).timestamp() * 1000)
+        self.options = options
+        self.predictor = CryptoPricePredictorV2.from_directory(folder)
+        self.step_ms = timeframe_ms(self.predictor.timeframe)
+        self._kept: dict[str, Answer] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def symbols(self) -> list[str]:
+        """Pairs to choose from: those that the model was trained on, then the others there are candles of."""
+        trained, directory = self.predictor.symbols, self.options.candles_dir
+        if directory is None:
+            return list(dict.fromkeys([*trained, *TRADING_PAIRS]))
+        series = [series.symbol for series in store.list_series(directory) if series.kind == self.predictor.timeframe]
+        there = {store.file_name(symbol, ""): symbol for symbol in (*series, *TRADING_PAIRS, *trained)}
+        found = [there[store.file_name(symbol, "")] for symbol in series]  # BTCUSDT where the file knows no better
+        return [*(s for s in trained if s in found), *(s for s in found if s not in trained)] or list(trained)
+
+    def answer(self, symbol: str, now_ms: int | None = None) -> Answer:
+        """Forecast from the newest closed candle of a pair, and find what came true of the forecasts before.
+
+        Raises:
+            ValueError: The symbol is malformed, nobody has its candles, or they cannot be forecast from.
+            ConnectionError: No exchange can be reached and only real candles will do.
+        """
+        pairs = expand_symbols([str(symbol).strip()])
+        if len(pairs) > 1:
+            raise ValueError(f"{symbol!r} is {len(pairs)} pairs; ask for one at a time, such as BTC/USDT")
+        symbol = pairs[0]
+        kept = self._kept.get(symbol)
+        now_ms = int(time.time() * 1000) if now_ms is None else now_ms
+        if kept is not None and now_ms < kept.kept_until_ms:
+            return kept
+        with self._lock:
+            kept = self._kept.get(symbol)  # another visitor may have asked while this one waited
+            if kept is None or now_ms >= kept.kept_until_ms:
+                kept = self._make_answer(symbol, now_ms)
+                self._kept.pop(symbol, None)
+                self._kept[symbol] = kept
+                if len(self._kept) > MAX_KEPT:
+                    self._kept.pop(next(iter(self._kept)))
+        return kept
+
+    def predict(self, symbol: str) -> dict[str, Any]:
+        """The forecast as plain data for JSON; arguments and errors of `answer`."""
+        answer = self.answer(symbol)
+        numbers = {name: value for name, value in answer.prediction.items() if name != "timestamp"}
+        return {
+            "symbol": answer.symbol,
+            "timeframe": self.predictor.timeframe,
+            "timestamp": answer.prediction["timestamp"].isoformat(),
+            **numbers,
+            "synthetic": answer.is_synthetic,
+            "verdict": NO_CLAIM if answer.is_synthetic else self.test["verdict"],
+        }
+
+    def _make_answer(self, symbol: str, now_ms: int) -> Answer:
+        predictor, options = self.predictor, self.options
+        market = fetch_candles(
+            [symbol], predictor.timeframe, predictor.required_candles + SHOWN + predictor.horizon,
+            source=options.source, candles_dir=options.candles_dir, exchange=options.exchange,
+            base_url=options.base_url, published=predictor.published,
+        )  # fmt: skip
+        candles = market.candles[symbol]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            prediction = predictor.predict(candles)
+        history = predictor.predict_history(candles)
+        outcomes = find_outcomes(history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms)
+        closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
+        notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
+        if symbol not in predictor.symbols:
+            notes.append(f"The network was not trained on {symbol}, but on {', '.join(predictor.symbols)}.")
+        if closes_ms + predictor.horizon * self.step_ms <= now_ms:
+            notes.append("The newest of these candles is an old one: what is forecast here has already happened.")
+        is_stopgap = market.is_synthetic and options.source == "auto"
+        next_ms = 0 if is_stopgap else closes_ms + self.step_ms + PUBLICATION_MS
+        return Answer(
+            symbol, candles, prediction, outcomes.tail(SHOWN), _source_of(market, symbol),
+            predictor.is_synthetic or market.is_synthetic, tuple(notes),
+            (forecast_page.SYNTHETIC_CANDLES,) if market.is_synthetic else (), max(next_ms, now_ms + RETRY_MS),
+        )  # fmt: skip
+
+
+def _source_of(market: CandleSet, symbol: str) -> str:
+    return {"directory": "a directory", "synthetic": "a generator"}.get(
+        market.source, f"exchange {market.venue_of.get(symbol, market.venue)}"
+    )
+
+
+def build(forecaster: Forecaster) -> gradio.Blocks:
+    """The page and its endpoint, not served yet.
+
+    Raises:
+        ValueError: Gradio is not installed.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio reads it when it is imported
+    os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise ValueError(f"the page needs Gradio, which cannot be imported ({error}); pip install gradio") from error
+
+    predictor = forecaster.predictor
+
+    def look(symbol: str) -> str:
+        try:
+            return forecast_page.body(forecaster.answer(symbol or ""), predictor.timeframe)
+        except (ValueError, OSError) as error:
+            return forecast_page.problem(error)
+
+    def predict(symbol: str) -> dict[str, Any]:
+        """Forecast the next candle of a pair such as BTC/USDT."""
+        try:
+            return forecaster.predict(symbol)
+        except (ValueError, OSError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    symbols = forecaster.symbols
+    heading = forecast_page.heading(
+        forecaster.test, predictor.timeframe, predictor.lookback, predictor.horizon, predictor.is_synthetic
+    )
+    with gr.Blocks(title="Crypto forecasts", analytics_enabled=False) as blocks:
+        gr.HTML(heading)
+        with gr.Row(elem_classes="chooser"):
+            chooser = gr.Dropdown(symbols, value=symbols[0], label="coin", allow_custom_value=True, scale=3)
+            update = gr.Button("update", scale=1)
+        content = gr.HTML('<div class="forecasts"><p class="how">Fetching candles …</p></div>')
+        gr.on([blocks.load, chooser.change, update.click], look, chooser, content, api_visibility="private")
+        gr.api(predict, api_name="predict")
+    return blocks
+
+
+def main() -> None:
+    """Parse the options, open the bundle and serve the page until Ctrl-C."""
+    import tyro
+
+    options = tyro.cli(Options, description=__doc__)
+    with progress.plain_warnings(), progress.notices():
+        serve(build(Forecaster(options)), options)
+
+
+def serve(blocks: gradio.Blocks, options: Options, *, wait: bool = True) -> str:
+    """Serve the page; returns its address at once where it need not `wait` for Ctrl-C."""
+    import gradio as gr
+
+    font = ["system-ui", "sans-serif"]  # the visitor's own: nothing is loaded from elsewhere
+    _, address, _ = blocks.launch(
+        server_name=options.host, server_port=options.port, share=options.share, prevent_thread_lock=not wait,
+        theme=gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
+        css=forecast_page.STYLE, footer_links=["api"], ssr_mode=False,
+    )  # fmt: skip
+    return str(address)
+
+
+if __name__ == "__main__":
+    with progress.one_line_errors():
+        main()

@@ -1,0 +1,268 @@
+"""The interactive page: its answers, its endpoint by a client, its looks in a headless browser."""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import app
+from app import Forecaster, Options
+from pipeline.candles import timestamps_ms
+from pipeline.dataset import CandleSet
+from pipeline.evaluation import forecast_page
+from pipeline.evaluation.tables import verdict_sentence
+from pipeline.synthetic import synthetic_market
+from tests import browser
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
+
+BTC, ETH = "BTC/USDT", "ETH/USDT"
+HOUR_MS = 3_600_000
+ROOT = Path(app.__file__).parent
+
+
+# --- the bundle and its candles
+
+
+@pytest.fixture(scope="module")
+def options(tiny_bundle, signal_dir) -> Options:
+    return Options(model_dir=tiny_bundle, candles_dir=signal_dir, source="directory")
+
+
+@pytest.fixture(scope="module")
+def open_forecaster(options) -> Forecaster:
+    return Forecaster(options)
+
+
+@pytest.fixture
+def forecaster(open_forecaster) -> Forecaster:
+    open_forecaster._kept.clear()
+    return open_forecaster
+
+
+def test_the_endpoint_s_forecast_is_the_predictor_s(forecaster, signal_market):
+    forecast = forecaster.predict(BTC.lower())
+    expected = forecaster.predictor.predict(signal_market[BTC])
+    assert forecast["price"] == pytest.approx(expected["price"], rel=1e-6)
+    assert forecast["timestamp"] == expected["timestamp"].isoformat() and forecast["symbol"] == BTC
+    assert forecast["synthetic"] is False and forecast["verdict"] == forecaster.test["verdict"]
+    assert json.loads(json.dumps(forecast)) == forecast
+
+
+def test_what_came_true_is_the_test_part_s_own(forecaster, tiny_bundle):
+    outcomes = forecaster.answer(BTC).outcomes
+    predictions = pd.read_parquet(tiny_bundle / "predictions_v2.parquet").query("symbol == @BTC").tail(app.SHOWN)
+    assert outcomes["timestamp"].tolist() == predictions["timestamp"].tolist() and not outcomes["is_seen"].any()
+    assert np.allclose(outcomes["actual_return"], predictions["actual_return"], atol=1e-12)
+    assert np.allclose(outcomes["predicted_return"], predictions["lstm"], atol=1e-6)
+
+
+def test_an_answer_is_kept_until_the_next_candle_closes(forecaster, signal_market):
+    closes_ms = int(timestamps_ms(signal_market[BTC])[-1]) + HOUR_MS
+    first = forecaster.answer(BTC, now_ms=closes_ms + 5_000)
+    assert forecaster.answer(BTC, now_ms=closes_ms + HOUR_MS) is first
+    late = forecaster.answer(BTC, now_ms=closes_ms + HOUR_MS + 2_000)  # the next candle has closed, and is not there
+    assert late is not first and late.kept_until_ms == closes_ms + HOUR_MS + 62_000
+    assert not any("already happened" in note for note in first.notes)
+    assert any("already happened" in note for note in late.notes)
+
+
+def test_a_stopgap_is_marked_everywhere_and_kept_for_a_minute(forecaster, monkeypatch):
+    market = synthetic_market([BTC], "1h", 700)
+    monkeypatch.setattr(app, "fetch_candles", lambda *_, **__: CandleSet(market, "1h", "synthetic", "seed 42"))
+    monkeypatch.setattr(forecaster, "options", Options(source="auto"))
+    now_ms = int(timestamps_ms(market[BTC])[-1]) + HOUR_MS
+    answer = forecaster.answer(BTC, now_ms=now_ms)
+    assert answer.kept_until_ms == now_ms + 60_000 and answer.is_synthetic
+    assert "SYNTHETIC CANDLES" in forecast_page.body(answer, "1h")
+    forecaster._kept[BTC] = replace(answer, kept_until_ms=2**62)
+    assert forecaster.predict(BTC)["synthetic"] is True
+    assert forecaster.predict(BTC)["verdict"] == "NO CLAIM (synthetic data)"
+
+
+def test_a_coin_that_the_network_does_not_know_and_a_short_history_are_said_so(forecaster, monkeypatch):
+    market = CandleSet(synthetic_market(["SOL/USDT"], "1h", 200), "1h", "exchange", "okx", {"SOL/USDT": "okx"})
+    monkeypatch.setattr(app, "fetch_candles", lambda *_, **__: market)
+    answer = forecaster.answer("SOL/USDT")
+    assert "The network was not trained on SOL/USDT, but on BTC/USDT, ETH/USDT." in answer.notes
+    assert any("still warming up" in note for note in answer.notes) and answer.source == "exchange okx"
+
+
+def test_live_candles_come_from_the_exchange(tiny_bundle, signal_market):
+    candles, closed = signal_market[BTC], len(signal_market[BTC]) - 3
+    now_ms = int(timestamps_ms(candles)[closed]) + 60_000  # a minute into the candle after the closed ones
+    with ExchangeServer(market_of({BTC: {"1h": candles}}), now_ms=now_ms, limits={}) as server:
+        live = Forecaster(Options(tiny_bundle, source="exchange", exchange="binance", base_url=server.url))
+        answer = live.answer(BTC)
+    assert answer.source == "exchange binance" and not answer.is_synthetic
+    assert answer.candles["timestamp"].iloc[-1] == candles["timestamp"].iloc[closed - 1] and len(answer.outcomes) == 48
+
+
+def test_no_more_answers_are_kept_than_fit(forecaster, monkeypatch):
+    kept = replace(forecaster.answer(BTC), kept_until_ms=2**62)
+    monkeypatch.setattr(forecaster, "_make_answer", lambda symbol, now_ms: kept)
+    for number in range(app.MAX_KEPT + 3):
+        forecaster.answer(f"C{number}/USDT")
+    assert len(forecaster._kept) == app.MAX_KEPT and "C2/USDT" not in forecaster._kept
+
+
+@pytest.mark.parametrize("symbol, complaint", [("BTC", "write pairs as BTC/USDT"), ("all", "22 pairs"), (None, "NONE")])
+def test_what_is_no_pair_is_refused(forecaster, symbol, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        forecaster.answer(symbol)
+
+
+def test_the_chooser_begins_with_the_coins_of_the_training(options, tiny_bundle, signal_dir, tmp_path):
+    for name in ("ADAUSDT_1h", "BTCUSDT_15m", "BTCUSDT_1h", "ETHUSDT_1h"):
+        shutil.copy(signal_dir / "BTCUSDT_1h.parquet", tmp_path / f"{name}.csv")  # their names are enough
+    assert Forecaster(Options(tiny_bundle, tmp_path)).symbols == [BTC, ETH, "ADA/USDT"]
+    assert Forecaster(Options(tiny_bundle)).symbols[:3] == [BTC, ETH, "SOL/USDT"]
+
+
+def test_a_verdict_that_was_doctored_is_refused(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "metrics_v2.json"
+    path.write_text(path.read_text().replace('"verdict": "', '"verdict": "VERY GOOD: '))
+    with pytest.raises(ValueError, match=r"metrics_v2.json: its bytes are not those"):
+        Forecaster(Options(tmp_path / "bundle"))
+
+
+def test_a_synthetic_model_says_so_above_its_verdict(forecaster):
+    page = forecast_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=True)
+    assert page.index("SYNTHETIC MODEL") < page.index("out of sample")
+    assert "SYNTHETIC" not in forecast_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=False)
+
+
+def test_without_a_trained_model_the_command_says_how_to_train_one(tmp_path):
+    command = [sys.executable, app.__file__, "--model-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"error: .*no trained model.*train one \(python train_v2_production.py .*\n", done.stderr)
+
+
+# --- served
+
+
+GUARDED = """
+import sys
+foreign = open(sys.argv.pop(1), "w", buffering=1)
+def guard(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        host = arguments[0] if event == "socket.getaddrinfo" else arguments[1][0]
+        if host not in (None, "localhost") and not str(host).startswith("127."):
+            foreign.write(f"{event} {host}\\n")
+            raise ConnectionRefusedError(host)
+sys.addaudithook(guard)
+import app
+app.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> Path:
+    """File of the hosts that the server asked for beside this machine."""
+    return tmp_path_factory.mktemp("server") / "foreign.txt"
+
+
+@pytest.fixture(scope="module")
+def address(options, foreign) -> Iterator[str]:
+    """Where the page is served by a process that reaches no other host."""
+    pytest.importorskip("gradio", reason="Gradio is optional: pip install gradio")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folders = ["--model-dir", str(options.model_dir), "--candles-dir", str(options.candles_dir)]
+    command = [sys.executable, "-c", GUARDED, str(foreign), *folders, "--port", str(port)]
+    log = foreign.with_name("server.log")
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT) as server:
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        try:
+            while not _answers(address):
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield address
+        finally:
+            server.kill()
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=10) as page:
+        return page.status == 200
+    return False
+
+
+@pytest.fixture
+def chromium() -> None:
+    if browser.find_browser() is None:
+        pytest.skip("no Chromium to look at the page with: apt-get install chromium")
+
+
+def test_a_program_gets_the_forecast_from_the_endpoint(address, options):
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    forecast = client.predict(ETH, api_name="/predict")
+    assert forecast == Forecaster(options).predict(ETH)
+    with pytest.raises(AppError, match=r"XYZ/USDT: no XYZUSDT_1h.parquet or XYZUSDT_1h.csv in"):
+        client.predict("XYZ/USDT", api_name="/predict")
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]
+
+
+SEES_FORECAST = "document.querySelector('.forecasts h2')?.innerText === '{}: the forecast'"
+CHOOSE = """(() => {{
+  const input = document.querySelector('.chooser input');
+  input.focus();
+  input.value = '{}';
+  input.dispatchEvent(new Event('input', {{bubbles: true}}));
+  input.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter', bubbles: true}}));
+  input.blur();
+  return true;
+}})()"""
+
+
+@pytest.mark.parametrize("width, dark", [(1280, False), (390, True)])
+def test_a_visitor_sees_verdict_forecast_and_record_and_nothing_is_loaded_from_elsewhere(
+    address, chromium, tiny_bundle, tmp_path, width, dark
+):
+    picture = tmp_path / "page.png"
+    visit = browser.visit(address, steps=[SEES_FORECAST.format(BTC)], width=width, dark=dark, picture=picture)
+    test = json.loads((tiny_bundle / "metrics_v2.json").read_text())["test"]
+    text = visit.text.replace("−", "-")
+    assert text.index(verdict_sentence(test)) < text.index("For the close of the 1h candle") < text.index("last 48")
+    assert re.search(r"directions right\s+\d+ of \d+\s+a coin toss: \d", text) and "not trading advice" in text
+    assert all(asked.startswith(address) for asked in visit.requests) and len(visit.requests) > 5
+    assert visit.overflow <= 0 and visit.errors == ()
+    assert picture.stat().st_size > 50_000
+
+
+def test_a_visitor_chooses_another_coin_and_reads_why_there_is_none(address, chromium):
+    asks = [SEES_FORECAST.format(BTC), CHOOSE.format(ETH), SEES_FORECAST.format(ETH)]
+    asks += [CHOOSE.format("XYZ/USDT"), "document.querySelector('[role=alert]') !== null"]
+    visit = browser.visit(address, steps=asks)
+    assert "No forecast: XYZ/USDT: no XYZUSDT_1h.parquet or XYZUSDT_1h.csv in" in visit.text
+    assert "Traceback" not in visit.text and "Error" not in visit.text
+
+
+def test_the_server_has_asked_for_no_other_host(address, foreign):
+    with urllib.request.urlopen(address, timeout=30) as page:
+        assert b"gradio" in page.read()
+    assert foreign.read_text() == ""
+
+
+def test_without_gradio_the_page_says_what_to_install(forecaster, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ValueError, match="pip install gradio"):
+        app.build(forecaster)
