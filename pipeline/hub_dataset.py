@@ -6,6 +6,7 @@ huggingface_hub is imported on first use. It keeps what it has downloaded and as
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,7 @@ def fetch_dataset_candles(
 
 def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str | None) -> Path:
     """A dataset's file as it is now, downloaded unless it is there already."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the client reads it when it is imported
     try:
         import huggingface_hub
         from huggingface_hub import errors

@@ -13,6 +13,9 @@ from feature_engineering import V2_WARMUP
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
 
+# The Hub's client reads it when it is imported; without it, it asks huggingface.co for what to call itself.
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
 with contextlib.suppress(ImportError):
     import curl_cffi  # noqa: F401  # before TensorFlow, which some test files import themselves; see pipeline/yahoo.py
 
