@@ -3,11 +3,14 @@
 # make lint    ruff and mypy
 # make bench   speed, as ratios against peers in the same run
 # PYTHON=python3.12 chooses the interpreter (3.10 to 3.13), ARGS="--symbols all" passes options on.
+# CONSTRAINTS=FILE bounds the versions installed: make test PYTHON=python3.10 VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CONSTRAINTS ?=
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS:%=-c %)
 
 .PHONY: train test lint bench clean
 
@@ -31,13 +34,13 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_inference
 	$(BIN)/python -m benchmarks.bench_memory
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-optional.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	touch $@
 
 clean:

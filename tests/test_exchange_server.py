@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
+import aiohttp
 import ccxt
 import ccxt.async_support
 import numpy as np
@@ -116,7 +117,7 @@ def test_volumes_of_okx_swaps_are_in_coins_though_it_counts_contracts(server):
 def test_ccxt_pages_forward_through_the_funding_of_binance(server):
     exchange = open_plain("binanceusdm", server.url)
     rates, since = [], START
-    while page := exchange.fetch_funding_rate_history("BTC/USDT", since, 100):
+    while page := exchange.fetch_funding_rate_history("BTC/USDT:USDT", since, 100):
         rates += [[rate["timestamp"], rate["fundingRate"]] for rate in page]
         since = rates[-1][0] + 1
     assert rates == [[START + 8 * HOUR * k, 1e-7 * (k + 1)] for k in range(N_HOURS // 8)]
@@ -150,17 +151,20 @@ def test_concurrent_fetches_of_asynchronous_ccxt_find_the_truth():
     now_ms = market.ends_ms + 1
 
     async def fetch(url: str) -> dict:
-        exchange = ccxt.async_support.binance({"options": {"fetchMarkets": {"types": ["spot"]}}})
-        exchange.urls["api"] = {
-            name: api.replace("https://api.binance.com", url) for name, api in exchange.urls["api"].items()
-        }
-        try:
-            await exchange.load_markets()
-            pairs = [(symbol, timeframe) for symbol in exchange.symbols for timeframe in ("15m", "1h")]
-            fetches = [exchange.fetch_ohlcv(symbol, timeframe, None, 700) for symbol, timeframe in pairs]
-            return dict(zip(pairs, await asyncio.gather(*fetches), strict=True))
-        finally:
-            await exchange.close(True)  # else ccxt 4.5.60 leaves its session open
+        # closed here, since releases of ccxt differ in what closes a session of their own
+        async with aiohttp.ClientSession() as session:
+            options = {"fetchMarkets": {"types": ["spot"]}}
+            exchange = ccxt.async_support.binance({"session": session, "options": options})
+            exchange.urls["api"] = {
+                name: api.replace("https://api.binance.com", url) for name, api in exchange.urls["api"].items()
+            }
+            try:
+                await exchange.load_markets()
+                pairs = [(symbol, timeframe) for symbol in exchange.symbols for timeframe in ("15m", "1h")]
+                fetches = [exchange.fetch_ohlcv(symbol, timeframe, None, 700) for symbol, timeframe in pairs]
+                return dict(zip(pairs, await asyncio.gather(*fetches), strict=True))
+            finally:
+                await exchange.close()
 
     with ExchangeServer(market, now_ms=now_ms) as server:
         fetched = asyncio.run(fetch(server.url))
