@@ -38,9 +38,10 @@ _TOKEN = re.compile(r"hf_\w{8,}|(?<=[Bb]earer )[\w.~+/=-]+")
 _QUERY = re.compile(r"(?<=\w)\?[^\s'\"]+")
 _PASSING = (429, 500, 502, 503, 504)
 _SENT_ONCE = re.compile(
-    r"/api/(repos/create|validate-yaml|whoami-v2|(models|datasets)/[^/]+/[^/]+(/(commit|revision)/[^/]+)?)$"
+    r"/api/(repos/create|validate-yaml|whoami-v2|(models|datasets)/[^/]+/[^/]+(/(commit|revision|tree)/.+)?)$"
 )
-"""What the client itself does not try again. It does so with uploads, downloads and listings, for half a minute."""
+"""What the client itself does not try again; the list of files only before its version 2. With uploads and downloads it
+does so itself, for half a minute."""
 
 
 class HubError(ConnectionError):
