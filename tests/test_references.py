@@ -41,6 +41,7 @@ def autocorrelated(rng, n):
     return noise[1:] + 0.6 * noise[:-1] + 0.2
 
 
+@pytest.mark.filterwarnings("ignore:\\s*numba is not available")  # arch 7 runs its kernels uncompiled then
 def test_the_standard_error_at_horizon_1_is_that_of_statsmodels_and_arch(rng):
     for n, lags in ((27, 3), (500, 8)):
         series = autocorrelated(rng, n)

@@ -300,9 +300,9 @@ def calibration_slope(probability: Any, outcome: Any, instants: Any, horizon: in
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # perfect separation: releases of statsmodels warn, raise or do neither
             fit = Logit(outcome, inputs).fit(disp=0, method="newton")
+            fitted = fit.predict()
     except (PerfectSeparationError, np.linalg.LinAlgError):
         return undefined
-    fitted = fit.predict()
     information = inputs.T @ (inputs * (fitted * (1 - fitted))[:, None])
     if not fit.mle_retvals["converged"] or np.linalg.cond(information) > 1e12:
         return undefined
