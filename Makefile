@@ -26,13 +26,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.bench_features
-	$(BIN)/python -m benchmarks.bench_store
-	$(BIN)/python -m benchmarks.bench_fetch
-	$(BIN)/python -m benchmarks.bench_history
-	$(BIN)/python -m benchmarks.bench_evaluation
-	$(BIN)/python -m benchmarks.bench_inference
-	$(BIN)/python -m benchmarks.bench_memory
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(VENV)/.installed: requirements.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)

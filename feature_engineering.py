@@ -156,8 +156,9 @@ def _compute_candle_features(candles: Sequence[np.ndarray], table: np.ndarray) -
 
 def _compute_optional_features(candles: pd.DataFrame, table: np.ndarray) -> None:
     """Fill the last two rows of `table` where the candles carry the columns."""
-    for row, feature in enumerate(V2_OPTIONAL_FEATURES, start=len(V2_CANDLE_FEATURES)):
-        table[row] = _optional_values(candles, feature).to_numpy()
+    for row, (feature, column) in enumerate(V2_OPTIONAL_FEATURES.items(), start=len(V2_CANDLE_FEATURES)):
+        if column in candles.columns:
+            table[row] = _optional_values(candles, feature).to_numpy()
 
 
 def _optional_values(candles: pd.DataFrame, feature: str) -> pd.Series:

@@ -20,7 +20,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV2, default_output_dir, op
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
 from inference_v2 import FILES
-from pipeline import artifacts, hub, progress
+from pipeline import artifacts, device, hub, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
@@ -141,7 +141,7 @@ def build(config: ConfigV2, n_features: int) -> Any:
         config.lookback, n_features, lstm_units=config.lstm_units, conv_filters=config.conv_filters,
         conv_lstm_units=config.conv_lstm_units, dense_units=config.dense_units, dropout=config.dropout,
     )  # fmt: skip
-    progress.tell(f"{model.count_params():,} parameters, Keras {keras.__version__} on {keras.backend.backend()}")
+    progress.tell(device.describe(model))
     return model
 
 

@@ -10,7 +10,6 @@ One process, one core; the fits of the models are not part of it. The goal: 500,
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bench_features import use_one_core
+from benchmarks.common import Ratio, print_ratios, write_report
 from pipeline.evaluation.verdict import evaluate_forecasts
 from pipeline.synthetic import TEMPERS
 
@@ -102,8 +102,13 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"{name:28}{value:>8.2f} s")
     print(f"{'peak memory':28}{report['peak_mib']:>8.0f} MiB, {before:.0f} of them libraries and forecasts")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    is_whole = options.forecasts >= 500_000
+    ratios = [
+        Ratio("evaluation: seconds", seconds["all of it"], 5.0 if is_whole else None, at_least=False),
+        Ratio("evaluation: peak memory in MiB", peak_mib(), 1024.0, at_least=False),
+    ]
+    print_ratios(ratios)
+    write_report(options.json, report, ratios)
 
 
 if __name__ == "__main__":

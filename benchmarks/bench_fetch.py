@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import multiprocessing
 import platform
@@ -28,6 +27,7 @@ import ccxt
 import ccxt.async_support
 import numpy as np
 
+from benchmarks.common import Ratio, print_ratios, write_report
 from config import TRADING_PAIRS
 from pipeline.candles import CANDLE_COLUMNS, timeframe_ms, timestamps_ms
 from pipeline.clients import replace_host
@@ -180,9 +180,10 @@ def main() -> None:
         print(
             f"{result.name:32}{result.seconds:>9.2f}{result.times_ours:>9.2f}{result.n_requests:>10}{result.n_429:>6}"
         )
-    if options.json:
-        report = {"rounds": options.rounds, "versions": versions, "results": [asdict(result) for result in results]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    ratios = [Ratio(f"fetch: {result.name} / ours", result.times_ours) for result in results[1:]]
+    print_ratios(ratios)
+    report = {"rounds": options.rounds, "versions": versions, "results": [asdict(result) for result in results]}
+    write_report(options.json, report, ratios)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ series is fetched in a process of its own, too, whose peak memory counts everyth
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import platform
@@ -25,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bench_store import BTC, SERIES, START_MS, make_rows, peak_mib
+from benchmarks.common import Ratio, print_ratios, write_report
 from pipeline import clients, history, store
 from pipeline.candles import timestamps_ms, utc_from_ms
 from pipeline.exchanges import Job
@@ -128,10 +128,13 @@ def main() -> None:
             f"{result.update_ms:>11.1f}"
         )
     ratio = results[1].update_ms / results[0].update_ms
-    print(f"year / month: {ratio:.2f} an update (2 at most is demanded), 400 MiB at most")
-    if options.json:
-        report = {"versions": versions, "ratio": ratio, "results": [asdict(result) for result in results]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    peak = max(result.fetch_peak_mib for result in results)
+    ratios = [
+        Ratio("fetch and store: update of a year / of a month", ratio, 2.0, at_least=False),
+        Ratio("fetch and store: peak memory in MiB", peak, 400.0, at_least=False),
+    ]
+    print_ratios(ratios)
+    write_report(options.json, {"versions": versions, "results": [asdict(result) for result in results]}, ratios)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import functools
 import io
-import json
 import os
 import platform
 import shutil
@@ -28,6 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.bench_evaluation import peak_mib
+from benchmarks.common import Ratio, forward_operations, matrix_rate, print_ratios, write_report
 
 N_CANDLES = 10_000
 BATCHES = (32, 128, 512, 2048)
@@ -46,15 +48,19 @@ print(time.perf_counter() - began, "tensorflow" in sys.modules)
 
 
 def milliseconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median of `repeats` calls after three to warm up."""
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return 1000 * float(np.median(times))
+    """Median (p50) of `repeats` calls after three to warm up."""
+    return in_turns({"": call}, repeats)[""]
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Milliseconds: the median (p50) of each, one call after another, three rounds to warm up left out."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 3):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - began)
+    return {name: 1000 * float(np.median(values[3:])) for name, values in times.items()}
 
 
 def train(folder: Path) -> None:
@@ -101,10 +107,16 @@ def measure(model_dir: Path, folder: Path) -> dict[str, float]:
     rows = scale_rows(compute_features(candles, ours.timeframe, ours.feature_cols).to_numpy(np.float32), ours._x_scaler)
     windows = np.ascontiguousarray(window_view(rows, ours.lookback)[V2_WARMUP:])
     results = {
-        "one forecast, features included, twin": milliseconds(lambda: ours.predict(recent), 200),
-        "one forecast, features included, Keras": milliseconds(lambda: keras_ours.predict(recent), 50),
-        "keras.predict on the same window": milliseconds(lambda: model.predict(windows[-1:], verbose=0), 50),
-        "keras compiled call on the same window": milliseconds(lambda: model.predict_on_batch(windows[-1:]), 50),
+        "limit of a window in ms: operations / matrix rate": 1000 * forward_operations(model) / matrix_rate(),
+        **in_turns(
+            {
+                "one forecast, features included, twin": lambda: ours.predict(recent),
+                "one forecast, features included, Keras": lambda: keras_ours.predict(recent),
+                "keras.predict on the same window": lambda: model.predict(windows[-1:], verbose=0),
+                "keras compiled call on the same window": lambda: model.predict_on_batch(windows[-1:]),
+            },
+            100,
+        ),
     }
     for name, predictor in (("twin", ours), ("Keras", keras_ours)):
         seconds = milliseconds(functools.partial(predictor.predict_history, candles), 5) / 1000
@@ -115,6 +127,7 @@ def measure(model_dir: Path, folder: Path) -> dict[str, float]:
     for name, path in (("twin", model_dir), ("Keras", keras_only)):
         seconds, loaded = first_forecast(path, folder / "recent.parquet")
         results[f"import to first forecast in s, {name}, {'with' if loaded else 'no'} TensorFlow"] = seconds
+    results["peak memory of this process, TensorFlow included, MiB"] = peak_mib()
     return results
 
 
@@ -133,16 +146,20 @@ def main() -> None:
         results = measure(options.model_dir or folder / "model", folder)
     single, peer = (results[n] for n in ("one forecast, features included, twin", "keras.predict on the same window"))
     best = max(value for n, value in results.items() if n.startswith("keras.predict, windows"))
-    ratios = {
-        "one forecast: keras.predict / ours": peer / single,
-        "history: ours / keras.predict at its best": results["predict_history, windows a second, twin"] / best,
-    }
+    history = results["predict_history, windows a second, twin"]
+    cold = next(value for n, value in results.items() if n.startswith("import to first forecast in s, twin"))
+    ratios = [
+        Ratio("one forecast, features included: p50 in ms", single, 5.0, at_least=False),
+        Ratio("one forecast: keras.predict / ours", peer / single, 20.0),
+        Ratio("import to first forecast: seconds", cold, 1.5, at_least=False),
+        Ratio("history: windows a second", history, 8_000.0),
+        Ratio("history: ours / keras.predict at its best", history / best, 2.0),
+    ]
     print(f"v2's network, {N_CANDLES:,} candles, Python {platform.python_version()}, {os.cpu_count()} cores")
-    for n, value in {**results, **ratios}.items():
+    for n, value in results.items():
         print(f"{n:58}{value:>12,.2f}")
-    if options.json:
-        content = {"results": results, "ratios": ratios, "python": platform.python_version()}
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print_ratios(ratios)
+    write_report(options.json, {"results": results, "python": platform.python_version()}, ratios)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import tempfile
 import time
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.bench_store import peak_mib
+from benchmarks.common import Ratio, print_ratios, write_report
 
 N_COINS = 22
 
@@ -86,12 +86,14 @@ def main() -> None:
             f"{result.candles:>14,}{result.windows:>12,}{result.seconds:>10.0f}{result.peak_mib:>10.0f}"
             f"{result.laid_out_mib:>23,.0f}"
         )
+    ratios = []
     if len(results) > 1:
         first, last = results[0], results[-1]
         added = (last.peak_mib - first.peak_mib) * 2**20 / (last.windows - first.windows)
         print(f"{added:,.0f} bytes of memory a further window; laid out it would take {60 * 16 * 4:,}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", encoding="utf-8")
+        ratios = [Ratio("memory of a further window: laid out / ours", 60 * 16 * 4 / added)]
+    print_ratios(ratios)
+    write_report(options.json, {"results": [asdict(result) for result in results]}, ratios)
 
 
 if __name__ == "__main__":

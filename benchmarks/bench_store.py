@@ -10,7 +10,6 @@ libraries included. Then updates of one new candle take turns between the series
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import platform
 import resource
@@ -23,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from benchmarks.common import Ratio, print_ratios, write_report
 from pipeline import store, updating
 from pipeline.candles import utc_from_ms
 
@@ -167,15 +167,13 @@ def main() -> None:
             f"{result.name:7}{result.rows:>9,}{result.store_seconds:>13.2f}{result.store_peak_mib:>10.0f}"
             f"{result.read_peak_mib:>15.0f}{result.update_ms:>11.2f}{result.update_kib:>7.0f}{result.pandas_ms:>11.1f}"
         )
-    print(f"year / month: {ratio:.2f} (2 at most is demanded)")
-    if options.json:
-        report = {
-            "rounds": options.rounds,
-            "versions": versions,
-            "ratio": ratio,
-            "results": [asdict(r) for r in results],
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    ratios = [
+        Ratio("store: update of a year / of a month", ratio, 2.0, at_least=False),
+        Ratio("store: pandas rewriting a year / our update", results[1].pandas_ms / results[1].update_ms),
+    ]
+    print_ratios(ratios)
+    report = {"rounds": options.rounds, "versions": versions, "results": [asdict(r) for r in results]}
+    write_report(options.json, report, ratios)
 
 
 if __name__ == "__main__":

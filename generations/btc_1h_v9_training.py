@@ -22,7 +22,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV9, default_output_dir, op
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from feature_engineering_v9 import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.inference_v9 import DIRECTION_FILE, FILES, RESULTS_FILE, VOLATILITY_FILE
-from pipeline import artifacts, hub, progress, store
+from pipeline import artifacts, device, hub, progress, store
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from pipeline.evaluation import report, tables
@@ -205,8 +205,8 @@ def train_price(scaled: ScaledSamples, config: ConfigV9, partial: Path) -> dict[
 
 
 def tell_size(model: Any, scaled: ScaledSamples) -> None:
-    """How large the network and its training part are."""
-    progress.tell(f"{model.count_params():,} parameters, {len(scaled.split.train):,} windows")
+    """How large the network and its training part are, and what it runs on."""
+    progress.tell(f"{device.describe(model)}; {len(scaled.split.train):,} windows")
 
 
 def evaluate(predictions: pd.DataFrame, market: CandleSet, config: ConfigV9) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV1, default_output_dir, op
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from feature_engineering_v1 import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.inference_v1 import FILES, HOUR, QUARTER
-from pipeline import artifacts, hub, progress, synthetic
+from pipeline import artifacts, device, hub, progress, synthetic
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.candles import timeframe_ms, utc_from_ms
 from pipeline.evaluation import report, tables
@@ -203,7 +203,7 @@ def build(config: ConfigV1) -> Any:
 
     keras.utils.set_random_seed(config.seed)
     model = DualStreamLSTMModel(config).build(len(V1_FEATURES))
-    progress.tell(f"{model.count_params():,} parameters, Keras {keras.__version__} on {keras.backend.backend()}")
+    progress.tell(device.describe(model))
     return model
 
 

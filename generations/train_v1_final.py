@@ -19,7 +19,7 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV1Final, default_output_di
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.inference_v1_final import FILES
-from pipeline import artifacts, hub, progress
+from pipeline import artifacts, device, hub, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
@@ -133,7 +133,7 @@ def build(config: ConfigV1Final) -> Any:
     keras.utils.set_random_seed(config.seed)
     layers = options(config, ("lstm_units", "conv_filters", "conv_lstm_units", "dense_units"))
     model = build_price_level(config.lookback, len(V1_FINAL_FEATURES), **layers)
-    progress.tell(f"{model.count_params():,} parameters, Keras {keras.__version__} on {keras.backend.backend()}")
+    progress.tell(device.describe(model))
     return model
 
 

@@ -24,7 +24,7 @@ from feature_engineering import V2_CANDLE_FEATURES, compute_features
 from feature_engineering_v7 import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
 from generations import records_v7
 from generations.inference_v7 import LOG, METADATA, METRICS, PREDICTIONS, REPORT, RUN_FILES, job_files, job_name
-from pipeline import artifacts, files, hub, jobs, progress, safe_pickle, store
+from pipeline import artifacts, device, files, hub, jobs, progress, safe_pickle, store
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.candles import timeframe_ms
 from pipeline.evaluation import page, report, tables
@@ -242,7 +242,7 @@ def build(config: ConfigV7) -> Any:
     keras.utils.set_random_seed(config.seed)
     layers = options(config, ("lstm_units", "dense_units", "dropout"))
     model = build_bilstm_ohlc(config.lookback, len(V7_FEATURES), **layers)
-    progress.tell(f"{model.count_params():,} parameters, Keras {keras.__version__} on {keras.backend.backend()}")
+    progress.tell(device.describe(model))
     return model
 
 

@@ -56,7 +56,7 @@ def timeframe_ms(timeframe: str) -> int:
 
 def timestamps_ms(candles: pd.DataFrame) -> np.ndarray:
     """Open times as (n,) int64 milliseconds since 1970 UTC."""
-    return candles["timestamp"].dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
+    return candles["timestamp"].to_numpy("datetime64[ms]").astype(np.int64)
 
 
 def utc_from_ms(milliseconds: np.ndarray) -> pd.Series:
@@ -101,9 +101,9 @@ def validate_candles(candles: pd.DataFrame, timeframe: str | None = None, *, whe
     if len(candles) == 0:
         raise ValueError(f"{where}: there are no candles; pass at least one row")
     times = timestamps_ms(candles)
-    steps = np.diff(times)
-    _refuse(steps < 0, candles.iloc[1:], where, "times that run backwards", "sort by 'timestamp'")
-    _refuse(steps == 0, candles.iloc[1:], where, "duplicate times", "drop_duplicates('timestamp') or mend the source")
+    steps, later = np.diff(times), candles.iloc[1:]
+    _refuse(steps < 0, later, where, "times that run backwards", "sort by 'timestamp'")
+    _refuse(steps == 0, later, where, "duplicate times", "drop_duplicates('timestamp') or mend the source")
     if timeframe is not None:
         off_grid = times % timeframe_ms(timeframe) != 0
         _refuse(off_grid, candles, where, f"times off the {timeframe} grid", "pass candles of that timeframe, UTC")
@@ -132,7 +132,8 @@ def validate_candles(candles: pd.DataFrame, timeframe: str | None = None, *, whe
 def drop_forming(candles: pd.DataFrame, timeframe: str, *, now_ms: int | None = None) -> pd.DataFrame:
     """Candles without those at the end that have not closed yet by `now_ms` (epoch ms; the clock's time by default)."""
     now = time.time() * 1000 if now_ms is None else now_ms
-    return candles[timestamps_ms(candles) + timeframe_ms(timeframe) <= now]
+    is_closed = timestamps_ms(candles) + timeframe_ms(timeframe) <= now
+    return candles if is_closed.all() else candles[is_closed]
 
 
 def cut_rows(
@@ -227,6 +228,8 @@ def parse_times(column: pd.Series, *, where: str) -> pd.Series:
         raise ValueError(
             f"{where}: no time in {int(absent.sum())} row(s), first in row {int(np.argmax(absent))}; drop or mend them"
         )
+    if column.dtype == "datetime64[ms, UTC]":
+        return column
     numbers = np.full(len(column), np.nan) if column.dtype.kind == "M" else _as_numbers(column)
     is_number = ~np.isnan(numbers)
     if is_number.all():
@@ -250,6 +253,8 @@ def parse_times(column: pd.Series, *, where: str) -> pd.Series:
 
 def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
     """(n,) float64 from numbers or their text; absent values are NaN, other text and booleans a ValueError."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":  # the usual case, ten times as fast
+        return column.to_numpy(dtype=np.float64, copy=True)
     numbers = _as_numbers(column).astype(np.float64)
     text = np.isnan(numbers) & column.notna().to_numpy()
     if text.any():
@@ -311,7 +316,7 @@ def _find_columns(frame: pd.DataFrame, where: str) -> str:
             f"{where}: column {', '.join(map(repr, missing))} missing among {list(map(str, frame.columns))}; "
             + _rename_remedy(frame, missing)
         )
-    for name in (found[0], *CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
+    for name in () if frame.columns.is_unique else (found[0], *CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
         count = int((frame.columns == name).sum())
         if count > 1:
             raise ValueError(f"{where}: column {name!r} is there {count} times; keep one of them")

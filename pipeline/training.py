@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline import files, progress
 from pipeline.artifacts import BundleFiles
+from pipeline.block_lstm import use_block_kernel
 from pipeline.onnx_twin import export_twin
 from pipeline.runtime import quiet_absl
 from pipeline.scaling import ScaledSamples
@@ -133,6 +134,7 @@ def fit(
         ValueError: The validation loss is not finite in any epoch.
     """
     adam = keras.optimizers.Adam(learning_rate=learning_rate, clipvalue=clip_value)
+    use_block_kernel(model, batch_size)
     model.compile(optimizer=adam, loss=loss, loss_weights=loss_weights)
     model.optimizer.build(model.trainable_variables)
     state_path = state_dir / STATE_FILE
