@@ -138,6 +138,12 @@ class ConfigV2(RunConfig):
     rolling: bool = False
     """walk forward with a training part of constant length instead of one that grows"""
 
+    # --- run ---
+    ensemble: int = 1
+    """networks that differ by their seed alone (--seed and those after it), whose mean is the forecast"""
+    workers: int = 1
+    """members of the ensemble, or folds, trained at once; more than 1 needs Ray (pip install ray)"""
+
     # --- network ---
     lstm_units: tuple[int, int] = (64, 32)
     """units of the two LSTM layers of the trend stream"""
@@ -155,7 +161,9 @@ class ConfigV2(RunConfig):
     def check(self) -> None:
         """As `RunConfig`, and the network's own."""
         super().check()
-        _require(self.refit_every >= 1, "refit_every", self.refit_every, "at least 1")
+        for name, value in options(self, ("refit_every", "ensemble", "workers")).items():
+            _require(value >= 1, name, value, "at least 1")
+        _require(self.seed + self.ensemble <= 2**32, "seed + ensemble", self.seed + self.ensemble, "at most 4294967296")
         _check_layers(*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
         _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
@@ -255,6 +263,8 @@ class ConfigV7(RunConfig):
     """folder of the networks; default: /content/all_models/v7 in Colab, else all_models/v7"""
     own_process: bool = True
     """train each network in a process of its own, which gives all its memory back; costs some seconds each"""
+    workers: int = 1
+    """networks trained at once; more than 1 needs Ray (pip install ray)"""
     resume: bool = False
     """go on with a run that was cut off (same settings): finished networks are kept, the one in hand goes on"""
     push_to_hub: str | None = None
@@ -274,6 +284,7 @@ class ConfigV7(RunConfig):
         _require(
             len(self.timeframes) >= 1, "the number of timeframes", len(self.timeframes), "at least one, such as 1h"
         )
+        _require(self.workers >= 1, "workers", self.workers, "at least 1")
         _check_layers(*self.lstm_units, *self.dense_units)
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
 

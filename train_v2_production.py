@@ -9,7 +9,9 @@ The run ends with a verdict: does the network forecast better than forecasts tha
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import functools
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV2, default_output_dir, op
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
 from inference_v2 import FILES
-from pipeline import artifacts, device, hub, progress
+from pipeline import artifacts, device, hub, jobs, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
-from pipeline.forecasting import INTERVAL_BASELINES, forecast_test
+from pipeline.forecasting import INTERVAL_BASELINES, Forecasts, forecast_alone, forecast_test
 from pipeline.runtime import import_keras
-from pipeline.scaling import ScaledSamples, scale_on_train
+from pipeline.scaling import ScaledSamples, Scalers, scale_on_train
 from pipeline.splitting import Split, split_samples
 from pipeline.store import PUBLISHED
 from pipeline.windows import Samples, make_windows
@@ -42,8 +44,8 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
     config.check()
-    output_dir = Path(config.output_dir or default_output_dir("v2"))
-    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "resume", "push_to_hub"))
+    output_dir = Path(config.output_dir or default_output_dir("v2")).absolute()  # workers may stand elsewhere
+    settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "workers", "resume", "push_to_hub"))
     push = hub.push_when_done(config.push_to_hub)
     with (
         artifacts.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
@@ -76,7 +78,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
         progress.tell("validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items()))
 
-        phases.start("Build", "dual-stream network")
+        phases.start("Build", "dual-stream network" + (f", {config.ensemble} of them" if config.ensemble > 1 else ""))
         model = build(config, len(feature_cols))
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
@@ -94,8 +96,9 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
             "calibration": forecasts.calibration.as_dict(),
             "baseline_settings": baselines.settings,
         }
+        section = compare_members(metrics, forecasts, scaled, scalers, history, config, partial)
         predictions = pd.concat(folds)
-        page = report.html_report(metrics, predictions, history, settings, generation="v2")
+        page = report.html_report(metrics, predictions, history, settings, generation="v2", sections=section)
         scaler_file = {"X": scalers.X, "y": scalers.y, **forecasts.as_dict()}
         artifacts.save_run(
             partial, FILES, settings, samples.facts(), forecasts.reference, scaler_file, history, metrics,
@@ -145,29 +148,66 @@ def build(config: ConfigV2, n_features: int) -> Any:
     return model
 
 
-def train(model: Any, scaled: ScaledSamples, config: ConfigV2, partial: Path) -> dict[str, Any]:
-    """Fit the network; the best epoch's weights become the final file."""
+def train(model: Any, scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+    """Fit the network, or the members of an ensemble, which build their own, and save the final file.
+
+    Returns:
+        The history; of an ensemble member -> history.
+    """
+    if config.ensemble == 1:
+        return train_network(model, scaled, config, folder)
+    members = {folder / f"member_{n + 1}": replace(config, seed=config.seed + n) for n in range(config.ensemble)}
+    todo = {path.name: functools.partial(train_member, scaled, member, path) for path, member in members.items()}
+    # In this process: networks of this size leave less behind than a process of their own would take to start.
+    histories = jobs.run_all(todo, own_process=False, workers=config.workers)
+    save_average([path / FILES.model for path in members], folder)
+    return histories
+
+
+def train_member(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+    """Build and fit a network of an ensemble, in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    return train_network(build(config, scaled.samples.n_features), scaled, config, folder)
+
+
+def train_network(model: Any, scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+    """Fit one network; the best epoch's weights become the final file."""
     import keras
 
     from pipeline.training import fit_to_file
 
     loss = keras.losses.Huber(delta=config.huber_delta)
-    return asdict(fit_to_file(model, scaled, partial, FILES, loss=loss, **options(config, FIT_OPTIONS)))
+    return asdict(fit_to_file(model, scaled, folder, FILES, loss=loss, **options(config, FIT_OPTIONS)))
+
+
+def save_average(paths: list[Path], folder: Path) -> None:
+    """One network that is the mean of those in the files, as checkpoint, final file and twin."""
+    keras = import_keras()
+    from models.average import build_average
+    from pipeline.onnx_twin import export_twin
+    from pipeline.training import save_plain_h5
+
+    average = build_average([keras.models.load_model(path, compile=False) for path in paths])
+    save_plain_h5(average, folder / FILES.checkpoint)
+    shutil.copyfile(folder / FILES.checkpoint, folder / FILES.model)
+    export_twin(folder / FILES.model)
 
 
 def walk_forward(
     folds: list[Split], samples: Samples, market: CandleSet, config: ConfigV2, partial: Path
 ) -> list[pd.DataFrame]:
     """Predictions of the folds before the last, each by a network of its own that saw nothing later."""
+    forecast = functools.partial(forecast_fold, samples, market, config)
+    return run_folds(folds, forecast, partial, workers=config.workers)
 
-    def forecast(fold: Split, folder: Path) -> pd.DataFrame:
-        progress.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
-        scaled, scalers = scale_on_train(samples, fold)
-        baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
-        train(build(config, samples.n_features), scaled, config, folder)
-        return forecast_test(NETWORK, folder / FILES.model, scaled, scalers, baselines, market.candles).predictions
 
-    return run_folds(folds, forecast, partial)
+def forecast_fold(samples: Samples, market: CandleSet, config: ConfigV2, fold: Split, folder: Path) -> pd.DataFrame:
+    """Train and forecast one fold, an ensemble's members one after another."""
+    progress.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
+    scaled, scalers = scale_on_train(samples, fold)
+    baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
+    train(build(config, samples.n_features), scaled, replace(config, workers=1), folder)
+    return forecast_test(NETWORK, folder / FILES.model, scaled, scalers, baselines, market.candles).predictions
 
 
 def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> dict[str, Any]:
@@ -181,6 +221,24 @@ def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> 
     )  # fmt: skip
     print(tables.terminal_tables(scores))
     return scores
+
+
+def compare_members(
+    metrics: dict[str, Any], forecasts: Forecasts, scaled: ScaledSamples, scalers: Scalers, history: dict[str, Any],
+    config: ConfigV2, partial: Path,
+) -> list[str]:  # fmt: skip
+    """Score an ensemble's members, for the metrics, the terminal and the report, whose section this returns."""
+    if config.ensemble == 1:
+        return []
+    from pipeline.evaluation import members
+
+    alone = [forecast_alone(partial / name / FILES.model, scaled, scalers) for name in history]
+    seeds = range(config.seed, config.seed + config.ensemble)
+    metrics["ensemble"] = members.score_members(
+        forecasts.predictions, NETWORK, alone, seeds, list(history.values()), config.horizon
+    )
+    print(members.terminal_table(metrics["ensemble"], n_folds=len(metrics["folds"])))
+    return members.report_section(metrics["ensemble"], n_folds=len(metrics["folds"]))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.common import print_ratios, read_ratios
 
 BENCHMARKS = (
-    "features", "windows", "training", "run", "inference", "store", "fetch", "history", "evaluation", "memory",
+    "features", "windows", "training", "run", "inference", "store", "fetch", "history", "evaluation", "memory", "jobs",
 )  # fmt: skip
 
 

@@ -56,9 +56,9 @@ def main(config: ConfigV7 = ConfigV7()) -> dict[str, Any]:
         ValueError: Bad settings, or no network could be trained; says what, where, value and remedy.
     """
     config.check()
-    output_dir = Path(config.output_dir or default_output_dir("v7"))
+    output_dir = Path(config.output_dir or default_output_dir("v7")).absolute()  # workers may stand elsewhere
     settings = artifacts.settings_of(
-        config, leave_out=("output_dir", "cache_dir", "own_process", "resume", "push_to_hub")
+        config, leave_out=("output_dir", "cache_dir", "own_process", "workers", "resume", "push_to_hub")
     )
     push = hub.push_when_done(config.push_to_hub, is_dataset=True, folder="models_v7")
     with (
@@ -74,7 +74,7 @@ def main(config: ConfigV7 = ConfigV7()) -> dict[str, Any]:
             ends = {timeframe: market.fingerprint()["end_ms"] for timeframe, market in markets.items()}
             artifacts.begin_run(partial, settings, ends, LOG)
 
-        phases.start("Train", "a network per coin and timeframe, one after another")
+        phases.start("Train", "a network per coin and timeframe")
         done = train_all(markets, records, skipped, config, settings, output_dir)
 
         phases.start("Evaluate", "forecasts out of sample, all coins of a timeframe together")
@@ -145,7 +145,9 @@ def train_all(
     Returns:
         Name -> record of the run's networks; `records` and `skipped` are brought up to date.
     """
-    todo, done = {}, {}
+    todo: dict[str, Any] = {}
+    done: dict[str, dict[str, Any]] = {}
+    names = [job_name(symbol, market.timeframe) for market in markets.values() for symbol in market.candles]
     for market in markets.values():
         for symbol, candles in market.candles.items():
             name, sha256 = job_name(symbol, market.timeframe), store.content_sha256(candles)
@@ -158,7 +160,8 @@ def train_all(
     if done:
         progress.tell(f"{len(done)} networks are finished already")
     records_v7.write_metadata(output_dir, records_v7.content(records, config=settings, skipped=skipped))
-    for name, result in jobs.run_jobs(todo, n_done=len(done), own_process=config.own_process):
+    how = options(config, ("own_process", "workers"))
+    for name, result in jobs.run_jobs(todo, n_done=len(done), **how):
         if isinstance(result, Exception):
             skipped[name] = f"{type(result).__name__}: {result}"
         else:
@@ -166,7 +169,7 @@ def train_all(
         records_v7.write_metadata(output_dir, records_v7.content(records, config=settings, skipped=skipped))
     if not done:
         raise ValueError(f"no network could be trained; the first reason: {next(iter(skipped.values()))}")
-    return done
+    return {name: done[name] for name in names if name in done}  # whatever the order in which they ended
 
 
 def train_job(

@@ -1,7 +1,7 @@
 """Keras' LSTM layers by TensorFlow's block kernel, while a network is trained on a CPU.
 
-On a CPU Keras runs an LSTM as a loop of small TensorFlow operations, some 20 for each of 60 steps, forward and back, and
-the time goes into their bookkeeping. BlockLSTM is the whole loop in one operation, with the same numbers but for
+On a CPU Keras runs an LSTM as a loop of small TensorFlow operations, some 20 for each of 60 steps, forward and back,
+and the time goes into their bookkeeping. BlockLSTM is the whole loop in one operation, with the same numbers but for
 rounding. A GPU has cuDNN, which Keras finds itself; other backends compile the loop.
 """
 

@@ -79,18 +79,8 @@ def forecast_test(
         candles: Symbol -> the candles that the samples were made of.
         is_shrunk: Whether the network's forecasts are shrunk; see `fit_calibration`.
     """
-    samples, val = scaled.samples, scaled.split.val
-    test = scaled.split.test
-    test = test[np.lexsort((samples.symbol[test], samples.target_time[test]))]
-    twin = twin_of(model_path)
-    twin_sha256 = sha256_of(twin) if twin.is_file() else None
-    network = open_network(model_path, [stream.shape for stream in scaled.streams], twin_sha256)
-
-    def forecast(part: np.ndarray) -> np.ndarray:
-        output = network.run_streams([replace(stream, end=stream.end[part]) for stream in scaled.streams])
-        return scalers.to_log_return(output, samples, part)
-
-    outputs_val, outputs = forecast(val), forecast(test)
+    samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
+    outputs_val, outputs = _network_outputs(model_path, scaled, scalers, val, test)
     raw_val, raw = (point_forecast(values) for values in (outputs_val, outputs))
     calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk)
     names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
@@ -118,6 +108,43 @@ def forecast_test(
         if quantiles is not None:
             columns |= {f"{baseline}_{q}": quantiles[q] for q in COMPARED_QUANTILES}
     return Forecasts(pd.DataFrame(columns), calibration, intervals, _reference(scaled, ewma))
+
+
+def forecast_alone(model_path: Path, scaled: ScaledSamples, scalers: Scalers) -> dict[str, np.ndarray]:
+    """A network's forecasts of the test part, calibrated on the validation part, and nothing beside.
+
+    Args:
+        model_path: .h5 file of a network of one output.
+        scaled: Samples and split.
+        scalers: Those of `scaled`.
+
+    Returns:
+        "raw" and "served" (shrunk), (n,) log-returns each, in the order of `forecast_test`'s rows.
+    """
+    samples, val = scaled.samples, scaled.split.val
+    raw_val, raw = (values[:, 0] for values in _network_outputs(model_path, scaled, scalers, val, rows_of_test(scaled)))
+    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val])
+    return {"raw": raw, "served": calibration.shrinkage * raw}
+
+
+def rows_of_test(scaled: ScaledSamples) -> np.ndarray:
+    """Indices of the test part's samples, in time order."""
+    test = scaled.split.test
+    return test[np.lexsort((scaled.samples.symbol[test], scaled.samples.target_time[test]))]
+
+
+def _network_outputs(
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, *parts: np.ndarray
+) -> list[np.ndarray]:
+    """(n, n_outputs) of each part, as log-returns, by the saved file."""
+    twin = twin_of(model_path)
+    twin_sha256 = sha256_of(twin) if twin.is_file() else None
+    network = open_network(model_path, [stream.shape for stream in scaled.streams], twin_sha256)
+    outputs = []
+    for part in parts:
+        streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
+        outputs.append(scalers.to_log_return(network.run_streams(streams), scaled.samples, part))
+    return outputs
 
 
 def _columns(

@@ -1,13 +1,16 @@
-"""Jobs one after another, such as a network per coin: how far they are, and files in place only when a job is done.
+"""Jobs, such as a network per coin: how far they are, and files in place only when a job is done.
+
+They run one after another, or side by side (`pipeline.workers`).
 
 A job writes into a folder of its own below `.partial`. What it leaves there is moved into the output folder at its end,
 the file that makes it complete last; a kill before the moves loses that job alone, and one between them is completed by
-`finish_job` at the next start. The jobs share nothing, so that they may as well run side by side.
+`finish_job` at the next start. The jobs share nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import artifacts, files, progress
+from pipeline import workers as side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -32,24 +36,33 @@ Result = TypeVar("Result")
 
 
 def run_jobs(
-    jobs: Mapping[str, Callable[[], Result]], *, n_done: int = 0, own_process: bool = True
+    jobs: Mapping[str, Callable[[], Result]], *, n_done: int = 0, own_process: bool = True, workers: int = 1
 ) -> Iterator[tuple[str, Result | Exception]]:
-    """Run jobs one after another; one that fails is reported, and the others go on.
+    """Run jobs one after another or side by side; one that fails is reported, and the others go on.
 
-    Each is announced with its number and an estimate of the time left.
+    Each is told with its number and an estimate of the time left: one after another when it begins, side by side
+    when it is done, and what it said follows.
 
     Args:
-        jobs: Name -> what to do; with `own_process` it can be pickled, as can what it returns.
+        jobs: Name -> what to do; with `own_process` or workers it can be pickled, as can what it returns.
         n_done: Jobs that an earlier run has finished, to be counted.
         own_process: Run each in a process of its own. TensorFlow keeps 60 to 75 MB of every LSTM that was trained,
             whatever is cleared or deleted; so the system takes it back, and a job that the system ends for its memory
             does not end the others.
+        workers: How many at once. With more than 1, or on a cluster (RAY_ADDRESS), they run on Ray; where that is not
+            installed, one after another, with a notice. A job whose worker is lost is begun again, twice at most.
 
     Yields:
-        Name, and what the job returned or the exception that ended it.
+        Name, and what the job returned or the exception that ended it; side by side in the order in which they end.
+
+    Raises:
+        ValueError: No cluster answers at RAY_ADDRESS.
     """
     phases = progress.Phases(n_done + len(jobs))
     phases.number = n_done
+    if jobs and side_by_side.are_wanted(workers):
+        yield from _run_side_by_side(jobs, phases, workers, own_process)
+        return
     for n_run, (name, job) in enumerate(jobs.items()):
         seconds_left = phases.seconds / n_run * (len(jobs) - n_run) if n_run else None
         phases.start(name, "" if seconds_left is None else f"about {duration(seconds_left)} left")
@@ -60,13 +73,61 @@ def run_jobs(
         yield name, result
 
 
+def run_all(jobs: Mapping[str, Callable[[], Result]], **how: Any) -> dict[str, Result]:
+    """`run_jobs` where none may fail: name -> what it returned, in the order of the jobs.
+
+    Args:
+        jobs: See `run_jobs`.
+        how: Its other arguments.
+
+    Raises:
+        ValueError: A job failed; it is named.
+    """
+    results = {}
+    for name, result in run_jobs(jobs, **how):
+        if isinstance(result, Exception):
+            raise ValueError(
+                f"{name} failed ({type(result).__name__}: {result}), and the run needs it; --resume keeps what is "
+                "finished and tries it again"
+            ) from result
+        results[name] = result
+    return {name: results[name] for name in jobs}
+
+
+def _run_side_by_side(
+    jobs: Mapping[str, Callable[[], Result]], phases: progress.Phases, workers: int, own_process: bool
+) -> Iterator[tuple[str, Result | Exception]]:
+    tasks = {name: functools.partial(_attempt_quietly, name, job) for name, job in jobs.items()}
+    for n_run, (name, answer) in enumerate(side_by_side.run_tasks(tasks, workers, own_process=own_process), start=1):
+        n_left = len(jobs) - n_run
+        left = f", about {duration(phases.seconds / n_run * n_left)} left" if n_left else ""
+        if isinstance(answer, Exception):
+            phases.start(name, f"lost{left}")
+            logger.warning("%s failed: %s", name, answer)
+            yield name, answer
+            continue
+        result, seconds, said = answer
+        phases.start(name, f"{'failed' if isinstance(result, Exception) else 'done'} in {duration(seconds)}{left}")
+        sys.stdout.write(said)
+        sys.stdout.flush()
+        yield name, result
+
+
+def _attempt_quietly(name: str, job: Callable[[], Result]) -> tuple[Result | Exception, float, str]:
+    """`_attempt`, the seconds it took, and what it said, its notices too."""
+    started = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()) as said, progress.notices():
+        result = _attempt(name, job)
+    return result, time.perf_counter() - started, said.getvalue()
+
+
 def _attempt(name: str, job: Callable[[], Result]) -> Result | Exception:
     """What a job returns, or the exception that ended it, which is told."""
     try:
         return job()
     except Exception as error:  # whatever ends this job must not end the others
         if isinstance(error, ValueError):
-            logger.warning("%s is skipped: %s", name, error)
+            logger.warning("%s failed: %s", name, error)
         else:
             logger.warning("%s failed:\n%s", name, traceback.format_exc())
         return error.with_traceback(None)  # whose frames would hold the job's memory

@@ -14,7 +14,8 @@ from typing import Any
 
 LAYERS = (
     "InputLayer LSTM Bidirectional Conv1D Dense Dropout BatchNormalization LayerNormalization MultiHeadAttention "
-    "GlobalAveragePooling1D Concatenate Add Subtract Multiply Maximum Minimum Activation Rescaling Reshape Flatten"
+    "GlobalAveragePooling1D Concatenate Add Average Subtract Multiply Maximum Minimum Activation Rescaling "
+    "Reshape Flatten"
 ).split()
 INITIALIZERS = ("Zeros", "Ones", "Constant", "Orthogonal", "GlorotUniform", "HeNormal")
 ADMITTED = {

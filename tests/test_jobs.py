@@ -32,7 +32,7 @@ def test_a_failing_job_is_told_and_the_others_go_on(caplog, capsys):
     assert (results["a"], results["d"]) == (1, 4)
     assert isinstance(results["b"], ValueError) and isinstance(results["c"], KeyError)
     assert results["c"].__traceback__ is None
-    assert "b is skipped: too few samples" in caplog.text
+    assert "b failed: too few samples" in caplog.text
     assert "c failed" in caplog.text and "in fail" in caplog.text
     shown = capsys.readouterr().out
     assert "[3/6] a" in shown and "[6/6] d" in shown
@@ -57,7 +57,7 @@ def test_a_job_in_a_process_of_its_own_prints_here_and_may_die_alone(capsys, cap
     assert results["where"] != os.getpid()
     shown = capsys.readouterr().out
     assert "at work on 3\n" in shown
-    assert "refuses is skipped: too few samples" in shown
+    assert "refuses failed: too few samples" in shown
 
 
 def test_the_time_left_counts_the_jobs_of_this_run_alone(monkeypatch, capsys):

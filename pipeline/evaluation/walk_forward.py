@@ -6,6 +6,7 @@ baselines, network and calibration, none of which has seen anything later than i
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import files
+from pipeline import files, jobs
 from pipeline.splitting import Split, cut_at
 
 logger = logging.getLogger(__name__)
@@ -72,26 +73,35 @@ def fold_splits(
 
 
 def run_folds(
-    folds: Sequence[Split], forecast: Callable[[Split, Path], pd.DataFrame], folder: Path
+    folds: Sequence[Split], forecast: Callable[[Split, Path], pd.DataFrame], folder: Path, *, workers: int = 1
 ) -> list[pd.DataFrame]:
     """Predictions of every fold; what an interrupted run has finished is read, not done again.
 
     Args:
         folds: From `fold_splits`.
-        forecast: Called with a fold and a folder of its own for what it needs to resume; returns its predictions.
+        forecast: Called with a fold and a folder of its own for what it needs to resume; returns its predictions. With
+            workers it can be pickled.
         folder: Where the folds' folders go.
+        workers: How many folds at once; see `jobs.run_jobs`.
+
+    Raises:
+        ValueError: A fold failed; it is named.
     """
-    done = []
+    todo, paths = {}, []
     for number, fold in enumerate(folds, start=1):
         own = folder / f"fold_{number:02d}"
         own.mkdir(exist_ok=True)
-        path = own / PREDICTIONS
-        if path.is_file():
-            done.append(pd.read_parquet(path))
+        paths.append(own / PREDICTIONS)
+        if paths[-1].is_file():
             logger.info("fold %d of %d was finished before", number, len(folds))
-            continue
-        predictions = forecast(fold, own)
-        with files.replacing(path) as unfinished:
-            predictions.to_parquet(unfinished, index=False)
-        done.append(predictions)
-    return done
+        else:
+            todo[own.name] = functools.partial(_run_fold, forecast, fold, own)
+    # In this process, as a fold's network is small: the others' own processes would cost more time than they spare.
+    jobs.run_all(todo, n_done=len(folds) - len(todo), own_process=False, workers=workers)
+    return [pd.read_parquet(path) for path in paths]
+
+
+def _run_fold(forecast: Callable[[Split, Path], pd.DataFrame], fold: Split, own: Path) -> None:
+    predictions = forecast(fold, own)
+    with files.replacing(own / PREDICTIONS) as unfinished:
+        predictions.to_parquet(unfinished, index=False)
