@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -82,7 +81,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="networks trained at once")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would yield to whatever else the machine does
     results, first = [], None
     print(f"{len(options.symbols) * len(TIMEFRAMES)} networks of {options.candles:,} candles, {options.epochs} epochs")
     print(f"{'workers':>7}{'seconds':>10}{'of them start':>15}{'ratio':>8}  predictions")

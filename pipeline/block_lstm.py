@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.device import keras_gpus, lstm_layers, reasons_against_cudnn
 
 LARGEST_BATCH = LARGEST_UNITS = 64
-"""Beyond either the products weigh more than the bookkeeping, and Keras' loop, which spreads over the cores, is as
+"""Beyond either the products weigh more than the bookkeeping, and Keras' loops, which run side by side, are as
 fast or faster (docs/performance.md)."""
 
 
@@ -31,14 +31,12 @@ def use_block_kernel(model: Any, batch_size: int) -> int:
 
     if keras.backend.backend() != "tensorflow" or keras_gpus() or batch_size > LARGEST_BATCH:
         return 0
-    layers = [layer for layer in lstm_layers(model.layers) if _is_able(layer)]
+    layers = list(lstm_layers(model.layers))
+    if any(layer.units > LARGEST_UNITS or layer.dropout or reasons_against_cudnn(layer) for layer in layers):
+        return 0
     for layer in layers:
         layer.inner_loop = functools.partial(_inner_loop, layer)
     return len(layers)
-
-
-def _is_able(layer: Any) -> bool:
-    return layer.units <= LARGEST_UNITS and not layer.dropout and not reasons_against_cudnn(layer)
 
 
 def _inner_loop(layer: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> tuple[Any, ...]:

@@ -258,14 +258,15 @@ def _segment_inputs(
 ) -> list[np.ndarray]:  # fmt: skip
     """The inputs but for the week's waves, (n,) each, of candles without a long gap; `scale` is their volatility."""
     sizes = {"range": pd.Series(np.log(high / low)), "move": pd.Series(np.abs(log_returns(close)))}
+    usual = {kind: size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy() for kind, size in sizes.items()}
     columns = []
     for kind, size in sizes.items():
         columns += [_log_ratio(size.ewm(span=span).mean(), scale) for span in SPANS[kind]]
-        columns.append(_log_ratio(size.rolling(LONG_WINDOW, min_periods=1).mean(), scale))
+        columns.append(_log_ratio(usual[kind], scale))
     usual_volume = pd.Series(volume).ewm(span=VOLATILITY_SPAN).mean().to_numpy()
     traded = np.divide(volume, usual_volume, out=np.ones(len(volume)), where=usual_volume > 0)
     columns.append(np.where(np.isnan(scale), np.nan, np.log(np.maximum(traded, SMALLEST_RATIO))))
-    columns.append(_log_ratio(_same_time_of_day(sizes["range"], candles_a_day, horizon), scale))
+    columns.append(_log_ratio(_same_time_of_day(sizes["range"], usual["range"], candles_a_day, horizon), scale))
     row = np.arange(len(close))
     before = np.maximum(row - MOMENTUM_WINDOW, 0)
     momentum = np.abs(np.log(close / close[before])) / np.sqrt(np.maximum(row - before, 1))
@@ -277,17 +278,19 @@ def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.asarray(size) / scale, SMALLEST_RATIO))
 
 
-def _same_time_of_day(size: pd.Series, candles_a_day: int, horizon: int) -> np.ndarray:
-    """(n,) mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the target spans."""
+def _same_time_of_day(size: pd.Series, usual: np.ndarray, candles_a_day: int, horizon: int) -> np.ndarray:
+    """(n,) mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the target spans.
+
+    `usual`, the mean size of that window at any time of day, stands in where there is less than a day of history.
+    """
     span = min(horizon, candles_a_day)
-    at_target = size.rolling(span, min_periods=1).mean().to_numpy()
+    at_target = size.to_numpy() if span == 1 else size.rolling(span, min_periods=1).mean().to_numpy()
     total, count = np.zeros(len(size)), np.zeros(len(size))
     for day in range(1, LONG_WINDOW // candles_a_day + 1):
         lag = day * candles_a_day - span
         total[lag:] += at_target[: max(len(size) - lag, 0)]
         count[lag:] += 1
-    mean = size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()  # less than a day of history
-    return np.divide(total, count, out=mean.copy(), where=count > 0)
+    return np.divide(total, count, out=usual.copy(), where=count > 0)
 
 
 def _week_cycles(timeframe: str) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.runtime import SMALL_BATCH, OnnxNetwork, import_keras, quiet_absl, twin_of
+from pipeline.runtime import ONNX_BATCH, OnnxNetwork, import_keras, quiet_absl, twin_of
 from pipeline.windows import Stream
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def export_twin(model_path: Path) -> Path | None:
     return twin
 
 
-def _export(model: Any, twin: Path, n_windows: int = 4 * SMALL_BATCH) -> float:
+def _export(model: Any, twin: Path, n_windows: int = 8 * ONNX_BATCH) -> float:
     """Write the twin; returns the largest difference to Keras on random windows."""
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     generator = np.random.default_rng(0)

@@ -14,15 +14,7 @@ import pandas as pd
 
 from pipeline.artifacts import BundleFiles
 from pipeline.calibration import Calibration, apply_calibration
-from pipeline.candles import (
-    drop_forming,
-    missing_before,
-    read_candles,
-    segment_starts,
-    timeframe_ms,
-    timestamps_ms,
-    utc_from_ms,
-)
+from pipeline.candles import drop_forming, missing_before, read_candles, segment_starts, timeframe_ms, timestamps_ms
 from pipeline.forecast_plot import plot_forecast
 from pipeline.indicators import VOLATILITY_SPAN
 from pipeline.intervals import QUANTILE_NAMES, IntervalModel, apply_intervals, scale_inputs
@@ -145,7 +137,7 @@ class BundlePredictor(abc.ABC):
 
     def _as_prediction(self, candles: pd.DataFrame, price: float, forecast: dict[str, float]) -> dict[str, Any]:
         log_return, p_up = forecast["predicted_return"], forecast["p_up"]
-        opens = timestamps_ms(candles)[-1:] + self.horizon * self._step_ms
+        opens_ms = int(timestamps_ms(candles)[-1]) + self.horizon * self._step_ms
         return {
             "price": price * float(np.exp(log_return)),
             "return": log_return,
@@ -156,7 +148,7 @@ class BundlePredictor(abc.ABC):
             "p_up": p_up,
             "price_low": price * float(np.exp(forecast["q10"])),
             "price_high": price * float(np.exp(forecast["q90"])),
-            "timestamp": utc_from_ms(opens).iloc[0],
+            "timestamp": pd.Timestamp(opens_ms, unit="ms", tz="UTC").as_unit("ms"),
         }
 
 

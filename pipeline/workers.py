@@ -146,6 +146,7 @@ def _run(pickled: bytes) -> Any:
 def _connected(workers: int) -> Iterator[Any]:
     """Ray, connected to the cluster or started on this machine, and ended with the block; one in use stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would yield to whatever else the machine does
     import ray
 
     if ray.is_initialized():
