@@ -58,8 +58,8 @@ def spread_of(members: np.ndarray, mean: np.ndarray) -> float | None:
         None where that does not vary.
 
     Example:
-        >>> spread_of(np.array([[0.0, 1.0], [2.0, 5.0]]), np.array([1.0, 3.0]))
-        2.1213203435596424
+        >>> round(spread_of(np.array([[0.0, 1.0], [2.0, 5.0]]), np.array([1.0, 3.0])), 6)
+        2.12132
     """
     scale = float(np.std(mean))
     return float(np.std(members, axis=0, ddof=1).mean()) / scale if scale > 0 else None
