@@ -17,6 +17,10 @@ LARGEST_BATCH = LARGEST_UNITS = 64
 fast or faster (docs/performance.md)."""
 
 
+TESTED_FROM = (2, 21)
+"""TensorFlow's version: on 2.16 two tests that plant a signal did not find it with the kernel; why is not known."""
+
+
 def use_block_kernel(model: Any, batch_size: int) -> int:
     """Let the model's LSTM layers compute by the block kernel where that is faster; they are saved as ever.
 
@@ -25,11 +29,15 @@ def use_block_kernel(model: Any, batch_size: int) -> int:
         batch_size: Windows a training step.
 
     Returns:
-        Number of layers that do; 0 where Keras runs on another backend than TensorFlow, or on a GPU.
+        Number of layers that do; 0 where Keras runs on another backend than TensorFlow, an older one, or on a GPU.
     """
     import keras
 
     if keras.backend.backend() != "tensorflow" or keras_gpus() or batch_size > LARGEST_BATCH:
+        return 0
+    import tensorflow as tf
+
+    if tuple(map(int, tf.__version__.split(".")[:2])) < TESTED_FROM:
         return 0
     layers = list(lstm_layers(model.layers))
     if any(layer.units > LARGEST_UNITS or layer.dropout or reasons_against_cudnn(layer) for layer in layers):

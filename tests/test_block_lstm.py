@@ -18,6 +18,7 @@ def rng():
 
 @pytest.fixture(autouse=True)
 def cpu(monkeypatch):
+    monkeypatch.setattr(block_lstm, "TESTED_FROM", (2, 0))
     monkeypatch.setattr(block_lstm, "keras_gpus", lambda: [])
 
 
@@ -74,10 +75,14 @@ def test_layers_that_the_kernel_does_not_know_are_left_alone(settings):
     assert use_block_kernel(network(**settings), 32) == 0
 
 
-def test_large_batches_wide_layers_and_gpus_are_left_to_keras(monkeypatch):
+def test_large_batches_wide_layers_older_versions_and_gpus_are_left_to_keras(monkeypatch):
     assert use_block_kernel(network(), block_lstm.LARGEST_BATCH + 1) == 0
     window = keras.Input((7, 3))
     wide = keras.Model(window, keras.layers.LSTM(block_lstm.LARGEST_UNITS + 1)(window))
     assert use_block_kernel(wide, 32) == 0
+    monkeypatch.setattr(block_lstm, "TESTED_FROM", (99, 0))
+    assert use_block_kernel(network(), 32) == 0
+    monkeypatch.setattr(block_lstm, "TESTED_FROM", (2, 0))
+    assert use_block_kernel(network(), 32) == 1
     monkeypatch.setattr(block_lstm, "keras_gpus", lambda: ["gpu:0"])
     assert use_block_kernel(network(), 32) == 0
