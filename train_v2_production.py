@@ -10,7 +10,6 @@ The run ends with a verdict: does the network forecast better than forecasts tha
 from __future__ import annotations
 
 import functools
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,7 @@ def train(model: Any, scaled: ScaledSamples, config: ConfigV2, folder: Path) -> 
         return train_network(model, scaled, config, folder)
     members = {folder / f"member_{n + 1}": replace(config, seed=config.seed + n) for n in range(config.ensemble)}
     todo = {path.name: functools.partial(train_member, scaled, member, path) for path, member in members.items()}
-    # In this process: networks of this size leave less behind than a process of their own would take to start.
+    # In this process, to spare the seconds that another takes to start; TensorFlow keeps some memory of each member.
     histories = jobs.run_all(todo, own_process=False, workers=config.workers)
     save_average([path / FILES.model for path in members], folder)
     return histories
@@ -184,13 +183,11 @@ def save_average(paths: list[Path], folder: Path) -> None:
     """One network that is the mean of those in the files, as checkpoint, final file and twin."""
     keras = import_keras()
     from models.average import build_average
-    from pipeline.onnx_twin import export_twin
-    from pipeline.training import save_plain_h5
+    from pipeline.training import save_final, save_plain_h5
 
     average = build_average([keras.models.load_model(path, compile=False) for path in paths])
     save_plain_h5(average, folder / FILES.checkpoint)
-    shutil.copyfile(folder / FILES.checkpoint, folder / FILES.model)
-    export_twin(folder / FILES.model)
+    save_final(folder, FILES)
 
 
 def walk_forward(

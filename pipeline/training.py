@@ -197,12 +197,17 @@ def fit_to_file(
     """
     checkpoint = folder / names.checkpoint
     history = fit(model, scaled, checkpoint=checkpoint, state_dir=folder, on_epoch=progress.tell_epoch, **settings)
-    shutil.copyfile(checkpoint, folder / names.model)
-    twin = export_twin(folder / names.model)
+    twin = save_final(folder, names)
     progress.tell(
         f"best epoch {history.best_epoch + 1} of {len(history.loss)}{f', ONNX twin {twin.name}' if twin else ''}"
     )
     return history
+
+
+def save_final(folder: Path, names: BundleFiles) -> Path | None:
+    """Make the checkpoint the final file, and export its twin beside it; returns the twin, None where there is none."""
+    shutil.copyfile(folder / names.checkpoint, folder / names.model)
+    return export_twin(folder / names.model)
 
 
 def save_plain_h5(model: keras.Model, path: Path) -> None:

@@ -96,7 +96,7 @@ def run_folds(
             logger.info("fold %d of %d was finished before", number, len(folds))
         else:
             todo[own.name] = functools.partial(_run_fold, forecast, fold, own)
-    # In this process, as a fold's network is small: the others' own processes would cost more time than they spare.
+    # In this process, to spare the seconds that another takes to start; TensorFlow keeps some memory of each fold.
     jobs.run_all(todo, n_done=len(folds) - len(todo), own_process=False, workers=workers)
     return [pd.read_parquet(path) for path in paths]
 
