@@ -124,10 +124,16 @@ class RunConfig:
 class ConfigV2(RunConfig):
     """Train the v2 network on candles, measure it against forecasts that cost nothing, save a bundle."""
 
+    preset: Literal["guide", "pooled"] = "guide"
+    """guide: the v2 guide's; pooled: a small network for all coins (docs/pooled.md); what other options default to"""
     timeframe: str = "1h"
     """length of a candle: 1m 5m 15m 1h 4h 1d …"""
     batch_size: int = 128
     """samples a gradient step; as good on validation as 32, in two thirds of the time (docs/log.md)"""
+    one_cycle: bool = False
+    """all the epochs, with a step size that rises and falls once, instead of stopping early"""
+    weight_decay: float = 0.0
+    """share of the weights, times the step size, taken off them each step"""
 
     # --- evaluation ---
     walk_forward: bool = False
@@ -145,16 +151,20 @@ class ConfigV2(RunConfig):
     """members of the ensemble, or folds, trained at once; more than 1 needs Ray (pip install ray)"""
 
     # --- network ---
-    lstm_units: tuple[int, int] = (64, 32)
-    """units of the two LSTM layers of the trend stream"""
+    lstm_units: tuple[int, ...] = (64, 32)
+    """units of each LSTM layer of the trend stream"""
     conv_filters: int = 32
     """filters of the convolution of the pattern stream"""
     conv_lstm_units: int = 32
     """units of the LSTM after the convolution"""
-    dense_units: tuple[int, int] = (32, 16)
-    """units of the dense layers behind both streams"""
+    dense_units: tuple[int, ...] = (32, 16)
+    """units of each dense layer behind both streams"""
+    skip_candles: int = 0
+    """the forecast has a linear part besides, of so many last candles"""
     dropout: float = 0.2
     """share of activations dropped in training"""
+    hidden_share: float = 0.0
+    """share of the training windows whose features of Bitcoin and the market are hidden"""
     huber_delta: float = 0.5
     """errors beyond this count linearly, in standard deviations of the target; chosen on validation (docs/log.md)"""
 
@@ -164,9 +174,23 @@ class ConfigV2(RunConfig):
         for name, value in options(self, ("refit_every", "ensemble", "workers")).items():
             _require(value >= 1, name, value, "at least 1")
         _require(self.seed + self.ensemble <= 2**32, "seed + ensemble", self.seed + self.ensemble, "at most 4294967296")
-        _check_layers(*self.lstm_units, self.conv_filters, self.conv_lstm_units, *self.dense_units)
+        _check_layers(*self.lstm_units or (0,), self.conv_filters, self.conv_lstm_units, *self.dense_units or (0,))
+        _require(0 <= self.skip_candles <= self.lookback, "skip_candles", self.skip_candles, "0 to --lookback")
         _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
+        for name, value in options(self, ("dropout", "hidden_share")).items():
+            _require(0 <= value < 1, name, value, "at least 0 and less than 1")
+        _require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "0 or a positive number")
+
+
+PRESETS_V2 = {
+    "guide": ConfigV2(),
+    "pooled": ConfigV2(
+        preset="pooled", symbols=("all",), candles=35_000, lookback=12, epochs=4, batch_size=1024, learning_rate=2e-3,
+        one_cycle=True, weight_decay=0.3, ensemble=3, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
+        dense_units=(16,), skip_candles=6, dropout=0.5, hidden_share=0.1, huber_delta=0.25,
+    ),
+}  # fmt: skip
+"""What `--preset` chooses between; every number of `pooled` was earned in docs/log.md."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +201,6 @@ class ConfigV1(RunConfig):
     """usable 1h candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet and BTCUSDT_15m.parquet, or .csv files"""
-    lookback: int = 60
-    """candles of each timeframe a sample sees"""
     horizon: int = 1
     """1h candles ahead: the target is ln(close[t + horizon] / close[t])"""
     epochs: int = 100
@@ -281,9 +303,7 @@ class ConfigV7(RunConfig):
     def check(self) -> None:
         """As `RunConfig`, and the network's own."""
         super().check()
-        _require(
-            len(self.timeframes) >= 1, "the number of timeframes", len(self.timeframes), "at least one, such as 1h"
-        )
+        _require(len(self.timeframes) >= 1, "the number of timeframes", 0, "at least one, such as 1h")
         _require(self.workers >= 1, "workers", self.workers, "at least 1")
         _check_layers(*self.lstm_units, *self.dense_units)
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")

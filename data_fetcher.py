@@ -24,7 +24,7 @@ import pandas as pd
 from config import TRADING_PAIRS, default_cache_dir
 from pipeline import chain, exchanges, history, progress, sources, store, synthetic
 from pipeline.candles import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.dataset import CandleSet, fetch_dataset, read_directory
+from pipeline.dataset import CandleSet, at_hand, fetch_dataset, read_directory
 from pipeline.exchanges import Job
 
 __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles"]
@@ -86,7 +86,7 @@ def fetch_candles(
     `auto` takes the directory if one is given, else the exchange chain, else synthetic candles under a banner.
 
     Args:
-        symbols: Pairs such as BTC/USDT, or `all`.
+        symbols: Pairs such as BTC/USDT, or `all` for the house list; of a directory, for those of it that are there.
         timeframe: Length of a candle.
         n_candles: Candles wanted per symbol, warm-up included; 0 takes all a directory has, or all from `since_ms` on.
         source: auto, directory, exchange or synthetic.
@@ -106,12 +106,13 @@ def fetch_candles(
         exchanges.ExchangeError: Real candles are required and no exchange can be reached.
     """
     step_ms = timeframe_ms(timeframe)
+    is_all = [symbol.lower() for symbol in symbols] == ["all"]
     symbols = expand_symbols(symbols)
     _check_options(n_candles, source, candles_dir, exchange, require_real, since_ms)
     first_ms = 0 if since_ms is None else since_ms
     jobs = [Job(s, timeframe, None if n_candles else first_ms, end_ms, n_candles or None) for s in symbols]
     if candles_dir is not None:
-        return read_directory(jobs, Path(candles_dir))
+        return read_directory(at_hand(jobs, Path(candles_dir)) if is_all else jobs, Path(candles_dir))
     if source in ("exchange", "auto"):
         cache = None if cache_dir is None else Path(cache_dir)
         try:

@@ -3,6 +3,8 @@
 v2 (18): open_gap, high_ratio, low_ratio, body, volume_z, log_return, volatility_14, volatility_20, momentum_10,
 momentum_20, price_range, rsi, macd, macd_signal, volume_ratio, atr, funding_rate, open_interest_change.
 
+v2's pooled preset (14): see `feature_engineering_pooled`.
+
 v1-final (14): open, high, low, close, volume, log_return, volatility_14, momentum_10, price_range, rsi, macd,
 macd_signal, volume_ratio, atr. The first five are the raw candle, whose level that generation forecasts.
 """
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 import talib
 
+from feature_engineering_pooled import POOLED_FEATURES, choose_pooled_features, compute_pooled_features
 from feature_engineering_v1 import FeatureEngineer as FeatureEngineer
 from feature_engineering_v1 import process_single_symbol as process_single_symbol
 from pipeline.candles import segment_starts, timeframe_ms, timestamps_ms
@@ -85,6 +88,24 @@ def compute_features(candles: pd.DataFrame, timeframe: str, feature_cols: Sequen
         _compute_optional_features(candles.iloc[first:end], table[:, first:end])
     frame = pd.DataFrame(table.T, index=candles.index, columns=list(V2_FEATURES), copy=False)
     return frame if tuple(feature_cols) == V2_FEATURES else frame[list(feature_cols)]
+
+
+def compute_market(
+    candles: Mapping[str, pd.DataFrame], timeframe: str, feature_cols: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """The features of every symbol's candles: v2's, by `compute_features`, or the pooled preset's."""
+    if set(feature_cols) <= set(POOLED_FEATURES):
+        return compute_pooled_features(candles, timeframe, feature_cols)
+    return {symbol: compute_features(frame, timeframe, feature_cols) for symbol, frame in candles.items()}
+
+
+def choose_preset_features(
+    preset: str, candles: Mapping[str, pd.DataFrame], timeframe: str, used_candles: int
+) -> tuple[str, ...]:
+    """The feature columns of a preset, guide or pooled, that these candles can serve; see `choose_features`."""
+    if preset == "pooled":
+        return choose_pooled_features(candles, timeframe)
+    return choose_features(candles, used_candles)
 
 
 def compute_level_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:

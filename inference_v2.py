@@ -9,24 +9,29 @@ Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; 
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from config import ConfigV2, default_output_dir
-from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
+from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features, compute_market
+from feature_engineering_pooled import POOLED_FEATURES, POOLED_MARKET_FEATURES, market_features, with_market
 from pipeline import progress, store
 from pipeline.artifacts import BundleFiles
 from pipeline.candles import timeframe_ms, timestamps_ms
 from pipeline.forecast_plot import format_price, judge
-from pipeline.predictor import CandlePredictor
+from pipeline.predictor import CandlePredictor, read_closed
 from pipeline.scaling import to_log_return
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger("inference_v2")  # __name__ is __main__ where this is the command
 
@@ -56,8 +61,31 @@ class CryptoPricePredictorV2(CandlePredictor):
     """
 
     files = FILES
-    known_features = V2_FEATURES
+    known_features = (*V2_FEATURES, *POOLED_FEATURES)
     warmup = V2_WARMUP
+    _market: pd.DataFrame | None = None
+    """what `with_context` made of other coins' candles"""
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether the model looks at other coins' candles too, as those of the pooled preset do."""
+        return any(name in POOLED_MARKET_FEATURES for name in self.feature_cols)
+
+    def with_context(self, context: Mapping[str, pd.DataFrame] | None) -> Self:
+        """This predictor, knowing what other coins did.
+
+        Args:
+            context: Pair -> its recent closed candles, at least `required_candles`, of all of `symbols` or as many as
+                there are, the forecast pair's own among them. It is looked at where "BTC/USDT" and at least four others
+                have the candle that is forecast from; elsewhere the forecast is what it would be without. None changes
+                nothing.
+        """
+        if not context or not self.wants_context:
+            return self
+        closed = {symbol: read_closed(frame, self.timeframe, where=symbol) for symbol, frame in context.items()}
+        informed = copy.copy(self)
+        informed._market = market_features(closed, self.timeframe)
+        return informed
 
     @property
     def published(self) -> list[str]:
@@ -87,9 +115,24 @@ class CryptoPricePredictorV2(CandlePredictor):
 
     def predict_live(self, symbol: str, *, exchange: str | None = None, base_url: str | None = None) -> dict[str, Any]:
         """Forecast from the newest closed candle of a pair; arguments and errors of `fetch_live` and `predict`."""
-        return self.predict(self.fetch_live(symbol, exchange=exchange, base_url=base_url))
+        candles = self.fetch_live(symbol, exchange=exchange, base_url=base_url)
+        return self.predict(candles, context=self.fetch_context(exchange=exchange, base_url=base_url))
+
+    def fetch_context(self, *, exchange: str | None = None, base_url: str | None = None) -> dict[str, pd.DataFrame]:
+        """The newest closed candles of every pair the model was trained on, for `with_context`; see `fetch_live`.
+
+        Empty, and nothing is fetched, where the model looks at one coin alone.
+        """
+        from data_fetcher import fetch_candles  # lazy, as above
+
+        if not self.wants_context:
+            return {}
+        where = {"source": "exchange", "exchange": exchange, "base_url": base_url}
+        return fetch_candles(self.symbols, self.timeframe, self.required_candles, **where).candles  # type: ignore[arg-type]
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        if set(self.feature_cols) <= set(POOLED_FEATURES):
+            return with_market(candles, self._market, self.timeframe, self.feature_cols)
         return compute_features(candles, self.timeframe, self.feature_cols)
 
     def _to_log_return(self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray) -> np.ndarray:
@@ -137,13 +180,15 @@ class Live:
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
         if not self.watch:
             candles = predictor.fetch_live(self.symbol, exchange=self.exchange, base_url=self.base_url)
-            _show(predictor, candles, None, self.picture)
+            context = predictor.fetch_context(exchange=self.exchange, base_url=self.base_url)
+            _show(predictor.with_context(context), candles, None, self.picture)
             return
         pending: list[dict[str, Any]] = []  # forecasts whose candle has not closed yet
         for candles in watch(predictor, self.symbol, exchange=self.exchange, base_url=self.base_url):
             pending = _show_outcomes(pending, candles)
             try:
-                pending.append(_show(predictor, candles, None, self.picture))
+                context = predictor.fetch_context(exchange=self.exchange, base_url=self.base_url)
+                pending.append(_show(predictor.with_context(context), candles, None, self.picture))
             except ValueError as error:  # a gap, say, which later candles leave behind
                 logger.warning("no forecast: %s", error)
 
@@ -177,7 +222,8 @@ class Evaluate:
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
         symbols, until_ms = self.symbols or predictor.symbols, to_ms(self.until, "--until")
         market = fetch_candles(symbols, predictor.timeframe, candles_dir=self.candles_dir, end_ms=until_ms)
-        features = {s: compute_features(c, market.timeframe, predictor.feature_cols) for s, c in market.candles.items()}
+        predictor = predictor.with_context(market.candles)
+        features = compute_market(market.candles, market.timeframe, predictor.feature_cols)
         metadata = unseen.read_metadata(self.model_dir / METADATA_FILE)
         since_ms = to_ms(self.since, "--since")
         result, forecasts = unseen.score_unseen(predictor, market, features, metadata, since_ms, self.fee_bps)

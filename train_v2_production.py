@@ -2,6 +2,7 @@
 
     python train_v2_production.py
     python train_v2_production.py --candles-dir DIR --symbols BTC/USDT ETH/USDT --candles 8000
+    python train_v2_production.py --preset pooled --candles-dir DIR
 
 The run ends with a verdict: does the network forecast better than forecasts that cost nothing (naive, drift) or little
 (ridge, XGBoost)? NO EDGE is a normal, useful result.
@@ -10,6 +11,8 @@ The run ends with a verdict: does the network forecast better than forecasts tha
 from __future__ import annotations
 
 import functools
+import re
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV2, default_output_dir, options
+from config import FIT_OPTIONS, PRESETS_V2, SOURCE_OPTIONS, ConfigV2, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
-from feature_engineering import V2_FEATURES, V2_WARMUP, choose_features, compute_features
+from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
+from feature_engineering_pooled import POOLED_MARKET_FEATURES
 from inference_v2 import FILES
 from pipeline import artifacts, device, hub, jobs, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
@@ -58,9 +62,9 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
             artifacts.begin_run(partial, settings, market.fingerprint(), FILES.log)
 
         phases.start("Features", "each looks only backwards")
-        feature_cols = choose_features(market.candles, config.candles)
-        features = {s: compute_features(c, config.timeframe, feature_cols) for s, c in market.candles.items()}
-        progress.tell(f"{len(feature_cols)} of {len(V2_FEATURES)} features, {V2_WARMUP} candles of warm-up")
+        feature_cols = choose_preset_features(config.preset, market.candles, config.timeframe, config.candles)
+        features = compute_market(market.candles, config.timeframe, feature_cols)
+        progress.tell(f"{len(feature_cols)} features, {V2_WARMUP} candles of warm-up")
 
         phases.start("Windows", f"{config.lookback} candles each, the target {config.horizon} ahead")
         samples = make_windows(features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP)
@@ -139,10 +143,8 @@ def build(config: ConfigV2, n_features: int) -> Any:
     from models.dual_stream import build_dual_stream
 
     keras.utils.set_random_seed(config.seed)
-    model = build_dual_stream(
-        config.lookback, n_features, lstm_units=config.lstm_units, conv_filters=config.conv_filters,
-        conv_lstm_units=config.conv_lstm_units, dense_units=config.dense_units, dropout=config.dropout,
-    )  # fmt: skip
+    network = ("lstm_units", "conv_filters", "conv_lstm_units", "dense_units", "dropout", "skip_candles")
+    model = build_dual_stream(config.lookback, n_features, **options(config, network))
     progress.tell(device.describe(model))
     return model
 
@@ -173,10 +175,12 @@ def train_network(model: Any, scaled: ScaledSamples, config: ConfigV2, folder: P
     """Fit one network; the best epoch's weights become the final file."""
     import keras
 
-    from pipeline.training import fit_to_file
+    from pipeline.training import Hidden, fit_to_file
 
+    hidden = Hidden(np.flatnonzero(np.isin(scaled.samples.feature_cols, POOLED_MARKET_FEATURES)), config.hidden_share)
+    settings = options(config, (*FIT_OPTIONS, "one_cycle", "weight_decay")) | {"hidden": hidden}
     loss = keras.losses.Huber(delta=config.huber_delta)
-    return asdict(fit_to_file(model, scaled, folder, FILES, loss=loss, **options(config, FIT_OPTIONS)))
+    return asdict(fit_to_file(model, scaled, folder, FILES, loss=loss, **settings))
 
 
 def save_average(paths: list[Path], folder: Path) -> None:
@@ -230,16 +234,17 @@ def compare_members(
     from pipeline.evaluation import members
 
     alone = [forecast_alone(partial / name / FILES.model, scaled, scalers) for name in history]
-    seeds = range(config.seed, config.seed + config.ensemble)
-    metrics["ensemble"] = members.score_members(
-        forecasts.predictions, NETWORK, alone, seeds, list(history.values()), config.horizon
-    )
-    print(members.terminal_table(metrics["ensemble"], n_folds=len(metrics["folds"])))
-    return members.report_section(metrics["ensemble"], n_folds=len(metrics["folds"]))
+    seeds, histories = range(config.seed, config.seed + config.ensemble), list(history.values())
+    told = members.score_members(forecasts.predictions, NETWORK, alone, seeds, histories, config.horizon)
+    metrics["ensemble"] = told
+    print(members.terminal_table(told, n_folds=len(metrics["folds"])))
+    return members.report_section(told, n_folds=len(metrics["folds"]))
 
 
 if __name__ == "__main__":
     import tyro
 
     with progress.one_line_errors(after_interrupt="; the previous bundle is complete, --resume goes on"):
-        main(tyro.cli(ConfigV2, description=__doc__))
+        asked = re.search(r"--preset[ =](\w+)", " ".join(sys.argv))  # it decides what the other options default to
+        defaults = PRESETS_V2.get(asked[1] if asked else "guide", ConfigV2())
+        main(tyro.cli(ConfigV2, default=defaults, description=__doc__))

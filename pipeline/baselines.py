@@ -11,7 +11,10 @@ from pipeline.scaling import ScaledSamples, Scaler, to_log_return
 
 LAGS = 4
 """Candles before t from which the small models see the lagged features."""
-LAGGED_FEATURES = ("log_return", "price_range", "volume_ratio")
+LAGGED_FEATURES = (
+    "log_return", "price_range", "volume_ratio",  # v2's
+    "scaled_return", "close_position", "range_size", "btc_return", "market_return",  # the pooled preset's
+)  # fmt: skip
 
 RIDGE_ALPHAS = tuple(10.0**power for power in range(0, 7))
 """Candidates, chosen by validation; the grid reaches far up because the best ridge on returns is nearly zero."""
@@ -54,12 +57,14 @@ def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, *, seed: int) -> Base
 
 
 def lagged_inputs(scaled: ScaledSamples) -> np.ndarray:
-    """(n_samples, n_features + 3 * LAGS, …) float32: candle t's features, then three of them at t-1 … t-LAGS.
+    """(n_samples, n_features + n_lagged * LAGS, …) float32: candle t's features, then some of them at t-1 … t-LAGS.
+
+    The lagged ones are those of `LAGGED_FEATURES` that the samples have.
 
     Of further windows, such as those of a finer timeframe, the last candle's features.
     """
     end = scaled.samples.end
-    columns = [scaled.samples.feature_cols.index(name) for name in LAGGED_FEATURES]
+    columns = [column for column, name in enumerate(scaled.samples.feature_cols) if name in LAGGED_FEATURES]
     lags = [scaled.rows[end - lag][:, columns] for lag in range(1, LAGS + 1)]
     return np.hstack([scaled.rows[end], *lags, *(stream.rows[stream.end] for stream in scaled.others)])
 

@@ -86,6 +86,15 @@ class CandleSet:
         }
 
 
+def at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
+    """The jobs whose candles a directory has, with a notice of the others; all of them if it has none."""
+    lacking = [job.symbol for job in jobs if store.find_file(directory, job.symbol, job.kind) is None]
+    if 0 < len(lacking) < len(jobs):
+        logger.info("left out of `all`, since %s does not have them: %s", directory, ", ".join(lacking))
+        return [job for job in jobs if job.symbol not in lacking]
+    return jobs
+
+
 def read_directory(jobs: Sequence[Job], directory: Path) -> CandleSet:
     """The candles of each job from a directory, with the funding and open interest beside them."""
     store.demand_files(directory, [job.symbol for job in jobs], jobs[0].kind)

@@ -15,7 +15,7 @@ from typing import Any
 LAYERS = (
     "InputLayer LSTM Bidirectional Conv1D Dense Dropout BatchNormalization LayerNormalization MultiHeadAttention "
     "GlobalAveragePooling1D Concatenate Add Average Subtract Multiply Maximum Minimum Activation Rescaling "
-    "Reshape Flatten"
+    "Reshape Flatten Cropping1D"
 ).split()
 INITIALIZERS = ("Zeros", "Ones", "Constant", "Orthogonal", "GlorotUniform", "HeNormal")
 ADMITTED = {

@@ -166,13 +166,20 @@ class CandlePredictor(BundlePredictor):
     def _to_log_return(self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray) -> np.ndarray:
         """What the network says of n windows, as log-returns from their base price."""
 
-    def predict(self, df: pd.DataFrame, last_price: float | None = None) -> dict[str, Any]:
+    def with_context(self, context: Mapping[str, pd.DataFrame] | None) -> Self:
+        """This predictor, knowing other coins' candles; itself where the model looks at one coin alone."""
+        return self
+
+    def predict(
+        self, df: pd.DataFrame, last_price: float | None = None, *, context: Mapping[str, pd.DataFrame] | None = None
+    ) -> dict[str, Any]:
         """Forecast from the last candle of `df`.
 
         Args:
             df: Recent closed candles of one pair, at least `lookback`, better `required_candles`: timestamp (open),
                 open, high, low, close, volume; what else the model uses.
             last_price: Price the forecast starts from, in quote currency; the last close by default.
+            context: Pair -> candles of other pairs, for models that look at them; see `with_context`.
 
         Returns:
             `price` (forecast close), `return` (log-return), `return_percent` (100 * (e^return - 1)), `price_change`,
@@ -182,22 +189,28 @@ class CandlePredictor(BundlePredictor):
         Raises:
             ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price that is not positive.
         """
-        return self._predict([df], [last_price])[0]
+        return self.with_context(context)._predict([df], [last_price])[0]
 
     def predict_batch(
-        self, dfs: Sequence[pd.DataFrame], last_prices: Sequence[float | None] | None = None
-    ) -> list[dict[str, Any]]:
+        self, dfs: Sequence[pd.DataFrame], last_prices: Sequence[float | None] | None = None, *,
+        context: Mapping[str, pd.DataFrame] | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """Forecast from the last candle of each frame; the same dicts as `predict`, in the same order.
 
         Args:
             dfs: Frames of candles, of one or of several pairs.
             last_prices: A price for each frame; None for the last close.
+            context: As for `predict`; all frames share it.
         """
         prices = one_for_each(last_prices, len(dfs))
-        return self._predict(dfs, prices) if len(dfs) else []
+        return self.with_context(context)._predict(dfs, prices) if len(dfs) else []
 
-    def predict_history(self, df: pd.DataFrame) -> pd.DataFrame:
+    def predict_history(self, df: pd.DataFrame, *, context: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
         """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives, bit for bit.
+
+        Args:
+            df: As for `predict`.
+            context: As for `predict`; of each candle that was known by then.
 
         Returns:
             One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t, UTC),
@@ -210,7 +223,8 @@ class CandlePredictor(BundlePredictor):
                 f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in a row without a gap"
             )
         close, volatility = candles["close"].to_numpy(), self._volatility(candles)
-        forecast = self._forecast(self._scaled_rows(candles), t, close[t], volatility[t], self._inputs(candles)[t])
+        rows = self.with_context(context)._scaled_rows(candles)
+        forecast = self._forecast(rows, t, close[t], volatility[t], self._inputs(candles)[t])
         columns = {"timestamp": candles["timestamp"].iloc[t].array}
         return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -42,6 +43,16 @@ class History:
     """0-based"""
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """Features that some training windows lack, in all of their candles, so that a forecast may lack them too."""
+
+    columns: np.ndarray
+    """(n,) of the windows; set to 0, which is what a missing value is scaled to"""
+    share: float
+    """of the windows, drawn anew each epoch"""
+
+
 class WindowBatches(keras.utils.PyDataset):
     """Batches of windows, gathered when they are needed; memory grows with candles, not with candles x lookback.
 
@@ -58,18 +69,19 @@ class WindowBatches(keras.utils.PyDataset):
         epoch: int = 0,
         n_inputs: int = 1,
         n_outputs: int = 1,
+        hidden: Hidden | None = None,
     ) -> None:
         """Describe the batches of the samples `part`; the last one may be smaller.
 
         Each of the `n_inputs` is given a stream of its own, or all the same one if there is but one; each of several
-        outputs a column of the targets.
+        outputs a column of the targets. What is `hidden` is so in the first stream.
         """
         super().__init__()
         self._windows = [window_view(stream.rows, stream.lookback) for stream in scaled.streams]
         self._first_rows = [stream.end[part] - stream.lookback + 1 for stream in scaled.streams]
         self._target = scaled.target[part].reshape(len(part), -1)
         self._batch_size, self._seed, self._epoch = batch_size, shuffle_seed, epoch
-        self._n_inputs, self._n_outputs = n_inputs, n_outputs
+        self._n_inputs, self._n_outputs, self._hidden = n_inputs, n_outputs, hidden
         self._shuffle()
 
     def __len__(self) -> int:
@@ -78,6 +90,9 @@ class WindowBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
         inputs = tuple(windows[first[batch]] for windows, first in zip(self._windows, self._first_rows))
+        if self._hidden:
+            chosen = np.flatnonzero(self._is_hidden[batch])
+            inputs[0][np.ix_(chosen, np.arange(inputs[0].shape[1]), self._hidden.columns)] = 0.0
         inputs = inputs * self._n_inputs if len(inputs) == 1 else inputs
         target = self._target[batch]
         outputs = target if self._n_outputs == 1 else tuple(np.split(target, self._n_outputs, axis=1))
@@ -91,7 +106,10 @@ class WindowBatches(keras.utils.PyDataset):
         if self._seed is None:
             self._order = np.arange(len(self._target))
         else:
-            self._order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._target))
+            random = np.random.default_rng([self._seed, self._epoch])
+            self._order = random.permutation(len(self._target))
+            if self._hidden:
+                self._is_hidden = random.random(len(self._target)) < self._hidden.share
 
 
 def fit(
@@ -110,6 +128,9 @@ def fit(
     state_dir: Path,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     loss_weights: Sequence[float] | None = None,
+    weight_decay: float = 0.0,
+    one_cycle: bool = False,
+    hidden: Hidden | None = None,
 ) -> History:
     """Train with Adam, clipping, early stopping and a falling step size; end with the best epoch's weights.
 
@@ -129,11 +150,16 @@ def fit(
         state_dir: Where the state after each epoch goes; a state found there is resumed.
         on_epoch: Called after each epoch with its 0-based number and logs.
         loss_weights: Of each output's loss in the whole.
+        weight_decay: Share of its weights, times the step size, that the network loses each step (Loshchilov and
+            Hutter, 2019, Decoupled Weight Decay Regularization).
+        one_cycle: All the epochs, with a step size that rises to `learning_rate` and falls to nothing (`_OneCycle`),
+            instead of early stopping and halving.
+        hidden: What some training windows lack.
 
     Raises:
         ValueError: The validation loss is not finite in any epoch.
     """
-    adam = keras.optimizers.Adam(learning_rate=learning_rate, clipvalue=clip_value)
+    adam = keras.optimizers.Adam(learning_rate=learning_rate, clipvalue=clip_value, weight_decay=weight_decay or None)
     use_block_kernel(model, batch_size)
     model.compile(optimizer=adam, loss=loss, loss_weights=loss_weights)
     model.optimizer.build(model.trainable_variables)
@@ -141,14 +167,19 @@ def fit(
     past: dict[str, Any] = {"logs": [], "finished": False}
     if state_path.is_file():
         past = _restore(model, state_path)
-    n_past, ends = len(past["logs"]), {"n_inputs": len(model.inputs), "n_outputs": len(model.outputs)}
-    batches = WindowBatches(scaled, scaled.split.train, batch_size, shuffle_seed=seed, epoch=n_past, **ends)
-    validation = WindowBatches(scaled, scaled.split.val, VALIDATION_BATCH, **ends)
+    n_past = len(past["logs"])
+    make = functools.partial(WindowBatches, scaled, n_inputs=len(model.inputs), n_outputs=len(model.outputs))
+    batches = make(scaled.split.train, batch_size, shuffle_seed=seed, epoch=n_past, hidden=hidden)
+    validation = make(scaled.split.val, VALIDATION_BATCH)
 
-    schedule = [
-        keras.callbacks.EarlyStopping(monitor="val_loss", patience=early_stopping_patience),
-        keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=reduce_lr_patience, min_lr=1e-6),
-    ]
+    schedule = (
+        [_OneCycle(learning_rate, len(batches), epochs)]
+        if one_cycle
+        else [
+            keras.callbacks.EarlyStopping(monitor="val_loss", patience=early_stopping_patience),
+            keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=reduce_lr_patience, min_lr=1e-6),
+        ]
+    )
     best = min((entry["val_loss"] for entry in past["logs"]), default=np.inf)
     state = _State(model, past, state_path, schedule, epochs, learning_rate, on_epoch)
     if not past["finished"]:
@@ -234,6 +265,41 @@ class _BestCheckpoint(keras.callbacks.Callback):
         if val_loss < self._best:
             self._best = val_loss
             save_plain_h5(self._network, self._path)
+
+
+class _OneCycle(keras.callbacks.Callback):
+    """Step size that rises to its peak over a fifth of all steps and falls to nothing, along two half cosines.
+
+    Smith and Topin (2019), Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates. It
+    depends on the number of the step alone, so a resumed run goes on where the first one was.
+    """
+
+    RISE = 0.2
+    START = 0.04
+    """of the peak"""
+
+    def __init__(self, peak: float, n_batches: int, epochs: int) -> None:
+        super().__init__()
+        self._peak, self._n_batches, self._n_steps, self._epoch = peak, n_batches, n_batches * epochs, 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.optimizer.learning_rate = self.rate(self._epoch * self._n_batches + batch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = self.rate((epoch + 1) * self._n_batches - 1)
+
+    def rate(self, step: int) -> float:
+        """Step size of the 0-based step."""
+        top = self.RISE * (self._n_steps - 1)
+        if step < top:
+            low, share = self.START, 0.5 - 0.5 * np.cos(np.pi * step / top)
+        else:
+            low, share = 0.0, 0.5 + 0.5 * np.cos(np.pi * (step - top) / max(self._n_steps - 1 - top, 1.0))
+        return float(self._peak * (low + (1.0 - low) * share))
 
 
 class _BatchBar(keras.callbacks.Callback):

@@ -10,14 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_v2_production"}
 GENERATIONS = {"generations"}  # training scripts and predictors of the other generations
-FEATURES = {"feature_engineering", *(f"feature_engineering_{name}" for name in ("v1", "v7", "v9"))}
+FEATURES = {"feature_engineering", *(f"feature_engineering_{name}" for name in ("pooled", "v1", "v7", "v9"))}
 PAGE = {"app"}
 ROOMS = {"config", "models", "pipeline", *FEATURES, "data_fetcher", "inference_v2", *SCRIPTS, *GENERATIONS, *PAGE}
 ALLOWED = {
     "config": set(),
     "models": {"models"},
     "pipeline": {"pipeline"},
-    "feature_engineering": {"pipeline", "feature_engineering_v1"},
+    "feature_engineering": {"pipeline", "feature_engineering_pooled", "feature_engineering_v1"},
+    "feature_engineering_pooled": {"pipeline"},
     "feature_engineering_v1": {"pipeline"},
     "feature_engineering_v7": {"pipeline"},
     "feature_engineering_v9": {"feature_engineering", "pipeline"},

@@ -13,7 +13,7 @@ from models.dual_stream import build_dual_stream
 from pipeline import training
 from pipeline.runtime import BATCH, KerasNetwork
 from pipeline.scaling import ScaledSamples
-from pipeline.training import STATE_FILE, WindowBatches, fit, save_plain_h5
+from pipeline.training import STATE_FILE, Hidden, WindowBatches, _OneCycle, fit, save_plain_h5
 
 LOOKBACK, N_FEATURES = 5, 3
 
@@ -97,14 +97,18 @@ def test_fitting_learns_a_planted_link_and_keeps_the_best_epoch(tmp_path):
     assert loss == pytest.approx(min(history.val_loss), rel=1e-5)
 
 
-@pytest.mark.parametrize("killed_after", [1, 3])
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, killed_after):
+@pytest.mark.parametrize(
+    ("killed_after", "settings"),
+    # patience 1 halves the step size along the way: the schedule's state must survive too
+    [(n, {"reduce_lr_patience": 1}) for n in (1, 3)]
+    + [(3, {"one_cycle": True, "weight_decay": 0.1, "hidden": Hidden(np.array([1]), 0.3)})],
+)
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, killed_after, settings):
     scaled = scaled_samples()
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     whole.mkdir(), pieces.mkdir()
-    # patience 1 halves the step size along the way: the schedule's state must survive too
     uninterrupted = small_network()
-    expected = fit_small(uninterrupted, scaled, whole, epochs=6, reduce_lr_patience=1)
+    expected = fit_small(uninterrupted, scaled, whole, epochs=6, **settings)
 
     class Killed(Exception):
         pass
@@ -114,14 +118,63 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, kill
             raise Killed
 
     with pytest.raises(Killed):
-        fit_small(small_network(), scaled, pieces, epochs=6, reduce_lr_patience=1, on_epoch=kill)
+        fit_small(small_network(), scaled, pieces, epochs=6, **settings, on_epoch=kill)
     resumed = small_network(seed=99)  # whatever the weights are before the state is restored
-    history = fit_small(resumed, scaled, pieces, epochs=6, reduce_lr_patience=1)
+    history = fit_small(resumed, scaled, pieces, epochs=6, **settings)
     assert history.val_loss == expected.val_loss
     assert history.learning_rate == expected.learning_rate
     assert min(expected.learning_rate) < 0.01
     for ours, theirs in zip(resumed.get_weights(), uninterrupted.get_weights()):
         assert np.array_equal(ours, theirs)
+
+
+def test_one_cycle_rises_over_a_fifth_of_the_steps_and_falls_to_nothing():
+    cycle = _OneCycle(peak=2.0, n_batches=20, epochs=5)  # 100 steps; the peak at 0.2 * 99 = 19.8
+    rates = [cycle.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.04 * 2.0)
+    assert rates[10] == pytest.approx(2.0 * (0.04 + 0.96 * (0.5 - 0.5 * np.cos(np.pi * 10 / 19.8))))
+    assert np.argmax(rates) == 20 and rates[20] == pytest.approx(2.0, rel=1e-3)
+    assert rates[60] == pytest.approx(1.0 + np.cos(np.pi * (60 - 19.8) / 79.2))
+    assert rates[99] == pytest.approx(0.0, abs=1e-12)
+    assert _OneCycle(1.0, 1, 1).rate(0) == pytest.approx(1.0)
+
+
+def test_all_epochs_of_one_cycle_are_run_and_told_their_step_sizes(tmp_path):
+    scaled = scaled_samples()
+    history = fit_small(small_network(), scaled, tmp_path, epochs=5, one_cycle=True, early_stopping_patience=1)
+    assert len(history.loss) == 5
+    assert history.learning_rate[-1] == pytest.approx(0.0, abs=1e-12)
+    assert history.learning_rate[0] > history.learning_rate[2] > 0.001
+
+
+def test_hidden_columns_are_zero_in_whole_windows_drawn_anew_each_epoch():
+    scaled = scaled_samples()
+    plain = WindowBatches(scaled, scaled.split.train, 50, shuffle_seed=3)
+    hiding = WindowBatches(scaled, scaled.split.train, 50, shuffle_seed=3, hidden=Hidden(np.array([1]), 0.4))
+    hidden = []
+    for epoch in range(2):
+        shown = np.concatenate([plain[i][0] for i in range(len(plain))])
+        given = np.concatenate([hiding[i][0] for i in range(len(hiding))])
+        hidden.append((given[:, :, 1] == 0).all(axis=1))
+        assert not (shown[:, :, 1] == 0).any()
+        assert np.array_equal(given[~hidden[epoch]], shown[~hidden[epoch]])
+        others = [column for column in range(given.shape[2]) if column != 1]
+        assert np.array_equal(given[:, :, others], shown[:, :, others])
+        assert 0.3 < hidden[epoch].mean() < 0.5
+        plain.on_epoch_end(), hiding.on_epoch_end()
+    assert not np.array_equal(*hidden)
+    assert (scaled.rows[:, 1] != 0).all()  # the rows themselves are left alone
+
+
+def test_weight_decay_shrinks_what_the_loss_does_not_hold(tmp_path):
+    scaled = scaled_samples()
+    norms = []
+    for name, decay in (("none", 0.0), ("some", 1.0)):
+        (tmp_path / name).mkdir()
+        model = small_network()
+        fit_small(model, scaled, tmp_path / name, epochs=3, weight_decay=decay)
+        norms.append(np.sqrt(sum(float(np.sum(w**2)) for w in model.get_weights())))
+    assert norms[1] < 0.9 * norms[0]
 
 
 def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):

@@ -1,0 +1,233 @@
+"""The pooled preset: features by hand, no look-ahead from any coin, the same forecasts in training and serving."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+import train_v2_production
+from config import PRESETS_V2, ConfigV2
+from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
+from feature_engineering_pooled import (
+    LEAST_COINS,
+    POOLED_FEATURES,
+    POOLED_MARKET_FEATURES,
+    POOLED_OWN_FEATURES,
+    TIME_FEATURES,
+    choose_pooled_features,
+    compute_pooled_features,
+    market_features,
+    with_market,
+)
+from inference_v2 import CryptoPricePredictorV2
+from pipeline import leakage
+from pipeline.candles import timestamps_ms
+from pipeline.store import write_candles
+from pipeline.synthetic import synthetic_market
+from tests.conftest import TINY
+
+COINS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "LTC/USDT")
+SMALL = replace(
+    PRESETS_V2["pooled"], symbols=COINS, candles=600, epochs=2, ensemble=1, batch_size=64, lstm_units=(4,),
+    conv_filters=3, conv_lstm_units=3, dense_units=(4,), dropout=0.1, learning_rate=0.01,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def market():
+    return synthetic_market(COINS, "1h", 600 + V2_WARMUP, seed=7, signal_r2=0.15)
+
+
+@pytest.fixture(scope="module")
+def bundle(market, tmp_path_factory):
+    candles_dir, folder = tmp_path_factory.mktemp("candles"), tmp_path_factory.mktemp("bundle")
+    for symbol, frame in market.items():
+        write_candles(frame, candles_dir, symbol, "1h")
+    metrics = train_v2_production.main(replace(SMALL, candles_dir=candles_dir, output_dir=folder))
+    assert metrics["calibration"]["shrinkage"] > 0  # else every forecast is 0 and parity means nothing
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle):
+    return CryptoPricePredictorV2.from_directory(bundle)
+
+
+def candles_of(close, high=None, low=None, volume=None, start="2024-01-01"):
+    close = np.asarray(close, dtype=np.float64)
+    return pd.DataFrame({
+        "timestamp": pd.date_range(start, periods=len(close), freq="h", tz="UTC").as_unit("ms"), "open": close,
+        "high": close * 1.01 if high is None else high, "low": close * 0.99 if low is None else low, "close": close,
+        "volume": np.ones(len(close)) if volume is None else volume,
+    })  # fmt: skip
+
+
+def test_the_own_features_of_a_hand_made_candle():
+    # 399 moves of 1 % up and down, then one of 2 %: the volatility just before is 1 %
+    log_return = np.where(np.arange(400) % 2, 0.01, -0.01)
+    log_return[-1] = 0.02
+    close = 100 * np.exp(np.cumsum(log_return))
+    high, low, volume = close * 1.01, close * 0.99, np.ones(400)
+    high[-1], low[-1], volume[-1] = close[-1] * np.exp(0.01), close[-1] * np.exp(-0.03), 49.0
+    last = with_market(candles_of(close, high, low, volume), None, "1h").iloc[-1]
+    decay = 47 / 49
+    volatility = np.sqrt(decay * 0.01**2 + (1 - decay) * 0.02**2)
+    assert last["scaled_return"] == pytest.approx(0.02 / volatility)
+    top, bottom = np.exp(0.01), np.exp(-0.03)
+    assert last["close_position"] == pytest.approx((2 - top - bottom) / (top - bottom))
+    assert last["range_size"] == pytest.approx(np.log(0.04 / volatility))
+    assert last["volume_level"] == pytest.approx(np.log(49 / (96 / 48)))
+    assert last["volatility_ratio_12"] == pytest.approx(np.log(np.sqrt((11 + 4) / 12) * 0.01 / volatility))
+    assert last["volatility_ratio_336"] == pytest.approx(np.log(volatility / (np.sqrt((335 + 4) / 336) * 0.01)))
+    closes_at = (399 + 1) % 24  # the first candle opens at midnight
+    assert last["hour_sin"] == pytest.approx(np.sin(2 * np.pi * closes_at / 24))
+    assert last["half_day_cos"] == pytest.approx(np.cos(4 * np.pi * closes_at / 24))
+    assert last[list(POOLED_MARKET_FEATURES)].isna().all()
+
+
+def test_extreme_and_dead_candles_give_finite_features_within_the_limits():
+    close = np.full(200, 7.3)
+    close[150] = 7000.0
+    high, low, volume = close.copy(), close.copy(), np.zeros(200)
+    values = with_market(candles_of(close, high, low, volume), None, "1h", POOLED_OWN_FEATURES).iloc[60:]
+    assert np.isfinite(values.to_numpy()).all()
+    assert values.abs().to_numpy().max() <= 5.0
+
+
+def test_the_market_is_the_mean_of_the_coins_that_have_the_candle(market):
+    frames = {symbol: frame.copy() for symbol, frame in market.items()}
+    frames["ADA/USDT"] = frames["ADA/USDT"].drop(index=700).reset_index(drop=True)
+    features = compute_pooled_features(frames, "1h")
+    time = market["BTC/USDT"]["timestamp"]
+    for row, coins in ((699, COINS), (700, [coin for coin in COINS if coin != "ADA/USDT"])):
+        at = {coin: features[coin].loc[frames[coin]["timestamp"] == time[row]].iloc[0] for coin in coins}
+        for coin in coins:
+            for name in ("return", "close_position"):
+                own = "scaled_return" if name == "return" else name
+                assert at[coin][f"market_{name}"] == pytest.approx(np.mean([at[c][own] for c in coins]))
+                assert at[coin][f"btc_{name}"] == at["BTC/USDT"][own]
+
+
+@pytest.mark.parametrize("lacking", ["BTC/USDT", "ETH/USDT"])
+def test_where_bitcoin_or_the_fifth_coin_is_missing_so_are_all_four_market_features(market, lacking):
+    coins = COINS[:LEAST_COINS]
+    frames = {coin: market[coin].drop(index=700).reset_index(drop=True) if coin == lacking else market[coin]
+              for coin in coins}  # fmt: skip
+    times = market["BTC/USDT"]["timestamp"]
+    features = market_features(frames, "1h").loc[timestamps_ms(pd.DataFrame({"timestamp": times}))]
+    assert features.iloc[700].isna().all()
+    assert features.iloc[[699, 701]].notna().all().all()
+    assert market_features({coin: market[coin] for coin in coins[1:]}, "1h").isna().all().all()
+
+
+def test_the_features_that_candles_can_serve_are_chosen(market):
+    assert choose_pooled_features(market, "1h") == POOLED_FEATURES
+    few = dict(list(market.items())[: LEAST_COINS - 1])
+    assert choose_pooled_features(few, "1h") == POOLED_OWN_FEATURES
+    without_bitcoin = {coin: frame for coin, frame in market.items() if coin != "BTC/USDT"}
+    assert choose_pooled_features(without_bitcoin, "1h") == POOLED_OWN_FEATURES
+    assert not set(TIME_FEATURES) & set(choose_pooled_features(market, "1d"))
+    assert set(TIME_FEATURES) <= set(choose_pooled_features(market, "15m"))
+    assert choose_preset_features("guide", market, "1h", 0)[0] == "open_gap"
+
+
+def test_no_feature_looks_ahead_neither_at_its_own_coin_nor_at_another(market):
+    part = {coin: frame.iloc[:400] for coin, frame in market.items()}
+    for changed, watched in (("ETH/USDT", "ETH/USDT"), ("BTC/USDT", "ETH/USDT"), ("SOL/USDT", "ETH/USDT")):
+
+        def features(candles, changed=changed, watched=watched):
+            shorter = {**part, changed: candles}
+            table = compute_pooled_features(shorter, "1h")[watched]
+            return table.iloc[: len(candles)].reset_index(drop=True)
+
+        leakage.check(features, part[changed], cuts=(0.2, 0.5, 0.99))
+
+
+def test_features_do_not_depend_on_the_price_or_the_volume_scale(market):
+    scaled = {coin: frame.assign(**{name: frame[name] * 1024 for name in ("open", "high", "low", "close", "volume")})
+              for coin, frame in market.items()}  # fmt: skip
+    assert_frame_equal(
+        compute_pooled_features(scaled, "1h")["ETH/USDT"], compute_pooled_features(market, "1h")["ETH/USDT"]
+    )
+
+
+def test_after_the_warm_up_features_have_forgotten_where_the_history_starts(market):
+    whole = compute_pooled_features(market, "1h")["ETH/USDT"]
+    later = compute_pooled_features({coin: frame.iloc[300:] for coin, frame in market.items()}, "1h")["ETH/USDT"]
+    gap = (later.iloc[V2_WARMUP:] - whole.loc[later.index[V2_WARMUP:]]).abs().max() / whole.std()
+    assert gap.max() < 1e-6
+
+
+def test_unknown_features_are_refused(market):
+    with pytest.raises(ValueError, match=r"unknown feature 'sentiment'; the pooled preset knows scaled_return"):
+        with_market(market["BTC/USDT"], None, "1h", ["scaled_return", "sentiment"])
+
+
+def test_the_forecasts_of_the_test_part_come_back_bit_for_bit_with_the_context(predictor, bundle, market):
+    saved = pd.read_parquet(bundle / "predictions_v2.parquet")
+    assert predictor.wants_context
+    for coin in ("BTC/USDT", "ADA/USDT"):
+        rows = saved[saved["symbol"] == coin].set_index("timestamp")
+        served = predictor.predict_history(market[coin], context=market).set_index("timestamp").loc[rows.index]
+        assert rows["lstm"].abs().min() > 0
+        for ours, theirs in (("predicted_return", "lstm"), ("q10", "q10"), ("q90", "q90"), ("p_up", "p_up")):
+            assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
+
+
+def test_one_forecast_equals_its_row_of_the_history_whatever_the_context_holds_of_later_candles(predictor, market):
+    eth = market["ETH/USDT"]
+    history = predictor.predict_history(eth, context=market).set_index("timestamp")
+    for t in (700, 900, len(eth) - 1):
+        expected = history.loc[eth["timestamp"][t], "predicted_return"]
+        until_t = {coin: frame.iloc[: t + 1] for coin, frame in market.items()}
+        assert predictor.predict(eth.iloc[: t + 1], context=until_t)["return"] == expected
+        assert predictor.predict(eth.iloc[: t + 1], context=market)["return"] == expected
+        both = predictor.predict_batch([eth.iloc[: t + 1], market["ADA/USDT"].iloc[: t + 1]], context=until_t)
+        assert both[0]["return"] == expected
+
+
+def test_without_context_a_forecast_is_made_as_with_too_little_of_it(predictor, market):
+    eth = market["ETH/USDT"]
+    alone, informed = predictor.predict(eth), predictor.predict(eth, context=market)
+    assert alone["return"] != informed["return"]
+    few = {coin: market[coin] for coin in ("BTC/USDT", "ETH/USDT")}
+    assert predictor.predict(eth, context=few) == alone == predictor.predict(eth, context={})
+    assert predictor.predict(eth) == alone  # the context of one call is forgotten in the next
+
+
+def test_shifted_context_changes_the_forecast_so_it_is_matched_by_time(predictor, market):
+    eth = market["ETH/USDT"]
+    older = {coin: frame.iloc[:-1] for coin, frame in market.items()}  # nothing of the last candle
+    assert predictor.predict(eth, context=older)["return"] != predictor.predict(eth, context=market)["return"]
+
+
+def test_a_model_of_one_coin_has_no_use_for_context(tiny_bundle, signal_market):
+    guide = CryptoPricePredictorV2.from_directory(tiny_bundle)
+    assert not guide.wants_context and guide.fetch_context() == {}
+    frame = signal_market["BTC/USDT"]
+    assert guide.predict(frame, context=signal_market) == guide.predict(frame)
+
+
+def test_the_presets_are_sound_and_differ_where_the_help_says_so():
+    for config in PRESETS_V2.values():
+        config.check()
+    assert PRESETS_V2["guide"] == ConfigV2()
+    assert TINY.preset == "guide"
+
+
+@pytest.mark.parametrize("option", [["--preset", "pooled"], ["--preset=pooled"]])
+def test_the_command_line_sets_the_presets_defaults(option):
+    script = Path(train_v2_production.__file__)
+    done = subprocess.run([sys.executable, str(script), *option, "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "(default: 12)" in done.stdout and "(default: pooled)" in done.stdout
+
+
+def test_compute_market_tells_the_presets_apart(market):
+    assert list(compute_market(market, "1h", ("rsi",))["BTC/USDT"].columns) == ["rsi"]
+    assert list(compute_market(market, "1h", ("btc_return",))["BTC/USDT"].columns) == ["btc_return"]
