@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from config import ConfigV2, default_output_dir
+from config import TRADING_PAIRS, ConfigV2, default_output_dir
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features, compute_market
 from feature_engineering_pooled import POOLED_FEATURES, POOLED_MARKET_FEATURES, market_features, with_market
+from pipeline import ledger as ledgers
 from pipeline import progress, store
 from pipeline.artifacts import BundleFiles
 from pipeline.candles import timeframe_ms, timestamps_ms
@@ -151,11 +152,23 @@ class Predict:
     """price the forecast starts from; default: the last close"""
     picture: Path | None = None
     """also save a picture of the recent candles, the forecast and its band, such as forecast.png"""
+    ledger: Path | None = None
+    """also enter the forecast into this file, before its candle closes"""
+    symbol: str | None = None
+    """pair, for the ledger; default: what the file is named by, as BTCUSDT_1h.parquet"""
 
     def run(self) -> None:
         """Print the forecast as the guide shows it."""
+        if self.ledger is not None and self.last_price is not None:
+            raise ValueError(
+                f"--last-price {self.last_price:g} with --ledger: a ledger judges the return from the last close; "
+                "leave one of the two out"
+            )
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
-        _show(predictor, store.read_file(self.candles, predictor.timeframe), self.last_price, self.picture)
+        symbol = self.symbol or (_symbol_of(self.candles, predictor.timeframe) if self.ledger is not None else "")
+        candles = store.read_file(self.candles, predictor.timeframe)
+        prediction = _show(predictor, candles, self.last_price, self.picture)
+        _enter(self.ledger, predictor, symbol, candles, prediction)
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,8 @@ class Live:
     """ccxt id of the exchange; default: binance, then the others that can be reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
+    ledger: Path | None = None
+    """also enter each forecast into this file, before its candle closes"""
 
     def run(self) -> None:
         """Print the forecast; with `watch` another one at every close, after what came true of the one before."""
@@ -181,8 +196,11 @@ class Live:
         if not self.watch:
             candles = predictor.fetch_live(self.symbol, exchange=self.exchange, base_url=self.base_url)
             context = predictor.fetch_context(exchange=self.exchange, base_url=self.base_url)
-            _show(predictor.with_context(context), candles, None, self.picture)
+            prediction = _show(predictor.with_context(context), candles, None, self.picture)
+            _enter(self.ledger, predictor, self.symbol, candles, prediction)
             return
+        if self.ledger is not None:
+            ledgers.check(self.ledger)  # so that a fault ends the run now and is no warning at every close
         pending: list[dict[str, Any]] = []  # forecasts whose candle has not closed yet
         for candles in watch(predictor, self.symbol, exchange=self.exchange, base_url=self.base_url):
             pending = _show_outcomes(pending, candles)
@@ -191,14 +209,25 @@ class Live:
                 pending.append(_show(predictor.with_context(context), candles, None, self.picture))
             except ValueError as error:  # a gap, say, which later candles leave behind
                 logger.warning("no forecast: %s", error)
+                continue
+            try:
+                _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
+            except ValueError as error:  # fetched too late, say, which the next candle need not be
+                logger.warning("%s", error)
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score the model on candles that it has never seen, and say whether its features have drifted."""
+    """Score the model on candles it has never seen, with the drift of its features; or what a ledger holds."""
 
-    candles_dir: Path
+    candles_dir: Path | None = None
     """folder of candles, such as BTCUSDT_1h.parquet or .csv, with some 534 before the first forecast"""
+    ledger: Path | None = None
+    """score the forecasts in this file instead, which needs no model; without --candles-dir by an exchange's candles"""
+    exchange: str | None = None
+    """for a ledger: ccxt id of the exchange; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
     """output folder of train_v2_production.py"""
     symbols: tuple[str, ...] = ()
@@ -216,6 +245,13 @@ class Evaluate:
 
     def run(self) -> None:
         """Print scores, drift and verdict."""
+        if self.ledger is not None:
+            self._score_ledger(self.ledger)
+            return
+        if self.candles_dir is None:
+            raise ValueError(
+                "no candles to score the model on; pass --candles-dir DIR, or --ledger FILE for a ledger's"
+            )
         from data_fetcher import fetch_candles, to_ms
         from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
 
@@ -229,6 +265,28 @@ class Evaluate:
         result, forecasts = unseen.score_unseen(predictor, market, features, metadata, since_ms, self.fee_bps)
         unseen.write(result, forecasts, self.output, self.predictions)
         print(unseen.as_text(result))
+
+    def _score_ledger(self, path: Path) -> None:
+        """Print what came true of the forecasts in a ledger."""
+        if self.symbols or self.since or self.until:
+            raise ValueError("--symbols, --since or --until with --ledger: every forecast in it counts; leave them out")
+        from data_fetcher import fetch_candles
+        from pipeline.evaluation import ledger_scores, unseen
+
+        ledger = ledgers.read(path)
+        if not ledger.entries:
+            raise ValueError(f"{path}: no forecast is in it yet; predict --ledger or live --ledger enters them")
+        markets = {}
+        for timeframe in dict.fromkeys(entry["timeframe"] for entry in ledger.entries):
+            symbols = dict.fromkeys(entry["symbol"] for entry in ledger.entries if entry["timeframe"] == timeframe)
+            markets[timeframe] = fetch_candles(
+                list(symbols), timeframe, source="auto" if self.candles_dir else "exchange", exchange=self.exchange,
+                candles_dir=self.candles_dir, base_url=self.base_url,
+                since_ms=ledger_scores.first_needed_ms(ledger, timeframe),
+            )  # fmt: skip
+        result, forecasts = ledger_scores.score_ledger(ledger, path, markets, _now_ms(), self.fee_bps)
+        unseen.write(result, forecasts, self.output, self.predictions)
+        print(ledger_scores.as_text(result))
 
 
 def watch(
@@ -275,6 +333,41 @@ def _show(
         predictor.plot(candles, last_price).savefig(picture, dpi=120)
         print(f"Picture: {picture}", flush=True)
     return prediction
+
+
+def _enter(
+    ledger: Path | None,
+    predictor: CryptoPricePredictorV2,
+    symbol: str,
+    candles: pd.DataFrame,
+    prediction: dict[str, Any],
+) -> None:
+    """Enter a forecast into the ledger, if there is one, and print the hash to publish."""
+    if ledger is None:
+        return
+    try:
+        number, sha256 = ledgers.append(
+            ledger, ledgers.forecast_of(predictor, symbol, candles, prediction), now_ms=_now_ms
+        )
+    except ledgers.AlreadyEnteredError as error:  # a job that runs twice, or a watch that was started again
+        print(f"Ledger: {error}", flush=True)
+    else:
+        print(f"Ledger: line {number}, sha256 {sha256}", flush=True)
+
+
+def _symbol_of(path: Path, timeframe: str) -> str:
+    """The pair that a file of candles is of, by what the store noted in it, or by its name."""
+    names = {store.file_name(pair, timeframe, ""): pair for pair in TRADING_PAIRS}
+    symbol = store.read_notes(path).get("symbol") or names.get(path.stem)
+    if symbol is None:
+        raise ValueError(
+            f"{path.name}: its name is not that of a pair's {timeframe} candles; pass --symbol BTC/USDT, say"
+        )
+    return symbol
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _show_outcomes(pending: list[dict[str, Any]], candles: pd.DataFrame) -> list[dict[str, Any]]:

@@ -61,6 +61,7 @@ class BundlePredictor(abc.ABC):
         self.timeframe: str = scalers["timeframe"]
         self.symbols: list[str] = scalers["symbols"]
         self.is_synthetic: bool = scalers["synthetic"]
+        self.model_sha256: str = scalers["model_sha256"]
         unknown = [name for name in self.feature_cols if name not in self.known_features]
         if unknown:
             raise ValueError(f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version")
@@ -141,6 +142,9 @@ class BundlePredictor(abc.ABC):
         return {
             "price": price * float(np.exp(log_return)),
             "return": log_return,
+            "return_low": forecast["q10"],
+            "return_median": forecast["q50"],
+            "return_high": forecast["q90"],
             "return_percent": 100.0 * float(np.expm1(log_return)),
             "price_change": price * float(np.expm1(log_return)),
             "last_price": price,
@@ -182,9 +186,10 @@ class CandlePredictor(BundlePredictor):
             context: Pair -> candles of other pairs, for models that look at them; see `with_context`.
 
         Returns:
-            `price` (forecast close), `return` (log-return), `return_percent` (100 * (e^return - 1)), `price_change`,
-            `last_price`, `confidence` (calibrated probability that the direction is right), `p_up`, `price_low` and
-            `price_high` (80 % interval), `timestamp` (open of the forecast candle, UTC).
+            `price` (forecast close), `return` (log-return), `return_low`, `return_median` and `return_high` (its 10, 50
+            and 90 % quantiles), `return_percent` (100 * (e^return - 1)), `price_change`, `last_price`, `confidence`
+            (calibrated probability that the direction is right), `p_up`, `price_low` and `price_high` (80 % interval),
+            `timestamp` (open of the forecast candle, UTC).
 
         Raises:
             ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price that is not positive.
