@@ -185,8 +185,8 @@ class ConfigV2(RunConfig):
 PRESETS_V2 = {
     "guide": ConfigV2(),
     "pooled": ConfigV2(
-        preset="pooled", symbols=("all",), candles=35_000, lookback=12, epochs=4, batch_size=1024, learning_rate=2e-3,
-        one_cycle=True, weight_decay=0.3, ensemble=3, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
+        preset="pooled", symbols=("all",), candles=35_000, lookback=12, epochs=4, batch_size=1024, learning_rate=4e-3,
+        one_cycle=True, weight_decay=1.0, ensemble=5, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
         dense_units=(16,), skip_candles=6, dropout=0.5, hidden_share=0.1, huber_delta=0.25,
     ),
 }  # fmt: skip

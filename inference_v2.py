@@ -124,12 +124,13 @@ class CryptoPricePredictorV2(CandlePredictor):
 
         Empty, and nothing is fetched, where the model looks at one coin alone.
         """
-        from data_fetcher import fetch_candles  # lazy, as above
-
         if not self.wants_context:
             return {}
-        where = {"source": "exchange", "exchange": exchange, "base_url": base_url}
-        return fetch_candles(self.symbols, self.timeframe, self.required_candles, **where).candles  # type: ignore[arg-type]
+        from data_fetcher import fetch_candles
+
+        return fetch_candles(
+            self.symbols, self.timeframe, self.required_candles, source="exchange", exchange=exchange, base_url=base_url
+        ).candles
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         if set(self.feature_cols) <= set(POOLED_FEATURES):
@@ -195,8 +196,7 @@ class Live:
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
         if not self.watch:
             candles = predictor.fetch_live(self.symbol, exchange=self.exchange, base_url=self.base_url)
-            context = predictor.fetch_context(exchange=self.exchange, base_url=self.base_url)
-            prediction = _show(predictor.with_context(context), candles, None, self.picture)
+            prediction = _show(self._informed(predictor), candles, None, self.picture)
             _enter(self.ledger, predictor, self.symbol, candles, prediction)
             return
         if self.ledger is not None:
@@ -205,8 +205,7 @@ class Live:
         for candles in watch(predictor, self.symbol, exchange=self.exchange, base_url=self.base_url):
             pending = _show_outcomes(pending, candles)
             try:
-                context = predictor.fetch_context(exchange=self.exchange, base_url=self.base_url)
-                pending.append(_show(predictor.with_context(context), candles, None, self.picture))
+                pending.append(_show(self._informed(predictor), candles, None, self.picture))
             except ValueError as error:  # a gap, say, which later candles leave behind
                 logger.warning("no forecast: %s", error)
                 continue
@@ -214,6 +213,14 @@ class Live:
                 _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
             except ValueError as error:  # fetched too late, say, which the next candle need not be
                 logger.warning("%s", error)
+
+    def _informed(self, predictor: CryptoPricePredictorV2) -> CryptoPricePredictorV2:
+        """The predictor with the newest candles of the coins it looks at; without, where there are none."""
+        try:
+            return predictor.with_context(predictor.fetch_context(exchange=self.exchange, base_url=self.base_url))
+        except (ConnectionError, ValueError) as error:
+            logger.warning("no candles of the other coins, so the forecast does without: %s", error)
+            return predictor
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import struct
 import sys
@@ -286,6 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"and as binanceus at {server.url_of('binanceus')}; Ctrl-C ends it. For example:")
         ask = f"--symbols {symbol} --timeframes 1h --candles 1000 --base-url {server.url}"
         print(f"  python data_fetcher.py fetch {ask}", flush=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script started it in the background
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

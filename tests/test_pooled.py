@@ -24,12 +24,17 @@ from feature_engineering_pooled import (
     market_features,
     with_market,
 )
-from inference_v2 import CryptoPricePredictorV2
+from inference_v2 import CryptoPricePredictorV2, Live
 from pipeline import leakage
 from pipeline.candles import timestamps_ms
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
+from tests import fetching
 from tests.conftest import TINY
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
+
+foreign_hosts, nothing_leaves = fetching.FIXTURES[1], fetching.FIXTURES[3]
 
 COINS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "LTC/USDT")
 SMALL = replace(
@@ -204,6 +209,36 @@ def test_shifted_context_changes_the_forecast_so_it_is_matched_by_time(predictor
     eth = market["ETH/USDT"]
     older = {coin: frame.iloc[:-1] for coin, frame in market.items()}  # nothing of the last candle
     assert predictor.predict(eth, context=older)["return"] != predictor.predict(eth, context=market)["return"]
+
+
+@pytest.fixture
+def exchange(market, nothing_leaves):
+    """An exchange 20 minutes into the last candle but one."""
+    last_ms = int(timestamps_ms(market["BTC/USDT"])[-1])
+    known = {coin: {"1h": frame} for coin, frame in market.items()}
+    with ExchangeServer(market_of(known), now_ms=last_ms - 2_400_000, limits={}) as server:
+        yield server
+
+
+def test_a_live_forecast_knows_what_the_other_coins_did(predictor, market, exchange):
+    closed = {coin: frame.iloc[:-2] for coin, frame in market.items()}
+    live = predictor.predict_live("ETH/USDT", exchange="binance", base_url=exchange.url)
+    recent = {coin: frame.iloc[-predictor.required_candles :] for coin, frame in closed.items()}
+    assert live == predictor.predict(recent["ETH/USDT"], context=recent)
+    assert live["return"] != predictor.predict(recent["ETH/USDT"])["return"]
+
+
+def test_the_live_command_does_without_the_other_coins_where_they_cannot_be_had(
+    predictor, bundle, market, exchange, monkeypatch, caplog, capsys
+):
+    def out_of_reach(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(CryptoPricePredictorV2, "fetch_context", out_of_reach)
+    Live("ETH/USDT", model_dir=bundle, exchange="binance", base_url=exchange.url).run()
+    alone = predictor.predict(market["ETH/USDT"].iloc[:-2].iloc[-predictor.required_candles :])
+    assert f"Expected return: {alone['return_percent']:+.4f}%" in capsys.readouterr().out
+    assert "no candles of the other coins, so the forecast does without: no route" in caplog.text
 
 
 def test_a_model_of_one_coin_has_no_use_for_context(tiny_bundle, signal_market):
