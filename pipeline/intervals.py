@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Probabilities of the quantiles."""
 QUANTILE_NAMES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
+SLOPES = tuple(k / 10 for k in range(10, -1, -1))
+"""Candidates of `fit_slopes`; of equals the first."""
 
 SPANS = {"range": (3, 12, 48), "move": (3, 12)}
 """EWMA spans, in candles; none above the volatility's, so that V2_WARMUP is long enough for all."""
@@ -62,6 +64,8 @@ class IntervalModel:
     """one per input, in the order of `input_names`"""
     quantiles: dict[str, float]
     """`QUANTILE_NAMES` -> quantile of residual / scale, in ascending order"""
+    slopes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(QUANTILE_NAMES, 1.0))
+    """`QUANTILE_NAMES` -> share of the forecast that the quantile moves by, 0 to 1"""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts and floats, for the scaler file."""
@@ -78,7 +82,10 @@ class IntervalModel:
             )
         if sorted(quantiles.values()) != list(quantiles.values()):
             raise ValueError(f"interval model: the quantiles {quantiles} are not in order; train the model again")
-        return cls(_as_float("intercept", numbers.get("intercept")), coefficients, quantiles)
+        slopes = _as_floats("slopes", numbers.get("slopes", dict.fromkeys(QUANTILE_NAMES, 1.0)))  # bundles of before
+        if tuple(slopes) != QUANTILE_NAMES or not all(0.0 <= slope <= 1.0 for slope in slopes.values()):
+            raise ValueError(f"interval model: the slopes are {slopes}, not shares of each quantile; train it again")
+        return cls(_as_float("intercept", numbers.get("intercept")), coefficients, quantiles, slopes)
 
 
 def _as_floats(name: str, table: object) -> dict[str, float]:
@@ -174,14 +181,21 @@ def fit_intervals(
     fitted = GammaRegressor(alpha=PENALTY / len(train), solver="newton-cholesky").fit(inputs[train], size)
     coefficients = dict(zip(names, map(float, fitted.coef_), strict=True))
     scale = _scale(float(fitted.intercept_), coefficients, inputs[val], volatility[val])
-    quantiles = conformal_quantiles((log_return[val] - forecast) / scale)
-    return IntervalModel(float(fitted.intercept_), coefficients, quantiles)
+    moves, centres = log_return[val] / scale, np.broadcast_to(forecast, len(val)) / scale
+    slopes = fit_slopes(moves, centres)
+    _warn_of_few(len(val))
+    calibrated = [_quantile(moves - slope * centres, level) for level, slope in zip(LEVELS, slopes.values())]
+    quantiles = dict(zip(QUANTILE_NAMES, sorted(calibrated)))
+    return IntervalModel(float(fitted.intercept_), coefficients, quantiles, slopes)
 
 
 def apply_intervals(
     model: IntervalModel, inputs: np.ndarray, volatility: np.ndarray, forecast: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Quantiles of the log-return, (n,) each, named `QUANTILE_NAMES`; they never cross.
+
+    Where those of a forecast far out would, they change places, which makes their pinball loss no larger (Chernozhukov,
+    Fernández-Val and Galichon, 2010, Quantile and Probability Curves Without Crossing, Econometrica 78(3)).
 
     Args:
         model: Fitted numbers.
@@ -198,7 +212,43 @@ def apply_intervals(
             "was it trained on another timeframe or by another version? train the model again"
         )
     scale = _scale(model.intercept, model.coefficients, inputs, volatility)
-    return {name: forecast + value * scale for name, value in model.quantiles.items()}
+    table = [model.slopes[name] * forecast + value * scale for name, value in model.quantiles.items()]
+    return dict(zip(QUANTILE_NAMES, np.sort(table, axis=0)))
+
+
+def fit_slopes(moves: np.ndarray, centres: np.ndarray) -> dict[str, float]:
+    """How much of the forecast each quantile moves by: what makes the pinball loss of it and the one opposite least.
+
+    What is foreseeable of the next move is its median, hardly its mean: small moves revert, large ones do not. So the
+    outer quantiles stay nearly where they are when the forecast moves, and the whole distribution is not shifted
+    (docs/log.md). The median moves by the whole forecast, which is shrunk already.
+
+    Args:
+        moves: (n,) log-returns of the validation part over their scale.
+        centres: (n,) their forecasts, likewise.
+
+    Returns:
+        `QUANTILE_NAMES` -> one of `SLOPES`; of the median 1.
+    """
+    slopes = dict.fromkeys(QUANTILE_NAMES, 1.0)
+    if not centres.any():
+        return slopes
+    for place in range(len(LEVELS) // 2):
+        pair = (LEVELS[place], LEVELS[-1 - place])
+        best = min(SLOPES, key=lambda slope: sum(_pinball_loss(moves - slope * centres, level) for level in pair))
+        slopes |= {QUANTILE_NAMES[place]: best, QUANTILE_NAMES[-1 - place]: best}
+    return slopes
+
+
+def _pinball_loss(residual: np.ndarray, level: float) -> float:
+    """Mean pinball loss of the residuals' own quantile."""
+    above = residual - _quantile(residual, level)
+    return float(np.mean(np.maximum(level * above, (level - 1) * above)))
+
+
+def _quantile(residual: np.ndarray, level: float) -> float:
+    """See `conformal_quantiles`."""
+    return float(np.quantile(residual, level, method="weibull"))
 
 
 def scaled_quantiles(
@@ -232,14 +282,17 @@ def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
         >>> round(conformal_quantiles(np.arange(1.0, 200.0))["q90"], 6)
         180.0
     """
-    if len(residual) < FEW_SAMPLES:
+    _warn_of_few(len(residual))
+    return {name: _quantile(residual, level) for name, level in zip(QUANTILE_NAMES, LEVELS)}
+
+
+def _warn_of_few(n: int) -> None:
+    if n < FEW_SAMPLES:
         logger.warning(
             "only %d validation samples calibrate the intervals, so their coverage is rough; fetch more candles "
             "(--candles)",
-            len(residual),
+            n,
         )
-    values = np.quantile(residual, LEVELS, method="weibull")
-    return {name: float(value) for name, value in zip(QUANTILE_NAMES, values)}
 
 
 def _scale(

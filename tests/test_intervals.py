@@ -27,6 +27,7 @@ from pipeline.intervals import (
     apply_intervals,
     conformal_quantiles,
     fit_intervals,
+    fit_slopes,
     input_names,
     scale_inputs,
     scaled_quantiles,
@@ -287,6 +288,8 @@ def test_the_model_survives_the_scaler_file(tmp_path):
         ({"coefficients": None}, "'coefficients' is None, not a dict"),
         ({"quantiles": {"q10": 0.0}}, "the quantiles are q10, not q05, q10"),
         ({"quantiles": dict.fromkeys(QUANTILE_NAMES, 0.0) | {"q05": 1.0}}, "are not in order"),
+        ({"slopes": dict.fromkeys(QUANTILE_NAMES, 1.5)}, "the slopes are .* not shares of each quantile"),
+        ({"slopes": {"q50": 1.0}}, "the slopes are .* not shares of each quantile"),
     ],
 )
 def test_a_damaged_model_is_named(change, message):
@@ -337,11 +340,37 @@ def test_the_interval_is_that_of_the_forecasts_residual():
     assert informed.quantiles == pytest.approx({name: value / 2 for name, value in bare.quantiles.items()})
 
 
+def test_the_slopes_tell_a_shifted_distribution_from_one_whose_median_alone_moves():
+    generator = np.random.default_rng(5)
+    centres = generator.normal(0, 0.5, 40_000)
+    noise = generator.normal(size=len(centres))
+    assert set(fit_slopes(centres + noise, centres).values()) == {1.0}
+    # Small moves revert, large ones do not: within 1 of nothing a move is shifted, beyond it is not.
+    moves = np.where(np.abs(noise) < 1, noise + 0.5 * centres * (1 - np.abs(noise)), noise)
+    slopes = fit_slopes(moves, 0.5 * centres)
+    assert slopes["q50"] == 1.0 and slopes["q05"] == slopes["q95"] == slopes["q10"] == slopes["q90"] == 0.0
+    assert 0.1 <= slopes["q25"] == slopes["q75"] <= 0.6
+    assert fit_slopes(noise, np.zeros(len(noise))) == dict.fromkeys(QUANTILE_NAMES, 1.0)
+
+
+def test_slopes_move_each_quantile_by_their_share_of_the_forecast_and_none_crosses():
+    slopes = dict(zip(QUANTILE_NAMES, (0.0, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0)))
+    model = replace(NUMBERS, intercept=0.0, slopes=slopes)
+    served = apply_intervals(model, np.zeros((2, 2)), np.ones(2), np.array([0.2, 2.0]))
+    assert [round(float(served[name][0]), 9) for name in QUANTILE_NAMES] == [-2.0, -1.0, -0.4, 0.3, 0.6, 1.5, 3.0]
+    assert [round(float(served[name][1]), 9) for name in QUANTILE_NAMES] == [-2.0, -1.0, 0.5, 1.5, 1.5, 2.1, 3.0]
+
+
+def test_numbers_of_before_there_were_slopes_shift_as_a_whole():
+    old = {name: value for name, value in NUMBERS.as_dict().items() if name != "slopes"}
+    assert IntervalModel.from_dict(old) == NUMBERS
+
+
 def test_ten_validation_samples_give_an_interval_and_a_warning(caplog):
     inputs, log_return, volatility = planted(n=60, seed=2)
     with caplog.at_level(logging.WARNING):
         model = fit_intervals(inputs, ("a", "b"), log_return, volatility, np.arange(50), np.arange(50, 60))
-    assert "only 10 validation samples" in caplog.text
+    assert caplog.text.count("only 10 validation samples") == 1
     assert model.quantiles["q10"] < model.quantiles["q90"]
 
 
