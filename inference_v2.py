@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, default_output_dir
-from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features, compute_market
+from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from feature_engineering_pooled import POOLED_FEATURES, POOLED_MARKET_FEATURES, market_features, with_market
 from pipeline import ledger as ledgers
 from pipeline import progress, store
@@ -166,7 +166,9 @@ class Predict:
                 "leave one of the two out"
             )
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
-        symbol = self.symbol or (_symbol_of(self.candles, predictor.timeframe) if self.ledger is not None else "")
+        symbol = self.symbol or ""
+        if self.ledger is not None and not symbol:
+            symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
         candles = store.read_file(self.candles, predictor.timeframe)
         prediction = _show(predictor, candles, self.last_price, self.picture)
         _enter(self.ledger, predictor, symbol, candles, prediction)
@@ -265,13 +267,25 @@ class Evaluate:
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
         symbols, until_ms = self.symbols or predictor.symbols, to_ms(self.until, "--until")
         market = fetch_candles(symbols, predictor.timeframe, candles_dir=self.candles_dir, end_ms=until_ms)
-        predictor = predictor.with_context(market.candles)
-        features = compute_market(market.candles, market.timeframe, predictor.feature_cols)
+        predictor = predictor.with_context(self._context(predictor, self.candles_dir, until_ms))
+        features = {symbol: predictor._features(candles) for symbol, candles in market.candles.items()}
         metadata = unseen.read_metadata(self.model_dir / METADATA_FILE)
         since_ms = to_ms(self.since, "--since")
         result, forecasts = unseen.score_unseen(predictor, market, features, metadata, since_ms, self.fee_bps)
         unseen.write(result, forecasts, self.output, self.predictions)
         print(unseen.as_text(result))
+
+    def _context(
+        self, predictor: CryptoPricePredictorV2, directory: Path, until_ms: int | None
+    ) -> dict[str, pd.DataFrame]:
+        """Candles of the pairs the model was trained on, as far as the directory has them and it looks at them."""
+        from data_fetcher import fetch_candles
+
+        trained = predictor.symbols if predictor.wants_context else []
+        there = [symbol for symbol in trained if store.find_file(directory, symbol, predictor.timeframe) is not None]
+        if not there:
+            return {}
+        return fetch_candles(there, predictor.timeframe, candles_dir=directory, end_ms=until_ms).candles
 
     def _score_ledger(self, path: Path) -> None:
         """Print what came true of the forecasts in a ledger."""
@@ -343,34 +357,18 @@ def _show(
 
 
 def _enter(
-    ledger: Path | None,
-    predictor: CryptoPricePredictorV2,
-    symbol: str,
-    candles: pd.DataFrame,
-    prediction: dict[str, Any],
+    ledger: Path | None, predictor: CryptoPricePredictorV2, symbol: str, candles: pd.DataFrame, made: dict[str, Any]
 ) -> None:
     """Enter a forecast into the ledger, if there is one, and print the hash to publish."""
     if ledger is None:
         return
     try:
-        number, sha256 = ledgers.append(
-            ledger, ledgers.forecast_of(predictor, symbol, candles, prediction), now_ms=_now_ms
-        )
+        forecast = ledgers.forecast_of(predictor, symbol, candles, made)
+        number, sha256 = ledgers.append(ledger, forecast, now_ms=_now_ms)
     except ledgers.AlreadyEnteredError as error:  # a job that runs twice, or a watch that was started again
         print(f"Ledger: {error}", flush=True)
     else:
         print(f"Ledger: line {number}, sha256 {sha256}", flush=True)
-
-
-def _symbol_of(path: Path, timeframe: str) -> str:
-    """The pair that a file of candles is of, by what the store noted in it, or by its name."""
-    names = {store.file_name(pair, timeframe, ""): pair for pair in TRADING_PAIRS}
-    symbol = store.read_notes(path).get("symbol") or names.get(path.stem)
-    if symbol is None:
-        raise ValueError(
-            f"{path.name}: its name is not that of a pair's {timeframe} candles; pass --symbol BTC/USDT, say"
-        )
-    return symbol
 
 
 def _now_ms() -> int:

@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from pipeline import files
+from pipeline import files, store
 from pipeline.candles import TIMEFRAME_MS, timeframe_ms, timestamps_ms
 from pipeline.windows import segmented_volatility
 
@@ -138,6 +138,21 @@ def forecast_of(
         "model_sha256": predictor.model_sha256,
         "synthetic": predictor.is_synthetic,
     }
+
+
+def symbol_of(path: Path, timeframe: str, pairs: Sequence[str]) -> str:
+    """The pair that a file of candles is of: what the store noted in it, or that of `pairs` whose name it has.
+
+    Raises:
+        ValueError: It is named after none of them.
+    """
+    names = {store.file_name(pair, timeframe, ""): pair for pair in pairs}
+    symbol = store.read_notes(path).get("symbol") or names.get(path.stem)
+    if symbol is None:
+        raise ValueError(
+            f"{path.name}: its name is not that of a pair's {timeframe} candles; pass --symbol BTC/USDT, say"
+        )
+    return symbol
 
 
 def append(path: Path, forecast: Mapping[str, Any], now_ms: Callable[[], int]) -> tuple[int, str]:

@@ -24,7 +24,7 @@ from feature_engineering_pooled import (
     market_features,
     with_market,
 )
-from inference_v2 import CryptoPricePredictorV2, Live
+from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
 from pipeline import leakage
 from pipeline.candles import timestamps_ms
 from pipeline.store import write_candles
@@ -49,10 +49,16 @@ def market():
 
 
 @pytest.fixture(scope="module")
-def bundle(market, tmp_path_factory):
-    candles_dir, folder = tmp_path_factory.mktemp("candles"), tmp_path_factory.mktemp("bundle")
+def candles_dir(market, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("candles")
     for symbol, frame in market.items():
-        write_candles(frame, candles_dir, symbol, "1h")
+        write_candles(frame, folder, symbol, "1h")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(candles_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
     metrics = train_v2_production.main(replace(SMALL, candles_dir=candles_dir, output_dir=folder))
     assert metrics["calibration"]["shrinkage"] > 0  # else every forecast is 0 and parity means nothing
     return folder
@@ -209,6 +215,19 @@ def test_shifted_context_changes_the_forecast_so_it_is_matched_by_time(predictor
     eth = market["ETH/USDT"]
     older = {coin: frame.iloc[:-1] for coin, frame in market.items()}  # nothing of the last candle
     assert predictor.predict(eth, context=older)["return"] != predictor.predict(eth, context=market)["return"]
+
+
+def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
+    predictor, bundle, market, candles_dir, tmp_path, capsys
+):
+    kept = tmp_path / "forecasts.parquet"
+    Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept).run()
+    scored = pd.read_parquet(kept).set_index("timestamp")
+    history = predictor.predict_history(market["ETH/USDT"], context=market).set_index("timestamp").loc[scored.index]
+    # The evaluation forecasts from a piece of the history that has forgotten where it starts.
+    gap = np.abs(scored["lstm"] - history["predicted_return"]).max()
+    assert len(scored) > 50 and gap < 1e-5 * history["predicted_return"].std()
+    assert "forecasts of ETH/USDT" in capsys.readouterr().out
 
 
 @pytest.fixture
