@@ -29,7 +29,7 @@ POOLED_MARKET_FEATURES = ("btc_return", "btc_close_position", "market_return", "
 POOLED_FEATURES = (*POOLED_OWN_FEATURES, *POOLED_MARKET_FEATURES)
 
 BITCOIN = "BTC/USDT"
-LEAST_COINS = 5
+LEAST_COINS = 3
 """Coins whose mean counts as the market's"""
 LONG_WINDOW = 336
 """candles; two weeks of hours, within v2's warm-up"""

@@ -77,7 +77,7 @@ class CryptoPricePredictorV2(CandlePredictor):
 
         Args:
             context: Pair -> its recent closed candles, at least `required_candles`, of all of `symbols` or as many as
-                there are, the forecast pair's own among them. It is looked at where "BTC/USDT" and at least four others
+                there are, the forecast pair's own among them. It is looked at where "BTC/USDT" and at least two others
                 have the candle that is forecast from; elsewhere the forecast is what it would be without. None changes
                 nothing.
         """

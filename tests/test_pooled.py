@@ -125,7 +125,7 @@ def test_the_market_is_the_mean_of_the_coins_that_have_the_candle(market):
 
 
 @pytest.mark.parametrize("lacking", ["BTC/USDT", "ETH/USDT"])
-def test_where_bitcoin_or_the_fifth_coin_is_missing_so_are_all_four_market_features(market, lacking):
+def test_where_bitcoin_or_the_least_coin_is_missing_so_are_all_four_market_features(market, lacking):
     coins = COINS[:LEAST_COINS]
     frames = {coin: market[coin].drop(index=700).reset_index(drop=True) if coin == lacking else market[coin]
               for coin in coins}  # fmt: skip
