@@ -130,6 +130,8 @@ class ConfigV2(RunConfig):
     """length of a candle: 1m 5m 15m 1h 4h 1d …"""
     batch_size: int = 128
     """samples a gradient step; as good on validation as 32, in two thirds of the time (docs/log.md)"""
+    horizons: tuple[int, ...] = ()
+    """a run for each of these horizons, in folders such as h4 below the output folder, then their verdicts together"""
     one_cycle: bool = False
     """all the epochs, with a step size that rises and falls once, instead of stopping early"""
     weight_decay: float = 0.0
@@ -173,6 +175,7 @@ class ConfigV2(RunConfig):
         super().check()
         for name, value in options(self, ("refit_every", "ensemble", "workers")).items():
             _require(value >= 1, name, value, "at least 1")
+        _require(min(self.horizons, default=1) >= 1, "horizons", min(self.horizons, default=1), "at least 1 each")
         _require(self.seed + self.ensemble <= 2**32, "seed + ensemble", self.seed + self.ensemble, "at most 4294967296")
         _check_layers(*self.lstm_units or (0,), self.conv_filters, self.conv_lstm_units, *self.dense_units or (0,))
         _require(0 <= self.skip_candles <= self.lookback, "skip_candles", self.skip_candles, "0 to --lookback")
@@ -382,12 +385,7 @@ FIT_OPTIONS = (
 
 
 def options(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
-    """These fields of a config, to be passed on by name.
-
-    Example:
-        >>> options(ConfigV2(), ("horizon", "fee_bps"))
-        {'horizon': 1, 'fee_bps': 5.0}
-    """
+    """These fields of a config, to be passed on by name."""
     return {name: getattr(config, name) for name in names}
 
 

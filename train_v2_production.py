@@ -2,7 +2,7 @@
 
     python train_v2_production.py
     python train_v2_production.py --candles-dir DIR --symbols BTC/USDT ETH/USDT --candles 8000
-    python train_v2_production.py --preset pooled --candles-dir DIR
+    python train_v2_production.py --preset pooled --candles-dir DIR --horizons 1 4 24
 
 The run ends with a verdict: does the network forecast better than forecasts that cost nothing (naive, drift) or little
 (ridge, XGBoost)? NO EDGE is a normal, useful result.
@@ -28,6 +28,7 @@ from inference_v2 import FILES
 from pipeline import artifacts, device, hub, jobs, progress
 from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
+from pipeline.evaluation.horizons import run_horizons
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
 from pipeline.forecasting import INTERVAL_BASELINES, Forecasts, forecast_alone, forecast_test
 from pipeline.runtime import import_keras
@@ -36,8 +37,7 @@ from pipeline.splitting import Split, split_samples
 from pipeline.store import PUBLISHED
 from pipeline.windows import Samples, make_windows
 
-NETWORK = "lstm"
-"""the network's name in tables and files"""
+NETWORK = "lstm"  # the network's name in tables and files
 
 
 def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
@@ -247,4 +247,4 @@ if __name__ == "__main__":
     with progress.one_line_errors(after_interrupt="; the previous bundle is complete, --resume goes on"):
         asked = re.search(r"--preset[ =](\w+)", " ".join(sys.argv))  # it decides what the other options default to
         defaults = PRESETS_V2.get(asked[1] if asked else "guide", ConfigV2())
-        main(tyro.cli(ConfigV2, default=defaults, description=__doc__))
+        run_horizons(main, tyro.cli(ConfigV2, default=defaults, description=__doc__), default_output_dir("v2"))

@@ -27,6 +27,7 @@ from feature_engineering_pooled import (
 from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
 from pipeline import leakage
 from pipeline.candles import timestamps_ms
+from pipeline.evaluation.horizons import run_horizons
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
 from tests import fetching
@@ -280,6 +281,34 @@ def test_the_command_line_sets_the_presets_defaults(option):
     done = subprocess.run([sys.executable, str(script), *option, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "(default: 12)" in done.stdout and "(default: pooled)" in done.stdout
+
+
+def test_horizons_are_a_run_each_in_a_folder_each_and_a_table_in_the_end(tmp_path, capsys):
+    seen = []
+
+    def train(config):
+        seen.append((config.horizon, config.horizons, config.output_dir))
+        naive = {
+            "model": "lstm",
+            "baseline": "naive",
+            "skill": 0.004,
+            "statistic": 2.5,
+            "p_holm": 0.02,
+            "verdict": "BEATS",
+        }
+        models = {"naive": {"direction_accuracy": None}, "lstm": {"direction_accuracy": 0.5 + config.horizon / 100}}
+        return {"test": {"n": 1000 * config.horizon, "models": models, "verdicts": [naive], "verdict": "EDGE"}}
+
+    run_horizons(train, replace(TINY, horizons=(1, 4, 4)), tmp_path)
+    assert seen == [(1, (), tmp_path / "h1"), (4, (), tmp_path / "h4")]
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["4", "4,000", "+0.400", "+2.50", "0.020", "54.00", "EDGE"]
+    run_horizons(train, replace(TINY, output_dir=tmp_path / "one"), tmp_path)
+    assert seen[2:] == [(1, (), tmp_path / "one")]
+    run_horizons(train, replace(TINY, horizons=(24,), output_dir=tmp_path / "mine"), tmp_path)
+    assert seen[3:] == [(24, (), tmp_path / "mine" / "h24")]
+    with pytest.raises(ValueError, match="horizons is 0; pass at least 1 each"):
+        replace(TINY, horizons=(4, 0)).check()
 
 
 def test_compute_market_tells_the_presets_apart(market):
