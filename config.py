@@ -145,6 +145,8 @@ class ConfigV2(RunConfig):
     """days that a network is used for before the next one is trained (with --walk-forward)"""
     rolling: bool = False
     """walk forward with a training part of constant length instead of one that grows"""
+    caution: float = 0.0
+    """0 shrinks forecasts for the least absolute error of the validation part, near 1 for the least squared one"""
 
     # --- run ---
     ensemble: int = 1
@@ -180,7 +182,7 @@ class ConfigV2(RunConfig):
         _check_layers(*self.lstm_units or (0,), self.conv_filters, self.conv_lstm_units, *self.dense_units or (0,))
         _require(0 <= self.skip_candles <= self.lookback, "skip_candles", self.skip_candles, "0 to --lookback")
         _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
-        for name, value in options(self, ("dropout", "hidden_share")).items():
+        for name, value in options(self, ("dropout", "hidden_share", "caution")).items():
             _require(0 <= value < 1, name, value, "at least 0 and less than 1")
         _require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "0 or a positive number")
 
@@ -190,7 +192,7 @@ PRESETS_V2 = {
     "pooled": ConfigV2(
         preset="pooled", symbols=("all",), candles=35_000, lookback=12, epochs=4, batch_size=1024, learning_rate=4e-3,
         one_cycle=True, weight_decay=1.0, ensemble=5, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
-        dense_units=(16,), skip_candles=6, dropout=0.5, hidden_share=0.1, huber_delta=0.25,
+        dense_units=(16,), skip_candles=6, dropout=0.5, hidden_share=0.1, huber_delta=0.25, caution=0.5,
     ),
 }  # fmt: skip
 """What `--preset` chooses between; every number of `pooled` was earned in docs/log.md."""

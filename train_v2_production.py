@@ -78,7 +78,7 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         scaled, scalers = scale_on_train(samples, parts)
 
         phases.start("Baselines", ", ".join(BASELINE_NAMES))
-        baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
+        baselines = fit_baselines(scaled, scalers.y, **options(config, ("seed", "caution")))
         progress.tell("validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items()))
 
         phases.start("Build", "dual-stream network" + (f", {config.ensemble} of them" if config.ensemble > 1 else ""))
@@ -206,7 +206,7 @@ def forecast_fold(samples: Samples, market: CandleSet, config: ConfigV2, fold: S
     """Train and forecast one fold, an ensemble's members one after another."""
     progress.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
     scaled, scalers = scale_on_train(samples, fold)
-    baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
+    baselines = fit_baselines(scaled, scalers.y, **options(config, ("seed", "caution")))
     train(build(config, samples.n_features), scaled, replace(config, workers=1), folder)
     return forecast_test(NETWORK, folder / FILES.model, scaled, scalers, baselines, market.candles).predictions
 
@@ -233,7 +233,7 @@ def compare_members(
         return []
     from pipeline.evaluation import members
 
-    alone = [forecast_alone(partial / name / FILES.model, scaled, scalers) for name in history]
+    alone = [forecast_alone(partial / name / FILES.model, scaled, scalers, config.caution) for name in history]
     seeds, histories = range(config.seed, config.seed + config.ensemble), list(history.values())
     told = members.score_members(forecasts.predictions, NETWORK, alone, seeds, histories, config.horizon)
     metrics["ensemble"] = told

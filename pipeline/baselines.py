@@ -31,14 +31,16 @@ class Baselines:
     """the fitted models' forecasts before shrinkage: one shrunk to exactly 0 still has a direction"""
     settings: dict[str, float]
     """what validation chose: ridge's alpha, XGBoost's rounds, the shrinkage of each"""
+    caution: float = 0.0
+    """of their shrinkage; see `fit_shrinkage`"""
 
 
-def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, *, seed: int) -> Baselines:
+def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, *, seed: int, caution: float = 0.0) -> Baselines:
     """Fit the four baselines on the training part; validation picks alpha, rounds and shrinkage, as for the network.
 
     naive forecasts 0; drift the mean training log-return of the symbol; ridge and XGBoost forecast the network's own
     target from the last candle's features and a few lags, and are shrunk as the network is, so that the comparison
-    is between signals rather than between temperaments.
+    is between signals rather than between temperaments; `caution` as in `fit_shrinkage`.
     """
     samples, split = scaled.samples, scaled.split
     inputs = lagged_inputs(scaled)
@@ -50,10 +52,10 @@ def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, *, seed: int) -> Base
     for name, output in (("ridge", ridge_output), ("xgboost", xgboost_output)):
         directions[name] = to_log_return(output, samples.volatility, y_scaler)
         scaled_forecast = (directions[name] / samples.volatility)[split.val]
-        factor = fit_shrinkage(scaled_forecast, (samples.log_return / samples.volatility)[split.val])
+        factor = fit_shrinkage(scaled_forecast, (samples.log_return / samples.volatility)[split.val], caution)
         forecasts[name] = factor * directions[name]
         settings[f"{name}_shrinkage"] = factor
-    return Baselines(forecasts, directions, settings)
+    return Baselines(forecasts, directions, settings, caution)
 
 
 def lagged_inputs(scaled: ScaledSamples) -> np.ndarray:

@@ -75,14 +75,16 @@ def forecast_test(
         model_path: Its .h5 file.
         scaled: Samples and split.
         scalers: Those of `scaled`.
-        baselines: Fitted on `scaled`.
+        baselines: Fitted on `scaled`; the network is shrunk with their caution.
         candles: Symbol -> the candles that the samples were made of.
         is_shrunk: Whether the network's forecasts are shrunk; see `fit_calibration`.
     """
     samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
     outputs_val, outputs = _network_outputs(model_path, scaled, scalers, val, test)
     raw_val, raw = (point_forecast(values) for values in (outputs_val, outputs))
-    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk)
+    calibration = fit_calibration(
+        raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk, caution=baselines.caution
+    )
     names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
     fitted_on = (samples.log_return, samples.volatility, scaled.split.train, val)
     served = apply_calibration(calibration, raw, samples.volatility[test])
@@ -110,20 +112,23 @@ def forecast_test(
     return Forecasts(pd.DataFrame(columns), calibration, intervals, _reference(scaled, ewma))
 
 
-def forecast_alone(model_path: Path, scaled: ScaledSamples, scalers: Scalers) -> dict[str, np.ndarray]:
+def forecast_alone(
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers, caution: float = 0.0
+) -> dict[str, np.ndarray]:
     """A network's forecasts of the test part, calibrated on the validation part, and nothing beside.
 
     Args:
         model_path: .h5 file of a network of one output.
         scaled: Samples and split.
         scalers: Those of `scaled`.
+        caution: See `fit_shrinkage`.
 
     Returns:
         "raw" and "served" (shrunk), (n,) log-returns each, in the order of `forecast_test`'s rows.
     """
     samples, val = scaled.samples, scaled.split.val
     raw_val, raw = (values[:, 0] for values in _network_outputs(model_path, scaled, scalers, val, rows_of_test(scaled)))
-    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val])
+    calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], caution=caution)
     return {"raw": raw, "served": calibration.shrinkage * raw}
 
 

@@ -139,3 +139,15 @@ def test_calibration_fits_volatility_scaled_returns():
     volatility = np.array([0.1, 0.001, 2.0])
     calibration = fit_calibration(forecast, actual, volatility)
     assert calibration.shrinkage == pytest.approx(0.5)
+
+
+def test_caution_goes_its_share_of_the_way_to_the_least_squares_factor_where_that_is_smaller():
+    forecast, actual = np.array([1.0, 1.0, 1.0, -1.0]), np.array([0.8, 0.8, 0.8, 1.2])
+    # absolute errors: ratios 0.8, 0.8, 0.8, -1.2, their median 0.8; squared errors: (2.4 - 1.2) / 4 = 0.3
+    assert fit_shrinkage(forecast, actual) == 0.8
+    assert fit_shrinkage(forecast, actual, 0.5) == pytest.approx(0.55)
+    assert fit_shrinkage(forecast, actual, 1.0) == pytest.approx(0.3)
+    opposite = np.array([0.8, 0.8, 0.8, -20.0])  # least squares: 22.4 / 4, larger
+    assert fit_shrinkage(forecast, opposite, 0.5) == 0.8
+    assert fit_shrinkage(forecast, np.array([0.8, 0.8, 0.8, 9.0]), 1.0) == 0.0  # least squares: negative
+    assert fit_shrinkage(np.zeros(4), actual, 0.5) == 0.0
