@@ -312,3 +312,16 @@ def test_a_picture_of_any_span_finds_its_dates_without_a_warning(hours):
     times = utc_from_ms(1_704_067_200_000 + np.linspace(0, hours * 3_600_000, 12).astype(np.int64))
     rows = pd.DataFrame({"timestamp": times, "actual_return": 0.01, "lstm": 0.001})
     assert plots.to_svg(plots.week_plot(rows, "lstm"), "span").startswith("<svg")
+
+
+def test_a_month_of_a_few_hours_is_left_out_of_the_picture_unless_there_is_no_other(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "forest_plot", lambda rows, *_: drawn.append([row[0] for row in rows]) or "<svg></svg>")
+    full = {"skill": 0.01, "low": 0.0, "high": 0.02, "n": 700}
+    short = {"skill": 0.9, "low": None, "high": None, "n": 1}
+    coins = [{"symbol": "BTC/USDT", **full}]
+    report._skill_by(
+        {"skill_by": {"symbol": coins, "month": [{"month": "2023-09", **short}, {"month": "2023-10", **full}]}}
+    )
+    report._skill_by({"skill_by": {"symbol": coins, "month": [{"month": "2023-09", **short}]}})
+    assert drawn == [["BTC/USDT"], ["2023-10"], ["BTC/USDT"], ["2023-09"]]

@@ -117,8 +117,10 @@ def _skill_by(test: Mapping[str, Any]) -> list[str]:
         return []
     figures = []
     for by, title in (("symbol", "by symbol"), ("month", "by calendar month of the forecast")):
-        rows = [(row[by], *(_percent(row[key]) for key in ("skill", "low", "high"))) for row in groups[by]]
-        if any(row["skill"] is not None for row in groups[by]):
+        # A month of a few hours at either end would set the scale for all others.
+        told = [row for row in groups[by] if row["low"] is not None] or groups[by]
+        rows = [(row[by], *(_percent(row[key]) for key in ("skill", "low", "high"))) for row in told]
+        if any(row["skill"] is not None for row in told):
             figures.append(page.picture(plots.forest_plot(rows, 0, "skill against naive, %"), f"Skill {title}"))
     return page.section(
         "Where and when it helped",
