@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.candles import utc_from_ms
-from pipeline.evaluation import page, plots, report, tables
+from pipeline.evaluation import plots, report, tables
 from pipeline.evaluation.scoring import score_run
 from tests.test_verdict import make_predictions, with_quantiles
 
@@ -317,7 +317,7 @@ def test_a_picture_of_any_span_finds_its_dates_without_a_warning(hours):
 def test_a_month_of_a_few_hours_is_left_out_of_the_picture_unless_there_is_no_other(monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "forest_plot", lambda rows, *_: drawn.append([row[0] for row in rows]))
-    monkeypatch.setattr(page, "picture", lambda *_: "")
+    monkeypatch.setattr(report.page, "picture", lambda *_: "")
     full = {"skill": 0.01, "low": 0.0, "high": 0.02, "n": 700}
     short = {"skill": 0.9, "low": None, "high": None, "n": 1}
     coins = [{"symbol": "BTC/USDT", **full}]
