@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from pipeline.evaluation.backtest import backtest, measure
+from pipeline.evaluation.significance import standard_error
 from pipeline.store import read_directory
 
 HOUR_MS = 3_600_000
@@ -323,3 +325,21 @@ def test_turning_with_every_candle_cannot_pay_the_default_fee_on_real_candles(re
     assert result.gross.sharpe > 0  # the last hour's move tends to be taken back
     assert 0 < result.break_even_fee_bps < 2
     assert result.net.sharpe < 0 and result.sharpe_high < 0
+
+
+def test_the_interval_of_the_break_even_fee_is_that_of_a_ratio_of_means():
+    generator = np.random.default_rng(8)
+    moves = generator.normal(0.001, 0.01, 60)
+    calls = np.where(generator.random(60) < 0.5, 1, -1)
+    result = run(trades_of(list(moves), list(calls)))
+    opened = np.r_[1, np.abs(np.diff(calls)) // 2]
+    closed = np.r_[np.abs(np.diff(calls)) // 2, 1]
+    earned, traded = calls * moves, opened + closed
+    value = earned.sum() / traded.sum()
+    error, degrees_of_freedom = standard_error(earned - value * traded)
+    half = stats.t.ppf(0.975, degrees_of_freedom) * error / traded.mean()
+    assert result.break_even_fee_bps == pytest.approx(1e4 * value)
+    assert (result.break_even_low, result.break_even_high) == pytest.approx(
+        (1e4 * (value - half), 1e4 * (value + half))
+    )
+    assert run(trades_of([0.02], [1])).break_even_low is None

@@ -273,6 +273,21 @@ def test_the_break_even_fee_stands_beside_the_fee_assumed(break_even, said):
     assert said in sentence and "5 bps a side" in sentence
 
 
+def test_the_break_even_fee_has_its_interval_and_that_of_the_most_confident_tenth():
+    tenth = {"break_even_fee_bps": 9.5, "break_even_low": 4.25, "break_even_high": 14.75}
+    money = {
+        "break_even_fee_bps": 4.27,
+        "break_even_low": 1.0,
+        "break_even_high": 7.5,
+        "fee_bps": 5.0,
+        "top_tenth": tenth,
+    }
+    assert tables.fee_sentence(money) == (
+        "It breaks even at a fee of 4.27 (1.00 to 7.50) bps a side; the most confident tenth alone at 9.50 (4.25 to "
+        "14.75); 5 bps a side are assumed."
+    )
+
+
 def test_folds_are_counted_by_verdict_and_their_lengths_are_in_days():
     fold = {"from": "2024-01-01T00:00Z", "to": "2024-01-31T12:00Z", "n": 2876, "p_value": 0.0004}
     folds = [fold | {"skill": 0.0032, "verdict": "BEATS"}, fold | {"skill": None, "p_value": None, "verdict": "LOSES"}]
@@ -292,7 +307,7 @@ def test_accounts_are_shown_in_percent():
 def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
     shown = tables.terminal_tables(scores)
     lines = shown.splitlines()
-    assert max(map(len, lines)) <= 100 and len(lines) <= 28
+    assert max(map(len, lines)) <= 100 and len(lines) <= 29
     titles = [line[6:19].strip() for line in shown.rsplit("\n\n", 1)[1].splitlines()]
     assert [title for title in titles if title] == ["interval", "confidence", "best models", "money", "folds"]
     text = " ".join(" ".join(lines).split())

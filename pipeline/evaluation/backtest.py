@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pipeline.candles import MAX_AGE_IN_INTERVALS, timestamps_ms, utc_from_ms
 from pipeline.evaluation.metrics import check_predictions
-from pipeline.evaluation.significance import MIN_INSTANTS, is_constant
+from pipeline.evaluation.significance import MIN_INSTANTS, instants_needed, is_constant, standard_error
 from pipeline.store import check_published
 
 DAY_MS = 86_400_000
@@ -68,6 +69,9 @@ class Backtest:
     """share of the instants with a position whose net return is positive"""
     break_even_fee_bps: float | None
     """fee at which the sum of the net returns is 0; negative: it loses without fees too; None without trades"""
+    break_even_low: float | None
+    break_even_high: float | None
+    """its 95 % interval, that of a ratio of two means; None with too few instants to tell"""
     price_pnl: float
     """sum over instants of what the moves of prices earned"""
     funding_paid: float
@@ -284,12 +288,12 @@ def _trading_numbers(
     flows: pd.DataFrame, net: np.ndarray, fee: float, timeframe_ms: int, horizon: int
 ) -> dict[str, Any]:
     total = flows.sum()
-    turnover, pnl = float(total["traded"]), float(total["price"] - total["funding"])
+    turnover = float(total["traded"])
     wins = net[flows["invested"].to_numpy() > 0] > 0
     turnover_per_candle = turnover / (len(net) * horizon)
     return {
         "win_rate": float(wins.mean()) if len(wins) else None,
-        "break_even_fee_bps": 1e4 * pnl / turnover if turnover > 0 else None,
+        **_break_even(flows),
         "price_pnl": float(total["price"]),
         "funding_paid": float(total["funding"]),
         "fees_paid": fee * turnover,
@@ -299,6 +303,20 @@ def _trading_numbers(
         "time_in_market": float(flows["invested"].mean()),
         "n_instants": len(net),
     }
+
+
+def _break_even(flows: pd.DataFrame) -> dict[str, float | None]:
+    """The fee at which the net returns sum to 0, in bps a side, with its interval (delta method)."""
+    earned, traded = (flows["price"] - flows["funding"]).to_numpy(), flows["traded"].to_numpy()
+    names = ("break_even_fee_bps", "break_even_low", "break_even_high")
+    if not traded.sum() > 0:
+        return dict.fromkeys(names)
+    value = float(earned.sum() / traded.sum())
+    if len(flows) < instants_needed(1):
+        return dict(zip(names, (1e4 * value, None, None)))
+    error, degrees_of_freedom = standard_error(earned - value * traded)
+    half = float(stats.t.ppf(0.975, degrees_of_freedom)) * error / float(traded.mean())
+    return dict(zip(names, (1e4 * value, 1e4 * (value - half), 1e4 * (value + half))))
 
 
 def _funding_rates(book: _Book, funding: Mapping[str, pd.DataFrame | None] | None) -> tuple[np.ndarray, list[str]]:

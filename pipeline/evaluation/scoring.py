@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.candles import timeframe_ms
@@ -15,6 +16,9 @@ from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
 
 logger = logging.getLogger(__name__)
+
+BREAK_EVEN = ("break_even_fee_bps", "break_even_low", "break_even_high")
+"""Of the backtest of the tenth of the forecasts that are largest, a cut that is known only afterwards"""
 
 
 def score_run(
@@ -60,16 +64,18 @@ def score_run(
     )  # fmt: skip
     money = None
     if usable:
-        account = backtest(
-            predictions, network, timeframe_ms=timeframe_ms(timeframe), horizon=horizon, fee_bps=fee_bps,
-            threshold=threshold, funding=funding or None,
-        )  # fmt: skip
+        rules: dict[str, Any] = {"timeframe_ms": timeframe_ms(timeframe), "horizon": horizon, "fee_bps": fee_bps}
+        rules["funding"] = funding or None
+        account = backtest(predictions, network, threshold=threshold, **rules)
+        cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
+        tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
         equity = account.equity
         money = account.as_dict() | {
+            "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
             "equity": {
                 "timestamp": [f"{time:%Y-%m-%dT%H:%MZ}" for time in equity["timestamp"].iloc[:: _stride(equity)]],
                 **{name: equity[name].iloc[:: _stride(equity)].tolist() for name in ("strategy", "buy_and_hold")},
-            }
+            },
         }
     return {"test": test, "backtest": money, "folds": [_fold(part, network, horizon) for part in parts]}
 

@@ -274,7 +274,15 @@ def fee_sentence(money: Mapping[str, Any]) -> str:
         return f"Nothing was traded; the fee assumed is {assumed}."
     if break_even <= 0:
         return f"It loses even without fees; {assumed} are assumed."
-    return f"It breaks even at a fee of {break_even:.2f} bps a side; {assumed} are assumed."
+    tenth = money.get("top_tenth", {})
+    apart = f"; the most confident tenth alone at {_fee(tenth)}" if tenth.get("break_even_fee_bps") is not None else ""
+    return f"It breaks even at a fee of {_fee(money)} bps a side{apart}; {assumed} are assumed."
+
+
+def _fee(money: Mapping[str, Any]) -> str:
+    low, high = money.get("break_even_low"), money.get("break_even_high")
+    interval = "" if low is None else f" ({low:.2f} to {high:.2f})"
+    return f"{money['break_even_fee_bps']:.2f}{interval}"
 
 
 def _money_text(money: Mapping[str, Any]) -> str:
