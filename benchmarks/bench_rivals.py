@@ -31,6 +31,7 @@ from feature_engineering_pooled import choose_pooled_features, compute_pooled_fe
 from pipeline.calibration import fit_shrinkage
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.evaluation.tables import text_table
+from pipeline.runtime import import_keras
 from pipeline.scaling import ScaledSamples, scale_on_train
 from pipeline.splitting import split_by_dates
 from pipeline.volatility import flatten_windows
@@ -167,8 +168,7 @@ def _with_linear_part(window: Any, last: Any) -> Any:
 
 def fit_network(build: Callable[[int, int], Any], scaled: ScaledSamples) -> Output:
     """Mean of `SEEDS` networks, trained as the pooled preset trains its own."""
-    import keras
-
+    keras = import_keras()
     from config import FIT_OPTIONS, options
     from pipeline.training import WindowBatches, fit
 
