@@ -314,3 +314,16 @@ def test_horizons_are_a_run_each_in_a_folder_each_and_a_table_in_the_end(tmp_pat
 def test_compute_market_tells_the_presets_apart(market):
     assert list(compute_market(market, "1h", ("rsi",))["BTC/USDT"].columns) == ["rsi"]
     assert list(compute_market(market, "1h", ("btc_return",))["BTC/USDT"].columns) == ["btc_return"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signal_r2", "verdict"), [(0.0, "TIES"), (0.15, "BEATS")])
+def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(signal_r2, verdict, tmp_path):
+    for symbol, frame in synthetic_market(COINS, "1h", 2000 + V2_WARMUP, seed=11, signal_r2=signal_r2).items():
+        write_candles(frame, tmp_path / "candles", symbol, "1h")
+    config = replace(
+        PRESETS_V2["pooled"], symbols=COINS, candles=2000, batch_size=128, ensemble=1, candles_dir=tmp_path / "candles",
+        output_dir=tmp_path / "bundle",
+    )  # fmt: skip
+    against = {row["baseline"]: row["verdict"] for row in train_v2_production.main(config)["test"]["verdicts"]}
+    assert against["naive"] == verdict
