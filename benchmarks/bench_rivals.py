@@ -147,7 +147,8 @@ def build_transformer(lookback: int, n_features: int) -> Any:
 
     window = keras.Input((lookback, n_features))
     hidden = keras.layers.Dense(16)(window)
-    hidden = keras.layers.LayerNormalization(axis=(1, 2))(hidden)  # its offsets, one a candle, tell the candles apart
+    flat = keras.layers.LayerNormalization()(keras.layers.Flatten()(hidden))  # its offsets tell the candles apart
+    hidden = keras.layers.Reshape((lookback, 16))(flat)
     attended = keras.layers.MultiHeadAttention(2, 8, dropout=0.2)(hidden, hidden)
     hidden = keras.layers.LayerNormalization()(keras.layers.Add()([hidden, attended]))
     wide = keras.layers.Dense(16)(keras.layers.Dropout(0.2)(keras.layers.Dense(32, activation="relu")(hidden)))
