@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
 
 from config import ConfigV2
 from feature_engineering import V2_WARMUP
@@ -18,6 +19,10 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 with contextlib.suppress(ImportError):
     import curl_cffi  # noqa: F401  # before TensorFlow, which some test files import themselves; see pipeline/yahoo.py
+
+# How fast examples are made and run depends on what else the machine does.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 TINY = ConfigV2(
     candles=700,
