@@ -90,7 +90,8 @@ def forecast_test(
     served = apply_calibration(calibration, raw, samples.volatility[test])
     intervals: IntervalModel | QuantileFactors
     if outputs.shape[1] == 1:
-        intervals = fit_intervals(inputs, names, *fitted_on, forecast=calibration.shrinkage * raw_val)
+        shrunk = calibration.shrinkage * raw_val
+        intervals = fit_intervals(inputs, names, *fitted_on, forecast=shrunk, is_shifted=not is_shrunk)
         served |= apply_intervals(intervals, inputs[test], samples.volatility[test], served["predicted_return"])
     else:
         intervals = fit_quantiles(outputs_val, calibration.shrinkage * raw_val, samples.log_return[val])

@@ -160,6 +160,8 @@ def fit_intervals(
     train: np.ndarray,
     val: np.ndarray,
     forecast: np.ndarray | float = 0.0,
+    *,
+    is_shifted: bool = False,
 ) -> IntervalModel:
     """Fit the scale on the training part, the quantiles on the validation part, all symbols pooled.
 
@@ -174,6 +176,8 @@ def fit_intervals(
         train: Indices of the training samples.
         val: Indices of the validation samples.
         forecast: (len(val),) shrunk point forecasts of the validation samples, log-returns; the intervals are theirs.
+        is_shifted: All quantiles move by the whole forecast: where that is a price, which stays what it is from
+            wherever the return to it is counted.
     """
     from sklearn.linear_model import GammaRegressor  # lazy: only training needs it
 
@@ -182,7 +186,7 @@ def fit_intervals(
     coefficients = dict(zip(names, map(float, fitted.coef_), strict=True))
     scale = _scale(float(fitted.intercept_), coefficients, inputs[val], volatility[val])
     moves, centres = log_return[val] / scale, np.broadcast_to(forecast, len(val)) / scale
-    slopes = fit_slopes(moves, centres)
+    slopes = dict.fromkeys(QUANTILE_NAMES, 1.0) if is_shifted else fit_slopes(moves, centres)
     _warn_of_few(len(val))
     calibrated = [_quantile(moves - slope * centres, level) for level, slope in zip(LEVELS, slopes.values())]
     quantiles = dict(zip(QUANTILE_NAMES, sorted(calibrated)))
