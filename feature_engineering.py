@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import talib
 
-from feature_engineering_pooled import POOLED_FEATURES, choose_pooled_features, compute_pooled_features
+from feature_engineering_pooled import choose_pooled_features, compute_pooled_features, is_pooled
 from feature_engineering_v1 import FeatureEngineer as FeatureEngineer
 from feature_engineering_v1 import process_single_symbol as process_single_symbol
 from pipeline.candles import segment_starts, timeframe_ms, timestamps_ms
@@ -94,7 +94,7 @@ def compute_market(
     candles: Mapping[str, pd.DataFrame], timeframe: str, feature_cols: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
     """The features of every symbol's candles: v2's, by `compute_features`, or the pooled preset's."""
-    if set(feature_cols) <= set(POOLED_FEATURES):
+    if is_pooled(feature_cols):
         return compute_pooled_features(candles, timeframe, feature_cols)
     return {symbol: compute_features(frame, timeframe, feature_cols) for symbol, frame in candles.items()}
 

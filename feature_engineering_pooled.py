@@ -40,6 +40,11 @@ LOG_LIMIT = 4.0
 DAY_MS = 86_400_000
 
 
+def is_pooled(feature_cols: Sequence[str]) -> bool:
+    """Whether these are features of the pooled preset, and not v2's own."""
+    return set(feature_cols) <= set(POOLED_FEATURES)
+
+
 def compute_pooled_features(
     candles: Mapping[str, pd.DataFrame], timeframe: str, feature_cols: Sequence[str] = POOLED_FEATURES
 ) -> dict[str, pd.DataFrame]:

@@ -22,7 +22,7 @@ import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, default_output_dir
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
-from feature_engineering_pooled import POOLED_FEATURES, POOLED_MARKET_FEATURES, market_features, with_market
+from feature_engineering_pooled import POOLED_FEATURES, POOLED_MARKET_FEATURES, is_pooled, market_features, with_market
 from pipeline import ledger as ledgers
 from pipeline import progress, store
 from pipeline.artifacts import BundleFiles
@@ -133,7 +133,7 @@ class CryptoPricePredictorV2(CandlePredictor):
         ).candles
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
-        if set(self.feature_cols) <= set(POOLED_FEATURES):
+        if is_pooled(self.feature_cols):
             return with_market(candles, self._market, self.timeframe, self.feature_cols)
         return compute_features(candles, self.timeframe, self.feature_cols)
 

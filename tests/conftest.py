@@ -52,13 +52,17 @@ def signal_market() -> dict[str, pd.DataFrame]:
     return synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 700 + V2_WARMUP, seed=42, signal_r2=0.15)
 
 
+def write_market(market: dict[str, pd.DataFrame], folder: Path) -> Path:
+    """The folder, with the 1h candles of every symbol as files."""
+    for symbol, frame in market.items():
+        write_candles(frame, folder, symbol, "1h")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def signal_dir(signal_market, tmp_path_factory) -> Path:
     """The same candles as a directory."""
-    folder = tmp_path_factory.mktemp("candles")
-    for symbol, frame in signal_market.items():
-        write_candles(frame, folder, symbol, "1h")
-    return folder
+    return write_market(signal_market, tmp_path_factory.mktemp("candles"))
 
 
 @pytest.fixture(scope="session")

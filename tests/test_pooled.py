@@ -28,10 +28,9 @@ from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
 from pipeline import leakage
 from pipeline.candles import timestamps_ms
 from pipeline.evaluation.horizons import run_horizons
-from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
 from tests import fetching
-from tests.conftest import TINY
+from tests.conftest import TINY, write_market
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
 
@@ -51,10 +50,7 @@ def market():
 
 @pytest.fixture(scope="module")
 def candles_dir(market, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("candles")
-    for symbol, frame in market.items():
-        write_candles(frame, folder, symbol, "1h")
-    return folder
+    return write_market(market, tmp_path_factory.mktemp("candles"))
 
 
 @pytest.fixture(scope="module")
@@ -319,11 +315,10 @@ def test_compute_market_tells_the_presets_apart(market):
 @pytest.mark.slow
 @pytest.mark.parametrize(("signal_r2", "verdict"), [(0.0, "TIES"), (0.15, "BEATS")])
 def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(signal_r2, verdict, tmp_path):
-    for symbol, frame in synthetic_market(COINS, "1h", 2000 + V2_WARMUP, seed=11, signal_r2=signal_r2).items():
-        write_candles(frame, tmp_path / "candles", symbol, "1h")
+    market = synthetic_market(COINS, "1h", 2000 + V2_WARMUP, seed=11, signal_r2=signal_r2)
     config = replace(
-        PRESETS_V2["pooled"], symbols=COINS, candles=2000, batch_size=128, ensemble=1, candles_dir=tmp_path / "candles",
-        output_dir=tmp_path / "bundle",
+        PRESETS_V2["pooled"], symbols=COINS, candles=2000, batch_size=128, ensemble=1,
+        candles_dir=write_market(market, tmp_path / "candles"), output_dir=tmp_path / "bundle",
     )  # fmt: skip
     against = {row["baseline"]: row["verdict"] for row in train_v2_production.main(config)["test"]["verdicts"]}
     assert against["naive"] == verdict

@@ -18,8 +18,8 @@ from generations import train_v1_final
 from generations.inference_v1_final import FILES, CryptoPricePredictorV1Final
 from pipeline import artifacts, leakage, safe_pickle
 from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
-from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_candles, synthetic_market
+from tests.conftest import write_market
 
 ROOT = Path(__file__).resolve().parents[1]
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
@@ -37,10 +37,7 @@ def market():
 
 @pytest.fixture(scope="module")
 def candles_dir(market, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("candles")
-    for symbol, frame in market.items():
-        write_candles(frame, folder, symbol, "1h")
-    return folder
+    return write_market(market, tmp_path_factory.mktemp("candles"))
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pipeline.candles import MAX_AGE_IN_INTERVALS, timestamps_ms, utc_from_ms
 from pipeline.evaluation.metrics import check_predictions
-from pipeline.evaluation.significance import MIN_INSTANTS, instants_needed, is_constant, standard_error
+from pipeline.evaluation.significance import MIN_INSTANTS, is_constant, ratio_half_width
 from pipeline.store import check_published
 
 DAY_MS = 86_400_000
@@ -312,10 +311,9 @@ def _break_even(flows: pd.DataFrame) -> dict[str, float | None]:
     if not traded.sum() > 0:
         return dict.fromkeys(names)
     value = float(earned.sum() / traded.sum())
-    if len(flows) < instants_needed(1):
+    half = ratio_half_width(earned, traded, value)
+    if half is None:
         return dict(zip(names, (1e4 * value, None, None)))
-    error, degrees_of_freedom = standard_error(earned - value * traded)
-    half = float(stats.t.ppf(0.975, degrees_of_freedom)) * error / float(traded.mean())
     return dict(zip(names, (1e4 * value, 1e4 * (value - half), 1e4 * (value + half))))
 
 

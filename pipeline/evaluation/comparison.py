@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import (
@@ -23,7 +22,7 @@ from pipeline.evaluation.significance import (
     instants_needed,
     is_constant,
     mean_by_instant,
-    standard_error,
+    ratio_half_width,
 )
 
 logger = logging.getLogger(__name__)
@@ -165,10 +164,9 @@ def _skill_interval(
     if mean_baseline == 0:
         return None, None, None
     value = 1 - float(loss_model.mean()) / mean_baseline
-    if len(loss_model) < instants_needed(horizon):
+    half = ratio_half_width(loss_baseline - loss_model, loss_baseline, value, horizon)
+    if half is None:
         return value, None, None
-    error, degrees_of_freedom = standard_error(loss_baseline - loss_model - value * loss_baseline, horizon)
-    half = float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error / mean_baseline
     return value, value - half, value + half
 
 

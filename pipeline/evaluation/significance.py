@@ -158,6 +158,24 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
     return math.sqrt(float(np.mean(cosines**2)) / n), float(n_cosines)
 
 
+def ratio_half_width(numerator: np.ndarray, denominator: np.ndarray, ratio: float, horizon: int = 1) -> float | None:
+    """Half of the 95 % interval of a ratio of two means, by the delta method: t * error of the mean residual / mean.
+
+    Args:
+        numerator: (n,) numbers in time order, one an instant.
+        denominator: (n,) numbers beside them, of a mean that is not 0.
+        ratio: Mean of the one over mean of the other.
+        horizon: As in `standard_error`.
+
+    Returns:
+        None where there are fewer instants than `instants_needed`.
+    """
+    if len(numerator) < instants_needed(horizon):
+        return None
+    error, degrees_of_freedom = standard_error(numerator - ratio * denominator, horizon)
+    return float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error / float(denominator.mean())
+
+
 def diebold_mariano(loss_model: Any, loss_baseline: Any, instants: Any, horizon: int = 1) -> DieboldMariano:
     """Test whether two forecasts have the same expected loss.
 
