@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-TRADING_PAIRS = tuple(
-    f"{coin}/USDT"
-    for coin in (
-        "BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LINK", "MATIC", "AVAX", "DOT", "UNI",
-        "LTC", "BCH", "ETC", "XLM", "ATOM", "BNB", "VET", "FIL", "THETA", "NEAR", "APE",
-    )
-)  # fmt: skip
+TRADING_PAIRS = tuple(f"{coin}/USDT" for coin in (
+    "BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LINK", "MATIC", "AVAX", "DOT", "UNI",
+    "LTC", "BCH", "ETC", "XLM", "ATOM", "BNB", "VET", "FIL", "THETA", "NEAR", "APE",
+))  # fmt: skip
 """What `--symbols all` means."""
 V7_PAIRS = tuple(pair for pair in TRADING_PAIRS if pair not in ("DOT/USDT", "ATOM/USDT"))
 """The 20 coins of the v7 document; what `--symbols all` means there."""
@@ -136,11 +133,12 @@ class ConfigV2(RunConfig):
     """all the epochs, with a step size that rises and falls once, instead of stopping early"""
     weight_decay: float = 0.0
     """share of the weights, times the step size, taken off them each step"""
+    refit: bool = False
+    """once the validation part has calibrated the network, train it again on that part too (with --one-cycle)"""
 
     # --- evaluation ---
     walk_forward: bool = False
-    """train again for every --refit-every days of the test part, on what came before, and score all of them together;
-    the bundle holds the last network"""
+    """train again for every --refit-every days of the test part, and score all together; the bundle holds the last"""
     refit_every: int = 30
     """days that a network is used for before the next one is trained (with --walk-forward)"""
     rolling: bool = False
@@ -184,6 +182,7 @@ class ConfigV2(RunConfig):
         _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
         for name, value in options(self, ("dropout", "hidden_share", "caution")).items():
             _require(0 <= value < 1, name, value, "at least 0 and less than 1")
+        _require(self.one_cycle or not self.refit, "refit", self.refit, "one_cycle too, or the epochs are not known")
         _require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "0 or a positive number")
 
 
@@ -191,7 +190,7 @@ PRESETS_V2 = {
     "guide": ConfigV2(),
     "pooled": ConfigV2(
         preset="pooled", symbols=("all",), candles=35_000, lookback=12, epochs=4, batch_size=1024, learning_rate=4e-3,
-        one_cycle=True, weight_decay=1.0, ensemble=5, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
+        one_cycle=True, weight_decay=1.0, refit=True, ensemble=5, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
         dense_units=(16,), skip_candles=6, dropout=0.5, hidden_share=0.1, huber_delta=0.25, caution=0.5,
     ),
 }  # fmt: skip
@@ -325,8 +324,7 @@ class ConfigV9(RunConfig):
     candles: int = 10_000
     """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
-    """auto: --candles-dir if given, else data/BTCUSDT_1h.csv if there is one, else an exchange, else synthetic candles
-    under a banner"""
+    """auto: --candles-dir, else data/BTCUSDT_1h.csv if there is one, else an exchange, else synthetic under a banner"""
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet or .csv files"""
     horizon: int = 1
@@ -384,6 +382,8 @@ FIT_OPTIONS = (
     "epochs", "batch_size", "learning_rate", "clip_value", "early_stopping_patience", "reduce_lr_patience", "seed",
 )  # fmt: skip
 """Fields that say how a network is fitted."""
+BASELINE_OPTIONS = ("seed", "caution", "refit")
+"""Fields that say how v2's baselines are."""
 
 
 def options(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import FIT_OPTIONS, PRESETS_V2, SOURCE_OPTIONS, ConfigV2, default_output_dir, options
+from config import BASELINE_OPTIONS, FIT_OPTIONS, PRESETS_V2, SOURCE_OPTIONS, ConfigV2, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
 from feature_engineering_pooled import POOLED_MARKET_FEATURES
@@ -30,7 +30,7 @@ from pipeline.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.evaluation import report, tables
 from pipeline.evaluation.horizons import run_horizons
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
-from pipeline.forecasting import INTERVAL_BASELINES, Forecasts, forecast_alone, forecast_test
+from pipeline.forecasting import HELD_OUT, INTERVAL_BASELINES, Forecasts, forecast_alone, forecast_test
 from pipeline.runtime import import_keras
 from pipeline.scaling import ScaledSamples, Scalers, scale_on_train
 from pipeline.splitting import Split, split_samples
@@ -78,18 +78,20 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         scaled, scalers = scale_on_train(samples, parts)
 
         phases.start("Baselines", ", ".join(BASELINE_NAMES))
-        baselines = fit_baselines(scaled, scalers.y, **options(config, ("seed", "caution")))
+        baselines = fit_baselines(scaled, scalers.y, **options(config, BASELINE_OPTIONS))
         progress.tell("validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items()))
 
         phases.start("Build", "dual-stream network" + (f", {config.ensemble} of them" if config.ensemble > 1 else ""))
-        model = build(config, len(feature_cols))
+        progress.tell(device.describe(build(config, len(feature_cols))))
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
-        folds = walk_forward(earlier, samples, market, config, partial)
-        history = train(model, scaled, config, partial)
+        of_fold = functools.partial(forecast_fold, samples, market, config)
+        folds = run_folds(earlier, of_fold, partial, workers=config.workers)
+        history = train(scaled, config, partial)
 
         phases.start("Evaluate", "forecasts out of sample")
-        forecasts = forecast_test(NETWORK, partial / FILES.model, scaled, scalers, baselines, market.candles)
+        saved = partial / FILES.model
+        forecasts = forecast_test(NETWORK, saved, scaled, scalers, baselines, market.candles, refit=config.refit)
         folds.append(forecasts.predictions)
         metrics = {
             "data": market.provenance(),
@@ -144,39 +146,40 @@ def build(config: ConfigV2, n_features: int) -> Any:
 
     keras.utils.set_random_seed(config.seed)
     network = ("lstm_units", "conv_filters", "conv_lstm_units", "dense_units", "dropout", "skip_candles")
-    model = build_dual_stream(config.lookback, n_features, **options(config, network))
-    progress.tell(device.describe(model))
-    return model
+    return build_dual_stream(config.lookback, n_features, **options(config, network))
 
 
-def train(model: Any, scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
-    """Fit the network, or the members of an ensemble, which build their own, and save the final file.
-
-    Returns:
-        The history; of an ensemble member -> history.
-    """
+def train(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+    """Fit the network, or an ensemble's members, save the final file; returns the history, or member -> history."""
     if config.ensemble == 1:
-        return train_network(model, scaled, config, folder)
+        return train_network(scaled, config, folder)
     members = {folder / f"member_{n + 1}": replace(config, seed=config.seed + n) for n in range(config.ensemble)}
-    todo = {path.name: functools.partial(train_member, scaled, member, path) for path, member in members.items()}
+    todo = {path.name: functools.partial(train_network, scaled, member, path) for path, member in members.items()}
     # In this process, to spare the seconds that another takes to start; TensorFlow keeps some memory of each member.
     histories = jobs.run_all(todo, own_process=False, workers=config.workers)
-    save_average([path / FILES.model for path in members], folder)
+    for sub in (HELD_OUT, "") if config.refit else ("",):
+        save_average([path / sub / FILES.model for path in members], folder / sub)
     return histories
 
 
-def train_member(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
-    """Build and fit a network of an ensemble, in a folder of its own."""
-    folder.mkdir(exist_ok=True)
-    return train_network(build(config, scaled.samples.n_features), scaled, config, folder)
+def train_network(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+    """Fit one network; with --refit a second one, that learns the validation part too, calibrated by the first."""
+    if not config.refit:
+        return fit_network(scaled, config, folder)
+    history = fit_network(scaled, config, folder / HELD_OUT)
+    progress.tell("again, on the validation part too")
+    fit_network(scaled.learning_validation(), config, folder)
+    return history
 
 
-def train_network(model: Any, scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
-    """Fit one network; the best epoch's weights become the final file."""
+def fit_network(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+    """Build and fit; the best epoch's weights become the final file."""
+    model = build(config, scaled.samples.n_features)
     import keras
 
     from pipeline.training import Hidden, fit_to_file
 
+    folder.mkdir(parents=True, exist_ok=True)
     hidden = Hidden(np.flatnonzero(np.isin(scaled.samples.feature_cols, POOLED_MARKET_FEATURES)), config.hidden_share)
     settings = options(config, (*FIT_OPTIONS, "one_cycle", "weight_decay")) | {"hidden": hidden}
     loss = keras.losses.Huber(delta=config.huber_delta)
@@ -189,26 +192,20 @@ def save_average(paths: list[Path], folder: Path) -> None:
     from models.average import build_average
     from pipeline.training import save_final, save_plain_h5
 
+    folder.mkdir(exist_ok=True)
     average = build_average([keras.models.load_model(path, compile=False) for path in paths])
     save_plain_h5(average, folder / FILES.checkpoint)
     save_final(folder, FILES)
 
 
-def walk_forward(
-    folds: list[Split], samples: Samples, market: CandleSet, config: ConfigV2, partial: Path
-) -> list[pd.DataFrame]:
-    """Predictions of the folds before the last, each by a network of its own that saw nothing later."""
-    forecast = functools.partial(forecast_fold, samples, market, config)
-    return run_folds(folds, forecast, partial, workers=config.workers)
-
-
 def forecast_fold(samples: Samples, market: CandleSet, config: ConfigV2, fold: Split, folder: Path) -> pd.DataFrame:
-    """Train and forecast one fold, an ensemble's members one after another."""
+    """Train and forecast a fold before the last, which saw nothing later; an ensemble's members one after another."""
     progress.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
     scaled, scalers = scale_on_train(samples, fold)
-    baselines = fit_baselines(scaled, scalers.y, **options(config, ("seed", "caution")))
-    train(build(config, samples.n_features), scaled, replace(config, workers=1), folder)
-    return forecast_test(NETWORK, folder / FILES.model, scaled, scalers, baselines, market.candles).predictions
+    baselines = fit_baselines(scaled, scalers.y, **options(config, BASELINE_OPTIONS))
+    train(scaled, replace(config, workers=1), folder)
+    model = folder / FILES.model
+    return forecast_test(NETWORK, model, scaled, scalers, baselines, market.candles, refit=config.refit).predictions
 
 
 def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> dict[str, Any]:
@@ -233,7 +230,8 @@ def compare_members(
         return []
     from pipeline.evaluation import members
 
-    alone = [forecast_alone(partial / name / FILES.model, scaled, scalers, config.caution) for name in history]
+    paths, shrunk_by = [partial / name / FILES.model for name in history], options(config, ("caution", "refit"))
+    alone = [forecast_alone(path, scaled, scalers, **shrunk_by) for path in paths]
     seeds, histories = range(config.seed, config.seed + config.ensemble), list(history.values())
     told = members.score_members(forecasts.predictions, NETWORK, alone, seeds, histories, config.horizon)
     metrics["ensemble"] = told

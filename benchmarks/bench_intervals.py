@@ -3,9 +3,9 @@
     python -m benchmarks.bench_intervals --candles-dir DIR
     python -m benchmarks.bench_intervals --candles-dir DIR --horizon 4 --json intervals.json
 
-Every symbol of the directory is pooled; each model is fitted on the training part and calibrated on the same validation
-part; the point forecast is 0. The loss is the mean pinball loss of the 10, 50 and 90 % quantiles of the return over the
-sample's EWMA volatility.
+Every symbol of the directory is pooled; each model is fitted on the training and validation part and calibrated on the
+same year before the test part; the point forecast is 0. The loss is the mean pinball loss of the 10, 50 and 90 %
+quantiles of the return over the sample's EWMA volatility.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from pipeline import store
 from pipeline.evaluation.probability import QUANTILES, pinball_loss
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.garch import garch_quantiles
-from pipeline.intervals import apply_intervals, fit_intervals, input_names, sample_inputs, scaled_quantiles
+from pipeline.intervals import (
+    apply_intervals,
+    calibrating_samples,
+    fit_intervals,
+    input_names,
+    sample_inputs,
+    scaled_quantiles,
+)
 from pipeline.splitting import Split, split_by_dates
 from pipeline.windows import Samples, make_windows
 
@@ -38,12 +45,11 @@ def forecast_all(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Model -> its quantiles of every sample; GARCH is missing where it does not converge."""
     inputs = sample_inputs(candles, samples)
-    model = fit_intervals(
-        inputs, input_names(timeframe), samples.log_return, samples.volatility, split.train, split.val
-    )
-    garch = garch_quantiles(candles, samples, split.train_end, split.val)
+    known, calibrating = np.append(split.train, split.val), calibrating_samples(samples, split)
+    model = fit_intervals(inputs, input_names(timeframe), samples.log_return, samples.volatility, known, calibrating)
+    garch = garch_quantiles(candles, samples, split.val_end, calibrating)
     return {
-        "EWMA": scaled_quantiles(samples.volatility, samples.log_return, split.val),
+        "EWMA": scaled_quantiles(samples.volatility, samples.log_return, calibrating),
         **({} if garch is None else {"GARCH(1,1)-t": garch}),
         "interval model": apply_intervals(model, inputs, samples.volatility, np.zeros(len(samples))),
     }

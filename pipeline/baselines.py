@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,17 +36,20 @@ class Baselines:
     """of their shrinkage; see `fit_shrinkage`"""
 
 
-def fit_baselines(scaled: ScaledSamples, y_scaler: Scaler, *, seed: int, caution: float = 0.0) -> Baselines:
+def fit_baselines(
+    scaled: ScaledSamples, y_scaler: Scaler, *, seed: int, caution: float = 0.0, refit: bool = False
+) -> Baselines:
     """Fit the four baselines on the training part; validation picks alpha, rounds and shrinkage, as for the network.
 
     naive forecasts 0; drift the mean training log-return of the symbol; ridge and XGBoost forecast the network's own
     target from the last candle's features and a few lags, and are shrunk as the network is, so that the comparison
-    is between signals rather than between temperaments; `caution` as in `fit_shrinkage`.
+    is between signals rather than between temperaments; `caution` as in `fit_shrinkage`. With `refit` both forecast
+    the test part as fitted once more, with what validation chose, on that part too.
     """
     samples, split = scaled.samples, scaled.split
     inputs = lagged_inputs(scaled)
-    ridge_output, alpha = _fit_ridge(inputs, scaled)
-    xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed)
+    ridge_output, alpha = _fit_ridge(inputs, scaled, refit)
+    xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed, refit)
     forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled)}
     directions = {}
     settings = {"ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
@@ -78,10 +82,10 @@ def _drift(scaled: ScaledSamples) -> np.ndarray:
     return (sums / np.maximum(counts, 1))[samples.symbol]
 
 
-def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples) -> tuple[np.ndarray, float]:
+def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples, refit: bool) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import Ridge
 
-    train, val = scaled.split.train, scaled.split.val
+    train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
     known = inputs[train].astype(np.float64)  # in float32, half a million samples make the smallest alphas inexact
     best_alpha, best_loss, best_output = RIDGE_ALPHAS[0], np.inf, np.zeros(len(inputs))
     for alpha in RIDGE_ALPHAS:
@@ -89,25 +93,33 @@ def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples) -> tuple[np.ndarray, f
         loss = float(np.mean(np.abs(scaled.target[val] - output[val])))
         if loss < best_loss:
             best_alpha, best_loss, best_output = alpha, loss, output
+    if refit:
+        both = np.append(train, val)
+        again = Ridge(alpha=best_alpha).fit(inputs[both].astype(np.float64), scaled.target[both])
+        best_output[test] = again.predict(inputs[test])
     return best_output, best_alpha
 
 
-def _fit_xgboost(inputs: np.ndarray, scaled: ScaledSamples, seed: int) -> tuple[np.ndarray, int]:
+def _fit_xgboost(inputs: np.ndarray, scaled: ScaledSamples, seed: int, refit: bool) -> tuple[np.ndarray, int]:
     import xgboost
 
-    train, val = scaled.split.train, scaled.split.val
-    model = xgboost.XGBRegressor(
-        objective="reg:absoluteerror",  # the verdict's loss; on squared error it finds next to nothing (docs/log.md)
-        eval_metric="mae",
-        base_score=0.0,
-        n_estimators=500,
-        max_depth=4,
-        learning_rate=0.03,
-        subsample=0.8,
-        colsample_bytree=0.8,
-        min_child_weight=20,
-        early_stopping_rounds=30,
-        random_state=seed,
-    )
+    train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
+    settings: dict[str, Any] = {
+        "objective": "reg:absoluteerror",  # the verdict's loss; on squared error it finds next to nothing (docs/log.md)
+        "eval_metric": "mae",
+        "base_score": 0.0,
+        "max_depth": 4,
+        "learning_rate": 0.03,
+        "subsample": 0.8,
+        "colsample_bytree": 0.8,
+        "min_child_weight": 20,
+        "random_state": seed,
+    }
+    model = xgboost.XGBRegressor(n_estimators=500, early_stopping_rounds=30, **settings)
     model.fit(inputs[train], scaled.target[train], eval_set=[(inputs[val], scaled.target[val])], verbose=False)
-    return model.predict(inputs), int(model.best_iteration) + 1
+    output, rounds = model.predict(inputs), int(model.best_iteration) + 1
+    if refit:
+        both = np.append(train, val)
+        again = xgboost.XGBRegressor(n_estimators=rounds, **settings).fit(inputs[both], scaled.target[both])
+        output[test] = again.predict(inputs[test])
+    return output, rounds

@@ -20,6 +20,7 @@ from pipeline.intervals import (
     HAR_INPUTS,
     IntervalModel,
     apply_intervals,
+    calibrating_samples,
     conformal_quantiles,
     fit_intervals,
     input_names,
@@ -33,6 +34,8 @@ from pipeline.windows import Samples
 
 INTERVAL_BASELINES = ("ewma", "garch", "har")
 COMPARED_QUANTILES = ("q10", "q50", "q90")
+HELD_OUT = "held_out"
+"""folder beside a network that was trained again: of the same one, trained without the validation part"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,7 @@ def forecast_test(
     candles: Mapping[str, pd.DataFrame],
     *,
     is_shrunk: bool = True,
+    refit: bool = False,
 ) -> Forecasts:
     """Forecast with the saved file, as serving does; whatever is fitted here is fitted on training and validation.
 
@@ -78,28 +82,36 @@ def forecast_test(
         baselines: Fitted on `scaled`; the network is shrunk with their caution.
         candles: Symbol -> the candles that the samples were made of.
         is_shrunk: Whether the network's forecasts are shrunk; see `fit_calibration`.
+        refit: The network has learnt the validation part too; that of the folder `HELD_OUT` calibrates it.
     """
     samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
-    outputs_val, outputs = _network_outputs(model_path, scaled, scalers, val, test)
+    outputs_val, outputs = _network_outputs(model_path, scaled, scalers, refit)
     raw_val, raw = (point_forecast(values) for values in (outputs_val, outputs))
     calibration = fit_calibration(
         raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk, caution=baselines.caution
     )
     names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
-    fitted_on = (samples.log_return, samples.volatility, scaled.split.train, val)
+    # Errors in the price itself, at candles that the network has learnt, say nothing of others: validation alone then.
+    known, calibrating = (
+        (np.append(scaled.split.train, val), calibrating_samples(samples, scaled.split))
+        if is_shrunk
+        else (scaled.split.train, val)
+    )
+    fitted_to = (samples.log_return, samples.volatility, known, calibrating)
     served = apply_calibration(calibration, raw, samples.volatility[test])
     intervals: IntervalModel | QuantileFactors
     if outputs.shape[1] == 1:
-        shrunk = calibration.shrinkage * raw_val
-        intervals = fit_intervals(inputs, names, *fitted_on, forecast=shrunk, is_shifted=not is_shrunk)
+        shrunk = np.zeros(len(calibrating))  # 0 at training samples, which the network may know by heart
+        shrunk[: len(val)] = calibration.shrinkage * raw_val
+        intervals = fit_intervals(inputs, names, *fitted_to, shrunk, is_shifted=not is_shrunk)
         served |= apply_intervals(intervals, inputs[test], samples.volatility[test], served["predicted_return"])
     else:
         intervals = fit_quantiles(outputs_val, calibration.shrinkage * raw_val, samples.log_return[val])
         served |= apply_quantiles(intervals, outputs, served["predicted_return"])
     har = [names.index(column) for column in HAR_INPUTS]
-    har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_on)
-    ewma = conformal_quantiles(samples.log_return[val] / samples.volatility[val])
-    garch = garch_quantiles(candles, samples, scaled.split.train_end, val)
+    har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_to)
+    ewma = conformal_quantiles(samples.log_return[calibrating] / samples.volatility[calibrating])
+    garch = garch_quantiles(candles, samples, samples.target_time[known].max(), calibrating)
     at_test = samples.volatility[test]
     compared = {
         "ewma": {quantile: value * at_test for quantile, value in ewma.items()},
@@ -114,7 +126,7 @@ def forecast_test(
 
 
 def forecast_alone(
-    model_path: Path, scaled: ScaledSamples, scalers: Scalers, caution: float = 0.0
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers, *, caution: float = 0.0, refit: bool = False
 ) -> dict[str, np.ndarray]:
     """A network's forecasts of the test part, calibrated on the validation part, and nothing beside.
 
@@ -123,12 +135,13 @@ def forecast_alone(
         scaled: Samples and split.
         scalers: Those of `scaled`.
         caution: See `fit_shrinkage`.
+        refit: See `forecast_test`.
 
     Returns:
         "raw" and "served" (shrunk), (n,) log-returns each, in the order of `forecast_test`'s rows.
     """
     samples, val = scaled.samples, scaled.split.val
-    raw_val, raw = (values[:, 0] for values in _network_outputs(model_path, scaled, scalers, val, rows_of_test(scaled)))
+    raw_val, raw = (values[:, 0] for values in _network_outputs(model_path, scaled, scalers, refit))
     calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], caution=caution)
     return {"raw": raw, "served": calibration.shrinkage * raw}
 
@@ -140,17 +153,24 @@ def rows_of_test(scaled: ScaledSamples) -> np.ndarray:
 
 
 def _network_outputs(
-    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, *parts: np.ndarray
-) -> list[np.ndarray]:
-    """(n, n_outputs) of each part, as log-returns, by the saved file."""
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, refit: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, n_outputs) of the validation and of the test part, as log-returns, by the saved file or files."""
+    held_out = model_path.parent / HELD_OUT / model_path.name if refit else model_path
+    return (
+        _outputs_of(held_out, scaled, scalers, scaled.split.val),
+        _outputs_of(model_path, scaled, scalers, rows_of_test(scaled)),
+    )
+
+
+def _outputs_of(
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, part: np.ndarray
+) -> np.ndarray:
     twin = twin_of(model_path)
     twin_sha256 = sha256_of(twin) if twin.is_file() else None
     network = open_network(model_path, [stream.shape for stream in scaled.streams], twin_sha256)
-    outputs = []
-    for part in parts:
-        streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
-        outputs.append(scalers.to_log_return(network.run_streams(streams), scaled.samples, part))
-    return outputs
+    streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
+    return scalers.to_log_return(network.run_streams(streams), scaled.samples, part)
 
 
 def _columns(

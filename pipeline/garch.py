@@ -31,17 +31,17 @@ MIN_RETURNS = 100
 def garch_quantiles(
     candles: Mapping[str, pd.DataFrame],
     samples: Samples,
-    train_end: np.datetime64,
-    val: np.ndarray,
+    known_until: np.datetime64,
+    calibrating: np.ndarray,
     forecast: np.ndarray | float = 0.0,
 ) -> dict[str, np.ndarray] | None:
-    """Quantiles of every sample's log-return: constants fitted on the validation part times GARCH volatility.
+    """Quantiles of every sample's log-return: constants times GARCH volatility.
 
     Args:
         candles: Symbol -> the candles that `samples` was made of.
         samples: Their samples.
-        train_end: Parameters are fitted, a set per symbol, on candles that closed by then.
-        val: Indices of the validation samples.
+        known_until: Parameters are fitted, a set per symbol, on candles that closed by then.
+        calibrating: Indices of the samples that the constants are fitted to, as in `intervals.fit_intervals`.
         forecast: (n_samples,) or one shrunk point forecast.
 
     Returns:
@@ -50,13 +50,13 @@ def garch_quantiles(
     """
     parts = []
     for symbol, frame in candles.items():
-        closed = timestamps_ms(frame) + samples.step_ms <= train_end.astype("datetime64[ms]").astype(np.int64)
+        closed = timestamps_ms(frame) + samples.step_ms <= known_until.astype("datetime64[ms]").astype(np.int64)
         part = garch_volatility(frame["close"].to_numpy(np.float64), int(closed.sum()), samples.horizon)
         if part is None:
             logger.warning("%s: GARCH does not converge on %d candles; this baseline is left out", symbol, closed.sum())
             return None
         parts.append(part)
-    return scaled_quantiles(np.concatenate(parts)[samples.end], samples.log_return, val, forecast)
+    return scaled_quantiles(np.concatenate(parts)[samples.end], samples.log_return, calibrating, forecast)
 
 
 def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarray | None:

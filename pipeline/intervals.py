@@ -2,7 +2,7 @@
 
 A move has the scale volatility * exp(x'b): the EWMA volatility of the samples, corrected by a few causal, scale-free
 inputs x (recent ranges and moves, volume, momentum, the time of the week). Quantiles of residual / scale on the
-validation part turn the scale into intervals. Serving needs NumPy and pandas alone.
+validation part and the year before turn the scale into intervals. Serving needs NumPy and pandas alone.
 
 Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2):
 volatilities of several horizons side by side. Parkinson (1980), The Extreme Value Method for Estimating the Variance of
@@ -21,6 +21,7 @@ import pandas as pd
 
 from pipeline.candles import segment_starts, timeframe_ms, timestamps_ms
 from pipeline.indicators import VOLATILITY_SPAN, log_returns
+from pipeline.splitting import Split
 from pipeline.windows import Samples, segmented_volatility
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,10 @@ LARGEST_CORRECTION = 3.0
 """bound on |x'b|, so that a scale stays within a factor of 20 of the volatility"""
 PENALTY = 100.0
 """ridge penalty on b, in samples: chosen at 1,000 to 400,000 training samples (docs/log.md)"""
+CALIBRATION_SPAN = np.timedelta64(365, "D")
+"""up to the validation part's end, of whose moves the quantiles are taken"""
 FEW_SAMPLES = 100
-"""validation samples below which the quantiles are rough"""
+"""such moves below which the quantiles are rough"""
 
 
 @dataclass(frozen=True)
@@ -152,18 +155,31 @@ def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.n
     return inputs
 
 
+def calibrating_samples(samples: Samples, split: Split) -> np.ndarray:
+    """Indices of the validation part and of the training samples of the year before its end.
+
+    A season alone may be calmer or wilder than the next, and a short run's validation part is a handful of days. The
+    scale has some 30 numbers, so the moves it was fitted to are hardly narrower for it (docs/log.md has the coverage).
+
+    Returns:
+        (n,) validation's first.
+    """
+    earlier = samples.target_time[split.train] > samples.target_time[split.val].max() - CALIBRATION_SPAN
+    return np.append(split.val, split.train[earlier])
+
+
 def fit_intervals(
     inputs: np.ndarray,
     names: tuple[str, ...],
     log_return: np.ndarray,
     volatility: np.ndarray,
-    train: np.ndarray,
-    val: np.ndarray,
+    known: np.ndarray,
+    calibrating: np.ndarray,
     forecast: np.ndarray | float = 0.0,
     *,
     is_shifted: bool = False,
 ) -> IntervalModel:
-    """Fit the scale on the training part, the quantiles on the validation part, all symbols pooled.
+    """Fit the scale on all that is known, the quantiles on samples that calibrate, all symbols pooled.
 
     The scale s makes sum |r| / s + log s smallest (Laplace moves' likelihood), which is a Gamma regression of |r| with
     a logarithmic link; it is convex, and single crashes weigh less than in one of squares.
@@ -173,21 +189,21 @@ def fit_intervals(
         names: (k,) `input_names`.
         log_return: (n_samples,) targets.
         volatility: (n_samples,) EWMA volatility times sqrt(horizon), as in `Samples`.
-        train: Indices of the training samples.
-        val: Indices of the validation samples.
-        forecast: (len(val),) shrunk point forecasts of the validation samples, log-returns; the intervals are theirs.
+        known: Indices of the samples that the scale is fitted to: training's and validation's.
+        calibrating: Indices of samples whose moves give the quantiles: `calibrating_samples`, or validation's.
+        forecast: (len(calibrating),) their shrunk point forecasts, log-returns; the intervals are theirs.
         is_shifted: All quantiles move by the whole forecast: where that is a price, which stays what it is from
             wherever the return to it is counted.
     """
     from sklearn.linear_model import GammaRegressor  # lazy: only training needs it
 
-    size = np.maximum(np.abs(log_return[train]) / np.maximum(volatility[train], MIN_VOLATILITY), 1e-6)  # Gamma is > 0
-    fitted = GammaRegressor(alpha=PENALTY / len(train), solver="newton-cholesky").fit(inputs[train], size)
+    size = np.maximum(np.abs(log_return[known]) / np.maximum(volatility[known], MIN_VOLATILITY), 1e-6)  # Gamma is > 0
+    fitted = GammaRegressor(alpha=PENALTY / len(known), solver="newton-cholesky").fit(inputs[known], size)
     coefficients = dict(zip(names, map(float, fitted.coef_), strict=True))
-    scale = _scale(float(fitted.intercept_), coefficients, inputs[val], volatility[val])
-    moves, centres = log_return[val] / scale, np.broadcast_to(forecast, len(val)) / scale
+    scale = _scale(float(fitted.intercept_), coefficients, inputs[calibrating], volatility[calibrating])
+    moves, centres = log_return[calibrating] / scale, np.broadcast_to(forecast, len(calibrating)) / scale
     slopes = dict.fromkeys(QUANTILE_NAMES, 1.0) if is_shifted else fit_slopes(moves, centres)
-    _warn_of_few(len(val))
+    _warn_of_few(len(calibrating))
     calibrated = [_quantile(moves - slope * centres, level) for level, slope in zip(LEVELS, slopes.values())]
     quantiles = dict(zip(QUANTILE_NAMES, sorted(calibrated)))
     return IntervalModel(float(fitted.intercept_), coefficients, quantiles, slopes)
@@ -228,7 +244,7 @@ def fit_slopes(moves: np.ndarray, centres: np.ndarray) -> dict[str, float]:
     (docs/log.md). The median moves by the whole forecast, which is shrunk already.
 
     Args:
-        moves: (n,) log-returns of the validation part over their scale.
+        moves: (n,) log-returns over their scale.
         centres: (n,) their forecasts, likewise.
 
     Returns:
@@ -256,20 +272,20 @@ def _quantile(residual: np.ndarray, level: float) -> float:
 
 
 def scaled_quantiles(
-    scale: np.ndarray, log_return: np.ndarray, val: np.ndarray, forecast: np.ndarray | float = 0.0
+    scale: np.ndarray, log_return: np.ndarray, calibrating: np.ndarray, forecast: np.ndarray | float = 0.0
 ) -> dict[str, np.ndarray]:
-    """Quantiles of a baseline: constants fitted on the validation part times its scale, (n_samples,) each.
+    """Quantiles of a baseline: constants, as `fit_intervals` finds them, times its scale, (n_samples,) each.
 
     With the samples' own volatility this is the EWMA (RiskMetrics) interval.
 
     Args:
         scale: (n_samples,) scale of each move, in any unit.
         log_return: (n_samples,) targets.
-        val: Indices of the validation samples.
+        calibrating: See `fit_intervals`.
         forecast: (n_samples,) or one shrunk point forecast.
     """
     centre = np.broadcast_to(forecast, scale.shape)
-    constants = conformal_quantiles((log_return[val] - centre[val]) / scale[val])
+    constants = conformal_quantiles((log_return[calibrating] - centre[calibrating]) / scale[calibrating])
     return {name: centre + value * scale for name, value in constants.items()}
 
 
@@ -280,7 +296,7 @@ def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
     not k / n (Vovk, Gammerman and Shafer, 2005, Algorithmic Learning in a Random World): NumPy's "weibull" method.
 
     Args:
-        residual: (n,) scaled residuals of the validation part. Few of them are logged as a warning.
+        residual: (n,) scaled residuals. Few of them are logged as a warning.
 
     Example:
         >>> round(conformal_quantiles(np.arange(1.0, 200.0))["q90"], 6)
@@ -293,9 +309,7 @@ def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
 def _warn_of_few(n: int) -> None:
     if n < FEW_SAMPLES:
         logger.warning(
-            "only %d validation samples calibrate the intervals, so their coverage is rough; fetch more candles "
-            "(--candles)",
-            n,
+            "only %d samples calibrate the intervals, so their coverage is rough; fetch more candles (--candles)", n
         )
 
 

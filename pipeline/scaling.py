@@ -43,6 +43,10 @@ class ScaledSamples:
         """The windows of each sample, one for each input of the network."""
         return Stream(self.rows, self.samples.end, self.samples.lookback), *self.others
 
+    def learning_validation(self) -> ScaledSamples:
+        """The same, with the validation part in the training part too; it judges nothing any more."""
+        return replace(self, split=replace(self.split, train=np.append(self.split.train, self.split.val)))
+
 
 @dataclass(frozen=True)
 class Scalers:

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.baselines import BASELINE_NAMES, LAGS, RIDGE_ALPHAS, fit_baselines, lagged_inputs
 from pipeline.calibration import fit_shrinkage
-from pipeline.scaling import ScaledSamples, scale_on_train
+from pipeline.scaling import ScaledSamples, scale_on_train, to_log_return
 from pipeline.splitting import Split
 from pipeline.windows import Samples
 
@@ -185,3 +185,43 @@ def test_the_same_seed_gives_the_same_forecasts_and_another_does_not(noise):
     assert all(np.array_equal(again.forecasts[name], baselines.forecasts[name]) for name in BASELINE_NAMES)
     assert not np.array_equal(other.directions["xgboost"], baselines.directions["xgboost"])
     assert np.array_equal(other.directions["ridge"], baselines.directions["ridge"])
+
+
+def test_refit_learns_the_validation_part_for_the_test_part_alone():
+    from sklearn.linear_model import Ridge
+
+    samples, truth = make_samples(1000, seed=3, planted=0.5)
+    scaled, scalers = scale_on_train(samples, split_of(samples))
+    once = fit_baselines(scaled, scalers.y, seed=1)
+    twice = fit_baselines(scaled, scalers.y, seed=1, refit=True)
+    train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
+    assert twice.settings == once.settings  # shrinkage too is what the fit without validation says
+    for name in ("ridge", "xgboost"):
+        np.testing.assert_array_equal(twice.directions[name][val], once.directions[name][val])
+        assert (twice.directions[name][test] != once.directions[name][test]).all()
+    inputs, both = lagged_inputs(scaled), np.append(train, val)
+    by_hand = Ridge(alpha=twice.settings["ridge_alpha"]).fit(inputs[both].astype(np.float64), scaled.target[both])
+    expected = to_log_return(by_hand.predict(inputs[test]), samples.volatility[test], scalers.y)
+    np.testing.assert_allclose(twice.directions["ridge"][test], expected, rtol=1e-9)
+    turned = samples.log_return.copy()
+    turned[val] *= -1  # what validation says now contradicts training
+    scaled, scalers = scale_on_train(replace(samples, log_return=turned), split_of(samples))
+    against = fit_baselines(scaled, scalers.y, seed=1, refit=True).directions
+    for name in ("ridge", "xgboost"):
+        before, after = (np.corrcoef(d[name][test], truth[test])[0, 1] for d in (twice.directions, against))
+        assert after < before
+
+
+def test_refit_never_sees_the_test_part():
+    samples, _ = make_samples(400)
+    test = split_of(samples).test
+    changed = samples.log_return.copy()
+    changed[test] *= 9.0
+    before, after = (
+        fit_baselines(scaled, scalers.y, seed=1, refit=True).directions
+        for scaled, scalers in (
+            scale_on_train(replace(samples, log_return=r), split_of(samples)) for r in (samples.log_return, changed)
+        )
+    )
+    for name in ("ridge", "xgboost"):
+        np.testing.assert_array_equal(before[name], after[name])

@@ -145,10 +145,10 @@ def test_a_run_cut_off_in_its_second_member_resumes_to_the_same_forecasts(
 def test_a_member_that_fails_ends_the_run_by_name_and_the_finished_ones_are_kept(config, tmp_path, monkeypatch):
     fit = train_v2_production.train_network
 
-    def second_fails(model, scaled, member, folder):
+    def second_fails(scaled, member, folder):
         if member.seed == 43:
             raise ValueError("training diverged")
-        return fit(model, scaled, member, folder)
+        return fit(scaled, member, folder)
 
     monkeypatch.setattr(train_v2_production, "train_network", second_fails)
     with pytest.raises(ValueError, match=r"member_2 failed \(ValueError: training diverged\).*--resume keeps"):

@@ -25,6 +25,7 @@ from pipeline.intervals import (
     QUANTILE_NAMES,
     IntervalModel,
     apply_intervals,
+    calibrating_samples,
     conformal_quantiles,
     fit_intervals,
     fit_slopes,
@@ -214,12 +215,12 @@ def test_a_fresh_residual_falls_below_a_conformal_quantile_as_often_as_it_says()
     assert conformal_quantiles(draws[0])["q10"] == np.sort(draws[0])[1]  # the 2nd of 19: 2/20
 
 
-def test_few_validation_samples_are_warned_of(caplog):
+def test_few_samples_are_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
         conformal_quantiles(np.arange(10.0))
         conformal_quantiles(np.arange(100.0))
     assert [record.getMessage().split(",")[0] for record in caplog.records] == [
-        "only 10 validation samples calibrate the intervals"
+        "only 10 samples calibrate the intervals"
     ]
 
 
@@ -340,6 +341,18 @@ def test_the_interval_is_that_of_the_forecasts_residual():
     assert informed.quantiles == pytest.approx({name: value / 2 for name, value in bare.quantiles.items()})
 
 
+def test_validation_and_the_year_before_its_end_calibrate(market):
+    samples, _ = samples_of(market)
+    split = split_of(samples)
+    chosen = calibrating_samples(samples, split)
+    assert chosen[: len(split.val)].tolist() == split.val.tolist()
+    assert sorted(chosen) == sorted([*split.train, *split.val])  # these candles span five months
+    days = 24 * np.arange(len(samples.target_time)).astype("timedelta64[h]")  # a day a sample
+    slow = replace(samples, target_time=np.datetime64("2020-01-01", "ms") + days)
+    parts = replace(split, train=np.arange(1000), val=np.arange(1005, 1100))
+    assert calibrating_samples(slow, parts).tolist() == [*range(1005, 1100), *range(735, 1000)]  # 1099 - 365 is not
+
+
 def test_the_slopes_tell_a_shifted_distribution_from_one_whose_median_alone_moves():
     generator = np.random.default_rng(5)
     centres = generator.normal(0, 0.5, 40_000)
@@ -370,7 +383,7 @@ def test_ten_validation_samples_give_an_interval_and_a_warning(caplog):
     inputs, log_return, volatility = planted(n=60, seed=2)
     with caplog.at_level(logging.WARNING):
         model = fit_intervals(inputs, ("a", "b"), log_return, volatility, np.arange(50), np.arange(50, 60))
-    assert caplog.text.count("only 10 validation samples") == 1
+    assert caplog.text.count("only 10 samples") == 1
     assert model.quantiles["q10"] < model.quantiles["q90"]
 
 

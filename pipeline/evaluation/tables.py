@@ -275,7 +275,8 @@ def fee_sentence(money: Mapping[str, Any]) -> str:
     if break_even <= 0:
         return f"It loses even without fees; {assumed} are assumed."
     tenth = money.get("top_tenth", {})
-    apart = f"; the most confident tenth alone at {_fee(tenth)}" if tenth.get("break_even_fee_bps") is not None else ""
+    known = tenth.get("break_even_fee_bps") is not None
+    apart = f"; the most confident tenth, a cut known only afterwards, at {_fee(tenth)}" if known else ""
     return f"It breaks even at a fee of {_fee(money)} bps a side{apart}; {assumed} are assumed."
 
 
