@@ -283,8 +283,8 @@ def test_the_break_even_fee_has_its_interval_and_that_of_the_most_confident_tent
         "top_tenth": tenth,
     }
     assert tables.fee_sentence(money) == (
-        "It breaks even at a fee of 4.27 (1.00 to 7.50) bps a side; the most confident tenth, a cut known only "
-        "afterwards, at 9.50 (4.25 to 14.75); 5 bps a side are assumed."
+        "It breaks even at a fee of 4.27 (1.00 to 7.50) bps a side; the top tenth (known only afterwards) at "
+        "9.50 (4.25 to 14.75); 5 bps a side are assumed."
     )
 
 

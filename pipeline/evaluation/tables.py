@@ -276,7 +276,7 @@ def fee_sentence(money: Mapping[str, Any]) -> str:
         return f"It loses even without fees; {assumed} are assumed."
     tenth = money.get("top_tenth", {})
     known = tenth.get("break_even_fee_bps") is not None
-    apart = f"; the most confident tenth, a cut known only afterwards, at {_fee(tenth)}" if known else ""
+    apart = f"; the top tenth (known only afterwards) at {_fee(tenth)}" if known else ""
     return f"It breaks even at a fee of {_fee(money)} bps a side{apart}; {assumed} are assumed."
 
 
