@@ -10,6 +10,7 @@ Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; 
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -240,7 +241,7 @@ class Evaluate:
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
     """output folder of train_v2_production.py"""
     symbols: tuple[str, ...] = ()
-    """pairs; default: those the model was trained on"""
+    """pairs; default: those the model was trained on, as far as --candles-dir has them"""
     since: str | None = None
     """only forecasts made at or after this instant, UTC; default: right after what the model has seen"""
     until: str | None = None
@@ -265,27 +266,21 @@ class Evaluate:
         from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
 
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
-        symbols, until_ms = self.symbols or predictor.symbols, to_ms(self.until, "--until")
-        market = fetch_candles(symbols, predictor.timeframe, candles_dir=self.candles_dir, end_ms=until_ms)
-        predictor = predictor.with_context(self._context(predictor, self.candles_dir, until_ms))
+        files = {symbol: store.find_file(self.candles_dir, symbol, predictor.timeframe) for symbol in predictor.symbols}
+        there = [symbol for symbol, file in files.items() if file is not None]
+        symbols, until_ms = self.symbols or there or predictor.symbols, to_ms(self.until, "--until")
+        read = functools.partial(fetch_candles, candles_dir=self.candles_dir, end_ms=until_ms)
+        market = read(symbols, predictor.timeframe)
+        if there and predictor.wants_context:
+            predictor = predictor.with_context(read(there, predictor.timeframe).candles)
         features = {symbol: predictor._features(candles) for symbol, candles in market.candles.items()}
         metadata = unseen.read_metadata(self.model_dir / METADATA_FILE)
         since_ms = to_ms(self.since, "--since")
         result, forecasts = unseen.score_unseen(predictor, market, features, metadata, since_ms, self.fee_bps)
         unseen.write(result, forecasts, self.output, self.predictions)
+        if lacking := [symbol for symbol in predictor.symbols if not (self.symbols or symbol in there)]:
+            print(f"not scored, since {self.candles_dir} does not have them: {', '.join(lacking)}")
         print(unseen.as_text(result))
-
-    def _context(
-        self, predictor: CryptoPricePredictorV2, directory: Path, until_ms: int | None
-    ) -> dict[str, pd.DataFrame]:
-        """Candles of the pairs the model was trained on, as far as the directory has them and it looks at them."""
-        from data_fetcher import fetch_candles
-
-        trained = predictor.symbols if predictor.wants_context else []
-        there = [symbol for symbol in trained if store.find_file(directory, symbol, predictor.timeframe) is not None]
-        if not there:
-            return {}
-        return fetch_candles(there, predictor.timeframe, candles_dir=directory, end_ms=until_ms).candles
 
     def _score_ledger(self, path: Path) -> None:
         """Print what came true of the forecasts in a ledger."""

@@ -342,6 +342,21 @@ def test_evaluate_takes_symbols_since_and_until(tiny_bundle, signal_dir, scored,
     }  # fmt: skip
 
 
+def test_evaluate_scores_the_trained_pairs_that_are_there_and_names_the_others(
+    tiny_bundle, signal_dir, tmp_path, monkeypatch, capsys
+):
+    for path in signal_dir.glob("ETHUSDT*"):
+        shutil.copy(path, tmp_path)
+    evaluate(monkeypatch, "--model-dir", tiny_bundle, "--candles-dir", tmp_path)
+    printed = capsys.readouterr().out
+    assert "forecasts of ETH/USDT, from" in printed
+    assert f"not scored, since {tmp_path} does not have them: BTC/USDT" in printed
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match=r"BTC/USDT, ETH/USDT: no BTCUSDT_1h.parquet"):
+        evaluate(monkeypatch, "--model-dir", tiny_bundle, "--candles-dir", empty)
+
+
 def test_evaluate_without_metadata_or_candles_ends_in_a_sentence(tiny_bundle, signal_dir, tmp_path, monkeypatch):
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
