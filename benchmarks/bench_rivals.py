@@ -5,8 +5,8 @@
 
 Rivals: ridge and XGBoost on the network's windows, flattened; XGBoost (and LightGBM, where installed) on hand-made
 features, sums of the returns of coin, Bitcoin and market over 3 to 168 candles among them; a temporal convolutional
-network; a Transformer encoder; and the mean of the network and the best tree model. Trees and networks stop or choose
-by the validation part, and every forecast is shrunk by it (`fit_shrinkage`), as in a training run.
+network; a Transformer encoder; and the means of the network and the trees on hand-made features. Trees and networks
+stop or choose by the validation part, and every forecast is shrunk by it (`fit_shrinkage`), as in a training run.
 
 The default split is of the development candles: whoever chooses by this table must judge elsewhere.
 """
@@ -196,7 +196,8 @@ MODELS: dict[str, Callable[[ScaledSamples], Output]] = {
     "tcn": lambda scaled: fit_network(build_tcn, scaled),
     "transformer": lambda scaled: fit_network(build_transformer, scaled),
 }
-MEAN = "network + xgboost_features"
+AVERAGED = ("xgboost_features", "lightgbm_features")
+"""whose mean with the network is judged too"""
 
 
 def prepare(options: argparse.Namespace) -> ScaledSamples:
@@ -253,9 +254,10 @@ def main(arguments: list[str] | None = None) -> None:
         outputs[name] = MODELS[name](scaled)
         seconds[name] = time.perf_counter() - started
         print(f"{name}: {seconds[name]:.0f} s", flush=True)
-    if "xgboost_features" in outputs:
-        outputs[MEAN] = {part: (outputs["network"][part] + outputs["xgboost_features"][part]) / 2
-                         for part in ("val", "test")}  # fmt: skip
+    for trees in [name for name in AVERAGED if name in outputs]:
+        outputs[f"network + {trees}"] = {
+            part: (outputs["network"][part] + outputs[trees][part]) / 2 for part in ("val", "test")
+        }
     scores = {name: score(output, scaled) for name, output in outputs.items()}
     instants = scaled.samples.target_time[scaled.split.test]
     rows = [["model", "skill %", "direction %", "top tenth %", "R² %", "network against it: DM", "p", "seconds"]]
