@@ -36,7 +36,7 @@ print(gpus or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runti
 # Settings. Every field of ConfigV2 may stand here; config.py lists them with their units.
 from dataclasses import replace
 
-from config import ConfigV2, default_output_dir
+from config import PRESETS_V2, ConfigV2, default_output_dir
 
 config = ConfigV2(
     symbols=("BTC/USDT", "ETH/USDT"),  # ("all",) takes the 22 pairs of the house list
@@ -46,6 +46,9 @@ config = ConfigV2(
     output_dir=default_output_dir("v2"),
     resume=False,  # True goes on with a run that was cut off
 )
+ALL_COINS = False  # True: the strongest network, of all coins (docs/pooled.md); 8 minutes of training on 2 cores
+if ALL_COINS:
+    config = replace(PRESETS_V2["pooled"], output_dir=config.output_dir, resume=config.resume)
 if SMALL:
     config = replace(
         config, source="synthetic", candles=700, epochs=2, lstm_units=(6, 4), conv_filters=4, conv_lstm_units=4
@@ -77,7 +80,7 @@ page.in_notebook((config.output_dir / "report_v2.html").read_text(encoding="utf-
 from inference_v2 import CryptoPricePredictorV2
 
 symbol = next(iter(market.candles))
-predictor = CryptoPricePredictorV2.from_directory(config.output_dir)
+predictor = CryptoPricePredictorV2.from_directory(config.output_dir).with_context(market.candles)
 predictor.plot(market.candles[symbol])
 
 # %%
