@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TextIO
@@ -142,7 +143,10 @@ def plain_warnings() -> Iterator[None]:
 
 
 class one_line_errors(contextlib.AbstractContextManager):
-    """Turns a ValueError or OSError into one line on stderr and exit status 2; other exceptions are bugs and pass."""
+    """Turns a ValueError, an OSError or a package that is not installed into one line on stderr and exit status 2.
+
+    Other exceptions are bugs and pass.
+    """
 
     def __init__(self, after_interrupt: str = "") -> None:
         self._after_interrupt = after_interrupt
@@ -155,6 +159,10 @@ class one_line_errors(contextlib.AbstractContextManager):
             raise SystemExit(130) from None
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             raise SystemExit(141) from None
+        if isinstance(error, ModuleNotFoundError) and error.name and find_spec(error.name.partition(".")[0]) is None:
+            package = error.name.partition(".")[0]
+            print(f"error: the package {package} is not installed; pip install -r requirements.txt", file=sys.stderr)
+            raise SystemExit(2) from None
         if isinstance(error, (ValueError, OSError)):
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
             raise SystemExit(2) from None

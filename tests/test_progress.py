@@ -56,9 +56,20 @@ def test_expected_errors_are_one_line_and_a_status(capsys, error, status, line):
     assert capsys.readouterr().err == line
 
 
+def test_a_package_that_is_not_installed_is_named_with_the_remedy(capsys):
+    with pytest.raises(SystemExit) as exit, progress.one_line_errors():
+        import no_such_package.at_all  # noqa: F401
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the package no_such_package is not installed; pip install -r requirements.txt\n"
+    )
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(KeyError), progress.one_line_errors():
         raise KeyError("a bug")
+    with pytest.raises(ModuleNotFoundError), progress.one_line_errors():
+        import pipeline.no_such_module  # noqa: F401
 
 
 def test_a_bar_is_silent_where_nobody_watches(monkeypatch):
