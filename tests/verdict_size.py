@@ -57,7 +57,7 @@ def forecasts_of_ridge(seed: int, n_candles: int, signal_r2: float, horizon: int
         samples.target_time, train_ratio=0.4, val_ratio=0.2, purge=np.timedelta64(horizon, "h"), symbol=samples.symbol
     )
     scaled, scalers = scale_on_train(samples, split)
-    output, _ = _fit_ridge(lagged_inputs(scaled), scaled)
+    output, _ = _fit_ridge(lagged_inputs(scaled), scaled, refit=False)
     forecast = to_log_return(output, samples.volatility, scalers.y)
     val, test = split.val, split.test
     factor = fit_shrinkage((forecast / samples.volatility)[val], (samples.log_return / samples.volatility)[val])
