@@ -277,9 +277,9 @@ class Evaluate:
         metadata = unseen.read_metadata(self.model_dir / METADATA_FILE)
         since_ms = to_ms(self.since, "--since")
         result, forecasts = unseen.score_unseen(predictor, market, features, metadata, since_ms, self.fee_bps)
-        unseen.write(result, forecasts, self.output, self.predictions)
         if lacking := [symbol for symbol in predictor.symbols if not (self.symbols or symbol in there)]:
-            print(f"not scored, since {self.candles_dir} does not have them: {', '.join(lacking)}")
+            result["notes"].append(f"not scored, since {self.candles_dir} does not have them: {', '.join(lacking)}")
+        unseen.write(result, forecasts, self.output, self.predictions)
         print(unseen.as_text(result))
 
     def _score_ledger(self, path: Path) -> None:

@@ -168,12 +168,12 @@ def train_network(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict
         return fit_network(scaled, config, folder)
     history = fit_network(scaled, config, folder / HELD_OUT)
     progress.tell("again, on the validation part too")
-    fit_network(scaled.learning_validation(), config, folder)
+    fit_network(scaled.learning_validation(), config, folder, kept_epoch=history["best_epoch"])
     return history
 
 
-def fit_network(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
-    """Build and fit; the best epoch's weights become the final file."""
+def fit_network(scaled: ScaledSamples, config: ConfigV2, folder: Path, kept_epoch: int | None = None) -> dict[str, Any]:
+    """Build and fit; the best epoch's weights, or those of the one to be kept, become the final file."""
     model = build(config, scaled.samples.n_features)
     import keras
 
@@ -183,7 +183,7 @@ def fit_network(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[s
     hidden = Hidden(np.flatnonzero(np.isin(scaled.samples.feature_cols, POOLED_MARKET_FEATURES)), config.hidden_share)
     settings = options(config, (*FIT_OPTIONS, "one_cycle", "weight_decay")) | {"hidden": hidden}
     loss = keras.losses.Huber(delta=config.huber_delta)
-    return asdict(fit_to_file(model, scaled, folder, FILES, loss=loss, **settings))
+    return asdict(fit_to_file(model, scaled, folder, FILES, loss=loss, kept_epoch=kept_epoch, **settings))
 
 
 def save_average(paths: list[Path], folder: Path) -> None:

@@ -42,7 +42,7 @@ config = ConfigV2(
     symbols=("BTC/USDT", "ETH/USDT"),  # ("all",) takes the 22 pairs of the house list
     timeframe="1h",
     candles=8000,  # per pair; 0 takes all that the exchange has
-    epochs=50,  # at most: training stops when the validation part gets no better
+    epochs=50,  # at most: training stops when the validation part gets no better (ALL_COINS: always four)
     output_dir=default_output_dir("v2"),
     resume=False,  # True goes on with a run that was cut off
 )

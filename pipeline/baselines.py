@@ -43,14 +43,16 @@ def fit_baselines(
 
     naive forecasts 0; drift the mean training log-return of the symbol; ridge and XGBoost forecast the network's own
     target from the last candle's features and a few lags, and are shrunk as the network is, so that the comparison
-    is between signals rather than between temperaments; `caution` as in `fit_shrinkage`. With `refit` both forecast
-    the test part as fitted once more, with what validation chose, on that part too.
+    is between signals rather than between temperaments; `caution` as in `fit_shrinkage`. With `refit` drift, ridge and
+    XGBoost forecast the test part as fitted once more, with what validation chose, on that part too.
     """
     samples, split = scaled.samples, scaled.split
     inputs = lagged_inputs(scaled)
     ridge_output, alpha = _fit_ridge(inputs, scaled, refit)
     xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed, refit)
-    forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled)}
+    forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled, split.train)}
+    if refit:
+        forecasts["drift"][split.test] = _drift(scaled, np.append(split.train, split.val))[split.test]
     directions = {}
     settings = {"ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
     for name, output in (("ridge", ridge_output), ("xgboost", xgboost_output)):
@@ -75,10 +77,10 @@ def lagged_inputs(scaled: ScaledSamples) -> np.ndarray:
     return np.hstack([scaled.rows[end], *lags, *(stream.rows[stream.end] for stream in scaled.others)])
 
 
-def _drift(scaled: ScaledSamples) -> np.ndarray:
-    samples, train = scaled.samples, scaled.split.train
-    counts = np.bincount(samples.symbol[train], minlength=len(samples.symbols))
-    sums = np.bincount(samples.symbol[train], samples.log_return[train], minlength=len(samples.symbols))
+def _drift(scaled: ScaledSamples, part: np.ndarray) -> np.ndarray:
+    samples = scaled.samples
+    counts = np.bincount(samples.symbol[part], minlength=len(samples.symbols))
+    sums = np.bincount(samples.symbol[part], samples.log_return[part], minlength=len(samples.symbols))
     return (sums / np.maximum(counts, 1))[samples.symbol]
 
 

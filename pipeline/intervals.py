@@ -1,4 +1,4 @@
-"""Intervals: how far the next move may go, from a scale model of plain numbers made exact on the validation part.
+"""Intervals: how far the next move may go, from a scale model of plain numbers, made exact on the last year.
 
 A move has the scale volatility * exp(x'b): the EWMA volatility of the samples, corrected by a few causal, scale-free
 inputs x (recent ranges and moves, volume, momentum, the time of the week). Quantiles of residual / scale on the

@@ -131,6 +131,7 @@ def fit(
     weight_decay: float = 0.0,
     one_cycle: bool = False,
     hidden: Hidden | None = None,
+    kept_epoch: int | None = None,
 ) -> History:
     """Train with Adam, clipping, early stopping and a falling step size; end with the best epoch's weights.
 
@@ -155,6 +156,8 @@ def fit(
         one_cycle: All the epochs, with a step size that rises to `learning_rate` and falls to nothing (`_OneCycle`),
             instead of early stopping and halving.
         hidden: What some training windows lack.
+        kept_epoch: The 0-based epoch whose weights are kept, instead of the one with the least validation loss: where
+            the validation part is learnt too, that loss says nothing.
 
     Raises:
         ValueError: The validation loss is not finite in any epoch.
@@ -191,7 +194,7 @@ def fit(
             callbacks=[
                 *schedule,
                 keras.callbacks.TerminateOnNaN(),
-                _BestCheckpoint(model, checkpoint, best),
+                _BestCheckpoint(model, checkpoint, best, kept_epoch),
                 _BatchBar(len(batches)),
                 state,  # last: it saves what the others did
             ],
@@ -210,7 +213,9 @@ def fit(
         val_loss=[_finite(value) for value in val_loss],
         learning_rate=[entry["learning_rate"] for entry in state.logs],
         seconds=[entry["seconds"] for entry in state.logs],
-        best_epoch=int(np.nanargmin(np.where(np.isfinite(val_loss), val_loss, np.nan))),
+        best_epoch=int(np.nanargmin(np.where(np.isfinite(val_loss), val_loss, np.nan)))
+        if kept_epoch is None
+        else kept_epoch,
     )
 
 
@@ -229,8 +234,9 @@ def fit_to_file(
     checkpoint = folder / names.checkpoint
     history = fit(model, scaled, checkpoint=checkpoint, state_dir=folder, on_epoch=progress.tell_epoch, **settings)
     twin = save_final(folder, names)
+    chosen = "best" if settings.get("kept_epoch") is None else "kept"
     progress.tell(
-        f"best epoch {history.best_epoch + 1} of {len(history.loss)}{f', ONNX twin {twin.name}' if twin else ''}"
+        f"{chosen} epoch {history.best_epoch + 1} of {len(history.loss)}{f', ONNX twin {twin.name}' if twin else ''}"
     )
     return history
 
@@ -251,18 +257,18 @@ def save_plain_h5(model: keras.Model, path: Path) -> None:
 
 
 class _BestCheckpoint(keras.callbacks.Callback):
-    """Saves the network whenever the validation loss is the lowest so far.
+    """Saves the network whenever the validation loss is the lowest so far, or after the epoch that is to be kept.
 
     Keras' ModelCheckpoint would save the compile state along, which a plain `load_model` refuses in .h5 files.
     """
 
-    def __init__(self, network: keras.Model, path: Path, best: float) -> None:
+    def __init__(self, network: keras.Model, path: Path, best: float, kept_epoch: int | None) -> None:
         super().__init__()
-        self._network, self._path, self._best = network, path, best
+        self._network, self._path, self._best, self._kept_epoch = network, path, best, kept_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         val_loss = (logs or {})["val_loss"]
-        if val_loss < self._best:
+        if val_loss < self._best if self._kept_epoch is None else epoch == self._kept_epoch:
             self._best = val_loss
             save_plain_h5(self._network, self._path)
 

@@ -200,6 +200,11 @@ def test_refit_learns_the_validation_part_for_the_test_part_alone():
         np.testing.assert_array_equal(twice.directions[name][val], once.directions[name][val])
         assert (twice.directions[name][test] != once.directions[name][test]).all()
     inputs, both = lagged_inputs(scaled), np.append(train, val)
+    for index in (0, 1):
+        mine = samples.symbol == index
+        drift = samples.log_return[both[samples.symbol[both] == index]].mean()
+        np.testing.assert_allclose(twice.forecasts["drift"][test[mine[test]]], drift)
+    np.testing.assert_array_equal(twice.forecasts["drift"][val], once.forecasts["drift"][val])
     by_hand = Ridge(alpha=twice.settings["ridge_alpha"]).fit(inputs[both].astype(np.float64), scaled.target[both])
     expected = to_log_return(by_hand.predict(inputs[test]), samples.volatility[test], scalers.y)
     np.testing.assert_allclose(twice.directions["ridge"][test], expected, rtol=1e-9)

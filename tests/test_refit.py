@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,9 +15,18 @@ from inference_v2 import FILES
 from pipeline import safe_pickle
 from pipeline.scaling import ScaledSamples
 from pipeline.splitting import Split
+from pipeline.training import fit
 from tests.conftest import TINY
 
 ONE_CYCLE = replace(TINY, epochs=2, one_cycle=True)
+
+
+def learnable():
+    """64 windows of three rows whose target is twice the last one."""
+    rows = np.random.default_rng(0).normal(size=(66, 1)).astype(np.float32)
+    now, end = np.datetime64("2024-01-01"), np.arange(2, 66)
+    split = Split(np.arange(48), np.arange(48, 64), np.arange(0), now, now, now, now)
+    return ScaledSamples(SimpleNamespace(end=end, lookback=3), split, rows, 2.0 * rows[end, 0])
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +75,40 @@ def test_the_second_network_learns_training_and_validation_and_nothing_else():
     assert scaled.split.test.tolist() == [9, 10, 11]
 
 
+def test_the_second_network_keeps_the_epoch_that_validation_chose_for_the_first(config, tmp_path, monkeypatch):
+    fit, kept = train_v2_production.fit_network, []
+
+    def best_was_the_second(scaled, config, folder, kept_epoch=None):
+        kept.append(kept_epoch)
+        return fit(scaled, config, folder, kept_epoch) | {"best_epoch": 1}
+
+    monkeypatch.setattr(train_v2_production, "fit_network", best_was_the_second)
+    train_v2_production.main(replace(config, epochs=4, refit=True, output_dir=tmp_path / "run"))
+    assert kept == [None, 1]
+
+
+def test_the_kept_epochs_weights_are_those_after_it_whatever_the_loss_does_later(tmp_path):
+    scaled = learnable()
+    saved = {}
+    for kept in (0, 2, None):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.Input((3, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        after = []
+        history = fit(
+            model, scaled, loss=keras.losses.MeanSquaredError(), epochs=3, batch_size=16, learning_rate=0.01,
+            clip_value=1.0, early_stopping_patience=9, reduce_lr_patience=9, seed=1, checkpoint=folder / "best.h5",
+            state_dir=folder, one_cycle=True, kept_epoch=kept,
+            on_epoch=lambda epoch, logs, model=model, after=after: after.append(model.get_weights()),
+        )  # fmt: skip
+        assert history.best_epoch == (2 if kept is None else kept)  # the loss falls to the end
+        for ours, theirs in zip(model.get_weights(), after[history.best_epoch], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        saved[kept] = model.get_weights()[0]
+    assert (saved[0] != saved[2]).any() and (saved[2] == saved[None]).all()
+
+
 def test_without_a_fixed_number_of_epochs_it_is_refused():
     with pytest.raises(ValueError, match="refit is True; pass one_cycle too"):
         replace(ConfigV2(), refit=True).check()
@@ -73,11 +118,11 @@ def test_without_a_fixed_number_of_epochs_it_is_refused():
 def test_a_run_cut_off_between_its_networks_resumes_to_the_same_forecasts(config, twice, tmp_path, monkeypatch):
     fit, calls = train_v2_production.fit_network, []
 
-    def killed_at_the_second(*args):
+    def killed_at_the_second(*args, **settings):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return fit(*args)
+        return fit(*args, **settings)
 
     monkeypatch.setattr(train_v2_production, "fit_network", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):

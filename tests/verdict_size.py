@@ -70,7 +70,7 @@ def forecasts_of_ridge(seed: int, n_candles: int, signal_r2: float, horizon: int
             "actual_return": samples.log_return[test],
             "volatility": samples.volatility[test],
             "naive": 0.0,
-            "drift": _drift(scaled)[test],
+            "drift": _drift(scaled, split.train)[test],
             "ridge": factor * forecast[test],
         }
     )
