@@ -45,8 +45,10 @@ def forecast_all(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Model -> its quantiles of every sample; GARCH is missing where it does not converge."""
     inputs = sample_inputs(candles, samples)
-    known, calibrating = np.append(split.train, split.val), calibrating_samples(samples, split)
-    model = fit_intervals(inputs, input_names(timeframe), samples.log_return, samples.volatility, known, calibrating)
+    calibrating = calibrating_samples(samples, split)
+    model = fit_intervals(
+        inputs, input_names(timeframe), samples.log_return, samples.volatility, split.known, calibrating
+    )
     garch = garch_quantiles(candles, samples, split.val_end, calibrating)
     return {
         "EWMA": scaled_quantiles(samples.volatility, samples.log_return, calibrating),

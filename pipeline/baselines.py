@@ -52,7 +52,7 @@ def fit_baselines(
     xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed, refit)
     forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled, split.train)}
     if refit:
-        forecasts["drift"][split.test] = _drift(scaled, np.append(split.train, split.val))[split.test]
+        forecasts["drift"][split.test] = _drift(scaled, split.known)[split.test]
     directions = {}
     settings = {"ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
     for name, output in (("ridge", ridge_output), ("xgboost", xgboost_output)):
@@ -96,7 +96,7 @@ def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples, refit: bool) -> tuple[
         if loss < best_loss:
             best_alpha, best_loss, best_output = alpha, loss, output
     if refit:
-        both = np.append(train, val)
+        both = scaled.split.known
         again = Ridge(alpha=best_alpha).fit(inputs[both].astype(np.float64), scaled.target[both])
         best_output[test] = again.predict(inputs[test])
     return best_output, best_alpha
@@ -121,7 +121,7 @@ def _fit_xgboost(inputs: np.ndarray, scaled: ScaledSamples, seed: int, refit: bo
     model.fit(inputs[train], scaled.target[train], eval_set=[(inputs[val], scaled.target[val])], verbose=False)
     output, rounds = model.predict(inputs), int(model.best_iteration) + 1
     if refit:
-        both = np.append(train, val)
+        both = scaled.split.known
         again = xgboost.XGBRegressor(n_estimators=rounds, **settings).fit(inputs[both], scaled.target[both])
         output[test] = again.predict(inputs[test])
     return output, rounds

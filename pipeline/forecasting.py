@@ -85,7 +85,7 @@ def forecast_test(
         refit: The network has learnt the validation part too; that of the folder `HELD_OUT` calibrates it.
     """
     samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
-    outputs_val, outputs = _network_outputs(model_path, scaled, scalers, refit)
+    outputs_val, outputs = _network_outputs(model_path, scaled, scalers, val, test, refit)
     raw_val, raw = (point_forecast(values) for values in (outputs_val, outputs))
     calibration = fit_calibration(
         raw_val, samples.log_return[val], samples.volatility[val], is_shrunk=is_shrunk, caution=baselines.caution
@@ -93,9 +93,7 @@ def forecast_test(
     names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
     # Errors in the price itself, at candles that the network has learnt, say nothing of others: validation alone then.
     known, calibrating = (
-        (np.append(scaled.split.train, val), calibrating_samples(samples, scaled.split))
-        if is_shrunk
-        else (scaled.split.train, val)
+        (scaled.split.known, calibrating_samples(samples, scaled.split)) if is_shrunk else (scaled.split.train, val)
     )
     fitted_to = (samples.log_return, samples.volatility, known, calibrating)
     served = apply_calibration(calibration, raw, samples.volatility[test])
@@ -140,8 +138,8 @@ def forecast_alone(
     Returns:
         "raw" and "served" (shrunk), (n,) log-returns each, in the order of `forecast_test`'s rows.
     """
-    samples, val = scaled.samples, scaled.split.val
-    raw_val, raw = (values[:, 0] for values in _network_outputs(model_path, scaled, scalers, refit))
+    samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
+    raw_val, raw = (values[:, 0] for values in _network_outputs(model_path, scaled, scalers, val, test, refit))
     calibration = fit_calibration(raw_val, samples.log_return[val], samples.volatility[val], caution=caution)
     return {"raw": raw, "served": calibration.shrinkage * raw}
 
@@ -153,24 +151,28 @@ def rows_of_test(scaled: ScaledSamples) -> np.ndarray:
 
 
 def _network_outputs(
-    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, refit: bool
-) -> tuple[np.ndarray, np.ndarray]:
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, val: np.ndarray,
+    test: np.ndarray, refit: bool,
+) -> list[np.ndarray]:  # fmt: skip
     """(n, n_outputs) of the validation and of the test part, as log-returns, by the saved file or files."""
-    held_out = model_path.parent / HELD_OUT / model_path.name if refit else model_path
-    return (
-        _outputs_of(held_out, scaled, scalers, scaled.split.val),
-        _outputs_of(model_path, scaled, scalers, rows_of_test(scaled)),
-    )
+    if not refit:
+        return _outputs_of(model_path, scaled, scalers, val, test)
+    held_out = model_path.parent / HELD_OUT / model_path.name
+    return [*_outputs_of(held_out, scaled, scalers, val), *_outputs_of(model_path, scaled, scalers, test)]
 
 
 def _outputs_of(
-    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, part: np.ndarray
-) -> np.ndarray:
+    model_path: Path, scaled: ScaledSamples, scalers: Scalers | PriceScalers | CandleScalers, *parts: np.ndarray
+) -> list[np.ndarray]:
+    """(n, n_outputs) of each part, as log-returns, by one file."""
     twin = twin_of(model_path)
     twin_sha256 = sha256_of(twin) if twin.is_file() else None
     network = open_network(model_path, [stream.shape for stream in scaled.streams], twin_sha256)
-    streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
-    return scalers.to_log_return(network.run_streams(streams), scaled.samples, part)
+    outputs = []
+    for part in parts:
+        streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
+        outputs.append(scalers.to_log_return(network.run_streams(streams), scaled.samples, part))
+    return outputs
 
 
 def _columns(

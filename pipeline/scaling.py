@@ -45,7 +45,7 @@ class ScaledSamples:
 
     def learning_validation(self) -> ScaledSamples:
         """The same, with the validation part in the training part too; it judges nothing any more."""
-        return replace(self, split=replace(self.split, train=np.append(self.split.train, self.split.val)))
+        return replace(self, split=replace(self.split, train=self.split.known))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ class Split:
     test_start: np.datetime64
     test_end: np.datetime64
 
+    @property
+    def known(self) -> np.ndarray:
+        """Indices of all samples before the test part: training's, then validation's."""
+        return np.append(self.train, self.val)
+
     def facts(self, target_time: np.ndarray) -> dict[str, dict[str, Any]]:
         """For people and for the metadata: size of each part, and when its first and last target close."""
         facts = {}
