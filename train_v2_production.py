@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,24 @@ from pipeline.store import PUBLISHED
 from pipeline.windows import Samples, make_windows
 
 NETWORK = "lstm"  # the network's name in tables and files
+BuildNetwork = Callable[[ConfigV2, int], Any]
 
 
-def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
-    """Run the nine phases and save the bundle; returns the content of metrics_v2.json.
+def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> dict[str, Any]:
+    """Run the nine phases and save the bundle.
+
+    Args:
+        config: Of the run.
+        build: Makes the untrained network from the config and the number of features; `build_network` by default.
+
+    Returns:
+        The content of metrics_v2.json.
 
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
     config.check()
+    build = build or build_network
     output_dir = Path(config.output_dir or default_output_dir("v2")).absolute()  # workers may stand elsewhere
     settings = artifacts.settings_of(config, leave_out=("output_dir", "cache_dir", "workers", "resume", "push_to_hub"))
     push = hub.push_when_done(config.push_to_hub)
@@ -85,9 +95,9 @@ def main(config: ConfigV2 = ConfigV2()) -> dict[str, Any]:
         progress.tell(device.describe(build(config, len(feature_cols))))
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
-        of_fold = functools.partial(forecast_fold, samples, market, config)
+        of_fold = functools.partial(forecast_fold, samples, market, config, build)
         folds = run_folds(earlier, of_fold, partial, workers=config.workers)
-        history = train(scaled, config, partial)
+        history = train(scaled, config, partial, build)
 
         phases.start("Evaluate", "forecasts out of sample")
         saved = partial / FILES.model
@@ -139,7 +149,7 @@ def split(samples: Samples, config: ConfigV2) -> list[Split]:
     return folds
 
 
-def build(config: ConfigV2, n_features: int) -> Any:
+def build_network(config: ConfigV2, n_features: int) -> Any:
     """The untrained network, seeded."""
     keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
     from models.dual_stream import build_dual_stream
@@ -149,12 +159,14 @@ def build(config: ConfigV2, n_features: int) -> Any:
     return build_dual_stream(config.lookback, n_features, **options(config, network))
 
 
-def train(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+def train(scaled: ScaledSamples, config: ConfigV2, folder: Path, build: BuildNetwork) -> dict[str, Any]:
     """Fit the network, or an ensemble's members, save the final file; returns the history, or member -> history."""
     if config.ensemble == 1:
-        return train_network(scaled, config, folder)
+        return train_network(scaled, config, folder, build)
     members = {folder / f"member_{n + 1}": replace(config, seed=config.seed + n) for n in range(config.ensemble)}
-    todo = {path.name: functools.partial(train_network, scaled, member, path) for path, member in members.items()}
+    todo = {
+        path.name: functools.partial(train_network, scaled, member, path, build) for path, member in members.items()
+    }
     # In this process, to spare the seconds that another takes to start; TensorFlow keeps some memory of each member.
     histories = jobs.run_all(todo, own_process=False, workers=config.workers)
     for sub in (HELD_OUT, "") if config.refit else ("",):
@@ -162,17 +174,19 @@ def train(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, An
     return histories
 
 
-def train_network(scaled: ScaledSamples, config: ConfigV2, folder: Path) -> dict[str, Any]:
+def train_network(scaled: ScaledSamples, config: ConfigV2, folder: Path, build: BuildNetwork) -> dict[str, Any]:
     """Fit one network; with --refit a second one, that learns the validation part too, calibrated by the first."""
     if not config.refit:
-        return fit_network(scaled, config, folder)
-    history = fit_network(scaled, config, folder / HELD_OUT)
+        return fit_network(scaled, config, folder, build)
+    history = fit_network(scaled, config, folder / HELD_OUT, build)
     progress.tell("again, on the validation part too")
-    fit_network(scaled.learning_validation(), config, folder, kept_epoch=history["best_epoch"])
+    fit_network(scaled.learning_validation(), config, folder, build, kept_epoch=history["best_epoch"])
     return history
 
 
-def fit_network(scaled: ScaledSamples, config: ConfigV2, folder: Path, kept_epoch: int | None = None) -> dict[str, Any]:
+def fit_network(
+    scaled: ScaledSamples, config: ConfigV2, folder: Path, build: BuildNetwork, kept_epoch: int | None = None
+) -> dict[str, Any]:
     """Build and fit; the best epoch's weights, or those of the one to be kept, become the final file."""
     model = build(config, scaled.samples.n_features)
     import keras
@@ -198,12 +212,14 @@ def save_average(paths: list[Path], folder: Path) -> None:
     save_final(folder, FILES)
 
 
-def forecast_fold(samples: Samples, market: CandleSet, config: ConfigV2, fold: Split, folder: Path) -> pd.DataFrame:
+def forecast_fold(
+    samples: Samples, market: CandleSet, config: ConfigV2, build: BuildNetwork, fold: Split, folder: Path
+) -> pd.DataFrame:
     """Train and forecast a fold before the last, which saw nothing later; an ensemble's members one after another."""
     progress.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
     scaled, scalers = scale_on_train(samples, fold)
     baselines = fit_baselines(scaled, scalers.y, **options(config, BASELINE_OPTIONS))
-    train(scaled, replace(config, workers=1), folder)
+    train(scaled, replace(config, workers=1), folder, build)
     model = folder / FILES.model
     return forecast_test(NETWORK, model, scaled, scalers, baselines, market.candles, refit=config.refit).predictions
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,12 +37,20 @@ from pipeline.windows import Samples, make_windows
 
 NETWORK = "lstm"
 """the price network's name in tables and files"""
+BuildNetwork = Callable[[ConfigV9], Any]
 DATA_DIR = Path("data")
 """where the document puts BTCUSDT_1h.csv by hand"""
 
 
-def main(config: ConfigV9 = ConfigV9()) -> dict[str, Any]:
+def main(
+    config: ConfigV9 = ConfigV9(), build_direction: BuildNetwork | None = None, build_price: BuildNetwork | None = None
+) -> dict[str, Any]:
     """Run the ten phases and save the bundle.
+
+    Args:
+        config: Of the run.
+        build_direction: Makes the untrained direction network; `build_direction_network` by default.
+        build_price: Makes the untrained price network; `build_price_network` by default.
 
     Returns:
         The content of metrics_v9.json.
@@ -86,13 +95,15 @@ def main(config: ConfigV9 = ConfigV9()) -> dict[str, Any]:
         volatility = volatility_task(market.candles, samples_ahead, parts)
 
         phases.start("Direction", "bidirectional LSTM with attention")
-        direction_history = train_direction(direction_samples(scaled), config, partial)
+        direction_history = train_direction(
+            (build_direction or build_direction_network)(config), direction_samples(scaled), config, partial
+        )
 
         phases.start("Volatility", f"trees on {config.lookback * samples.n_features:,} numbers a window")
         n_trees = train_volatility(scaled, volatility, config, partial)
 
         phases.start("Price", "LSTM")
-        history = train_price(scaled, config, partial)
+        history = train_price((build_price or build_price_network)(config), scaled, config, partial)
 
         phases.start("Evaluate", "forecasts out of sample")
         forecasts = forecast_test(NETWORK, partial / FILES.model, scaled, scalers, baselines, market.candles)
@@ -155,17 +166,36 @@ def split(samples: Samples, config: ConfigV9) -> Split:
     return parts
 
 
-def train_direction(scaled: ScaledSamples, config: ConfigV9, partial: Path) -> dict[str, Any]:
-    """Fit the direction network in a folder of its own, which holds what a resumed run needs."""
+def build_direction_network(config: ConfigV9) -> Any:
+    """The untrained direction network, seeded."""
     keras = import_keras()
     from models.multitask import build_direction
-    from pipeline.training import fit_to_file
 
     keras.utils.set_random_seed(config.seed)
-    model = build_direction(
+    return build_direction(
         config.lookback, len(V9_FEATURES), lstm_units=config.direction_lstm_units,
         attention_heads=config.attention_heads, dense_units=config.direction_dense_units, dropout=config.dropout,
     )  # fmt: skip
+
+
+def build_price_network(config: ConfigV9) -> Any:
+    """The untrained price network, seeded."""
+    keras = import_keras()
+    from models.multitask import build_price
+
+    keras.utils.set_random_seed(config.seed)
+    return build_price(
+        config.lookback, len(V9_FEATURES), lstm_units=config.price_lstm_units, dense_units=config.price_dense_units,
+        dropout=config.dropout,
+    )  # fmt: skip
+
+
+def train_direction(model: Any, scaled: ScaledSamples, config: ConfigV9, partial: Path) -> dict[str, Any]:
+    """Fit the direction network in a folder of its own, which holds what a resumed run needs."""
+    import keras
+
+    from pipeline.training import fit_to_file
+
     tell_size(model, scaled)
     folder = partial / "direction"
     folder.mkdir(exist_ok=True)
@@ -188,17 +218,12 @@ def train_volatility(scaled: ScaledSamples, task: VolatilityTask, config: Config
     return n_trees
 
 
-def train_price(scaled: ScaledSamples, config: ConfigV9, partial: Path) -> dict[str, Any]:
+def train_price(model: Any, scaled: ScaledSamples, config: ConfigV9, partial: Path) -> dict[str, Any]:
     """Fit the price network; the best epoch's weights become the final file."""
-    keras = import_keras()
-    from models.multitask import build_price
+    import keras
+
     from pipeline.training import fit_to_file
 
-    keras.utils.set_random_seed(config.seed)
-    model = build_price(
-        config.lookback, len(V9_FEATURES), lstm_units=config.price_lstm_units, dense_units=config.price_dense_units,
-        dropout=config.dropout,
-    )  # fmt: skip
     tell_size(model, scaled)
     loss = keras.losses.Huber(delta=config.huber_delta)
     return asdict(fit_to_file(model, scaled, partial, FILES, loss=loss, **options(config, FIT_OPTIONS)))

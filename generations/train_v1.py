@@ -10,7 +10,7 @@ q50, q90 of the next hour's move. The run ends with a verdict on its median; NO 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,12 @@ NETWORK = "lstm"
 QUARTERS_AN_HOUR = timeframe_ms(HOUR) // timeframe_ms(QUARTER)
 
 
-def main(config: ConfigV1 = ConfigV1()) -> dict[str, Any]:
+def main(config: ConfigV1 = ConfigV1(), build: Callable[[ConfigV1], Any] | None = None) -> dict[str, Any]:
     """Run the nine phases and save the bundle.
+
+    Args:
+        config: Of the run.
+        build: Makes the untrained network; `build_network` by default.
 
     Returns:
         The content of metrics_v1.json.
@@ -90,7 +94,7 @@ def main(config: ConfigV1 = ConfigV1()) -> dict[str, Any]:
         progress.tell("validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items()))
 
         phases.start("Build", "dual-timeframe network")
-        model = build(config)
+        model = (build or build_network)(config)
 
         phases.start("Train", f"{len(parts.train):,} samples, batches of {config.batch_size}")
         history = train(model, scaled, config, partial)
@@ -196,7 +200,7 @@ def fingerprint(market: dict[str, CandleSet]) -> dict[str, Any]:
     return {timeframe: part.fingerprint() for timeframe, part in market.items()}
 
 
-def build(config: ConfigV1) -> Any:
+def build_network(config: ConfigV1) -> Any:
     """The untrained network, seeded."""
     keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
     from models import DualStreamLSTMModel

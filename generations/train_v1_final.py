@@ -9,6 +9,7 @@ change beside it, and ends with a verdict. A network of price levels is expected
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,14 @@ NETWORK = "lstm"
 """the network's name in tables and files"""
 
 
-def main(config: ConfigV1Final = ConfigV1Final()) -> dict[str, Any]:
+def main(
+    config: ConfigV1Final = ConfigV1Final(), build: Callable[[ConfigV1Final], Any] | None = None
+) -> dict[str, Any]:
     """Run the nine phases and save the bundle.
+
+    Args:
+        config: Of the run.
+        build: Makes the untrained network; `build_network` by default.
 
     Returns:
         The content of metrics_v1_final.json.
@@ -77,7 +84,7 @@ def main(config: ConfigV1Final = ConfigV1Final()) -> dict[str, Any]:
         baselines = fit_baselines(returns, return_scalers.y, seed=config.seed)
 
         phases.start("Build", "dual-stream network with two inputs")
-        model = build(config)
+        model = (build or build_network)(config)
 
         phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
         history = train(model, prices, config, partial)
@@ -125,7 +132,7 @@ def split(samples: Samples, config: ConfigV1Final) -> Split:
     return parts
 
 
-def build(config: ConfigV1Final) -> Any:
+def build_network(config: ConfigV1Final) -> Any:
     """The untrained network, seeded."""
     keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
     from models.price_level import build_price_level

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,17 @@ NETWORK = "lstm"
 """the network's name in tables and files"""
 LOSS_WEIGHTS = (1.0, 1.0, 0.8, 0.8)
 """of open, close, high and low"""
+BuildNetwork = Callable[[ConfigV7], Any]
 MIN_SAMPLES = 100
 """a coin with fewer is skipped"""
 
 
-def main(config: ConfigV7 = ConfigV7()) -> dict[str, Any]:
+def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> dict[str, Any]:
     """Fetch, train every network, evaluate them together.
+
+    Args:
+        config: Of the run.
+        build: Makes an untrained network; `build_network` by default.
 
     Returns:
         The content of metrics_v7.json: timeframe -> scores over its coins.
@@ -75,7 +80,7 @@ def main(config: ConfigV7 = ConfigV7()) -> dict[str, Any]:
             artifacts.begin_run(partial, settings, ends, LOG)
 
         phases.start("Train", "a network per coin and timeframe")
-        done = train_all(markets, records, skipped, config, settings, output_dir)
+        done = train_all(markets, records, skipped, config, settings, output_dir, build or build_network)
 
         phases.start("Evaluate", "forecasts out of sample, all coins of a timeframe together")
         metrics = {}
@@ -138,7 +143,7 @@ def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSe
 
 def train_all(
     markets: Mapping[str, CandleSet], records: dict[str, dict[str, Any]], skipped: dict[str, str], config: ConfigV7,
-    settings: Mapping[str, Any], output_dir: Path,
+    settings: Mapping[str, Any], output_dir: Path, build: BuildNetwork,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Train every network that is not finished yet; each is in place, and in the metadata, as soon as it is done.
 
@@ -156,7 +161,7 @@ def train_all(
                 done[name] = records[name]
             else:
                 one = replace(market, candles={symbol: candles})
-                todo[name] = functools.partial(train_job, name, one, config, facts, output_dir)
+                todo[name] = functools.partial(train_job, name, one, config, facts, output_dir, build)
     if done:
         progress.tell(f"{len(done)} networks are finished already")
     records_v7.write_metadata(output_dir, records_v7.content(records, config=settings, skipped=skipped))
@@ -173,7 +178,7 @@ def train_all(
 
 
 def train_job(
-    name: str, market: CandleSet, config: ConfigV7, facts: Mapping[str, Any], output_dir: Path
+    name: str, market: CandleSet, config: ConfigV7, facts: Mapping[str, Any], output_dir: Path, build: BuildNetwork
 ) -> dict[str, Any]:
     """Train and measure the network of one coin and timeframe, and put its two files in place.
 
@@ -237,7 +242,7 @@ def make_samples(features: pd.DataFrame, market: CandleSet, config: ConfigV7) ->
     return samples
 
 
-def build(config: ConfigV7) -> Any:
+def build_network(config: ConfigV7) -> Any:
     """The untrained network, seeded."""
     keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
     from models.bilstm_ohlc import build_bilstm_ohlc

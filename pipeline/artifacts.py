@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -269,8 +270,8 @@ def sha256_of(path: Path) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN and infinities are refused, since no other reader would take them."""
-    text = json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
+    """Write JSON atomically; what is not finite becomes null (`plain`)."""
+    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
     with files.replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -288,13 +289,33 @@ def environment() -> dict[str, str]:
 
 def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
     """A frozen config dataclass as plain data."""
-    plain = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
-    return {name: value for name, value in plain.items() if name not in leave_out}
+    settings = plain(dataclasses.asdict(config))
+    return {name: value for name, value in settings.items() if name not in leave_out}
 
 
-def _plain(value: object) -> object:
+def plain(value: Any) -> Any:
+    """Plain data for JSON: paths as text, numpy's numbers as Python's, and None for a number that is not finite.
+
+    JSON has neither NaN nor infinities. A metric that cannot be computed is None by the evaluation's own contract; this
+    is the last net, so that one that slipped through never costs a finished training.
+
+    Raises:
+        TypeError: A value is of another kind.
+
+    Example:
+        >>> plain({"r2": float("nan"), "seeds": (1, 2), "folder": Path("models")})
+        {'r2': None, 'seeds': [1, 2], 'folder': 'models'}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "item"):
-        return value.item()
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
     raise TypeError(f"{type(value).__name__} is no plain value")

@@ -1,7 +1,14 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and which lane a test belongs to."""
+# ruff: noqa: E402  # the libraries read their number of threads when they are loaded
 
 import contextlib
 import os
+
+# One thread each: the lanes run a process per core, and threads of two processes that wait for each other in a loop
+# (XGBoost's, OpenBLAS's) make the same test take five times as long.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +31,9 @@ with contextlib.suppress(ImportError):
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
+TRAINED = frozenset({"bundle", "networks_folder", "once", "plain_bundle", "predictor", "tiny_bundle", "twice"})
+"""Fixtures for which a network is trained; a test that looks at one is slow, however quick it is itself."""
+
 TINY = ConfigV2(
     candles=700,
     epochs=4,
@@ -35,6 +45,19 @@ TINY = ConfigV2(
     dropout=0.1,
 )
 """A production run in seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what looks at a trained network as slow, so that `make check` leaves it out."""
+    for item in items:
+        if TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
+@pytest.fixture
+def no_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the test save no ONNX twin, which takes three seconds a network and is proved elsewhere."""
+    monkeypatch.setattr("pipeline.training.export_twin", lambda path: None)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from pipeline import artifacts
@@ -214,11 +215,18 @@ def test_changed_bytes_are_refused_and_a_folder_without_metadata_is_not_checked(
     artifacts.check_hashes(paths, tmp_path / METADATA)
 
 
-def test_json_refuses_nan_and_leaves_the_old_file(tmp_path):
+def test_a_number_that_is_not_finite_becomes_null_and_costs_nothing(tmp_path):
+    path = tmp_path / "metrics.json"
+    wild = {"mape_percent": float("nan"), "by_symbol": {"BTC/USDT": [np.float32("inf"), -np.inf, 0.34]}}
+    artifacts.write_json(path, wild)
+    assert json.loads(path.read_text()) == {"mape_percent": None, "by_symbol": {"BTC/USDT": [None, None, 0.34]}}
+
+
+def test_json_refuses_what_is_no_plain_value_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
     artifacts.write_json(path, {"mape_percent": 0.34})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        artifacts.write_json(path, {"mape_percent": float("nan")})
+    with pytest.raises(TypeError, match="set is no plain value"):
+        artifacts.write_json(path, {"mape_percent": {0.34}})
     assert json.loads(path.read_text()) == {"mape_percent": 0.34}
 
 

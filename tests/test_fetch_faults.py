@@ -201,7 +201,7 @@ def test_some_random_faults_are_never_silent(nothing_leaves):
     assert {"right", "right with a notice", "error"} <= set(results)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_500_random_schedules_of_faults_are_never_silent(nothing_leaves):
     with loopback() as (server, notices):
         outcomes = [outcome for seed in range(500) for outcome in run_schedule(seed, server, notices)]

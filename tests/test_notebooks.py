@@ -123,7 +123,9 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[str, list[di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train_v2", "train_v1", "train_v7", "train_v9"])
+@pytest.mark.parametrize(
+    "name", ["train_v2", *(pytest.param(name, marks=pytest.mark.soak) for name in ("train_v1", "train_v7", "train_v9"))]
+)
 def test_a_training_notebook_runs_to_its_verdict_its_report_and_a_picture_of_the_forecast(name, tmp_path):
     pytest.importorskip(SCRIPTS.get(name, "train_v2_production"))
     text, shown = execute(build.build(name), tmp_path)

@@ -313,8 +313,9 @@ def test_compute_market_tells_the_presets_apart(market):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("signal_r2", "verdict"), [(0.0, "TIES"), (0.15, "BEATS")])
-def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(signal_r2, verdict, tmp_path):
+def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(signal_r2, verdict, tmp_path, no_twin):
     market = synthetic_market(COINS, "1h", 2000 + V2_WARMUP, seed=11, signal_r2=signal_r2)
     config = replace(
         PRESETS_V2["pooled"], symbols=COINS, candles=2000, batch_size=128, ensemble=1,

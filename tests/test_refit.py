@@ -16,6 +16,7 @@ from pipeline import safe_pickle
 from pipeline.scaling import ScaledSamples
 from pipeline.splitting import Split
 from pipeline.training import fit
+from tests import networks
 from tests.conftest import TINY
 
 ONE_CYCLE = replace(TINY, epochs=2, one_cycle=True)
@@ -29,6 +30,11 @@ def learnable():
     return ScaledSamples(SimpleNamespace(end=end, lookback=3), split, rows, 2.0 * rows[end, 0])
 
 
+def train(config, **changes):
+    with networks.bare():
+        return train_v2_production.main(replace(config, **changes), build=networks.for_v2)
+
+
 @pytest.fixture(scope="module")
 def config(signal_dir):
     return replace(ONE_CYCLE, candles_dir=signal_dir)
@@ -37,14 +43,14 @@ def config(signal_dir):
 @pytest.fixture(scope="module")
 def once(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("once")
-    train_v2_production.main(replace(config, output_dir=folder))
+    train(config, output_dir=folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def twice(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("twice")
-    train_v2_production.main(replace(config, refit=True, output_dir=folder))
+    train(config, refit=True, output_dir=folder)
     return folder
 
 
@@ -75,18 +81,20 @@ def test_the_second_network_learns_training_and_validation_and_nothing_else():
     assert scaled.split.test.tolist() == [9, 10, 11]
 
 
+@pytest.mark.slow
 def test_the_second_network_keeps_the_epoch_that_validation_chose_for_the_first(config, tmp_path, monkeypatch):
     fit, kept = train_v2_production.fit_network, []
 
-    def best_was_the_second(scaled, config, folder, kept_epoch=None):
+    def best_was_the_second(scaled, config, folder, build, kept_epoch=None):
         kept.append(kept_epoch)
-        return fit(scaled, config, folder, kept_epoch) | {"best_epoch": 1}
+        return fit(scaled, config, folder, build, kept_epoch) | {"best_epoch": 1}
 
     monkeypatch.setattr(train_v2_production, "fit_network", best_was_the_second)
-    train_v2_production.main(replace(config, epochs=4, refit=True, output_dir=tmp_path / "run"))
+    train(config, epochs=4, refit=True, output_dir=tmp_path / "run")
     assert kept == [None, 1]
 
 
+@pytest.mark.slow
 def test_the_kept_epochs_weights_are_those_after_it_whatever_the_loss_does_later(tmp_path):
     scaled = learnable()
     saved = {}
@@ -126,16 +134,16 @@ def test_a_run_cut_off_between_its_networks_resumes_to_the_same_forecasts(config
 
     monkeypatch.setattr(train_v2_production, "fit_network", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        train_v2_production.main(replace(config, refit=True, output_dir=tmp_path))
+        train(config, refit=True, output_dir=tmp_path)
     monkeypatch.setattr(train_v2_production, "fit_network", fit)
-    train_v2_production.main(replace(config, refit=True, output_dir=tmp_path, resume=True))
+    train(config, refit=True, output_dir=tmp_path, resume=True)
     left, right = (pd.read_parquet(folder / FILES.predictions) for folder in (twice, tmp_path))
     pd.testing.assert_frame_equal(left, right)
 
 
 @pytest.mark.slow
 def test_the_members_of_an_ensemble_are_calibrated_each_by_its_own(config, twice, tmp_path):
-    metrics = train_v2_production.main(replace(config, refit=True, ensemble=2, output_dir=tmp_path))
+    metrics = train(config, refit=True, ensemble=2, output_dir=tmp_path)
     alone = json.loads((twice / FILES.metrics).read_text())["test"]["verdicts"]
     (skill,) = (row["skill"] for row in alone if row["baseline"] == "naive")
     assert metrics["ensemble"]["members"][0]["skill"] == pytest.approx(skill, rel=1e-9)

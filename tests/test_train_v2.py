@@ -18,6 +18,7 @@ from inference_v2 import METADATA_FILE, CryptoPricePredictorV2
 from pipeline import artifacts
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
+from tests import networks
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,24 @@ def train_command(*options):
 
 def run(*options, **kwargs):
     return subprocess.run(train_command(*options), cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+def train(config, **changes):
+    """A run with a network of one layer, for what does not depend on the network."""
+    with networks.bare():
+        return train_v2_production.main(replace(config, **changes), build=networks.for_v2)
+
+
+def stop_in_training(config, monkeypatch, epoch=0):
+    """A run that Ctrl-C ends in the given epoch."""
+
+    def interrupt(number, logs):
+        if number == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        train(config)
 
 
 def test_a_bundle_holds_the_eight_files_and_their_hashes(tiny_bundle):
@@ -113,59 +132,53 @@ def test_the_report_is_one_self_contained_page_with_verdict_table_and_pictures(t
     assert page.text.index("the network") < page.text.index("price MAPE")  # the verdict stands on top
 
 
+@pytest.mark.slow
 def test_same_seed_and_candles_give_identical_metrics_and_forecasts(tiny_bundle, signal_dir, tmp_path):
     train_v2_production.main(replace(TINY, candles_dir=signal_dir, output_dir=tmp_path))
     for name in ("metrics_v2.json", "predictions_v2.parquet"):
         assert (tmp_path / name).read_bytes() == (tiny_bundle / name).read_bytes()
 
 
-def test_another_seed_gives_another_network(tiny_bundle, signal_dir, tmp_path):
-    train_v2_production.main(replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, seed=7, epochs=1))
-    ours, theirs = (pd.read_parquet(p / "predictions_v2.parquet")["lstm"] for p in (tmp_path, tiny_bundle))
+@pytest.mark.slow
+def test_another_seed_gives_another_network(signal_dir, tmp_path):
+    config = replace(TINY, candles_dir=signal_dir, epochs=1)
+    train(config, output_dir=tmp_path / "ours")
+    train(config, output_dir=tmp_path / "theirs", seed=7)
+    ours, theirs = (pd.read_parquet(tmp_path / p / "predictions_v2.parquet")["lstm"] for p in ("ours", "theirs"))
     assert (ours != theirs).any()
 
 
 @pytest.mark.slow
 def test_a_run_killed_in_training_keeps_the_old_bundle_and_resume_ends_as_if_nothing_happened(
-    tiny_bundle, signal_dir, tmp_path, monkeypatch
+    signal_dir, tmp_path, monkeypatch
 ):
-    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path)
-    train_v2_production.main(replace(config, epochs=1))
-    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path / "ours")
+    train(config, output_dir=tmp_path / "whole")
+    train(config, epochs=1)
+    old = {path.name: path.read_bytes() for path in config.output_dir.iterdir()}
+    stop_in_training(config, monkeypatch, epoch=1)
+    assert {path.name: path.read_bytes() for path in config.output_dir.iterdir() if path.is_file()} == old
+    CryptoPricePredictorV2.from_directory(config.output_dir)
 
-    def interrupt(epoch, logs):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
-        train_v2_production.main(config)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == old
-    CryptoPricePredictorV2.from_directory(tmp_path)
-
-    train_v2_production.main(replace(config, resume=True))
+    train(config, resume=True)
     for name in ("metrics_v2.json", "predictions_v2.parquet"):
-        assert (tmp_path / name).read_bytes() == (tiny_bundle / name).read_bytes()
+        assert (config.output_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mistyped_command_leaves_an_interrupted_run_alone(signal_dir, tmp_path, monkeypatch):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path)
-
-    def interrupt(epoch, logs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
-        train_v2_production.main(config)
+    stop_in_training(config, monkeypatch)
     with pytest.raises(ValueError, match="unknown symbol"):
-        train_v2_production.main(replace(config, symbols=("BTCUSDT",)))
+        train(config, symbols=("BTCUSDT",))
     assert (tmp_path / ".partial" / "training_state.npz").is_file()
-    train_v2_production.main(replace(config, resume=True))
+    train(config, resume=True)
 
 
+@pytest.mark.slow
 def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_same(signal_dir, tmp_path, capsys):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1, train_ratio=0.7, val_ratio=0.29)
-    test = train_v2_production.main(config)["test"]
+    test = train(config)["test"]
     assert test["n_instants"] < 10
     assert all(entry["p_holm"] is None and entry["verdict"] == "TIES" for entry in test["verdicts"])
     assert test["verdict"] == "NO EDGE"
@@ -173,47 +186,44 @@ def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_s
     CryptoPricePredictorV2.from_directory(tmp_path)
 
 
-def test_a_loss_that_is_not_finite_in_some_epoch_does_not_keep_the_run_from_being_saved(signal_dir, tmp_path):
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_some_epoch_does_not_keep_the_run_from_being_saved(signal_dir, tmp_path, no_twin):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, learning_rate=1e12, epochs=3)
     train_v2_production.main(config)
     history = json.loads((tmp_path / METADATA_FILE).read_text())["history"]
     assert None in history["loss"] or max(history["loss"]) > 1e6
 
 
+@pytest.mark.slow
 def test_a_coin_that_was_halted_does_not_outweigh_the_others(signal_market, tmp_path):
     for symbol, frame in signal_market.items():
         halted = frame.copy()
         if symbol == "ETH/USDT":
             halted.loc[600:899, ["open", "high", "low", "close"]] = frame["close"].iloc[599]
         write_candles(halted, tmp_path, symbol, "1h")
-    config = replace(TINY, candles_dir=tmp_path, output_dir=tmp_path / "out", epochs=1)
-    train_v2_production.main(config)
+    train(TINY, candles_dir=tmp_path, output_dir=tmp_path / "out", epochs=1)
     from pipeline import safe_pickle
 
     assert safe_pickle.load(tmp_path / "out" / "scalers_v2.pkl")["y"].scale[0] < 2
 
 
+@pytest.mark.slow
 def test_candles_that_have_not_closed_are_not_trained_on(signal_market, signal_dir, tmp_path, monkeypatch):
     last = signal_market["BTC/USDT"]["timestamp"].iloc[-1]
     monkeypatch.setattr("pipeline.candles.time.time", lambda: last.timestamp() + 60)
-    metrics = train_v2_production.main(replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1))
+    metrics = train(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1)
     assert metrics["data"]["symbols"]["BTC/USDT"]["last"] == (last - pd.Timedelta(hours=1)).isoformat()
 
 
+@pytest.mark.slow
 def test_resuming_on_other_candles_is_refused(signal_dir, signal_market, tmp_path, monkeypatch):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path / "out")
-
-    def interrupt(epoch, logs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
-        train_v2_production.main(config)
+    stop_in_training(config, monkeypatch)
     changed = dict(signal_market)
     changed["BTC/USDT"] = changed["BTC/USDT"].assign(volume=lambda frame: frame["volume"] + 1)
     monkeypatch.setattr("data_fetcher.store.read_directory", lambda folder, symbol, timeframe: changed[symbol])
     with pytest.raises(ValueError, match="--resume: the candles are not those of the interrupted run"):
-        train_v2_production.main(replace(config, resume=True))
+        train(config, resume=True)
 
 
 @pytest.mark.slow
@@ -233,6 +243,7 @@ def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(tiny_bundle, 
     assert ours["test"]["models"] == theirs["test"]["models"]
 
 
+@pytest.mark.slow
 def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere(tmp_path, monkeypatch, capsys):
     from pipeline.exchanges import ExchangeError
 
@@ -244,7 +255,7 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
 
     monkeypatch.setattr("pipeline.exchanges.fetch_many", no_network)
     monkeypatch.setattr("pipeline.yahoo.fetch_candles", no_yahoo)
-    metrics = train_v2_production.main(replace(TINY, output_dir=tmp_path, epochs=1))
+    metrics = train_v2_production.main(replace(TINY, output_dir=tmp_path, epochs=1), build=networks.for_v2)
     terminal = capsys.readouterr().out
     assert "SYNTHETIC CANDLES" in terminal
     assert "NO CLAIM (synthetic data)" in terminal.splitlines()[-2]
@@ -256,7 +267,7 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
 
     assert safe_pickle.load(tmp_path / "scalers_v2.pkl")["synthetic"] is True
     with pytest.raises(ExchangeError):
-        train_v2_production.main(replace(TINY, output_dir=tmp_path, epochs=1, require_real=True))
+        train(TINY, output_dir=tmp_path, epochs=1, require_real=True)
 
 
 @pytest.mark.parametrize(
@@ -318,6 +329,7 @@ def test_on_the_command_line_bad_candles_are_one_line_on_stderr_and_status_2(
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_itself_ends_with_status_2_for_bad_input_and_bad_options(signal_dir, tmp_path):
     result = run("--epochs", 0)
     assert (result.returncode, result.stderr) == (2, "error: epochs is 0; pass at least 1\n")
@@ -328,6 +340,7 @@ def test_the_command_itself_ends_with_status_2_for_bad_input_and_bad_options(sig
     assert run("--no-such-option").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_help_explains_every_option(tmp_path):
     result = run("--help")
     assert result.returncode == 0
@@ -336,12 +349,13 @@ def test_the_help_explains_every_option(tmp_path):
     assert "candles a sample sees" in result.stdout
 
 
+@pytest.mark.slow
 def test_horizon_timeframe_and_split_by_dates_run_through(signal_dir, tmp_path):
     config = replace(
         TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1, horizon=3,
         train_end="2024-12-18", val_end="2024-12-23", test_start="2024-12-25", test_end="2024-12-30",
     )  # fmt: skip
-    metrics = train_v2_production.main(config)
+    metrics = train(config)
     assert metrics["split"]["train"]["last"] == "2024-12-19T00:00Z"
     assert metrics["split"]["val"]["first"] == "2024-12-19T03:00Z"  # three hours ahead, none of them in training
     assert metrics["split"]["test"]["first"] == "2024-12-25T03:00Z"
@@ -360,17 +374,16 @@ def run_on(market, folder):
 
 
 @pytest.mark.slow
-def test_on_martingales_the_network_finds_no_edge(tmp_path):
-    for seed in (1, 2, 3):
-        (tmp_path / str(seed)).mkdir()
-        market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=seed)
-        test = run_on(market, tmp_path / str(seed))
-        assert test["verdict"] == "NO EDGE"
-        assert all(entry["verdict"] != "BEATS" for entry in test["verdicts"] if entry["baseline"] == "naive")
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
+def test_on_martingales_the_network_finds_no_edge(tmp_path, no_twin, seed):
+    market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=seed)
+    test = run_on(market, tmp_path)
+    assert test["verdict"] == "NO EDGE"
+    assert all(entry["verdict"] != "BEATS" for entry in test["verdicts"] if entry["baseline"] == "naive")
 
 
 @pytest.mark.slow
-def test_a_planted_signal_is_found_by_the_network(tmp_path):
+def test_a_planted_signal_is_found_by_the_network(tmp_path, no_twin):
     market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=1, signal_r2=0.08)
     against_naive = run_on(market, tmp_path)["verdicts"][0]
     assert (against_naive["baseline"], against_naive["verdict"]) == ("naive", "BEATS")
@@ -379,7 +392,7 @@ def test_a_planted_signal_is_found_by_the_network(tmp_path):
 @pytest.mark.slow
 def test_real_candles_give_the_known_naive_error_and_a_network_not_far_from_it(real_data, tmp_path):
     config = replace(TINY, candles_dir=real_data / "binanceusdm", candles=8000, epochs=2, output_dir=tmp_path)
-    test = train_v2_production.main(config)["test"]
+    test = train(config)["test"]
     naive = test["models"]["naive"]
     assert naive["mape_percent"] == pytest.approx(0.34, abs=0.01)
     assert naive["by_symbol"]["BTC/USDT"]["mape_percent"] == pytest.approx(0.30, abs=0.01)

@@ -36,6 +36,15 @@ def small_network(seed=1):
     )
 
 
+def dense_network(seed=1):
+    """All that the fit loop must keep of a network: weights, moving averages, dropout's random state; quickly traced."""
+    keras.utils.set_random_seed(seed)
+    window = keras.Input((LOOKBACK, N_FEATURES))
+    hidden = keras.layers.Dense(8, activation="tanh")(keras.layers.Flatten()(window))
+    hidden = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization()(hidden))
+    return keras.Model(window, keras.layers.Dense(1, kernel_initializer="zeros")(hidden))
+
+
 def fit_small(model, scaled, folder, **changes):
     settings = {
         "loss": keras.losses.Huber(), "epochs": 4, "batch_size": 32, "learning_rate": 0.01, "clip_value": 1.0,
@@ -83,6 +92,7 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
     assert not np.array_equal(first, other_seed[0][1])
 
 
+@pytest.mark.slow
 def test_fitting_learns_a_planted_link_and_keeps_the_best_epoch(tmp_path):
     scaled = scaled_samples()
     model = small_network()
@@ -107,7 +117,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, kill
     scaled = scaled_samples()
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     whole.mkdir(), pieces.mkdir()
-    uninterrupted = small_network()
+    uninterrupted = dense_network()
     expected = fit_small(uninterrupted, scaled, whole, epochs=6, **settings)
 
     class Killed(Exception):
@@ -118,8 +128,8 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, kill
             raise Killed
 
     with pytest.raises(Killed):
-        fit_small(small_network(), scaled, pieces, epochs=6, **settings, on_epoch=kill)
-    resumed = small_network(seed=99)  # whatever the weights are before the state is restored
+        fit_small(dense_network(), scaled, pieces, epochs=6, **settings, on_epoch=kill)
+    resumed = dense_network(seed=99)  # whatever the weights are before the state is restored
     history = fit_small(resumed, scaled, pieces, epochs=6, **settings)
     assert history.val_loss == expected.val_loss
     assert history.learning_rate == expected.learning_rate
@@ -141,7 +151,7 @@ def test_one_cycle_rises_over_a_fifth_of_the_steps_and_falls_to_nothing():
 
 def test_all_epochs_of_one_cycle_are_run_and_told_their_step_sizes(tmp_path):
     scaled = scaled_samples()
-    history = fit_small(small_network(), scaled, tmp_path, epochs=5, one_cycle=True, early_stopping_patience=1)
+    history = fit_small(dense_network(), scaled, tmp_path, epochs=5, one_cycle=True, early_stopping_patience=1)
     assert len(history.loss) == 5
     assert history.learning_rate[-1] == pytest.approx(0.0, abs=1e-12)
     assert history.learning_rate[0] > history.learning_rate[2] > 0.001
@@ -171,7 +181,7 @@ def test_weight_decay_shrinks_what_the_loss_does_not_hold(tmp_path):
     norms = []
     for name, decay in (("none", 0.0), ("some", 1.0)):
         (tmp_path / name).mkdir()
-        model = small_network()
+        model = dense_network()
         fit_small(model, scaled, tmp_path / name, epochs=3, weight_decay=decay)
         norms.append(np.sqrt(sum(float(np.sum(w**2)) for w in model.get_weights())))
     assert norms[1] < 0.9 * norms[0]
@@ -179,9 +189,9 @@ def test_weight_decay_shrinks_what_the_loss_does_not_hold(tmp_path):
 
 def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
     scaled = scaled_samples()
-    expected = fit_small(small_network(), scaled, tmp_path)
+    expected = fit_small(dense_network(), scaled, tmp_path)
     epochs = []
-    history = fit_small(small_network(), scaled, tmp_path, on_epoch=lambda epoch, logs: epochs.append(epoch))
+    history = fit_small(dense_network(), scaled, tmp_path, on_epoch=lambda epoch, logs: epochs.append(epoch))
     assert epochs == []
     assert history == expected
 
@@ -189,7 +199,7 @@ def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
 def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
     scaled = scaled_samples()
     scaled.target[scaled.split.val] = 0.0  # any forecast that moves away from 0 makes validation worse
-    history = fit_small(small_network(), scaled, tmp_path, epochs=30, early_stopping_patience=3, learning_rate=0.05)
+    history = fit_small(dense_network(), scaled, tmp_path, epochs=30, early_stopping_patience=3, learning_rate=0.05)
     assert len(history.loss) < 30
     assert len(history.loss) == history.best_epoch + 1 + 3
 
@@ -198,9 +208,10 @@ def test_a_diverged_run_is_a_value_error_with_a_remedy(tmp_path):
     scaled = scaled_samples()
     scaled.target[:] = np.nan
     with pytest.raises(ValueError, match=r"training diverged.*--learning-rate, now 0.01"):
-        fit_small(small_network(), scaled, tmp_path)
+        fit_small(dense_network(), scaled, tmp_path)
 
 
+@pytest.mark.slow
 def test_saved_files_hold_no_compile_state_and_open_by_plain_load_model_elsewhere(tmp_path):
     scaled = scaled_samples()
     model = small_network()
@@ -224,19 +235,19 @@ print(float(model(np.ones((1, {LOOKBACK}, {N_FEATURES}), "float32"))[0, 0]))
 def test_a_damaged_state_is_refused_by_name(tmp_path, content):
     (tmp_path / STATE_FILE).write_bytes(content)
     with pytest.raises(ValueError, match=r"training_state.npz is damaged .*leave --resume out"):
-        fit_small(small_network(), scaled_samples(), tmp_path)
+        fit_small(dense_network(), scaled_samples(), tmp_path)
 
 
 def test_a_kill_while_the_state_is_written_leaves_the_previous_state(tmp_path, monkeypatch):
     scaled = scaled_samples()
-    fit_small(small_network(), scaled, tmp_path, epochs=1)
+    fit_small(dense_network(), scaled, tmp_path, epochs=1)
     before = (tmp_path / STATE_FILE).read_bytes()
 
     def cut_off(file, **arrays):
         file.write(b"half a fi")
         raise KeyboardInterrupt
 
-    model = small_network()
+    model = dense_network()
     model.compile(optimizer="adam", loss="mse")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(training.np, "savez", cut_off)

@@ -22,6 +22,7 @@ from pipeline.scaling import OUTLIER_LIMIT
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
 from pipeline.timeframes import resample_candles
+from tests import networks
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
 
@@ -225,8 +226,9 @@ def test_outliers_are_clipped_in_what_the_network_sees(predictor, hours):
     assert rows[900].min() == -OUTLIER_LIMIT and np.abs(rows).max() <= OUTLIER_LIMIT
 
 
-def train(folder, tmp_path, **changes):
-    return train_v1.main(replace(TINY, **{"candles_dir": folder, "output_dir": tmp_path, "epochs": 1, **changes}))
+def train(folder, tmp_path, build=None, **changes):
+    config = replace(TINY, **{"candles_dir": folder, "output_dir": tmp_path, "epochs": 1, **changes})
+    return train_v1.main(config, build=build)
 
 
 def test_a_pair_without_15m_candles_is_left_out_with_a_notice(market, tmp_path, caplog):
@@ -280,6 +282,7 @@ def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(folder, 
         train(folder, tmp_path, **changes)
 
 
+@pytest.mark.slow
 def test_the_help_explains_every_option():
     command = [sys.executable, "-m", "generations.train_v1", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -290,7 +293,7 @@ def test_the_help_explains_every_option():
 
 @pytest.mark.slow
 def test_a_single_value_runs_through_with_weighted_errors_and_the_scale_models_intervals(
-    folder, tmp_path, hours, quarters
+    folder, tmp_path, hours, quarters, no_twin
 ):
     metrics = train(folder, tmp_path, quantile_regression=False, symbols=("BTC/USDT",))
     assert 0.6 < metrics["test"]["interval"]["coverage"] < 0.95
@@ -314,17 +317,23 @@ for name in {[FILES.model, FILES.checkpoint]!r}:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_resumes_and_ends_as_if_nothing_happened(bundle, folder, tmp_path, monkeypatch):
+def test_a_run_that_was_cut_off_resumes_and_ends_as_if_nothing_happened(folder, tmp_path, monkeypatch):
+    def small(output_dir, **changes):
+        with networks.bare():
+            train(folder, output_dir, build=networks.for_v1, epochs=3, **changes)
+
+    small(tmp_path / "whole")
+
     def interrupt(epoch, logs):
         if epoch == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("pipeline.progress.tell_epoch", interrupt)
-        train(folder, tmp_path, epochs=TINY.epochs)
-    train(folder, tmp_path, epochs=TINY.epochs, resume=True)
+        small(tmp_path)
+    small(tmp_path, resume=True)
     for name in (FILES.metrics, FILES.predictions):
-        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def run_on(tmp_path, n_hours, **options):
@@ -334,6 +343,14 @@ def run_on(tmp_path, n_hours, **options):
 
 
 @pytest.mark.slow
+def test_on_a_martingale_the_network_finds_no_edge(tmp_path, no_twin):
+    test = run_on(tmp_path, 1500, seed=1)
+    assert test["verdict"] == "NO EDGE"
+    assert test["verdicts"][0]["baseline"] == "naive" and test["verdicts"][0]["verdict"] != "BEATS"
+
+
+@pytest.mark.slow
+@pytest.mark.soak
 def test_on_martingales_the_network_finds_no_edge_and_its_intervals_hold(tmp_path):
     covered = []
     for seed in (1, 2, 3):
@@ -346,13 +363,13 @@ def test_on_martingales_the_network_finds_no_edge_and_its_intervals_hold(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_planted_signal_is_found(tmp_path):
+def test_a_planted_signal_is_found(tmp_path, no_twin):
     against_naive = run_on(tmp_path, 1500, seed=1, signal_r2=0.5)["verdicts"][0]
     assert (against_naive["baseline"], against_naive["verdict"]) == ("naive", "BEATS")
 
 
 @pytest.mark.slow
-def test_real_candles_of_both_timeframes_give_the_known_naive_error(real_data, tmp_path):
+def test_real_candles_of_both_timeframes_give_the_known_naive_error(real_data, tmp_path, no_twin):
     test = train(real_data / "binanceusdm", tmp_path, candles=4000)["test"]
     assert test["models"]["naive"]["mape_percent"] == pytest.approx(0.376, abs=0.005)
     assert test["models"]["lstm"]["mape_percent"] < 1.02 * test["models"]["naive"]["mape_percent"]

@@ -19,6 +19,7 @@ from generations.inference_v1_final import FILES, CryptoPricePredictorV1Final
 from pipeline import artifacts, leakage, safe_pickle
 from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
 from pipeline.synthetic import synthetic_candles, synthetic_market
+from tests import networks
 from tests.conftest import write_market
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -329,24 +330,30 @@ def test_bad_settings_are_value_errors(candles_dir, tmp_path, changes, message):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_end(bundle, candles_dir, tmp_path, monkeypatch):
-    config = replace(TINY, candles_dir=candles_dir, output_dir=tmp_path)
+def test_a_killed_run_resumes_to_the_same_end(candles_dir, tmp_path, monkeypatch):
+    config = replace(TINY, candles_dir=candles_dir, output_dir=tmp_path / "ours")
+
+    def train(config):
+        with networks.bare():
+            train_v1_final.main(config, build=networks.for_v1_final)
+
+    train(replace(config, output_dir=tmp_path / "whole"))
 
     def interrupt(epoch, logs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("pipeline.progress.tell_epoch", interrupt)
-        train_v1_final.main(config)
-    train_v1_final.main(replace(config, resume=True))
+        train(config)
+    train(replace(config, resume=True))
     for name in (FILES.metrics, FILES.predictions):
-        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes()
+        assert (config.output_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_one_coin_of_synthetic_candles_makes_no_claim_and_needs_no_symbol(tmp_path, capsys):
     config = replace(TINY, symbols=("BTC/USDT",), source="synthetic", output_dir=tmp_path, epochs=1)
-    metrics = train_v1_final.main(config)
+    metrics = train_v1_final.main(config, build=networks.for_v1_final)
     assert metrics["test"]["verdict"] == "NO CLAIM (synthetic data)"
     assert "SYNTHETIC CANDLES" in capsys.readouterr().out
     with pytest.warns(UserWarning, match="trained on synthetic candles"):
@@ -367,7 +374,7 @@ def test_the_command_explains_every_option_and_ends_bad_ones_in_one_line():
 
 
 @pytest.mark.slow
-def test_on_real_candles_a_network_of_price_levels_loses_to_no_change(real_data, tmp_path):
+def test_on_real_candles_a_network_of_price_levels_loses_to_no_change(real_data, tmp_path, no_twin):
     config = replace(TINY, candles_dir=real_data / "binanceusdm", candles=1500, output_dir=tmp_path)
     test = train_v1_final.main(config)["test"]
     assert test["models"]["naive"]["mape_percent"] < 0.5

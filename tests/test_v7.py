@@ -1,5 +1,6 @@
 """v7 end to end: a grid of networks that a kill cannot hurt, and a predictor that says the same."""
 
+import itertools
 import json
 import pickle
 import shutil
@@ -22,6 +23,7 @@ from pipeline import artifacts, leakage, safe_pickle
 from pipeline.ohlc import HEADS
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
+from tests import networks
 
 ROOT = Path(__file__).resolve().parents[1]
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT", "LTC/USDT")
@@ -51,33 +53,38 @@ def candles_dir(market, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(candles_dir, tmp_path_factory):
-    output = tmp_path_factory.mktemp("v7")
-    train_v7_main.main(replace(TINY, candles_dir=candles_dir, output_dir=output))
+def networks_folder(candles_dir, tmp_path_factory):
+    """ETH's network is the real one; BTC's two are of one layer, which nothing here could tell."""
+    output, built = tmp_path_factory.mktemp("v7"), itertools.count(1)
+
+    def build(config):
+        return (train_v7_main.build_network if next(built) == len(NAMES) else networks.for_v7)(config)
+
+    train_v7_main.main(replace(TINY, candles_dir=candles_dir, output_dir=output), build=build)
     return output
 
 
 @pytest.fixture(scope="module")
-def predictor(folder):
-    return CryptoPricePredictorV7.from_directory(folder, symbol="ETH/USDT")
+def predictor(networks_folder):
+    return CryptoPricePredictorV7.from_directory(networks_folder, symbol="ETH/USDT")
 
 
 @pytest.fixture
-def copied(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "v7")
+def copied(networks_folder, tmp_path):
+    shutil.copytree(networks_folder, tmp_path / "v7")
     return tmp_path / "v7"
 
 
 # The run
 
 
-def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(folder):
+def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(networks_folder):
     expected = {file for name in NAMES for file in job_files(name)} | {
         METADATA, "metrics_v7.json", "training_log_v7.txt", "predictions_v7_15m.parquet", "predictions_v7_1h.parquet",
         "report_v7_15m.html", "report_v7_1h.html",
     }  # fmt: skip
-    assert {path.name for path in folder.iterdir()} == expected
-    metadata = json.loads((folder / METADATA).read_text())
+    assert {path.name for path in networks_folder.iterdir()} == expected
+    metadata = json.loads((networks_folder / METADATA).read_text())
     assert sorted(metadata["jobs"]) == NAMES
     skipped = metadata["skipped"]
     assert "no ETHUSDT_15m.parquet" in skipped["ETHUSDT_15m"]
@@ -85,12 +92,12 @@ def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(folde
     assert "LTCUSDT_1h" in skipped["LTCUSDT_1h"]
     for name in NAMES:
         for file, sha in metadata["jobs"][name]["files"].items():
-            assert artifacts.sha256_of(folder / file) == sha
+            assert artifacts.sha256_of(networks_folder / file) == sha
 
 
-def test_the_metadata_has_mse_mae_and_mape_of_each_price_beside_naive(folder):
-    entry = json.loads((folder / METADATA).read_text())["jobs"]["ETHUSDT_1h"]
-    rows = pd.read_parquet(folder / "predictions_v7_1h.parquet")
+def test_the_metadata_has_mse_mae_and_mape_of_each_price_beside_naive(networks_folder):
+    entry = json.loads((networks_folder / METADATA).read_text())["jobs"]["ETHUSDT_1h"]
+    rows = pd.read_parquet(networks_folder / "predictions_v7_1h.parquet")
     rows = rows[rows["symbol"] == "ETH/USDT"]
     for model in ("lstm", "naive"):
         for head in HEADS:
@@ -105,9 +112,9 @@ def test_the_metadata_has_mse_mae_and_mape_of_each_price_beside_naive(folder):
     assert close.to_numpy() == pytest.approx(rows["lstm_close"].to_numpy(), rel=1e-12)
 
 
-def test_on_martingales_no_network_beats_anything(folder):
-    metadata = json.loads((folder / METADATA).read_text())
-    metrics = json.loads((folder / "metrics_v7.json").read_text())
+def test_on_martingales_no_network_beats_anything(networks_folder):
+    metadata = json.loads((networks_folder / METADATA).read_text())
+    metrics = json.loads((networks_folder / "metrics_v7.json").read_text())
     tests = [*metadata["jobs"].values(), *(scores["test"] for scores in metrics.values())]
     assert len(tests) == 5
     for test in tests:
@@ -115,17 +122,19 @@ def test_on_martingales_no_network_beats_anything(folder):
         assert all(entry["verdict"] != "BEATS" for entry in test["verdicts"])
 
 
-def test_the_report_shows_the_four_prices_and_a_curve_for_each_network(folder):
-    page = (folder / "report_v7_1h.html").read_text(encoding="utf-8")
+def test_the_report_shows_the_four_prices_and_a_curve_for_each_network(networks_folder):
+    page = (networks_folder / "report_v7_1h.html").read_text(encoding="utf-8")
     assert "<h1>v7 on BTC/USDT, ETH/USDT</h1>" in page
     assert "The four prices of the next candle" in page
     assert "Loss by epoch, BTC/USDT" in page and "Loss by epoch, ETH/USDT" in page
 
 
 @pytest.mark.slow
-def test_the_document_s_own_lines_run_in_a_process_that_never_saw_this_project(folder, predictor, market, tmp_path):
+def test_the_document_s_own_lines_run_in_a_process_that_never_saw_this_project(
+    networks_folder, predictor, market, tmp_path
+):
     for name in job_files("ETHUSDT_1h"):
-        shutil.copy(folder / name, tmp_path)
+        shutil.copy(networks_folder / name, tmp_path)
     frame = market["ETH/USDT"]
     x = predictor._scaled_rows(frame)[-60:][None]
     np.save(tmp_path / "x.npy", np.concatenate([x, x]))
@@ -158,8 +167,8 @@ print(model.input_shape, *(float(scaler_y.inverse_transform(p)[0, 0]) for p in p
 # The predictor
 
 
-def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(folder, predictor, market):
-    saved = pd.read_parquet(folder / "predictions_v7_1h.parquet")
+def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(networks_folder, predictor, market):
+    saved = pd.read_parquet(networks_folder / "predictions_v7_1h.parquet")
     rows = saved[saved["symbol"] == "ETH/USDT"].set_index("timestamp")
     served = predictor.predict_history(market["ETH/USDT"]).set_index("timestamp").loc[rows.index]
     assert len(rows) > 80
@@ -208,9 +217,9 @@ def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_t
     assert rows[0, macd] == np.float32(predictor._fill[macd]) != 0
 
 
-def test_a_pair_or_timeframe_without_a_network_is_named_with_what_there_is(folder):
+def test_a_pair_or_timeframe_without_a_network_is_named_with_what_there_is(networks_folder):
     with pytest.raises(FileNotFoundError, match=r"no network of ETH/USDT and 15m; .* BTCUSDT_15m, BTCUSDT_1h, ETHUSDT"):
-        CryptoPricePredictorV7.from_directory(folder, symbol="ETH/USDT", timeframe="15m")
+        CryptoPricePredictorV7.from_directory(networks_folder, symbol="ETH/USDT", timeframe="15m")
 
 
 @pytest.mark.parametrize(
@@ -251,9 +260,16 @@ def test_a_damaged_metadata_file_costs_nothing(copied, candles_dir, market, caps
 
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_network(
-    folder, candles_dir, tmp_path, monkeypatch
+    candles_dir, tmp_path_factory, tmp_path, monkeypatch
 ):
-    config = replace(TINY, candles_dir=candles_dir, output_dir=tmp_path)
+    config = replace(TINY, candles_dir=candles_dir, output_dir=tmp_path, symbols=("BTC/USDT",))
+    whole = tmp_path_factory.mktemp("whole")
+
+    def train(config):
+        with networks.bare():
+            train_v7_main.main(config, build=networks.for_v7)
+
+    train(replace(config, output_dir=whole))
     epochs = []
 
     def interrupt(epoch, logs):
@@ -263,18 +279,19 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("pipeline.progress.tell_epoch", interrupt)
-        train_v7_main.main(config)
+        train(config)
     assert {path.name for path in tmp_path.glob("*_v7*")} == {*job_files("BTCUSDT_15m"), METADATA}
     assert list(json.loads((tmp_path / METADATA).read_text())["jobs"]) == ["BTCUSDT_15m"]
     first = (tmp_path / "BTCUSDT_15m_v7.h5").stat().st_mtime_ns
-    train_v7_main.main(replace(config, resume=True))
+    train(replace(config, resume=True))
     assert (tmp_path / "BTCUSDT_15m_v7.h5").stat().st_mtime_ns == first
     for name in ("predictions_v7_1h.parquet", "predictions_v7_15m.parquet", "metrics_v7.json"):
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
     assert not (tmp_path / ".partial").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_dir, tmp_path):
     def start(*more):
         command = [
@@ -326,7 +343,8 @@ def test_all_means_the_document_s_20_coins():
 def test_a_later_run_of_one_coin_keeps_the_others_in_the_metadata(copied, candles_dir):
     before = safe_pickle.load(copied / "BTCUSDT_1h_v7_scalers.pkl")["record"]
     config = replace(TINY, candles_dir=candles_dir, output_dir=copied, symbols=("ETH/USDT",), timeframes=("1h",))
-    train_v7_main.main(replace(config, epochs=1))
+    with networks.bare():
+        train_v7_main.main(replace(config, epochs=1), build=networks.for_v7)
     jobs = json.loads((copied / METADATA).read_text())["jobs"]
     assert sorted(jobs) == NAMES
     assert jobs["BTCUSDT_1h"]["predictions_sha256"] == before["predictions_sha256"]

@@ -21,6 +21,7 @@ from pipeline import artifacts, leakage, safe_pickle
 from pipeline.evaluation.tasks import qlike
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
+from tests import networks
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ConfigV9(
@@ -58,6 +59,21 @@ def bundle(candles_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(bundle):
     return CryptoPricePredictorV9.from_directory(bundle)
+
+
+def train(config, **changes):
+    """A run with networks of one layer, for what does not depend on them."""
+    with networks.bare():
+        return btc_1h_v9_training.main(
+            replace(config, **changes), build_direction=networks.for_v9_direction, build_price=networks.for_v9_price
+        )
+
+
+@pytest.fixture(scope="module")
+def plain_bundle(candles_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    train(TINY, candles_dir=candles_dir, output_dir=folder)
+    return folder
 
 
 # The networks
@@ -339,7 +355,9 @@ def test_bad_settings_are_value_errors(candles_dir, tmp_path, changes, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["train_direction", "train_price"])
-def test_a_run_killed_in_either_network_resumes_to_the_same_end(bundle, candles_dir, tmp_path, monkeypatch, model):
+def test_a_run_killed_in_either_network_resumes_to_the_same_end(
+    plain_bundle, candles_dir, tmp_path, monkeypatch, model
+):
     config = replace(TINY, candles_dir=candles_dir, output_dir=tmp_path)
     whole = getattr(btc_1h_v9_training, model)
 
@@ -352,17 +370,17 @@ def test_a_run_killed_in_either_network_resumes_to_the_same_end(bundle, candles_
 
     with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
         monkeypatch.setattr(btc_1h_v9_training, model, interrupted)
-        btc_1h_v9_training.main(config)
+        train(config)
     monkeypatch.undo()
-    btc_1h_v9_training.main(replace(config, resume=True))
+    train(config, resume=True)
     for name in (FILES.metrics, FILES.predictions, VOLATILITY_FILE):
-        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes(), name
+        assert (tmp_path / name).read_bytes() == (plain_bundle / name).read_bytes(), name
 
 
 @pytest.mark.slow
 def test_two_coins_of_synthetic_candles_make_no_claim(tmp_path, capsys):
     config = replace(TINY, symbols=("BTC/USDT", "ETH/USDT"), source="synthetic", output_dir=tmp_path, epochs=1)
-    metrics = btc_1h_v9_training.main(config)
+    metrics = train(config)
     assert metrics["test"]["verdict"] == "NO CLAIM (synthetic data)"
     assert "SYNTHETIC CANDLES" in capsys.readouterr().out
     price = metrics["price"]

@@ -32,7 +32,7 @@ def problem(market, horizon):
 
 
 @pytest.mark.slow
-def test_the_direction_network_finds_a_planted_signal(tmp_path):
+def test_the_direction_network_finds_a_planted_signal(tmp_path, no_twin):
     market = synthetic_market(("BTC/USDT",), "1h", 6000 + V9_WARMUP, seed=7, signal_r2=0.15)
     samples, _ = problem(market, 1)
     parts = split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
@@ -40,7 +40,7 @@ def test_the_direction_network_finds_a_planted_signal(tmp_path):
     config = ConfigV9(
         direction_lstm_units=(32, 16), direction_dense_units=(32, 16), epochs=6, batch_size=64, dropout=0.1
     )
-    btc_1h_v9_training.train_direction(task, config, tmp_path)
+    btc_1h_v9_training.train_direction(btc_1h_v9_training.build_direction_network(config), task, config, tmp_path)
     test = task.split.test
     p_up = KerasNetwork(tmp_path / DIRECTION_FILE, input_shape=(60, 46)).run(task.rows, samples.end[test])
     hits = (p_up > 0.5) == (task.target[test] == 1)

@@ -11,6 +11,7 @@ import pytest
 import train_v2_production
 from pipeline.evaluation.walk_forward import fold_splits, run_folds
 from pipeline.splitting import chronological_split
+from tests import networks
 from tests.conftest import TINY
 
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(1, "D")
@@ -79,9 +80,14 @@ def config(signal_dir):
     return replace(TINY, candles_dir=signal_dir, epochs=2, walk_forward=True, refit_every=2)
 
 
+def run(config, folder, **changes):
+    with networks.bare():
+        return train_v2_production.main(replace(config, output_dir=folder, **changes), build=networks.for_v2)
+
+
 @pytest.mark.slow
 def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(config, tmp_path, monkeypatch, capsys):
-    metrics = train_v2_production.main(replace(config, output_dir=tmp_path / "whole"))
+    metrics = run(config, tmp_path / "whole")
     assert len(metrics["folds"]) == 2
     assert metrics["test"]["n"] == sum(fold["n"] for fold in metrics["folds"])
     assert "2 folds of 2 days" in capsys.readouterr().out
@@ -98,9 +104,9 @@ def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(conf
 
     monkeypatch.setattr(train_v2_production, "train", killed_in_the_second_fold)
     with pytest.raises(KeyboardInterrupt):
-        train_v2_production.main(replace(config, output_dir=tmp_path / "killed"))
+        run(config, tmp_path / "killed")
     monkeypatch.setattr(train_v2_production, "train", train)
-    train_v2_production.main(replace(config, output_dir=tmp_path / "killed", resume=True))
+    run(config, tmp_path / "killed", resume=True)
     assert "fold 1 of 1 was finished before" in capsys.readouterr().out
     resumed = json.loads((tmp_path / "killed" / "metrics_v2.json").read_text())
     assert resumed["test"] == json.loads((tmp_path / "whole" / "metrics_v2.json").read_text())["test"]

@@ -175,6 +175,21 @@ def test_no_workers_at_all_are_refused(config):
 
 @needs_ray
 @pytest.mark.slow
+def test_members_of_one_layer_are_the_same_whether_one_or_two_are_trained_at_once(ray, signal_dir, tmp_path):
+    import train_v2_production
+    from tests.networks import for_v2
+
+    config = ConfigV2(candles=700, epochs=1, candles_dir=signal_dir, output_dir=tmp_path / "one", ensemble=2)
+    one = train_v2_production.main(config, build=for_v2)
+    two = train_v2_production.main(replace(config, output_dir=tmp_path / "two", workers=2), build=for_v2)
+    assert one == two
+    predictions = [pd.read_parquet(tmp_path / name / "predictions_v2.parquet") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*predictions, check_exact=True)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.soak
 def test_v7_s_networks_are_the_same_whether_one_or_two_are_trained_at_once(ray, tmp_path):
     from feature_engineering_v7 import V7_WARMUP
     from generations import train_v7_main
@@ -198,6 +213,7 @@ def test_v7_s_networks_are_the_same_whether_one_or_two_are_trained_at_once(ray, 
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.soak
 def test_members_and_folds_are_the_same_whether_one_or_two_are_trained_at_once(ray, signal_dir, tmp_path):
     import train_v2_production
 

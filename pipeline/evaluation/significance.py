@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import fft, stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.sandwich_covariance import S_hac_simple
 
@@ -392,4 +391,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03, 0.005])]
         [0.03, 0.06, 0.06, 0.02]
     """
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    # By hand, since statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside TensorFlow.
+    raw = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(raw)
+    adjusted = np.empty(len(raw))
+    adjusted[order] = np.maximum.accumulate((len(raw) - np.arange(len(raw))) * raw[order])
+    return np.minimum(adjusted, 1.0).tolist()

@@ -5,6 +5,7 @@ All of it reads the dict that `scoring.score_run` returns, or its part "test", a
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,13 +35,13 @@ _VERBS = {"BEATS": "BEATS", "TIES": "TIES with", "LOSES": "LOSES to"}
 
 
 def show(value: float | None, form: str = "{:+.2f}", factor: float = 1.0) -> str:
-    """A number in its form, or "–" for None.
+    """A number in its form, or "–" for what is undefined: None, NaN and infinities.
 
     Example:
-        >>> show(0.0123, "{:.1f} %", 100), show(None)
-        ('1.2 %', '–')
+        >>> show(0.0123, "{:.1f} %", 100), show(None), show(float("nan"))
+        ('1.2 %', '–', '–')
     """
-    return NONE if value is None else form.format(factor * value)
+    return NONE if value is None or not math.isfinite(value) else form.format(factor * value)
 
 
 def span(low: float | None, high: float | None, form: str = "{:.1f}", factor: float = 1.0) -> str:

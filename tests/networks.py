@@ -1,0 +1,95 @@
+"""Networks of one layer, for tests of what stands around a network: each looks at the last candle alone.
+
+They train and open in a tenth of the time that LSTM layers take, nearly all of which is TensorFlow's tracing. Each
+takes the place of a script's network by `main(config, build=...)`, so each has that network's inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.runtime import import_keras
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[None]:
+    """Runs in this block make no ONNX twin and no page, which take half of the time of a run with a small network."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipeline.training.export_twin", lambda path: None)
+        patched.setattr("pipeline.evaluation.report.html_report", lambda *_, **__: "a page")
+        yield
+
+
+def for_v2(config: Any, n_features: int) -> Any:
+    """Of v2: a window to a scaled log-return."""
+    keras = import_keras()
+    window, last = _window(config, n_features)
+    return keras.Model(window, keras.layers.Dense(1)(last))
+
+
+def for_v1(config: Any) -> Any:
+    """Of v1: two windows to q10, q50 and q90 in this order, whatever the weights."""
+    keras = import_keras()
+    from feature_engineering_v1 import V1_FEATURES
+
+    hours, last_hour = _window(config, len(V1_FEATURES))
+    quarters, last_quarter = _window(config, len(V1_FEATURES))
+    both = keras.layers.Concatenate()([last_hour, last_quarter])
+    median = keras.layers.Dense(1, kernel_initializer="zeros")(both)
+    below, above = (keras.layers.Dense(1, activation="softplus", kernel_initializer="zeros")(both) for _ in range(2))
+    q10, q90 = keras.layers.Subtract()([median, below]), keras.layers.Add()([median, above])
+    return keras.Model([hours, quarters], keras.layers.Concatenate()([q10, median, q90]))
+
+
+def for_v1_final(config: Any) -> Any:
+    """Of v1-final: the same window twice to a price between 0 and 1."""
+    keras = import_keras()
+    from feature_engineering import V1_FINAL_FEATURES
+
+    first, last = _window(config, len(V1_FINAL_FEATURES))
+    second, same = _window(config, len(V1_FINAL_FEATURES))
+    both = keras.layers.Concatenate()([last, same])
+    return keras.Model([first, second], keras.layers.Dense(1, activation="sigmoid")(both))
+
+
+def for_v7(config: Any) -> Any:
+    """Of v7: a window to open, close, high and low of a possible candle."""
+    keras = import_keras()
+    from feature_engineering_v7 import V7_FEATURES
+
+    window, last = _window(config, len(V7_FEATURES))
+    open_, close = (keras.layers.Dense(1)(last) for _ in range(2))
+    upper, lower = (keras.layers.Dense(1, activation="softplus")(last) for _ in range(2))
+    high = keras.layers.Add()([keras.layers.Maximum()([open_, close]), upper])
+    low = keras.layers.Subtract()([keras.layers.Minimum()([open_, close]), lower])
+    return keras.Model(window, [open_, close, high, low])
+
+
+def for_v9_direction(config: Any) -> Any:
+    """Of v9's direction: a window to the probability of a rise."""
+    return _for_v9(config, "sigmoid")
+
+
+def for_v9_price(config: Any) -> Any:
+    """Of v9's price: a window to a scaled log-return."""
+    return _for_v9(config, "linear")
+
+
+def _for_v9(config: Any, activation: str) -> Any:
+    keras = import_keras()
+    from feature_engineering_v9 import V9_FEATURES
+
+    window, last = _window(config, len(V9_FEATURES))
+    return keras.Model(window, keras.layers.Dense(1, activation=activation)(last))
+
+
+def _window(config: Any, n_features: int) -> tuple[Any, Any]:
+    """An input of windows, and the last candle of each; the weights that follow are seeded."""
+    keras = import_keras()
+    keras.utils.set_random_seed(config.seed)
+    window = keras.Input((config.lookback, n_features))
+    return window, keras.layers.Flatten()(keras.layers.Cropping1D((config.lookback - 1, 0))(window))
