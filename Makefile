@@ -1,7 +1,11 @@
-# make train   environment, installation, the production run
-# make test    environment, installation, all tests
-# make lint    ruff and mypy
-# make bench   speed, as ratios against peers in the same run
+# make train      environment, installation, the production run
+# make check      what to run before a commit: style, types, unit tests (under 3 minutes on 2 cores)
+# make test       every test that proves a promise of the README or docs (under 10 minutes)
+# make soak       what takes long by its nature: an hour and more; make soak-short takes a quarter of an hour
+# make mutations  mistakes of arithmetic, each of which a test must notice
+# make dates      the tests of make test on three other days (needs Debian's package faketime)
+# make lint       ruff and mypy
+# make bench      speed, as ratios against peers in the same run
 # PYTHON=python3.12 chooses the interpreter (3.10 to 3.13), ARGS="--symbols all" passes options on.
 # CONSTRAINTS=FILE bounds the versions installed: make test PYTHON=python3.10 VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
@@ -12,13 +16,36 @@ ARGS ?=
 CONSTRAINTS ?=
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS:%=-c %)
 
-.PHONY: train test lint bench clean
+# A process per core; a file of tests stays in one of them, with the networks that it trains.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: train check test soak soak-short mutations dates lint bench clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train_v2_production.py $(ARGS)
 
+check: lint
+	$(PYTEST) -m "not slow and not soak" $(ARGS)
+
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m "not soak" $(ARGS)
+
+soak-short: $(VENV)/.installed-dev
+	$(PYTEST) -m soak $(ARGS)
+	$(BIN)/python -m tests.store_kills --kills 50
+
+soak: soak-short mutations dates
+	$(BIN)/python -m tests.store_kills --kills 200
+	$(BIN)/python -m tests.fault_schedules --schedules 10000
+	$(BIN)/python -m tests.two_nodes
+
+mutations: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutations
+
+dates: $(VENV)/.installed-dev
+	for day in 2027-02-28 2028-02-29 2030-12-31; do \
+		faketime "$$day 23:58:00" $(PYTEST) -m "not soak" $(ARGS) || exit 1; \
+	done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

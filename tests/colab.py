@@ -84,7 +84,7 @@ def replacements(path: Path, frozen: Mapping[str, Version]) -> list[Replacement]
 
 
 def needs(requirement: Requirement) -> list[Requirement]:
-    """What the package installed here needs, by its own metadata, as it would on Colab's Python; nothing if it is not."""
+    """What the package installed here needs, as it would on Colab's Python; nothing where it is not installed."""
     try:
         texts = importlib.metadata.requires(requirement.name) or []
     except importlib.metadata.PackageNotFoundError:

@@ -3,12 +3,18 @@
 
 import contextlib
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup, or in a script's background
+    # A process starts with the signals ignored that its parent ignores, and could then not be sent Ctrl-C by a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One thread each: the lanes run a process per core, and threads of two processes that wait for each other in a loop
 # (XGBoost's, OpenBLAS's) make the same test take five times as long.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +24,7 @@ from hypothesis import HealthCheck, settings
 
 from config import ConfigV2
 from feature_engineering import V2_WARMUP
+from pipeline import limits
 from pipeline.store import write_candles
 from pipeline.synthetic import synthetic_market
 
@@ -31,8 +38,8 @@ with contextlib.suppress(ImportError):
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
-TRAINED = frozenset({"bundle", "networks_folder", "once", "plain_bundle", "predictor", "tiny_bundle", "twice"})
-"""Fixtures for which a network is trained; a test that looks at one is slow, however quick it is itself."""
+TRAINED = frozenset({"bundle", "networks_folder", "once", "plain_bundle", "predictor", "ray", "tiny_bundle", "twice"})
+"""Fixtures that train a network or start Ray; a test that uses one is slow, however quick it is itself."""
 
 TINY = ConfigV2(
     candles=700,
@@ -48,10 +55,21 @@ TINY = ConfigV2(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what looks at a trained network as slow, so that `make check` leaves it out."""
+    """Mark what uses such a fixture as slow, so that `make check` leaves it out; put the files with most of it first.
+
+    What takes long and begins last would keep one core at work while the other is idle.
+    """
     for item in items:
         if TRAINED & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -n_slow[item.path])
+
+
+@pytest.fixture(autouse=True)
+def fresh_allowances() -> None:
+    """An exchange on loopback may get the port of an earlier one, and must not inherit the requests that it used up."""
+    limits.allowance.cache_clear()
 
 
 @pytest.fixture

@@ -105,7 +105,12 @@ MUTATIONS = (
         "math.sqrt(total / (n * n))",
         "test_significance",
     ),
-    Mutation("pipeline/evaluation/significance.py", 'method="holm"', 'method="bonferroni"', "test_significance"),
+    Mutation(
+        "pipeline/evaluation/significance.py",
+        "(len(raw) - np.arange(len(raw))) * raw[order]",
+        "(len(raw) + 1 - np.arange(len(raw))) * raw[order]",
+        "test_significance",
+    ),
     # backtest: costs, funding, the first entry
     Mutation(
         "pipeline/evaluation/backtest.py",

@@ -59,6 +59,7 @@ def test_the_interval_excludes_zero_exactly_where_diebold_mariano_rejects():
         assert row["skill"] == pytest.approx(comparison.skill)
 
 
+@pytest.mark.slow
 def test_the_interval_of_skill_holds_the_truth_as_often_as_it_says():
     # The truth from 200,000 hours; 400 runs: a standard error of 1.1 points.
     truth = skill_by(predictions_of(200_000, lstm=0.1), "lstm", "naive")[0]["skill"]

@@ -219,6 +219,7 @@ def test_skill_and_direction_of_each_member_by_hand():
     assert member_rows(scores)[-1] == ["their mean, the forecast", "", "", "+0.000", "50.00"]
 
 
+@pytest.mark.slow
 def test_an_average_of_networks_from_files_and_from_memory_is_the_same(tmp_path):
     keras = import_keras()
     members = []

@@ -271,6 +271,7 @@ def test_spoilt_answers_count_towards_the_limits():
         assert server.n_429 == 1
 
 
+@pytest.mark.slow
 def test_by_hand_it_serves_a_directory_in_the_present_and_says_in_the_end_what_it_did(tmp_path):
     write_candles(CANDLES[CANDLES.columns[:6]], tmp_path, "BTC/USDT", "1h")
     command = [sys.executable, "-m", "tests.exchange_server", "--port", "0", "--candles-dir", str(tmp_path)]

@@ -100,6 +100,7 @@ def test_options_that_contradict_each_other_are_refused(tmp_path):
         Fetch((BTC,), timeframes=("1x",), cache_dir=tmp_path).run()
 
 
+@pytest.mark.slow
 def test_update_completes_every_stored_series_from_its_own_exchange(server, market, tmp_path, capsys, caplog):
     hours_ago = pd.Timestamp.now("UTC") - pd.Timedelta(hours=30)
     for exchange in ("binance", "okx"):
@@ -166,6 +167,7 @@ def test_an_empty_cache_says_what_to_do(tmp_path):
             command(cache_dir=tmp_path / "absent").run()
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_and_errors_are_one_line(tmp_path, server):
     def run(*options: str) -> subprocess.CompletedProcess:
         root = Path(data_fetcher.__file__).parent

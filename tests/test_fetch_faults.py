@@ -194,6 +194,7 @@ def test_a_forming_candle_that_is_marked_as_closed_is_not_believed(server, caplo
 # --- at random ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_some_random_faults_are_never_silent(nothing_leaves):
     with loopback() as (server, notices):
         results = [outcome.result for seed in range(25) for outcome in run_schedule(seed, server, notices)]

@@ -93,6 +93,7 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_importing_a_predictor_loads_nothing_heavy(predictor):
     heavy = (
@@ -116,6 +117,7 @@ def test_importing_the_page_loads_neither_gradio_nor_a_network_s_libraries():
     assert run_python(f"import sys, app; print([m for m in {heavy!r} if m in sys.modules])").strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPT_MODULES)
 def test_importing_a_training_script_trains_nothing_and_configures_no_logging(script):
     code = f"""

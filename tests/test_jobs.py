@@ -47,6 +47,7 @@ def test_an_interrupt_is_no_failure_of_a_job():
         list(jobs.run_jobs({"a": interrupt}, own_process=False))
 
 
+@pytest.mark.slow
 def test_a_job_in_a_process_of_its_own_prints_here_and_may_die_alone(capsys, caplog):
     tasks = {"dies": die, "refuses": refuse, "works": functools.partial(speak, 3), "where": os.getpid}
     results = dict(jobs.run_jobs(tasks))

@@ -259,6 +259,7 @@ def write_in_a_process(path: Path, coin: str, n: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_lose_no_entry(path):
     writers = [write_in_a_process(path, coin, 50) for coin in ("A", "B")]
     assert [writer.communicate(timeout=120)[0].count("\n") for writer in writers] == [50, 50]

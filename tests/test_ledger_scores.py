@@ -284,6 +284,7 @@ def test_live_enters_and_evaluate_judges_by_the_exchange_once_the_candle_has_clo
     assert written["ledger"]["judged"] == 1 and written["models"][0]["n"] == 1
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_ledger_from_the_shell_with_candles_alone(path, tmp_path):
     enter(path, *range(0, 32, 2))
     write_candles(there_and_back(MOVES), tmp_path / "candles", BTC, "1h")

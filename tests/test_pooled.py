@@ -271,6 +271,7 @@ def test_the_presets_are_sound_and_differ_where_the_help_says_so():
     assert TINY.preset == "guide"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--preset", "pooled"], ["--preset=pooled"]])
 def test_the_command_line_sets_the_presets_defaults(option):
     script = Path(train_v2_production.__file__)

@@ -297,6 +297,7 @@ def test_a_model_of_synthetic_candles_says_so_whenever_it_is_opened(tiny_bundle,
         assert CryptoPricePredictorV2.from_directory(folder).is_synthetic
 
 
+@pytest.mark.slow
 def test_a_short_lookback_still_needs_the_49_candles_of_the_volatility(tmp_path, signal_dir, candles):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, lookback=20, epochs=1)
     train_v2_production.main(config)

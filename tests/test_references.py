@@ -14,6 +14,7 @@ from arch.bootstrap import MCS
 from arch.covariance.kernel import Bartlett
 from scipy import stats
 from sklearn.metrics import brier_score_loss, mean_absolute_error, mean_pinball_loss, r2_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from pipeline.evaluation.comparison import model_confidence_set, scaled_absolute_error
 from pipeline.evaluation.metrics import direction_metrics, return_metrics
@@ -156,6 +157,13 @@ def test_return_errors_are_those_of_scikit_learn(rng):
     # Against zero: scikit-learn's R2 of the sample and its mirror image, whose mean is zero.
     mirrored = np.r_[actual, -actual], np.r_[forecast, -forecast]
     assert metrics["r2_vs_zero"] == pytest.approx(r2_score(*mirrored), **EXACT)
+
+
+def test_holm_s_correction_is_that_of_statsmodels(rng):
+    for n in (1, 2, 5, 22):
+        p_values = rng.uniform(0, 0.2, n).round(2)  # some of them equal
+        expected = multipletests(p_values, method="holm")[1]
+        assert holm(p_values) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_calibration_slope_is_statsmodels_and_its_interval_near_the_clustered_one():

@@ -198,6 +198,7 @@ def test_synthetic_candles_are_said_to_be_so_before_the_verdict(predictions, sco
     assert "nothing is known about any market" in parsed.text
 
 
+@pytest.mark.slow
 def test_a_page_of_twenty_two_coins_stays_small():
     coins = [with_quantiles(make_predictions(400, seed=seed)) for seed in range(11)]
     frame = pd.concat([part.assign(symbol=part["symbol"] + str(i)) for i, part in enumerate(coins)])

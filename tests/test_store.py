@@ -155,6 +155,12 @@ def test_an_unsound_funding_file_is_refused_by_name_row_and_value(tmp_path, suff
     assert refusal(read_directory, tmp_path, "BTC/USDT", "1h") == f"BTCUSDT_funding{suffix}{message}"
 
 
+def test_missing_funding_is_counted_by_the_interval_that_the_series_has_there():
+    hours = np.array([0, 8, 16, 40, 48, 56, 64])  # every 8 hours, with two left out
+    assert store.count_missing(hours * 3_600_000, "funding").tolist() == [0, 0, 0, 2, 0, 0, 0]
+    assert store.count_missing(hours * 1_800_000, "funding").tolist() == [0, 0, 0, 2, 0, 0, 0]  # every 4 hours
+
+
 # --- missing and damaged files ------------------------------------------------------------------------------
 
 

@@ -252,6 +252,7 @@ def start_writer(directory: Path, first: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_that_update_one_series_at_once_add_up_and_a_reader_never_sees_half_of_it(tmp_path):
     update(tmp_path, SERIES[:10])
     writers = [start_writer(tmp_path, 9), start_writer(tmp_path, 60)]
@@ -271,6 +272,7 @@ def test_two_processes_that_update_one_series_at_once_add_up_and_a_reader_never_
     assert is_equal(stored(tmp_path), SERIES[:161])
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_nothing():
     command = [sys.executable, "-m", "tests.store_kills", "--kills", "20"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

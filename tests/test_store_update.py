@@ -123,6 +123,7 @@ pieces = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(pieces)
 def test_pieces_in_any_order_make_up_the_series_and_every_difference_is_reported(tmp_path_factory, pieces):

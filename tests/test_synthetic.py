@@ -296,6 +296,7 @@ def test_same_arguments_give_the_same_bits():
         pd.testing.assert_frame_equal(first[symbol], second[symbol], check_exact=True)
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_candles():
     code = (
         "from pipeline.synthetic import synthetic_candles\n"

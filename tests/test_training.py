@@ -37,7 +37,7 @@ def small_network(seed=1):
 
 
 def dense_network(seed=1):
-    """All that the fit loop must keep of a network: weights, moving averages, dropout's random state; quickly traced."""
+    """What the fit loop must keep of a network: weights, moving averages, dropout's random state; quickly traced."""
     keras.utils.set_random_seed(seed)
     window = keras.Input((LOOKBACK, N_FEATURES))
     hidden = keras.layers.Dense(8, activation="tanh")(keras.layers.Flatten()(window))
@@ -107,6 +107,7 @@ def test_fitting_learns_a_planted_link_and_keeps_the_best_epoch(tmp_path):
     assert loss == pytest.approx(min(history.val_loss), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("killed_after", "settings"),
     # patience 1 halves the step size along the way: the schedule's state must survive too
@@ -149,6 +150,7 @@ def test_one_cycle_rises_over_a_fifth_of_the_steps_and_falls_to_nothing():
     assert _OneCycle(1.0, 1, 1).rate(0) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_all_epochs_of_one_cycle_are_run_and_told_their_step_sizes(tmp_path):
     scaled = scaled_samples()
     history = fit_small(dense_network(), scaled, tmp_path, epochs=5, one_cycle=True, early_stopping_patience=1)
@@ -176,6 +178,7 @@ def test_hidden_columns_are_zero_in_whole_windows_drawn_anew_each_epoch():
     assert (scaled.rows[:, 1] != 0).all()  # the rows themselves are left alone
 
 
+@pytest.mark.slow
 def test_weight_decay_shrinks_what_the_loss_does_not_hold(tmp_path):
     scaled = scaled_samples()
     norms = []
@@ -187,6 +190,7 @@ def test_weight_decay_shrinks_what_the_loss_does_not_hold(tmp_path):
     assert norms[1] < 0.9 * norms[0]
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
     scaled = scaled_samples()
     expected = fit_small(dense_network(), scaled, tmp_path)
@@ -196,6 +200,7 @@ def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
     assert history == expected
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
     scaled = scaled_samples()
     scaled.target[scaled.split.val] = 0.0  # any forecast that moves away from 0 makes validation worse
@@ -255,6 +260,7 @@ def test_a_kill_while_the_state_is_written_leaves_the_previous_state(tmp_path, m
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_window_gives_the_same_bits_alone_in_a_pair_and_in_a_crowd(tmp_path):
     model = build_dual_stream(60, 18)
     keras.utils.set_random_seed(2)

@@ -107,6 +107,7 @@ def test_the_networks_have_the_document_s_layers():
             assert (config["recurrent_dropout"], config["unroll"], config["use_bias"]) == (0.0, False, True)
 
 
+@pytest.mark.slow
 def test_before_training_the_networks_say_what_costs_nothing():
     from models.multitask import build_direction, build_price
 
