@@ -244,12 +244,13 @@ def evaluate(predictions: pd.DataFrame, market: CandleSet, config: ConfigV9) -> 
         synthetic=market.is_synthetic, funding=market.funding,
         **options(config, ("timeframe", "horizon", "fee_bps", "threshold")),
     )  # fmt: skip
-    scores |= {
+    of_tasks = {
         "direction": tasks.direction_scores(predictions, config.horizon),
         "volatility": tasks.volatility_scores(predictions, config.volatility_horizon),
         "price": tasks.price_scores(predictions, scores["test"], BASELINE_NAMES),
         "combined": tasks.combined_scores(predictions, config.horizon),
     }
+    scores |= artifacts.plain(of_tasks)
     print(tables.terminal_tables(scores))
     for rows in tasks.task_rows(scores).values():
         print(tables.text_table(rows), end="\n\n")

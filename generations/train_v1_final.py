@@ -164,7 +164,7 @@ def evaluate(predictions: pd.DataFrame, market: CandleSet, config: ConfigV1Final
         **options(config, ("timeframe", "horizon", "fee_bps", "threshold")),
     )  # fmt: skip
     print(tables.terminal_tables(scores))
-    errors = price_errors(predictions, ("naive", NETWORK))
+    errors = artifacts.plain(price_errors(predictions, ("naive", NETWORK)))
     print(tables.text_table(price_error_rows(errors)), end="\n\n")
     print(tables.text_table(sample_rows(predictions, ("naive", NETWORK))))
     return {**scores, "price_errors": errors}

@@ -272,7 +272,7 @@ def judge(predictions: pd.DataFrame, market: CandleSet, horizon: int) -> dict[st
     """Errors of one network's four prices, and the verdict on its close, both beside naive."""
     from pipeline.evaluation.verdict import evaluate_forecasts  # statsmodels and scikit-learn take their time too
 
-    heads = head_errors(predictions, (NETWORK, "naive"), HEADS)
+    heads = artifacts.plain(head_errors(predictions, (NETWORK, "naive"), HEADS))
     test = evaluate_forecasts(
         predictions,
         network=NETWORK,

@@ -22,8 +22,8 @@ def test_what_is_optional_replaces_three_of_colab_s_packages_by_its_own_demand()
 def test_a_package_that_is_too_old_is_found_whoever_asks_for_a_newer_one(tmp_path):
     file = tmp_path / "requirements.txt"
     file.write_text("--only-binary x\nkeras>=99  # a comment\narch>=7\npandas\n")
-    frozen = {"keras": Version("3.13.2"), "numpy": Version("1.0"), "pandas": Version("1.0")}
-    keras, numpy = colab.replacements(file, frozen)  # any pandas will do, and so will what arch needs of it
+    frozen = {"keras": Version("3.13.2"), "numpy": Version("1.0"), "pandas": Version("99.0")}
+    keras, numpy = colab.replacements(file, frozen)
     assert (keras.name, keras.demanded, keras.by) == ("keras", ">=99", "requirements.txt")
     assert (numpy.name, numpy.version, numpy.by) == ("numpy", "1.0", "arch")
     assert str(keras) == "keras 3.13.2 would be replaced: requirements.txt asks for >=99"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import artifacts
 from pipeline.candles import timeframe_ms
 from pipeline.evaluation.backtest import backtest
 from pipeline.evaluation.metrics import forecast_fault
@@ -50,8 +51,8 @@ def score_run(
         funding: Symbol -> settled rates, or None.
 
     Returns:
-        Plain data for JSON: "test" (`evaluate_forecasts`), "backtest" (None where the network's forecasts are unusable)
-        and "folds" (span, size and comparison with naive of each).
+        Plain data for JSON (`artifacts.plain`): "test" (`evaluate_forecasts`), "backtest" (None where the network's
+        forecasts are unusable) and "folds" (span, size and comparison with naive of each).
     """
     predictions = pd.concat(parts, ignore_index=True)
     raw = {name: predictions[f"{name}_raw"] for name in (*baselines, network) if f"{name}_raw" in predictions}
@@ -77,7 +78,8 @@ def score_run(
                 **{name: equity[name].iloc[:: _stride(equity)].tolist() for name in ("strategy", "buy_and_hold")},
             },
         }
-    return {"test": test, "backtest": money, "folds": [_fold(part, network, horizon) for part in parts]}
+    folds = [_fold(part, network, horizon) for part in parts]
+    return artifacts.plain({"test": test, "backtest": money, "folds": folds})
 
 
 def _stride(rows: pd.DataFrame, most: int = 1000) -> int:
