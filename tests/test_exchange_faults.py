@@ -38,7 +38,7 @@ def server():
         yield server
 
 
-def ask(server: ExchangeServer, target: str, timeout_s: float = 2.0) -> tuple[int, http.client.HTTPMessage, bytes]:
+def ask(server: ExchangeServer, target: str, timeout_s: float = 30.0) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Status, headers and body of one request, on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
     try:

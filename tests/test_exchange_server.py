@@ -56,7 +56,7 @@ def server():
 
 def ask(server: ExchangeServer, path: str, **query) -> tuple[int, http.client.HTTPMessage, object]:
     """Status, headers and decoded body of one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         connection.request("GET", f"{path}?{urlencode(query)}")
         response = connection.getresponse()
@@ -360,10 +360,10 @@ def test_okx_allows_20_pages_of_old_candles_in_two_seconds():
 
 
 def test_twenty_clients_at_once_wait_no_longer_than_one():
-    with ExchangeServer(make_market(), now_ms=NOW, latency_s=0.2) as server, ThreadPoolExecutor(20) as pool:
+    with ExchangeServer(make_market(), now_ms=NOW, latency_s=0.5) as server, ThreadPoolExecutor(20) as pool:
         began = time.monotonic()
         replies = list(pool.map(lambda _: ask(server, "/api/v3/time")[0], range(20)))
-        assert 0.2 <= time.monotonic() - began < 2.0  # one after another takes 4
+        assert 0.5 <= time.monotonic() - began < 5.0  # one after another takes 10
     assert replies == [200] * 20
     assert server.n_requests == {"binance": len(server.log)}
 
@@ -380,7 +380,7 @@ def test_the_server_ends_at_once_with_its_threads_though_clients_wait_and_keep_c
         kept.request("GET", "/api/v3/time")
         assert kept.getresponse().read()
         began = time.monotonic()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10.0  # of the 60 that the answer hangs
     assert set(threading.enumerate()) == before
     hanging.close(), kept.close()
     with pytest.raises(ConnectionRefusedError):
