@@ -3,7 +3,7 @@
 # make test       every test that proves a promise of the README or docs (under 10 minutes)
 # make soak       what takes long by its nature: an hour and more; make soak-short takes a quarter of an hour
 # make mutations  mistakes of arithmetic, each of which a test must notice
-# make dates      the tests of make test on three other days (needs Debian's package faketime)
+# make dates      the tests of make test on three other days
 # make lint       ruff and mypy
 # make bench      speed, as ratios against peers in the same run
 # PYTHON=python3.12 chooses the interpreter (3.10 to 3.13), ARGS="--symbols all" passes options on.
@@ -44,7 +44,7 @@ mutations: $(VENV)/.installed-dev
 
 dates: $(VENV)/.installed-dev
 	for day in 2027-02-28 2028-02-29 2030-12-31; do \
-		FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -m "$$day 23:58:00" $(PYTEST) -m "not soak" $(ARGS) || exit 1; \
+		CRYPTO_TEST_DATE="$${day}T23:58+00:00" $(PYTEST) -m "not soak" $(ARGS) || exit 1; \
 	done
 
 lint: $(VENV)/.installed-dev

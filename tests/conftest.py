@@ -16,6 +16,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THRE
 
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +65,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -n_slow[item.path])
+
+
+def pytest_configure() -> None:
+    """Run on the day that CRYPTO_TEST_DATE names, such as 2028-02-29T23:58+00:00; the processes of tests keep today."""
+    if day := os.environ.get("CRYPTO_TEST_DATE"):
+        import time_machine
+
+        time_machine.travel(datetime.fromisoformat(day), tick=True).start()
 
 
 @pytest.fixture(autouse=True)
