@@ -1,7 +1,7 @@
 # make train      environment, installation, the production run
 # make check      what to run before a commit: style, types, unit tests (under 3 minutes on 2 cores)
 # make test       every test that proves a promise of the README or docs (under 10 minutes)
-# make soak       what takes long by its nature: an hour and more; make soak-short takes a quarter of an hour
+# make soak       what takes long by its nature: an hour and more; make soak-short takes six minutes
 # make mutations  mistakes of arithmetic, each of which a test must notice
 # make dates      the tests of make test on three other days
 # make lint       ruff and mypy

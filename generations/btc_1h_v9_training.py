@@ -95,15 +95,15 @@ def main(
         volatility = volatility_task(market.candles, samples_ahead, parts)
 
         phases.start("Direction", "bidirectional LSTM with attention")
-        direction_history = train_direction(
-            (build_direction or build_direction_network)(config), direction_samples(scaled), config, partial
-        )
+        model = (build_direction or build_direction_network)(config)
+        direction_history = train_direction(model, direction_samples(scaled), config, partial)
 
         phases.start("Volatility", f"trees on {config.lookback * samples.n_features:,} numbers a window")
         n_trees = train_volatility(scaled, volatility, config, partial)
 
         phases.start("Price", "LSTM")
-        history = train_price((build_price or build_price_network)(config), scaled, config, partial)
+        model = (build_price or build_price_network)(config)
+        history = train_price(model, scaled, config, partial)
 
         phases.start("Evaluate", "forecasts out of sample")
         forecasts = forecast_test(NETWORK, partial / FILES.model, scaled, scalers, baselines, market.candles)

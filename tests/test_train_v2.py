@@ -390,9 +390,9 @@ def test_a_planted_signal_is_found_by_the_network(tmp_path, no_twin):
 
 
 @pytest.mark.slow
-def test_real_candles_give_the_known_naive_error_and_a_network_not_far_from_it(real_data, tmp_path):
+def test_real_candles_give_the_known_naive_error_and_a_network_not_far_from_it(real_data, tmp_path, no_twin):
     config = replace(TINY, candles_dir=real_data / "binanceusdm", candles=8000, epochs=2, output_dir=tmp_path)
-    test = train(config)["test"]
+    test = train_v2_production.main(config)["test"]
     naive = test["models"]["naive"]
     assert naive["mape_percent"] == pytest.approx(0.34, abs=0.01)
     assert naive["by_symbol"]["BTC/USDT"]["mape_percent"] == pytest.approx(0.30, abs=0.01)
