@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import artifacts
 from pipeline.candles import MAX_AGE_IN_INTERVALS, timestamps_ms, utc_from_ms
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import MIN_INSTANTS, is_constant, ratio_half_width
@@ -98,7 +99,7 @@ class Backtest:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "equity"}
         values["notes"] = list(self.notes)
         accounts = ("net", "gross", "buy_and_hold")
-        return _plain(values) | {name: _plain(asdict(values[name])) for name in accounts}
+        return artifacts.plain(values | {name: asdict(values[name]) for name in accounts})
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,9 +391,3 @@ def _notes(book: _Book, net: np.ndarray, span_ms: int, horizon: int) -> list[str
             f"one forecast in {horizon} is used, so that spans do not overlap; another start may tell another story"
         )
     return notes
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in values.items()
-    }
