@@ -1,9 +1,11 @@
-"""The interactive page: choose a coin, see its candles, the forecast, and what came true of the last ones.
+"""The interactive page: choose a coin, see its candles, the forecast, and what came true of the
+last ones.
 
     python app.py --candles-dir DIR       # then open http://127.0.0.1:7860
 
-It opens a bundle of train_v2_production.py, trains nothing, and asks for nothing outside but candles. Programs ask its
-endpoint /predict. Importing this module loads neither Gradio (optional: pip install gradio) nor Keras.
+It opens a bundle of train_v2_production.py, trains nothing, and asks for nothing outside but
+candles. Programs ask its endpoint /predict. Importing this module loads neither Gradio (optional:
+pip install gradio) nor Keras.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ import pandas as pd
 from config import TRADING_PAIRS, default_output_dir
 from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline import artifacts, progress, store
-from pipeline.candles import timeframe_ms, timestamps_ms
-from pipeline.dataset import CandleSet
-from pipeline.evaluation import forecast_page
-from pipeline.evaluation.forecast_page import Answer
+from pipeline import terminal
+from pipeline.bundle import files
+from pipeline.candles import store
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.evaluation.outcomes import find_outcomes
+from pipeline.report import live_page
+from pipeline.report.live_page import Answer
 
 if TYPE_CHECKING:
     import gradio
@@ -38,7 +42,8 @@ SHOWN = 48
 PUBLICATION_MS = 2_000
 """From a candle's close until exchanges serve it."""
 RETRY_MS = 60_000
-"""For how long an answer is kept at least; one on candles that are late or a stopgap, no longer than that."""
+"""For how long an answer is kept at least; one on candles that are late or a stopgap, no longer
+than that."""
 MAX_KEPT = 64
 """Answers kept; whoever calls the endpoint may name any number of pairs."""
 
@@ -66,7 +71,8 @@ class Options:
 
 
 class Forecaster:
-    """An open bundle with candles to forecast from; an answer is kept until the next candle closes."""
+    """An open bundle with candles to forecast from; an answer is kept until the next candle
+    closes."""
 
     def __init__(self, options: Options) -> None:
         """Open the bundle.
@@ -78,10 +84,10 @@ class Forecaster:
         for name in (FILES.model, FILES.metrics):
             if not (folder / name).is_file():
                 raise ValueError(
-                    f"{folder}: no trained model, {name} is missing; train one (python train_v2_production.py "
-                    f"--output-dir {folder}) or pass --model-dir"
+                    f"{folder}: no trained model, {name} is missing; train one (python "
+                    f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
                 )
-        artifacts.check_hashes([folder / FILES.metrics], folder / FILES.metadata)
+        files.check_hashes([folder / FILES.metrics], folder / FILES.metadata)
         metrics = json.loads((folder / FILES.metrics).read_text(encoding="utf-8"))
         self.test: dict[str, Any] = metrics["test"]
         self.seen_until_ms = int(pd.Timestamp(metrics["cuts"]["val_end"]).timestamp() * 1000)
@@ -93,25 +99,41 @@ class Forecaster:
 
     @property
     def symbols(self) -> list[str]:
-        """Pairs to choose from: those that the model was trained on, then the others there are candles of."""
+        """Pairs to choose from: those that the model was trained on, then the others there are
+        candles of."""
         trained, directory = self.predictor.symbols, self.options.candles_dir
         if directory is None:
             return list(dict.fromkeys([*trained, *TRADING_PAIRS]))
-        series = [series.symbol for series in store.list_series(directory) if series.kind == self.predictor.timeframe]
-        there = {store.file_name(symbol, ""): symbol for symbol in (*series, *TRADING_PAIRS, *trained)}
-        found = [there[store.file_name(symbol, "")] for symbol in series]  # BTCUSDT where the file knows no better
-        return [*(s for s in trained if s in found), *(s for s in found if s not in trained)] or list(trained)
+        series = [
+            series.symbol
+            for series in store.list_series(directory)
+            if series.kind == self.predictor.timeframe
+        ]
+        there = {
+            store.file_name(symbol, ""): symbol for symbol in (*series, *TRADING_PAIRS, *trained)
+        }
+        found = [
+            there[store.file_name(symbol, "")] for symbol in series
+        ]  # BTCUSDT where the file knows no better
+        return [
+            *(s for s in trained if s in found),
+            *(s for s in found if s not in trained),
+        ] or list(trained)
 
     def answer(self, symbol: str, now_ms: int | None = None) -> Answer:
-        """Forecast from the newest closed candle of a pair, and find what came true of the forecasts before.
+        """Forecast from the newest closed candle of a pair, and find what came true of the
+        forecasts before.
 
         Raises:
-            ValueError: The symbol is malformed, nobody has its candles, or they cannot be forecast from.
+            ValueError: The symbol is malformed, nobody has its candles, or they cannot be forecast
+                from.
             ConnectionError: No exchange can be reached and only real candles will do.
         """
         pairs = expand_symbols([str(symbol).strip()])
         if len(pairs) > 1:
-            raise ValueError(f"{symbol!r} is {len(pairs)} pairs; ask for one at a time, such as BTC/USDT")
+            raise ValueError(
+                f"{symbol!r} is {len(pairs)} pairs; ask for one at a time, such as BTC/USDT"
+            )
         symbol = pairs[0]
         kept = self._kept.get(symbol)
         now_ms = int(time.time() * 1000) if now_ms is None else now_ms
@@ -143,29 +165,47 @@ class Forecaster:
     def _make_answer(self, symbol: str, now_ms: int) -> Answer:
         predictor, options = self.predictor, self.options
         market = fetch_candles(
-            [symbol], predictor.timeframe, predictor.required_candles + SHOWN + predictor.horizon,
-            source=options.source, candles_dir=options.candles_dir, exchange=options.exchange,
-            base_url=options.base_url, published=predictor.published,
-        )  # fmt: skip
+            [symbol],
+            predictor.timeframe,
+            predictor.required_candles + SHOWN + predictor.horizon,
+            source=options.source,
+            candles_dir=options.candles_dir,
+            exchange=options.exchange,
+            base_url=options.base_url,
+            published=predictor.published,
+        )
         candles = market.candles[symbol]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             prediction = predictor.predict(candles)
         history = predictor.predict_history(candles)
-        outcomes = find_outcomes(history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms)
+        outcomes = find_outcomes(
+            history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms
+        )
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
         notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
         if symbol not in predictor.symbols:
-            notes.append(f"The network was not trained on {symbol}, but on {', '.join(predictor.symbols)}.")
+            notes.append(
+                f"The network was not trained on {symbol}, but on {', '.join(predictor.symbols)}."
+            )
         if closes_ms + predictor.horizon * self.step_ms <= now_ms:
-            notes.append("The newest of these candles is an old one: what is forecast here has already happened.")
+            notes.append(
+                "The newest of these candles is an old one: what is forecast here has already "
+                "happened."
+            )
         is_stopgap = market.is_synthetic and options.source == "auto"
         next_ms = 0 if is_stopgap else closes_ms + self.step_ms + PUBLICATION_MS
         return Answer(
-            symbol, candles, prediction, outcomes.tail(SHOWN), _source_of(market, symbol),
-            predictor.is_synthetic or market.is_synthetic, tuple(notes),
-            (forecast_page.SYNTHETIC_CANDLES,) if market.is_synthetic else (), max(next_ms, now_ms + RETRY_MS),
-        )  # fmt: skip
+            symbol,
+            candles,
+            prediction,
+            outcomes.tail(SHOWN),
+            _source_of(market, symbol),
+            predictor.is_synthetic or market.is_synthetic,
+            tuple(notes),
+            (live_page.SYNTHETIC_CANDLES,) if market.is_synthetic else (),
+            max(next_ms, now_ms + RETRY_MS),
+        )
 
 
 def _source_of(market: CandleSet, symbol: str) -> str:
@@ -180,20 +220,24 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
     Raises:
         ValueError: Gradio is not installed.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio reads it when it is imported
+    os.environ.setdefault(
+        "GRADIO_ANALYTICS_ENABLED", "False"
+    )  # Gradio reads it when it is imported
     os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
     try:
         import gradio as gr
     except ImportError as error:
-        raise ValueError(f"the page needs Gradio, which cannot be imported ({error}); pip install gradio") from error
+        raise ValueError(
+            f"the page needs Gradio, which cannot be imported ({error}); pip install gradio"
+        ) from error
 
     predictor = forecaster.predictor
 
     def look(symbol: str) -> str:
         try:
-            return forecast_page.body(forecaster.answer(symbol or ""), predictor.timeframe)
+            return live_page.body(forecaster.answer(symbol or ""), predictor.timeframe)
         except (ValueError, OSError) as error:
-            return forecast_page.problem(error)
+            return live_page.problem(error)
 
     def predict(symbol: str) -> dict[str, Any]:
         """Forecast the next candle of a pair such as BTC/USDT."""
@@ -203,16 +247,28 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
             raise gr.Error(str(error), print_exception=False) from error
 
     symbols = forecaster.symbols
-    heading = forecast_page.heading(
-        forecaster.test, predictor.timeframe, predictor.lookback, predictor.horizon, predictor.is_synthetic
+    heading = live_page.heading(
+        forecaster.test,
+        predictor.timeframe,
+        predictor.lookback,
+        predictor.horizon,
+        predictor.is_synthetic,
     )
     with gr.Blocks(title="Crypto forecasts", analytics_enabled=False) as blocks:
         gr.HTML(heading)
         with gr.Row(elem_classes="chooser"):
-            chooser = gr.Dropdown(symbols, value=symbols[0], label="coin", allow_custom_value=True, scale=3)
+            chooser = gr.Dropdown(
+                symbols, value=symbols[0], label="coin", allow_custom_value=True, scale=3
+            )
             update = gr.Button("update", scale=1)
         content = gr.HTML('<div class="forecasts"><p class="how">Fetching candles …</p></div>')
-        gr.on([blocks.load, chooser.change, update.click], look, chooser, content, api_visibility="private")
+        gr.on(
+            [blocks.load, chooser.change, update.click],
+            look,
+            chooser,
+            content,
+            api_visibility="private",
+        )
         gr.api(predict, api_name="predict")
     return blocks
 
@@ -222,7 +278,7 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(Options, description=__doc__)
-    with progress.plain_warnings(), progress.notices():
+    with terminal.plain_warnings(), terminal.notices():
         serve(build(Forecaster(options)), options)
 
 
@@ -232,13 +288,18 @@ def serve(blocks: gradio.Blocks, options: Options, *, wait: bool = True) -> str:
 
     font = ["system-ui", "sans-serif"]  # the visitor's own: nothing is loaded from elsewhere
     _, address, _ = blocks.launch(
-        server_name=options.host, server_port=options.port, share=options.share, prevent_thread_lock=not wait,
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        prevent_thread_lock=not wait,
         theme=gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
-        css=forecast_page.STYLE, footer_links=["api"], ssr_mode=False,
-    )  # fmt: skip
+        css=live_page.STYLE,
+        footer_links=["api"],
+        ssr_mode=False,
+    )
     return str(address)
 
 
 if __name__ == "__main__":
-    with progress.one_line_errors():
+    with terminal.one_line_errors():
         main()

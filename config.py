@@ -1,4 +1,5 @@
-"""Every setting of every generation: one frozen dataclass each, on what all of them share, and the trading pairs.
+"""Every setting of every generation: one frozen dataclass each, on what all of them share, and the
+trading pairs.
 
 The string under a field is its help on the command line and its unit.
 """
@@ -9,30 +10,56 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-TRADING_PAIRS = tuple(f"{coin}/USDT" for coin in (
-    "BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LINK", "MATIC", "AVAX", "DOT", "UNI",
-    "LTC", "BCH", "ETC", "XLM", "ATOM", "BNB", "VET", "FIL", "THETA", "NEAR", "APE",
-))  # fmt: skip
+TRADING_PAIRS = tuple(
+    f"{coin}/USDT"
+    for coin in (
+        "BTC",
+        "ETH",
+        "SOL",
+        "XRP",
+        "ADA",
+        "DOGE",
+        "LINK",
+        "MATIC",
+        "AVAX",
+        "DOT",
+        "UNI",
+        "LTC",
+        "BCH",
+        "ETC",
+        "XLM",
+        "ATOM",
+        "BNB",
+        "VET",
+        "FIL",
+        "THETA",
+        "NEAR",
+        "APE",
+    )
+)
 """What `--symbols all` means."""
 V7_PAIRS = tuple(pair for pair in TRADING_PAIRS if pair not in ("DOT/USDT", "ATOM/USDT"))
 """The 20 coins of the v7 document; what `--symbols all` means there."""
 
 
 def default_output_dir(generation: str) -> Path:
-    """`/content/all_models/<generation>` in Colab, else `all_models/<generation>` below the working directory."""
+    """`/content/all_models/<generation>` in Colab, else `all_models/<generation>` below the working
+    directory."""
     content = Path("/content")
     return (content if content.is_dir() else Path()) / "all_models" / generation
 
 
 def default_cache_dir() -> Path:
-    """Where fetched candles are kept: `/content/candles` in Colab, else `candles` below the working directory."""
+    """Where fetched candles are kept: `/content/candles` in Colab, else `candles` below the working
+    directory."""
     content = Path("/content")
     return (content if content.is_dir() else Path()) / "candles"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every training run is told; a generation adds its network, and its own defaults where they differ."""
+    """What every training run is told; a generation adds its network, and its own defaults where
+    they differ."""
 
     # --- data ---
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
@@ -42,9 +69,11 @@ class RunConfig:
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
     """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
     candles_dir: Path | None = None
-    """directory of BTCUSDT_1h.parquet or .csv files, with BTCUSDT_funding.* and BTCUSDT_open_interest.* beside them"""
+    """directory of BTCUSDT_1h.parquet or .csv files, with BTCUSDT_funding.* and
+    BTCUSDT_open_interest.* beside them"""
     exchange: str | None = None
-    """ccxt id of the exchange, yahoo or hub; default: binance, then the others that can be reached"""
+    """ccxt id of the exchange, yahoo or hub; default: binance, then the others that can be
+    reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
     cache_dir: Path = field(default_factory=default_cache_dir)
@@ -94,24 +123,39 @@ class RunConfig:
 
     # --- run ---
     output_dir: Path | None = None
-    """folder of the bundle; default: a folder a generation below /content/all_models in Colab, else below all_models"""
+    """folder of the bundle; default: a folder a generation below /content/all_models in Colab, else
+    below all_models"""
     resume: bool = False
     """go on with a training run that was cut off (same settings, same candles)"""
     push_to_hub: str | None = None
     """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
 
     def check(self) -> None:
-        """Refuse settings that no run can use, by name; candles, symbols and dates are checked where they are read."""
-        _require(self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are")
-        counts = ("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience")
+        """Refuse settings that no run can use, by name; candles, symbols and dates are checked
+        where they are read."""
+        _require(
+            self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are"
+        )
+        counts = (
+            "lookback",
+            "horizon",
+            "epochs",
+            "batch_size",
+            "early_stopping_patience",
+            "reduce_lr_patience",
+        )
         for name, value in options(self, counts).items():
             _require(value >= 1, name, value, "at least 1")
         for name, value in options(self, ("learning_rate", "clip_value")).items():
             _require(0 < value < float("inf"), name, value, "a positive number")
         for name, value in options(self, ("train_ratio", "val_ratio")).items():
             _require(0 < value < 1, name, value, "a share between 0 and 1")
-        _require(self.train_ratio + self.val_ratio < 1, "train_ratio + val_ratio",
-                 self.train_ratio + self.val_ratio, "less than 1, to leave a share for the test part")  # fmt: skip
+        _require(
+            self.train_ratio + self.val_ratio < 1,
+            "train_ratio + val_ratio",
+            self.train_ratio + self.val_ratio,
+            "less than 1, to leave a share for the test part",
+        )
         for name, value in options(self, ("fee_bps", "threshold")).items():
             _require(0 <= value < float("inf"), name, value, "0 or a positive number")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
@@ -119,38 +163,47 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ConfigV2(RunConfig):
-    """Train the v2 network on candles, measure it against forecasts that cost nothing, save a bundle."""
+    """Train the v2 network on candles, measure it against forecasts that cost nothing, save a
+    bundle."""
 
     preset: Literal["guide", "pooled"] = "guide"
-    """guide: the v2 guide's; pooled: a small network for all coins (docs/pooled.md); what other options default to"""
+    """guide: the v2 guide's; pooled: a small network for all coins (docs/pooled.md); what other
+    options default to"""
     timeframe: str = "1h"
     """length of a candle: 1m 5m 15m 1h 4h 1d …"""
     batch_size: int = 128
-    """samples a gradient step; as good on validation as 32, in two thirds of the time (docs/log.md)"""
+    """samples a gradient step; as good on validation as 32, in two thirds of the time
+    (docs/log.md)"""
     horizons: tuple[int, ...] = ()
-    """a run for each of these horizons, in folders such as h4 below the output folder, then their verdicts together"""
+    """a run for each of these horizons, in folders such as h4 below the output folder, then their
+    verdicts together"""
     one_cycle: bool = False
     """all the epochs, with a step size that rises and falls once, instead of stopping early"""
     weight_decay: float = 0.0
     """share of the weights, times the step size, taken off them each step"""
     refit: bool = False
-    """once the validation part has calibrated the network, train it again on that part too (with --one-cycle)"""
+    """once the validation part has calibrated the network, train it again on that part too (with
+    --one-cycle)"""
 
     # --- evaluation ---
     walk_forward: bool = False
-    """train again for every --refit-every days of the test part, and score all together; the bundle holds the last"""
+    """train again for every --refit-every days of the test part, and score all together; the bundle
+    holds the last"""
     refit_every: int = 30
     """days that a network is used for before the next one is trained (with --walk-forward)"""
     rolling: bool = False
     """walk forward with a training part of constant length instead of one that grows"""
     caution: float = 0.0
-    """0 shrinks forecasts for the least absolute error of the validation part, near 1 for the least squared one"""
+    """0 shrinks forecasts for the least absolute error of the validation part, near 1 for the least
+    squared one"""
 
     # --- run ---
     ensemble: int = 1
-    """networks that differ by their seed alone (--seed and those after it), whose mean is the forecast"""
+    """networks that differ by their seed alone (--seed and those after it), whose mean is the
+    forecast"""
     workers: int = 1
-    """members of the ensemble, or folds, trained at once; more than 1 needs Ray (pip install ray)"""
+    """members of the ensemble, or folds, trained at once; more than 1 needs Ray (pip install
+    ray)"""
 
     # --- network ---
     lstm_units: tuple[int, ...] = (64, 32)
@@ -168,32 +221,85 @@ class ConfigV2(RunConfig):
     hidden_share: float = 0.0
     """share of the training windows whose features of Bitcoin and the market are hidden"""
     huber_delta: float = 0.5
-    """errors beyond this count linearly, in standard deviations of the target; chosen on validation (docs/log.md)"""
+    """errors beyond this count linearly, in standard deviations of the target; chosen on validation
+    (docs/log.md)"""
 
     def check(self) -> None:
         """As `RunConfig`, and the network's own."""
         super().check()
         for name, value in options(self, ("refit_every", "ensemble", "workers")).items():
             _require(value >= 1, name, value, "at least 1")
-        _require(min(self.horizons, default=1) >= 1, "horizons", min(self.horizons, default=1), "at least 1 each")
-        _require(self.seed + self.ensemble <= 2**32, "seed + ensemble", self.seed + self.ensemble, "at most 4294967296")
-        _check_layers(*self.lstm_units or (0,), self.conv_filters, self.conv_lstm_units, *self.dense_units or (0,))
-        _require(0 <= self.skip_candles <= self.lookback, "skip_candles", self.skip_candles, "0 to --lookback")
-        _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
+        _require(
+            min(self.horizons, default=1) >= 1,
+            "horizons",
+            min(self.horizons, default=1),
+            "at least 1 each",
+        )
+        _require(
+            self.seed + self.ensemble <= 2**32,
+            "seed + ensemble",
+            self.seed + self.ensemble,
+            "at most 4294967296",
+        )
+        _check_layers(
+            *self.lstm_units or (0,),
+            self.conv_filters,
+            self.conv_lstm_units,
+            *self.dense_units or (0,),
+        )
+        _require(
+            0 <= self.skip_candles <= self.lookback,
+            "skip_candles",
+            self.skip_candles,
+            "0 to --lookback",
+        )
+        _require(
+            0 < self.huber_delta < float("inf"),
+            "huber_delta",
+            self.huber_delta,
+            "a positive number",
+        )
         for name, value in options(self, ("dropout", "hidden_share", "caution")).items():
             _require(0 <= value < 1, name, value, "at least 0 and less than 1")
-        _require(self.one_cycle or not self.refit, "refit", self.refit, "one_cycle too, or the epochs are not known")
-        _require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "0 or a positive number")
+        _require(
+            self.one_cycle or not self.refit,
+            "refit",
+            self.refit,
+            "one_cycle too, or the epochs are not known",
+        )
+        _require(
+            0 <= self.weight_decay < float("inf"),
+            "weight_decay",
+            self.weight_decay,
+            "0 or a positive number",
+        )
 
 
 PRESETS_V2 = {
     "guide": ConfigV2(),
     "pooled": ConfigV2(
-        preset="pooled", symbols=("all",), candles=35_000, lookback=12, epochs=4, batch_size=1024, learning_rate=4e-3,
-        one_cycle=True, weight_decay=1.0, refit=True, ensemble=5, lstm_units=(16,), conv_filters=8, conv_lstm_units=8,
-        dense_units=(16,), skip_candles=6, dropout=0.5, hidden_share=0.1, huber_delta=0.25, caution=0.5,
+        preset="pooled",
+        symbols=("all",),
+        candles=35_000,
+        lookback=12,
+        epochs=4,
+        batch_size=1024,
+        learning_rate=4e-3,
+        one_cycle=True,
+        weight_decay=1.0,
+        refit=True,
+        ensemble=5,
+        lstm_units=(16,),
+        conv_filters=8,
+        conv_lstm_units=8,
+        dense_units=(16,),
+        skip_candles=6,
+        dropout=0.5,
+        hidden_share=0.1,
+        huber_delta=0.25,
+        caution=0.5,
     ),
-}  # fmt: skip
+}
 """What `--preset` chooses between; every number of `pooled` was earned in docs/log.md."""
 
 
@@ -214,7 +320,8 @@ class ConfigV1(RunConfig):
 
     # --- network ---
     quantile_regression: bool = True
-    """forecast the quantiles q10, q50, q90; else a single value, whose loss weighs moves beyond 2 % five times"""
+    """forecast the quantiles q10, q50, q90; else a single value, whose loss weighs moves beyond 2 %
+    five times"""
     lstm_units: tuple[int, int] = (64, 32)
     """units of the two LSTM layers of the 1h stream"""
     conv_filters: tuple[int, int] = (32, 16)
@@ -229,13 +336,16 @@ class ConfigV1(RunConfig):
     def check(self) -> None:
         """As `RunConfig`, and the network's own."""
         super().check()
-        _check_layers(*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
+        _check_layers(
+            *self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units
+        )
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
 class ConfigV1Final(RunConfig):
-    """Train the training report's network, which forecasts the next price itself, measure it, save a bundle."""
+    """Train the training report's network, which forecasts the next price itself, measure it, save
+    a bundle."""
 
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
     """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
@@ -261,24 +371,34 @@ class ConfigV1Final(RunConfig):
     def check(self) -> None:
         """As `RunConfig`, and the network's own."""
         super().check()
-        _check_layers(*self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units)
-        _require(0 < self.huber_delta < float("inf"), "huber_delta", self.huber_delta, "a positive number")
+        _check_layers(
+            *self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units
+        )
+        _require(
+            0 < self.huber_delta < float("inf"),
+            "huber_delta",
+            self.huber_delta,
+            "a positive number",
+        )
 
 
 @dataclass(frozen=True)
 class ConfigV7(RunConfig):
-    """Train one v7 network per coin and timeframe, which forecasts the next candle's four prices, and measure them."""
+    """Train one v7 network per coin and timeframe, which forecasts the next candle's four prices,
+    and measure them."""
 
     symbols: tuple[str, ...] = ("all",)
     """pairs, a network each and timeframe; `all` for the document's 20"""
     timeframes: tuple[str, ...] = ("15m", "1h")
     """lengths of a candle: 1m 5m 15m 1h 4h 1d …"""
     candles: int = 8000
-    """usable candles per symbol and timeframe, counted after the indicators' warm-up; 0 takes all there are"""
+    """usable candles per symbol and timeframe, counted after the indicators' warm-up; 0 takes all
+    there are"""
     horizon: int = 1
     """candles ahead: the targets are the four prices of candle t + horizon"""
     val_ratio: float = 0.10
-    """share that decides when training stops; what remains, the document's 20 %, is the test part"""
+    """share that decides when training stops; what remains, the document's 20 %, is the test
+    part"""
     epochs: int = 100
     """at most so many passes over the training part"""
     learning_rate: float = 1e-3
@@ -288,13 +408,16 @@ class ConfigV7(RunConfig):
     output_dir: Path | None = None
     """folder of the networks; default: /content/all_models/v7 in Colab, else all_models/v7"""
     own_process: bool = True
-    """train each network in a process of its own, which gives all its memory back; costs some seconds each"""
+    """train each network in a process of its own, which gives all its memory back; costs some
+    seconds each"""
     workers: int = 1
     """networks trained at once; more than 1 needs Ray (pip install ray)"""
     resume: bool = False
-    """go on with a run that was cut off (same settings): finished networks are kept, the one in hand goes on"""
+    """go on with a run that was cut off (same settings): finished networks are kept, the one in
+    hand goes on"""
     push_to_hub: str | None = None
-    """user/repo: push the finished folder to models_v7 of this dataset repository of the Hugging Face Hub"""
+    """user/repo: push the finished folder to models_v7 of this dataset repository of the Hugging
+    Face Hub"""
 
     # --- network: 357,348 parameters ---
     lstm_units: tuple[int, int, int] = (128, 64, 32)
@@ -307,7 +430,9 @@ class ConfigV7(RunConfig):
     def check(self) -> None:
         """As `RunConfig`, and the network's own."""
         super().check()
-        _require(len(self.timeframes) >= 1, "the number of timeframes", 0, "at least one, such as 1h")
+        _require(
+            len(self.timeframes) >= 1, "the number of timeframes", 0, "at least one, such as 1h"
+        )
         _require(self.workers >= 1, "workers", self.workers, "at least 1")
         _check_layers(*self.lstm_units, *self.dense_units)
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
@@ -324,13 +449,15 @@ class ConfigV9(RunConfig):
     candles: int = 10_000
     """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
-    """auto: --candles-dir, else data/BTCUSDT_1h.csv if there is one, else an exchange, else synthetic under a banner"""
+    """auto: --candles-dir, else data/BTCUSDT_1h.csv if there is one, else an exchange, else
+    synthetic under a banner"""
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet or .csv files"""
     horizon: int = 1
     """candles ahead, of direction and price: the target is ln(close[t + horizon] / close[t])"""
     volatility_horizon: int = 24
-    """candles ahead, of the volatility: the target is the realised variance of the next so many log-returns"""
+    """candles ahead, of the volatility: the target is the realised variance of the next so many
+    log-returns"""
     epochs: int = 150
     """at most so many passes over the training part, of either network"""
     direction_epochs: int = 100
@@ -365,22 +492,47 @@ class ConfigV9(RunConfig):
     def check(self) -> None:
         """As `RunConfig`, and the models' own."""
         super().check()
-        counts = ("volatility_horizon", "attention_heads", "trees", "tree_depth", "direction_epochs")
+        counts = (
+            "volatility_horizon",
+            "attention_heads",
+            "trees",
+            "tree_depth",
+            "direction_epochs",
+        )
         for name, value in options(self, counts).items():
             _require(value >= 1, name, value, "at least 1")
-        for name, value in options(self, ("direction_learning_rate", "tree_learning_rate", "huber_delta")).items():
+        for name, value in options(
+            self, ("direction_learning_rate", "tree_learning_rate", "huber_delta")
+        ).items():
             _require(0 < value < float("inf"), name, value, "a positive number")
         _check_layers(
-            *self.direction_lstm_units, *self.direction_dense_units, *self.price_lstm_units, *self.price_dense_units
+            *self.direction_lstm_units,
+            *self.direction_dense_units,
+            *self.price_lstm_units,
+            *self.price_dense_units,
         )
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
 
 
-SOURCE_OPTIONS = ("source", "candles_dir", "exchange", "base_url", "cache_dir", "require_real", "seed")
+SOURCE_OPTIONS = (
+    "source",
+    "candles_dir",
+    "exchange",
+    "base_url",
+    "cache_dir",
+    "require_real",
+    "seed",
+)
 """Fields that say where candles come from."""
 FIT_OPTIONS = (
-    "epochs", "batch_size", "learning_rate", "clip_value", "early_stopping_patience", "reduce_lr_patience", "seed",
-)  # fmt: skip
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "clip_value",
+    "early_stopping_patience",
+    "reduce_lr_patience",
+    "seed",
+)
 """Fields that say how a network is fitted."""
 BASELINE_OPTIONS = ("seed", "caution", "refit")
 """Fields that say how v2's baselines are."""

@@ -20,25 +20,45 @@ from pathlib import Path
 from benchmarks.common import print_ratios, read_ratios
 
 BENCHMARKS = (
-    "features", "windows", "training", "run", "inference", "store", "fetch", "history", "evaluation", "memory", "jobs",
-)  # fmt: skip
+    "features",
+    "windows",
+    "training",
+    "run",
+    "inference",
+    "store",
+    "fetch",
+    "history",
+    "evaluation",
+    "memory",
+    "jobs",
+)
 
 
 def main() -> None:
     """Parse the options, run the benchmarks, print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="these alone")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="of all numbers (default bench.json)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="these alone"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench.json"), help="of all numbers (default bench.json)"
+    )
     options = parser.parse_args()
     content: dict[str, object] = {
-        "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
     ratios, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
             print(f"\n--- python -m benchmarks.bench_{name}", flush=True)
             path = Path(folder) / f"{name}.json"
-            done = subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}", "--json", str(path)])
+            done = subprocess.run(
+                [sys.executable, "-m", f"benchmarks.bench_{name}", "--json", str(path)]
+            )
             if done.returncode:
                 failed.append(name)
                 continue

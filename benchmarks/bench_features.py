@@ -3,8 +3,9 @@
     python -m benchmarks.bench_features
     python -m benchmarks.bench_features --candles 50000 --json features.json
 
-One symbol, one core. The contenders take turns, so that a busy moment of the machine hits all of them, and the best
-round of each counts. Before anything is timed, each must agree with ours wherever its definition is the same.
+One symbol, one core. The contenders take turns, so that a busy moment of the machine hits all of
+them, and the best round of each counts. Before anything is timed, each must agree with ours
+wherever its definition is the same.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import talib
 
 from benchmarks.common import Ratio, print_ratios, write_report
 from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
-from pipeline.synthetic import synthetic_candles
+from pipeline.candles.synthetic import synthetic_candles
 
 SYMBOL = "BTC/USDT"
 TIMEFRAME = "1h"
@@ -49,8 +50,11 @@ class Result:
 
 
 def pandas_features(candles: pd.DataFrame) -> pd.DataFrame:
-    """The same 18 features in plain pandas; smoothings start from their first value, so they agree after a warm-up."""
-    open_, high, low, close, volume = (candles[name] for name in ("open", "high", "low", "close", "volume"))
+    """The same 18 features in plain pandas; smoothings start from their first value, so they agree
+    after a warm-up."""
+    open_, high, low, close, volume = (
+        candles[name] for name in ("open", "high", "low", "close", "volume")
+    )
     previous = close.shift()
     log_return = np.log(close / previous)
     change = close.diff()
@@ -103,7 +107,8 @@ def ta_features(candles: pd.DataFrame) -> pd.DataFrame:
 
 
 def ta_in_our_units(candles: pd.DataFrame) -> pd.DataFrame:
-    """`ta`'s features over the close or in shares, as ours are; for the comparison, not for the clock."""
+    """`ta`'s features over the close or in shares, as ours are; for the comparison, not for the
+    clock."""
     features, close = ta_features(candles), candles["close"]
     features[["macd", "macd_signal"]] = features[["macd", "macd_signal"]].div(close, axis=0)
     features["atr"] *= 100 / close
@@ -113,8 +118,11 @@ def ta_in_our_units(candles: pd.DataFrame) -> pd.DataFrame:
 
 
 def talib_alone(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """TA-Lib's own functions for the ten features that are indicators, arrays in and arrays out: the floor."""
-    high, low, close, volume, log_return = (arrays[name] for name in ("high", "low", "close", "volume", "log_return"))
+    """TA-Lib's own functions for the ten features that are indicators, arrays in and arrays out:
+    the floor."""
+    high, low, close, volume, log_return = (
+        arrays[name] for name in ("high", "low", "close", "volume", "log_return")
+    )
     return [
         talib.SMA(volume, timeperiod=48),
         talib.STDDEV(volume, timeperiod=48),
@@ -135,14 +143,20 @@ def require_agreement(name: str, theirs: pd.DataFrame, ours: pd.DataFrame) -> No
     worst = difference.max(skipna=False)
     wrong = worst[~(worst < TOLERANCE)]
     if len(wrong):
-        raise AssertionError(f"{name} computes something else: differs by {wrong.to_dict()} standard deviations")
+        raise AssertionError(
+            f"{name} computes something else: differs by {wrong.to_dict()} standard deviations"
+        )
 
 
-def measure(contenders: Mapping[str, tuple[int, Callable[[], object]]], n_candles: int, rounds: int) -> list[Result]:
-    """Time the contenders in turns, then each one's memory apart, since tracing slows everything down.
+def measure(
+    contenders: Mapping[str, tuple[int, Callable[[], object]]], n_candles: int, rounds: int
+) -> list[Result]:
+    """Time the contenders in turns, then each one's memory apart, since tracing slows everything
+    down.
 
     Args:
-        contenders: Name -> number of features and a function without arguments; the first one is ours.
+        contenders: Name -> number of features and a function without arguments; the first one is
+            ours.
         n_candles: Candles that one call works through.
         rounds: Calls of each; the best one counts.
     """
@@ -160,7 +174,9 @@ def measure(contenders: Mapping[str, tuple[int, Callable[[], object]]], n_candle
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         seconds = best[name]
-        results.append(Result(name, n_features, seconds, n_candles / seconds, seconds / ours, peak / 2**20))
+        results.append(
+            Result(name, n_features, seconds, n_candles / seconds, seconds / ours, peak / 2**20)
+        )
     return results
 
 
@@ -172,9 +188,15 @@ def use_one_core() -> None:
 
 def main() -> None:
     """Parse the options, measure, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candles", type=int, default=200_000, help="synthetic candles (default 200000)")
-    parser.add_argument("--rounds", type=int, default=7, help="calls of each contender, the best counts (default 7)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--candles", type=int, default=200_000, help="synthetic candles (default 200000)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="calls of each contender, the best counts (default 7)"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     use_one_core()
@@ -196,16 +218,23 @@ def main() -> None:
         **{module.__name__: module.__version__ for module in (np, pd, talib)},
         "machine": platform.machine(),
     }
-    print(f"{options.candles:,} candles of one symbol, one core, best of {options.rounds}; {versions}")
+    print(
+        f"{options.candles:,} candles of one symbol, one core, best of {options.rounds}; {versions}"
+    )
     print(f"{'':28}{'features':>9}{'ms':>10}{'candles/s':>14}{'x ours':>9}{'peak MiB':>10}")
     for result in results:
         print(
-            f"{result.name:28}{result.n_features:>9}{1000 * result.seconds:>10.1f}{result.candles_per_second:>14,.0f}"
-            f"{result.times_ours:>9.2f}{result.peak_mib:>10.1f}"
+            f"{result.name:28}{result.n_features:>9}{1000 * result.seconds:>10.1f}"
+            f"{result.candles_per_second:>14,.0f}{result.times_ours:>9.2f}{result.peak_mib:>10.1f}"
         )
     _, pandas, ta_alone, floor = results
     ratios = [
-        Ratio("18 features: ours / TA-Lib's own C functions", 1 / floor.times_ours, 4.0, at_least=False),
+        Ratio(
+            "18 features: ours / TA-Lib's own C functions",
+            1 / floor.times_ours,
+            4.0,
+            at_least=False,
+        ),
         Ratio("18 features: plain pandas / ours", pandas.times_ours),
         Ratio("8 features of `ta` / our 18", ta_alone.times_ours),
     ]

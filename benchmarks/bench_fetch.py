@@ -3,9 +3,10 @@
     python -m benchmarks.bench_fetch
     python -m benchmarks.bench_fetch --json fetch.json
 
-22 pairs × 2 timeframes × 1,000 candles of Binance spot, from the loopback exchange of the tests in a process of its
-own: 50 ms latency, Binance's weight limits enforced, each contender at a fresh one. Loading the list of markets counts
-for all of them, importing ccxt for none. What they fetched is compared with the truth before any number is printed.
+22 pairs × 2 timeframes × 1,000 candles of Binance spot, from the loopback exchange of the tests in
+a process of its own: 50 ms latency, Binance's weight limits enforced, each contender at a fresh
+one. Loading the list of markets counts for all of them, importing ccxt for none. What they fetched
+is compared with the truth before any number is printed.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ import numpy as np
 
 from benchmarks.common import Ratio, print_ratios, write_report
 from config import TRADING_PAIRS
-from pipeline.candles import CANDLE_COLUMNS, timeframe_ms, timestamps_ms
-from pipeline.clients import replace_host
-from pipeline.exchanges import Job, fetch_many
+from pipeline.candles.clients import replace_host
+from pipeline.candles.exchanges import Job, fetch_many
+from pipeline.candles.schema import CANDLE_COLUMNS, timeframe_ms, timestamps_ms
 from tests.exchange_market import Market, synthetic_exchange
 from tests.exchange_server import ExchangeServer
 
@@ -62,25 +63,32 @@ class Result:
 
 def one_at_a_time(url: str, now_ms: int) -> Fetched:
     """ccxt's synchronous client, one request after the other, with a pause after each."""
-    exchange = ccxt.binance({"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["spot"]}}})
+    exchange = ccxt.binance(
+        {"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["spot"]}}}
+    )
     exchange.urls["api"] = replace_host(exchange.urls["api"], url)
     exchange.load_markets()
     found = {}
     for symbol, timeframe in ASKS:
-        found[symbol, timeframe] = np.array(exchange.fetch_ohlcv(symbol, timeframe, limit=N_CANDLES))
+        found[symbol, timeframe] = np.array(
+            exchange.fetch_ohlcv(symbol, timeframe, limit=N_CANDLES)
+        )
         time.sleep(PAUSE_S)
     return found
 
 
 def own_throttle(url: str, now_ms: int) -> Fetched:
-    """ccxt's asynchronous client, all requests at once through its own throttle: the simplest thing that is polite."""
+    """ccxt's asynchronous client, all requests at once through its own throttle: the simplest thing
+    that is polite."""
 
     async def fetch() -> list[Any]:
         exchange = ccxt.async_support.binance({"options": {"fetchMarkets": {"types": ["spot"]}}})
         exchange.urls["api"] = replace_host(exchange.urls["api"], url)
         try:
             await exchange.load_markets()
-            return await asyncio.gather(*(exchange.fetch_ohlcv(*ask, limit=N_CANDLES) for ask in ASKS))
+            return await asyncio.gather(
+                *(exchange.fetch_ohlcv(*ask, limit=N_CANDLES) for ask in ASKS)
+            )
         finally:
             await exchange.session.close()
             exchange.session = None
@@ -96,7 +104,9 @@ def ours(url: str, now_ms: int) -> Fetched:
     for job, frame in found.items():
         if isinstance(frame, Exception):
             raise frame
-        rows[job.symbol, job.kind] = np.column_stack([timestamps_ms(frame), frame[list(CANDLE_COLUMNS[1:])]])
+        rows[job.symbol, job.kind] = np.column_stack(
+            [timestamps_ms(frame), frame[list(CANDLE_COLUMNS[1:])]]
+        )
     return rows
 
 
@@ -108,7 +118,8 @@ CONTENDERS: dict[str, Callable[[str, int], Fetched]] = {
 
 
 def truth() -> tuple[Market, int]:
-    """The market and its present: right after the last candle has closed, so that no candle is forming."""
+    """The market and its present: right after the last candle has closed, so that no candle is
+    forming."""
     market = synthetic_exchange(TRADING_PAIRS, TIMEFRAMES, N_CANDLES)
     return market, market.ends_ms + timeframe_ms("15m")
 
@@ -123,7 +134,8 @@ def _serve(pipe: Connection) -> None:
 
 @contextmanager
 def exchange(counts: list[tuple[int, int]]) -> Iterator[str]:
-    """URL of a fresh exchange in another process; at the end its requests and refusals are appended to `counts`."""
+    """URL of a fresh exchange in another process; at the end its requests and refusals are appended
+    to `counts`."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there,), daemon=True)
@@ -159,21 +171,38 @@ def compare(rounds: int = 1) -> list[Result]:
             require_truth(name, found, market, now_ms)
     fastest = best["fetch_many"]
     return [
-        Result(name, best[name], best[name] / fastest, counts[name][-1][0], sum(refused for _, refused in counts[name]))
+        Result(
+            name,
+            best[name],
+            best[name] / fastest,
+            counts[name][-1][0],
+            sum(refused for _, refused in counts[name]),
+        )
         for name in CONTENDERS
     ]
 
 
 def main() -> None:
     """Parse the options, measure, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each contender, the best counts (default 3)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of each contender, the best counts (default 3)"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     logging.getLogger("pipeline").setLevel(logging.ERROR)
     results = compare(options.rounds)
-    versions = {"python": platform.python_version(), "ccxt": ccxt.__version__, "machine": platform.machine()}
-    print(f"{len(ASKS)} series of {N_CANDLES:,} candles, {1000 * LATENCY_S:.0f} ms latency, best of {options.rounds}")
+    versions = {
+        "python": platform.python_version(),
+        "ccxt": ccxt.__version__,
+        "machine": platform.machine(),
+    }
+    print(
+        f"{len(ASKS)} series of {N_CANDLES:,} candles, {1000 * LATENCY_S:.0f} ms latency, best of "
+        f"{options.rounds}"
+    )
     print(versions)
     print(f"{'':32}{'seconds':>9}{'x ours':>9}{'requests':>10}{'429':>6}")
     for result in results:
@@ -182,7 +211,11 @@ def main() -> None:
         )
     ratios = [Ratio(f"fetch: {result.name} / ours", result.times_ours) for result in results[1:]]
     print_ratios(ratios)
-    report = {"rounds": options.rounds, "versions": versions, "results": [asdict(result) for result in results]}
+    report = {
+        "rounds": options.rounds,
+        "versions": versions,
+        "results": [asdict(result) for result in results],
+    }
     write_report(options.json, report, ratios)
 
 

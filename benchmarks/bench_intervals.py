@@ -3,9 +3,9 @@
     python -m benchmarks.bench_intervals --candles-dir DIR
     python -m benchmarks.bench_intervals --candles-dir DIR --horizon 4 --json intervals.json
 
-Every symbol of the directory is pooled; each model is fitted on the training and validation part and calibrated on the
-same year before the test part; the point forecast is 0. The loss is the mean pinball loss of the 10, 50 and 90 %
-quantiles of the return over the sample's EWMA volatility.
+Every symbol of the directory is pooled; each model is fitted on the training and validation part
+and calibrated on the same year before the test part; the point forecast is 0. The loss is the mean
+pinball loss of the 10, 50 and 90 % quantiles of the return over the sample's EWMA volatility.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 
 from feature_engineering import V2_WARMUP
-from pipeline import store
+from pipeline.candles import store
 from pipeline.evaluation.probability import QUANTILES, pinball_loss
 from pipeline.evaluation.significance import diebold_mariano
-from pipeline.garch import garch_quantiles
-from pipeline.intervals import (
+from pipeline.forecasts.garch import garch_quantiles
+from pipeline.forecasts.intervals import (
     apply_intervals,
     calibrating_samples,
     fit_intervals,
@@ -34,8 +34,8 @@ from pipeline.intervals import (
     sample_inputs,
     scaled_quantiles,
 )
-from pipeline.splitting import Split, split_by_dates
-from pipeline.windows import Samples, make_windows
+from pipeline.samples.splitting import Split, split_by_dates
+from pipeline.samples.windows import Samples, make_windows
 
 LOOKBACK = 60
 
@@ -47,24 +47,39 @@ def forecast_all(
     inputs = sample_inputs(candles, samples)
     calibrating = calibrating_samples(samples, split)
     model = fit_intervals(
-        inputs, input_names(timeframe), samples.log_return, samples.volatility, split.known, calibrating
+        inputs,
+        input_names(timeframe),
+        samples.log_return,
+        samples.volatility,
+        split.known,
+        calibrating,
     )
     garch = garch_quantiles(candles, samples, split.val_end, calibrating)
     return {
         "EWMA": scaled_quantiles(samples.volatility, samples.log_return, calibrating),
         **({} if garch is None else {"GARCH(1,1)-t": garch}),
-        "interval model": apply_intervals(model, inputs, samples.volatility, np.zeros(len(samples))),
+        "interval model": apply_intervals(
+            model, inputs, samples.volatility, np.zeros(len(samples))
+        ),
     }
 
 
 def score(
     forecasts: Mapping[str, Mapping[str, np.ndarray]], samples: Samples, test: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One row a model: loss, skill of the interval model against it with its p-value, coverage of the 80 % interval."""
-    actual, volatility, symbol = samples.log_return[test], samples.volatility[test], samples.symbol[test]
+    """One row a model: loss, skill of the interval model against it with its p-value, coverage of
+    the 80 % interval."""
+    actual, volatility, symbol = (
+        samples.log_return[test],
+        samples.volatility[test],
+        samples.symbol[test],
+    )
     losses, rows = {}, []
     for name, quantiles in forecasts.items():
-        of_level = [pinball_loss(actual, quantiles[q][test], level) / volatility for q, level in QUANTILES.items()]
+        of_level = [
+            pinball_loss(actual, quantiles[q][test], level) / volatility
+            for q, level in QUANTILES.items()
+        ]
         losses[name] = np.mean(of_level, axis=0)
     ours = losses["interval model"]
     for name, loss in losses.items():
@@ -87,7 +102,9 @@ def score(
 
 def main() -> None:
     """Parse the options, forecast, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--candles-dir", type=Path, required=True, help="directory of candle files")
     parser.add_argument("--timeframe", default="1h", help="of the candles (default 1h)")
     parser.add_argument("--horizon", type=int, default=1, help="candles ahead (default 1)")
@@ -98,30 +115,46 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    series = [one for one in store.list_series(options.candles_dir) if one.kind == options.timeframe]
+    series = [
+        one for one in store.list_series(options.candles_dir) if one.kind == options.timeframe
+    ]
     candles = {one.symbol: store.read_file(one.path, options.timeframe) for one in series}
     if not candles:
         parser.error(f"{options.candles_dir} holds no {options.timeframe} candles")
     no_features = {symbol: pd.DataFrame(index=frame.index) for symbol, frame in candles.items()}
-    samples = make_windows(no_features, candles, options.timeframe, LOOKBACK, options.horizon, V2_WARMUP)
+    samples = make_windows(
+        no_features, candles, options.timeframe, LOOKBACK, options.horizon, V2_WARMUP
+    )
     split = split_by_dates(
-        samples.target_time, options.train_end, options.val_end, options.test_start, options.test_end,
+        samples.target_time,
+        options.train_end,
+        options.val_end,
+        options.test_start,
+        options.test_end,
         purge=np.timedelta64(options.horizon * samples.step_ms, "ms"),
-    )  # fmt: skip
+    )
     start = time.perf_counter()
     forecasts = forecast_all(candles, options.timeframe, samples, split)
     seconds = time.perf_counter() - start
     rows = score(forecasts, samples, split.test)
-    print(f"{len(candles)} symbols, {options.timeframe}, horizon {options.horizon}; {len(split.train):,} training, "
-          f"{len(split.val):,} validation, {len(split.test):,} test samples; fitted in {seconds:.1f} s")  # fmt: skip
+    print(
+        f"{len(candles)} symbols, {options.timeframe}, horizon {options.horizon}; "
+        f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test "
+        f"samples; fitted in {seconds:.1f} s"
+    )
     print(f"{'':16}{'pinball':>9}{'ours better by, p':>26}{'coverage':>10}{'of symbols':>16}")
     for row in rows:
         is_ours = row["model"] == "interval model"
         compared = "" if is_ours else f"{row['skill_of_ours_percent']:.2f} %{row['p_value']:>10.1g}"
         span = f"{row['lowest_coverage_percent']:.1f} to {row['highest_coverage_percent']:.1f} %"
-        print(f"{row['model']:16}{row['pinball']:>9.5f}{compared:>26}{row['coverage_percent']:>8.1f} %{span:>16}")
+        print(
+            f"{row['model']:16}{row['pinball']:>9.5f}{compared:>26}{row['coverage_percent']:>8.1f} "
+            f"%{span:>16}"
+        )
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "seconds": seconds}, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(
+            json.dumps({"rows": rows, "seconds": seconds}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

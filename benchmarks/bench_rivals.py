@@ -1,12 +1,15 @@
-"""The pooled network beside its rivals, on one split: each is given the same candles and judged by the verdict's loss.
+"""The pooled network beside its rivals, on one split: each is given the same candles and judged by
+the verdict's loss.
 
     python -m benchmarks.bench_rivals --candles-dir DIR
-    python -m benchmarks.bench_rivals --candles-dir DIR --only ridge xgboost_features --json rivals.json
+    python -m benchmarks.bench_rivals --candles-dir DIR --only ridge xgboost_features --json
+    rivals.json
 
-Rivals: ridge and XGBoost on the network's windows, flattened; XGBoost (and LightGBM, where installed) on hand-made
-features, sums of the returns of coin, Bitcoin and market over 3 to 168 candles among them; a temporal convolutional
-network; a Transformer encoder; and the means of the network and the trees on hand-made features. Trees and networks
-stop or choose by the validation part, and every forecast is shrunk by it (`fit_shrinkage`), as in a training run.
+Rivals: ridge and XGBoost on the network's windows, flattened; XGBoost (and LightGBM, where
+installed) on hand-made features, sums of the returns of coin, Bitcoin and market over 3 to 168
+candles among them; a temporal convolutional network; a Transformer encoder; and the means of the
+network and the trees on hand-made features. Trees and networks stop or choose by the validation
+part, and every forecast is shrunk by it (`fit_shrinkage`), as in a training run.
 
 The default split is of the development candles: whoever chooses by this table must judge elsewhere.
 """
@@ -27,15 +30,15 @@ import numpy as np
 from config import PRESETS_V2
 from data_fetcher import fetch_candles
 from feature_engineering import V2_WARMUP
-from feature_engineering_pooled import choose_pooled_features, compute_pooled_features
-from pipeline.calibration import fit_shrinkage
+from generations.v9.volatility import flatten_windows
+from pipeline.bundle.network import import_keras
 from pipeline.evaluation.significance import diebold_mariano
-from pipeline.evaluation.tables import text_table
-from pipeline.runtime import import_keras
-from pipeline.scaling import ScaledSamples, scale_on_train
-from pipeline.splitting import split_by_dates
-from pipeline.volatility import flatten_windows
-from pipeline.windows import make_windows
+from pipeline.forecasts.shrinkage import fit_shrinkage
+from pipeline.report.tables import text_table
+from pipeline.samples.pooled_features import choose_pooled_features, compute_pooled_features
+from pipeline.samples.scaling import ScaledSamples, scale_on_train
+from pipeline.samples.splitting import split_by_dates
+from pipeline.samples.windows import make_windows
 
 CONFIG = PRESETS_V2["pooled"]
 LAGGED = {
@@ -62,13 +65,20 @@ def flattened(scaled: ScaledSamples, part: np.ndarray) -> np.ndarray:
 
 
 def hand_made(scaled: ScaledSamples, part: np.ndarray) -> np.ndarray:
-    """(n, k): the last candle, some of the candles before, and sums of returns over the square root of their number."""
+    """(n, k): the last candle, some of the candles before, and sums of returns over the square root
+    of their number."""
     names, end, rows = scaled.samples.feature_cols, scaled.samples.end[part], scaled.rows
     columns = [rows[end]]
     for name, n in LAGGED.items():
         columns += [rows[end - lag][:, [names.index(name)]] for lag in range(1, n) if name in names]
-    returns = [names.index(name) for name in ("scaled_return", "btc_return", "market_return") if name in names]
-    total = np.cumsum(rows[:, returns], axis=0, dtype=np.float64)  # the warm-up is longer than the longest sum
+    returns = [
+        names.index(name)
+        for name in ("scaled_return", "btc_return", "market_return")
+        if name in names
+    ]
+    total = np.cumsum(
+        rows[:, returns], axis=0, dtype=np.float64
+    )  # the warm-up is longer than the longest sum
     columns += [((total[end] - total[end - n]) / np.sqrt(n)).astype(np.float32) for n in SUMS]
     return np.hstack(columns)
 
@@ -82,24 +92,44 @@ def fit_ridge(inputs: Callable[..., np.ndarray], scaled: ScaledSamples) -> Outpu
     best: tuple[float, Output] = (np.inf, {})
     for alpha in (1e2, 1e4, 1e6):
         model = Ridge(alpha=alpha).fit(known, scaled.target[train])
-        output = {name: model.predict(inputs(scaled, part)) for name, part in (("val", val), ("test", test))}
+        output = {
+            name: model.predict(inputs(scaled, part))
+            for name, part in (("val", val), ("test", test))
+        }
         loss = float(np.mean(np.abs(scaled.target[val] - output["val"])))
         best = min(best, (loss, output), key=lambda pair: pair[0])
     return best[1]
 
 
 def fit_xgboost(inputs: Callable[..., np.ndarray], scaled: ScaledSamples) -> Output:
-    """Shallow trees by the pseudo-Huber loss, which sees the median; validation decides how many."""
+    """Shallow trees by the pseudo-Huber loss, which sees the median; validation decides how
+    many."""
     import xgboost
 
     train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
     model = xgboost.XGBRegressor(
-        objective="reg:pseudohubererror", huber_slope=0.5, eval_metric="mae", base_score=0.0, n_estimators=600,
-        max_depth=3, learning_rate=0.03, subsample=0.5, colsample_bytree=0.4, min_child_weight=300, reg_lambda=10,
-        max_bin=64, early_stopping_rounds=50, random_state=CONFIG.seed,
-    )  # fmt: skip
+        objective="reg:pseudohubererror",
+        huber_slope=0.5,
+        eval_metric="mae",
+        base_score=0.0,
+        n_estimators=600,
+        max_depth=3,
+        learning_rate=0.03,
+        subsample=0.5,
+        colsample_bytree=0.4,
+        min_child_weight=300,
+        reg_lambda=10,
+        max_bin=64,
+        early_stopping_rounds=50,
+        random_state=CONFIG.seed,
+    )
     known = inputs(scaled, val)
-    model.fit(inputs(scaled, train), scaled.target[train], eval_set=[(known, scaled.target[val])], verbose=False)
+    model.fit(
+        inputs(scaled, train),
+        scaled.target[train],
+        eval_set=[(known, scaled.target[val])],
+        verbose=False,
+    )
     return {"val": model.predict(known), "test": model.predict(inputs(scaled, test))}
 
 
@@ -109,13 +139,29 @@ def fit_lightgbm(inputs: Callable[..., np.ndarray], scaled: ScaledSamples) -> Ou
 
     train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
     model = lightgbm.LGBMRegressor(
-        objective="huber", alpha=0.5, metric="l1", n_estimators=600, num_leaves=8, learning_rate=0.03, subsample=0.5,
-        subsample_freq=1, colsample_bytree=0.4, min_child_samples=3000, reg_lambda=10, max_bin=63,
-        random_state=CONFIG.seed, verbose=-1,
-    )  # fmt: skip
+        objective="huber",
+        alpha=0.5,
+        metric="l1",
+        n_estimators=600,
+        num_leaves=8,
+        learning_rate=0.03,
+        subsample=0.5,
+        subsample_freq=1,
+        colsample_bytree=0.4,
+        min_child_samples=3000,
+        reg_lambda=10,
+        max_bin=63,
+        random_state=CONFIG.seed,
+        verbose=-1,
+    )
     known = inputs(scaled, val)
     stop = [lightgbm.early_stopping(50, verbose=False)]
-    model.fit(inputs(scaled, train), scaled.target[train], eval_set=[(known, scaled.target[val])], callbacks=stop)
+    model.fit(
+        inputs(scaled, train),
+        scaled.target[train],
+        eval_set=[(known, scaled.target[val])],
+        callbacks=stop,
+    )
     return {"val": model.predict(known), "test": model.predict(inputs(scaled, test))}
 
 
@@ -124,34 +170,48 @@ def build_dual(lookback: int, n_features: int) -> Any:
     from config import options
     from models.dual_stream import build_dual_stream
 
-    names = ("lstm_units", "conv_filters", "conv_lstm_units", "dense_units", "dropout", "skip_candles")
+    names = (
+        "lstm_units",
+        "conv_filters",
+        "conv_lstm_units",
+        "dense_units",
+        "dropout",
+        "skip_candles",
+    )
     return build_dual_stream(lookback, n_features, **options(CONFIG, names))
 
 
 def build_tcn(lookback: int, n_features: int) -> Any:
-    """Three dilated causal convolutions of 16 filters with residuals (Bai, Kolter and Koltun, 2018), a receptive field
-    of 15 candles, and the network's linear part."""
+    """Three dilated causal convolutions of 16 filters with residuals (Bai, Kolter and Koltun,
+    2018), a receptive field of 15 candles, and the network's linear part."""
     import keras
 
     window = keras.Input((lookback, n_features))
     hidden = keras.layers.Dense(16)(window)
     for dilation in (1, 2, 4):
-        step = keras.layers.Conv1D(16, 3, padding="causal", dilation_rate=dilation, activation="relu")(hidden)
+        step = keras.layers.Conv1D(
+            16, 3, padding="causal", dilation_rate=dilation, activation="relu"
+        )(hidden)
         hidden = keras.layers.Add()([hidden, keras.layers.Dropout(0.2)(step)])
     return _with_linear_part(window, keras.layers.Cropping1D((lookback - 1, 0))(hidden))
 
 
 def build_transformer(lookback: int, n_features: int) -> Any:
-    """One encoder block of width 16 with two heads (Vaswani et al., 2017), and the network's linear part."""
+    """One encoder block of width 16 with two heads (Vaswani et al., 2017), and the network's linear
+    part."""
     import keras
 
     window = keras.Input((lookback, n_features))
     hidden = keras.layers.Dense(16)(window)
-    flat = keras.layers.LayerNormalization()(keras.layers.Flatten()(hidden))  # its offsets tell the candles apart
+    flat = keras.layers.LayerNormalization()(
+        keras.layers.Flatten()(hidden)
+    )  # its offsets tell the candles apart
     hidden = keras.layers.Reshape((lookback, 16))(flat)
     attended = keras.layers.MultiHeadAttention(2, 8, dropout=0.2)(hidden, hidden)
     hidden = keras.layers.LayerNormalization()(keras.layers.Add()([hidden, attended]))
-    wide = keras.layers.Dense(16)(keras.layers.Dropout(0.2)(keras.layers.Dense(32, activation="relu")(hidden)))
+    wide = keras.layers.Dense(16)(
+        keras.layers.Dropout(0.2)(keras.layers.Dense(32, activation="relu")(hidden))
+    )
     hidden = keras.layers.LayerNormalization()(keras.layers.Add()([hidden, wide]))
     return _with_linear_part(window, keras.layers.Cropping1D((lookback - 1, 0))(hidden))
 
@@ -162,7 +222,9 @@ def _with_linear_part(window: Any, last: Any) -> Any:
     hidden = keras.layers.Dropout(CONFIG.dropout)(keras.layers.Flatten()(last))
     hidden = keras.layers.Dense(16, activation="relu")(hidden)
     forecast = keras.layers.Dense(1, kernel_initializer="zeros")(hidden)
-    recent = keras.layers.Flatten()(keras.layers.Cropping1D((window.shape[1] - CONFIG.skip_candles, 0))(window))
+    recent = keras.layers.Flatten()(
+        keras.layers.Cropping1D((window.shape[1] - CONFIG.skip_candles, 0))(window)
+    )
     linear = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(recent)
     return keras.Model(window, keras.layers.Add()([forecast, linear]))
 
@@ -171,7 +233,7 @@ def fit_network(build: Callable[[int, int], Any], scaled: ScaledSamples) -> Outp
     """Mean of `SEEDS` networks, trained as the pooled preset trains its own."""
     keras = import_keras()
     from config import FIT_OPTIONS, options
-    from pipeline.training import WindowBatches, fit
+    from pipeline.training.fit import WindowBatches, fit
 
     outputs = []
     for seed in range(CONFIG.seed, CONFIG.seed + SEEDS):
@@ -179,10 +241,21 @@ def fit_network(build: Callable[[int, int], Any], scaled: ScaledSamples) -> Outp
         model = build(scaled.samples.lookback, scaled.samples.n_features)
         settings = options(CONFIG, (*FIT_OPTIONS, "one_cycle", "weight_decay")) | {"seed": seed}
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, scaled, loss=keras.losses.Huber(delta=CONFIG.huber_delta), checkpoint=Path(folder) / "best.h5",
-                state_dir=Path(folder), **settings)  # fmt: skip
+            fit(
+                model,
+                scaled,
+                loss=keras.losses.Huber(delta=CONFIG.huber_delta),
+                checkpoint=Path(folder) / "best.h5",
+                state_dir=Path(folder),
+                **settings,
+            )
         parts = {"val": scaled.split.val, "test": scaled.split.test}
-        outputs.append({n: model.predict(WindowBatches(scaled, p, 4096), verbose=0)[:, 0] for n, p in parts.items()})
+        outputs.append(
+            {
+                n: model.predict(WindowBatches(scaled, p, 4096), verbose=0)[:, 0]
+                for n, p in parts.items()
+            }
+        )
     return {name: np.mean([output[name] for output in outputs], axis=0) for name in outputs[0]}
 
 
@@ -205,14 +278,17 @@ def prepare(options: argparse.Namespace) -> ScaledSamples:
     market = fetch_candles(CONFIG.symbols, options.timeframe, 0, candles_dir=options.candles_dir)
     names = choose_pooled_features(market.candles, options.timeframe)
     features = compute_pooled_features(market.candles, options.timeframe, names)
-    samples = make_windows(features, market.candles, options.timeframe, CONFIG.lookback, options.horizon, V2_WARMUP)
+    samples = make_windows(
+        features, market.candles, options.timeframe, CONFIG.lookback, options.horizon, V2_WARMUP
+    )
     dates = (options.train_end, options.val_end, options.test_start, options.test_end)
     split = split_by_dates(samples.target_time, *dates, purge=samples.target_span)
     return scale_on_train(samples, split)[0]
 
 
 def score(output: Output, scaled: ScaledSamples) -> dict[str, Any]:
-    """Shrunk as a training run shrinks, then judged on the test part: figures, and the losses themselves."""
+    """Shrunk as a training run shrinks, then judged on the test part: figures, and the losses
+    themselves."""
     samples, val, test = scaled.samples, scaled.split.val, scaled.split.test
     factor = fit_shrinkage(output["val"].astype(np.float64), scaled.target[val].astype(np.float64))
     forecast, actual = factor * output["test"], scaled.target[test]
@@ -232,19 +308,30 @@ def score(output: Output, scaled: ScaledSamples) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit every rival, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_rivals", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_rivals", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--candles-dir", type=Path, required=True)
     parser.add_argument("--timeframe", default="1h")
     parser.add_argument("--horizon", type=int, default=1)
-    for name, day in (("train-end", "2022-12-31"), ("val-end", "2023-03-31"), ("test-start", "2023-04-01"),
-                      ("test-end", "2023-09-30")):  # fmt: skip
+    for name, day in (
+        ("train-end", "2022-12-31"),
+        ("val-end", "2023-03-31"),
+        ("test-start", "2023-04-01"),
+        ("test-end", "2023-09-30"),
+    ):
         parser.add_argument(f"--{name}", default=day)
-    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
+    parser.add_argument(
+        "--only", nargs="+", choices=MODELS, default=list(MODELS), help="default: all"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args(arguments)
 
     scaled = prepare(options)
-    print(f"{len(scaled.split.train):,} samples to train, {len(scaled.split.test):,} to judge by", flush=True)
+    print(
+        f"{len(scaled.split.train):,} samples to train, {len(scaled.split.test):,} to judge by",
+        flush=True,
+    )
     outputs, seconds = {}, {}
     for name in dict.fromkeys(("network", *options.only)):
         if name.startswith("lightgbm") and importlib.util.find_spec("lightgbm") is None:
@@ -260,7 +347,18 @@ def main(arguments: list[str] | None = None) -> None:
         }
     scores = {name: score(output, scaled) for name, output in outputs.items()}
     instants = scaled.samples.target_time[scaled.split.test]
-    rows = [["model", "skill %", "direction %", "top tenth %", "R² %", "network against it: DM", "p", "seconds"]]
+    rows = [
+        [
+            "model",
+            "skill %",
+            "direction %",
+            "top tenth %",
+            "R² %",
+            "network against it: DM",
+            "p",
+            "seconds",
+        ]
+    ]
     for name, figures in scores.items():
         loss = figures.pop("loss")
         against = ["", ""]

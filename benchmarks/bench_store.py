@@ -1,10 +1,12 @@
-"""Cost of storing and updating 1m candles: a month against a year, and against rewriting the file with pandas.
+"""Cost of storing and updating 1m candles: a month against a year, and against rewriting the file
+with pandas.
 
     python -m benchmarks.bench_store
     python -m benchmarks.bench_store --rounds 500 --json store.json
 
-Each series is stored piece by piece in a process of its own, whose peak memory counts everything, Python and the
-libraries included. Then updates of one new candle take turns between the series, and the median counts.
+Each series is stored piece by piece in a process of its own, whose peak memory counts everything,
+Python and the libraries included. Then updates of one new candle take turns between the series, and
+the median counts.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.common import Ratio, print_ratios, write_report
-from pipeline import store, updating
-from pipeline.candles import utc_from_ms
+from pipeline.candles import store, updating
+from pipeline.candles.schema import utc_from_ms
 
 SERIES = {"month": 43_200, "year": 525_600}
 PIECE_ROWS = 50_000
@@ -55,7 +57,12 @@ class Result:
 def make_rows(begin: int, end: int) -> pd.DataFrame:
     """Candles of these minutes, the same whatever piece they come in."""
     minutes = np.arange(begin, end)
-    close = np.round(50_000 + 5_000 * np.sin(minutes / 9_973) + 50 * np.sin(minutes * 1.7) * np.sin(minutes * 0.31), 2)
+    close = np.round(
+        50_000
+        + 5_000 * np.sin(minutes / 9_973)
+        + 50 * np.sin(minutes * 1.7) * np.sin(minutes * 0.31),
+        2,
+    )
     open_ = np.round(close + 10 * np.sin(minutes * 2.3), 2)
     return pd.DataFrame(
         {
@@ -70,9 +77,12 @@ def make_rows(begin: int, end: int) -> pd.DataFrame:
 
 
 def update(directory: Path, begin: int, end: int) -> None:
-    """Update the series by these minutes; an AssertionError unless all but an overlap of one are new."""
+    """Update the series by these minutes; an AssertionError unless all but an overlap of one are
+    new."""
     done = updating.update_series(directory, BTC, "1m", make_rows(begin, end), venue="binance")
-    assert done.added == end - begin - done.checked and done.checked <= 1 and len(done.rewritten) == 0
+    assert (
+        done.added == end - begin - done.checked and done.checked <= 1 and len(done.rewritten) == 0
+    )
 
 
 def peak_mib() -> float:
@@ -82,7 +92,8 @@ def peak_mib() -> float:
 
 
 def build(directory: Path, n_rows: int) -> tuple[float, float, float]:
-    """Store a series, update it 20 times, read it; seconds of the first, peak MiB before and after the last."""
+    """Store a series, update it 20 times, read it; seconds of the first, peak MiB before and after
+    the last."""
     began = time.perf_counter()
     for begin in range(0, n_rows, PIECE_ROWS):
         update(directory, max(0, begin - 1), min(n_rows, begin + PIECE_ROWS))
@@ -106,7 +117,9 @@ def kib_moved() -> float:
 
 def append_with_pandas(path: Path, minute: int) -> None:
     """What a script without a store does for a new candle."""
-    pd.concat([pd.read_parquet(path), make_rows(minute, minute + 1)], ignore_index=True).to_parquet(path, index=False)
+    pd.concat([pd.read_parquet(path), make_rows(minute, minute + 1)], ignore_index=True).to_parquet(
+        path, index=False
+    )
 
 
 def measure(folder: Path, rounds: int) -> list[Result]:
@@ -145,8 +158,12 @@ def measure(folder: Path, rounds: int) -> list[Result]:
 
 def main() -> None:
     """Parse the options, measure, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200, help="updates of one candle of each series (default 200)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=200, help="updates of one candle of each series (default 200)"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -164,15 +181,23 @@ def main() -> None:
     )
     for result in results:
         print(
-            f"{result.name:7}{result.rows:>9,}{result.store_seconds:>13.2f}{result.store_peak_mib:>10.0f}"
-            f"{result.read_peak_mib:>15.0f}{result.update_ms:>11.2f}{result.update_kib:>7.0f}{result.pandas_ms:>11.1f}"
+            f"{result.name:7}{result.rows:>9,}{result.store_seconds:>13.2f}"
+            f"{result.store_peak_mib:>10.0f}{result.read_peak_mib:>15.0f}"
+            f"{result.update_ms:>11.2f}{result.update_kib:>7.0f}{result.pandas_ms:>11.1f}"
         )
     ratios = [
         Ratio("store: update of a year / of a month", ratio, 2.0, at_least=False),
-        Ratio("store: pandas rewriting a year / our update", results[1].pandas_ms / results[1].update_ms),
+        Ratio(
+            "store: pandas rewriting a year / our update",
+            results[1].pandas_ms / results[1].update_ms,
+        ),
     ]
     print_ratios(ratios)
-    report = {"rounds": options.rounds, "versions": versions, "results": [asdict(r) for r in results]}
+    report = {
+        "rounds": options.rounds,
+        "versions": versions,
+        "results": [asdict(r) for r in results],
+    }
     write_report(options.json, report, ratios)
 
 

@@ -1,4 +1,5 @@
-"""What the benchmarks share: ratios with their targets, and the limits that the machine itself sets."""
+"""What the benchmarks share: ratios with their targets, and the limits that the machine itself
+sets."""
 
 from __future__ import annotations
 
@@ -32,13 +33,21 @@ class Ratio:
         """
         if self.target is None:
             return ""
-        return "met" if (self.value >= self.target if self.at_least else self.value <= self.target) else "missed"
+        return (
+            "met"
+            if (self.value >= self.target if self.at_least else self.value <= self.target)
+            else "missed"
+        )
 
 
 def print_ratios(ratios: Iterable[Ratio]) -> None:
     """A line a ratio."""
     for ratio in ratios:
-        bound = "" if ratio.target is None else f"{'at least' if ratio.at_least else 'at most'} {ratio.target:,g}"
+        bound = (
+            ""
+            if ratio.target is None
+            else f"{'at least' if ratio.at_least else 'at most'} {ratio.target:,g}"
+        )
         print(f"{ratio.name:66}{ratio.value:>10,.2f}  {bound:>16}  {ratio.verdict}")
 
 
@@ -65,7 +74,8 @@ def best_seconds(call: Callable[[], object], rounds: int) -> float:
 
 
 def matrix_rate(size: int = 1024, rounds: int = 30) -> float:
-    """Floating-point operations a second of NumPy's float32 product of two square matrices, on all cores it uses."""
+    """Floating-point operations a second of NumPy's float32 product of two square matrices, on all
+    cores it uses."""
     matrix = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
     return 2 * size**3 / best_seconds(lambda: matrix @ matrix, rounds)
 
@@ -74,9 +84,10 @@ def forward_operations(model: Any) -> int:
     """Floating-point operations of a forward pass of one sample, matrix products alone.
 
     A multiplication and an addition count for each weight that meets an input.
-    An LSTM of u units meets its f inputs and its u states with 4 gates each, every step: 2 · 4u · (f + u) · steps. A
-    convolution of k taps: 2 · k · f · filters · steps. A dense layer: 2 · f · units. Training takes three times as
-    many: backward once for the weights and once for the inputs.
+    An LSTM of u units meets its f inputs and its u states with 4 gates each, every step: 2 · 4u ·
+    (f + u) · steps. A convolution of k taps: 2 · k · f · filters · steps. A dense layer: 2 · f ·
+    units. Training takes three times as many: backward once for the weights and once for the
+    inputs.
     """
     total = 0
     for layer in model.layers:
@@ -85,9 +96,17 @@ def forward_operations(model: Any) -> int:
             _, steps, n_inputs = layer.input.shape
             total += 2 * 4 * layer.units * (n_inputs + layer.units) * steps
         elif kind == "Conv1D":
-            total += 2 * layer.kernel.shape[0] * layer.input.shape[-1] * layer.filters * layer.output.shape[1]
+            total += (
+                2
+                * layer.kernel.shape[0]
+                * layer.input.shape[-1]
+                * layer.filters
+                * layer.output.shape[1]
+            )
         elif kind == "Dense":
             total += 2 * layer.input.shape[-1] * layer.units
         elif layer.weights and kind != "BatchNormalization":
-            raise ValueError(f"{layer.name}: operations of {kind} layers are not counted; count them here first")
+            raise ValueError(
+                f"{layer.name}: operations of {kind} layers are not counted; count them here first"
+            )
     return int(total)

@@ -7,9 +7,11 @@ from torch import nn
 
 
 class DualStream(nn.Module):
-    """The layers of `models.dual_stream` at their default sizes; (batch, lookback, n_features) -> (batch, 1).
+    """The layers of `models.dual_stream` at their default sizes; (batch, lookback, n_features) ->
+    (batch, 1).
 
-    PyTorch's LSTM has two bias vectors where Keras has one, so `n_parameters` leaves the second out.
+    PyTorch's LSTM has two bias vectors where Keras has one, so `n_parameters` leaves the second
+    out.
     """
 
     def __init__(self, n_features: int, dropout: float = 0.2) -> None:
@@ -20,7 +22,11 @@ class DualStream(nn.Module):
         self.shortcut = nn.Conv1d(n_features, 32, 1)
         self.norm = nn.BatchNorm1d(32, eps=1e-3, momentum=0.01)  # Keras' defaults
         self.pattern = nn.LSTM(32, 32, batch_first=True)
-        self.dense_1, self.dense_2, self.forecast = nn.Linear(64, 32), nn.Linear(32, 16), nn.Linear(16, 1)
+        self.dense_1, self.dense_2, self.forecast = (
+            nn.Linear(64, 32),
+            nn.Linear(32, 16),
+            nn.Linear(16, 1),
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, window: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,11 @@
-"""A contender of `bench_training` in a process of its own: trains an epoch for each line it reads, and tells its time.
+"""A contender of `bench_training` in a process of its own: trains an epoch for each line it reads,
+and tells its time.
 
     python -m benchmarks.training_worker keras 32 100 2        (KERAS_BACKEND chooses the backend)
     python -m benchmarks.training_worker torch 32 100 1
 
-The first epoch, compilation included, is trained at once. The pipeline's own `fit` trains, with its batches, callbacks
-and state; PyTorch takes the same batches.
+The first epoch, compilation included, is trained at once. The pipeline's own `fit` trains, with its
+batches, callbacks and state; PyTorch takes the same batches.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ N_VALIDATION = 8
 def synthetic_samples(n_train: int) -> Any:
     """Scaled samples of one synthetic coin: 60 × 16 windows, so many to train on."""
     from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
-    from pipeline.scaling import scale_on_train
-    from pipeline.splitting import split_samples
-    from pipeline.synthetic import synthetic_market
-    from pipeline.windows import make_windows
+    from pipeline.candles.synthetic import synthetic_market
+    from pipeline.samples.scaling import scale_on_train
+    from pipeline.samples.splitting import split_samples
+    from pipeline.samples.windows import make_windows
 
     candles = synthetic_market(("BTC/USDT",), "1h", n_train + V2_WARMUP + LOOKBACK + 100, seed=SEED)
-    features = {symbol: compute_features(frame, "1h", V2_CANDLE_FEATURES) for symbol, frame in candles.items()}
+    features = {
+        symbol: compute_features(frame, "1h", V2_CANDLE_FEATURES)
+        for symbol, frame in candles.items()
+    }
     samples = make_windows(features, candles, "1h", LOOKBACK, 1, V2_WARMUP)
     split = split_samples(samples, (None, None, None, None), train_ratio=0.7, val_ratio=0.15)
     part = np.arange(n_train + N_VALIDATION)
@@ -45,7 +49,8 @@ def synthetic_samples(n_train: int) -> Any:
 
 
 def answer(**numbers: Any) -> None:
-    """Tell the parent these numbers, and wait for its next line; the end of its lines ends the process."""
+    """Tell the parent these numbers, and wait for its next line; the end of its lines ends the
+    process."""
     print("answer " + json.dumps({**numbers, "peak_mib": peak_mib()}), flush=True)
     if not sys.stdin.readline():
         sys.exit()
@@ -53,11 +58,11 @@ def answer(**numbers: Any) -> None:
 
 def train_keras(batch_size: int, n_steps: int) -> None:
     """The pipeline's fit; an epoch's time holds its validation and its saving of the state, too."""
-    from pipeline.runtime import import_keras
+    from pipeline.bundle.network import import_keras
 
     keras = import_keras()
     from models.dual_stream import build_dual_stream
-    from pipeline.training import fit
+    from pipeline.training.fit import fit
 
     scaled = synthetic_samples(batch_size * n_steps)
     keras.utils.set_random_seed(SEED)
@@ -65,11 +70,20 @@ def train_keras(batch_size: int, n_steps: int) -> None:
     parameters = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     with tempfile.TemporaryDirectory() as name:
         fit(
-            model, scaled, loss=keras.losses.Huber(delta=HUBER_DELTA), epochs=10**6, batch_size=batch_size,
-            learning_rate=LEARNING_RATE, clip_value=CLIP_VALUE, early_stopping_patience=10**6,
-            reduce_lr_patience=10**6, seed=SEED, checkpoint=Path(name) / "best.h5", state_dir=Path(name),
+            model,
+            scaled,
+            loss=keras.losses.Huber(delta=HUBER_DELTA),
+            epochs=10**6,
+            batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+            clip_value=CLIP_VALUE,
+            early_stopping_patience=10**6,
+            reduce_lr_patience=10**6,
+            seed=SEED,
+            checkpoint=Path(name) / "best.h5",
+            state_dir=Path(name),
             on_epoch=lambda _, logs: answer(seconds=logs["seconds"], parameters=parameters),
-        )  # fmt: skip
+        )
 
 
 def train_torch(batch_size: int, n_steps: int, n_threads: int, *, is_compiled: bool) -> None:
@@ -77,7 +91,7 @@ def train_torch(batch_size: int, n_steps: int, n_threads: int, *, is_compiled: b
     import torch
 
     from benchmarks.torch_twin import DualStream
-    from pipeline.training import WindowBatches
+    from pipeline.training.fit import WindowBatches
 
     torch.set_num_threads(n_threads)
     torch.manual_seed(SEED)
@@ -100,7 +114,8 @@ def train_torch(batch_size: int, n_steps: int, n_threads: int, *, is_compiled: b
 
 
 def main() -> None:
-    """What to train comes as arguments: keras or torch or torch-compiled, batch size, steps an epoch, threads."""
+    """What to train comes as arguments: keras or torch or torch-compiled, batch size, steps an
+    epoch, threads."""
     name, batch_size, n_steps, n_threads = sys.argv[1], *(int(word) for word in sys.argv[2:5])
     if name == "keras":
         train_keras(batch_size, n_steps)

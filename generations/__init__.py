@@ -1,1 +1,1 @@
-"""The other generations: a training script and a predictor each; `python -m generations.train_v1_final`."""
+"""The other generations: a training script, a predictor and what they alone need, a folder each."""

@@ -1,3 +1,3 @@
-"""Keras architectures, one module each; they import `keras` alone, so any of its backends runs them."""
+"""Keras architectures, a module each; they import `keras` alone, so any backend runs them."""
 
 from models.dual_timeframe import DualStreamLSTMModel as DualStreamLSTMModel

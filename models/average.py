@@ -10,18 +10,24 @@ import keras
 def build_average(members: Sequence[keras.Model]) -> keras.Model:
     """One network whose output is the mean of its members' outputs.
 
-    Their layers are copied flat, `trend_lstm_1` of the second member as `member_2_trend_lstm_1`, rather than nested as
-    models in a model: whoever goes through `model.layers` then meets every layer.
+    Their layers are copied flat, `trend_lstm_1` of the second member as `member_2_trend_lstm_1`,
+    rather than nested as models in a model: whoever goes through `model.layers` then meets every
+    layer.
 
     Args:
-        members: Trained networks of one input of the same shape and one output; they stay as they are.
+        members: Trained networks of one input of the same shape and one output; they stay as they
+            are.
 
     Returns:
         Uncompiled model of built-in layers, input and output as those of a member.
     """
     window = keras.Input(members[0].inputs[0].shape[1:], name="window")
-    outputs = [_copy(member, f"member_{number}_", window) for number, member in enumerate(members, start=1)]
-    return keras.Model(window, keras.layers.Average(name="forecast")(outputs), name=f"average_of_{len(members)}")
+    outputs = [
+        _copy(member, f"member_{number}_", window) for number, member in enumerate(members, start=1)
+    ]
+    return keras.Model(
+        window, keras.layers.Average(name="forecast")(outputs), name=f"average_of_{len(members)}"
+    )
 
 
 def _copy(member: keras.Model, prefix: str, window: keras.KerasTensor) -> keras.KerasTensor:

@@ -1,11 +1,13 @@
-"""v7's network: three bidirectional LSTM layers, and four heads whose prices always make a possible candle."""
+"""v7's network: three bidirectional LSTM layers, and four heads whose prices always make a possible
+candle."""
 
 from __future__ import annotations
 
 import keras
 
 WICK_BIAS = -4.0
-"""Where the softplus of the wicks starts: at 0.018 of the training range instead of 0.69, which no candle has."""
+"""Where the softplus of the wicks starts: at 0.018 of the training range instead of 0.69, which no
+candle has."""
 
 
 def build_bilstm_ohlc(
@@ -18,9 +20,10 @@ def build_bilstm_ohlc(
 ) -> keras.Model:
     """Network of the v7 document; with the defaults and 60 x 13 windows 357,348 parameters.
 
-    Built-in layers only, without slices or raw operations in the graph, so a plain `load_model` opens the .h5 file. The
-    document's four heads are Dense 1 each; here those of high and low are softplus distances to the candle's body, so
-    that low <= open, close <= high holds whatever the weights are.
+    Built-in layers only, without slices or raw operations in the graph, so a plain `load_model`
+    opens the .h5 file. The document's four heads are Dense 1 each; here those of high and low are
+    softplus distances to the candle's body, so that low <= open, close <= high holds whatever the
+    weights are.
 
     Args:
         lookback: Candles a sample sees.
@@ -30,8 +33,9 @@ def build_bilstm_ohlc(
         dropout: Share of activations dropped in training, after each LSTM layer.
 
     Returns:
-        Uncompiled model, input (batch, lookback, n_features) float32 of min-max scaled features; outputs open, close,
-        high and low, in this order, (batch, 1) each: 0 and 1 are the lowest and highest price of the training part.
+        Uncompiled model, input (batch, lookback, n_features) float32 of min-max scaled features;
+        outputs open, close, high and low, in this order, (batch, 1) each: 0 and 1 are the lowest
+        and highest price of the training part.
     """
     window = keras.Input((lookback, n_features), name="window")
     hidden = window

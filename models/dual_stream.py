@@ -18,9 +18,11 @@ def build_dual_stream(
     dropout: float = 0.2,
     skip_candles: int = 0,
 ) -> keras.Model:
-    """Dual-stream network of the v2 guide: LSTM 64-32 beside Conv1D 32 + LSTM 32, then Dense 32-16-1.
+    """Dual-stream network of the v2 guide: LSTM 64-32 beside Conv1D 32 + LSTM 32, then Dense
+    32-16-1.
 
-    Built-in layers only, without slices or raw operations in the graph, so a plain `load_model` opens the .h5 file.
+    Built-in layers only, without slices or raw operations in the graph, so a plain `load_model`
+    opens the .h5 file.
 
     Args:
         lookback: Candles a sample sees.
@@ -33,8 +35,8 @@ def build_dual_stream(
         skip_candles: The forecast has a linear part besides, of so many last candles; 0 for none.
 
     Returns:
-        Uncompiled model, input (batch, lookback, n_features) float32 of standardised features, output (batch, 1): the
-        standardised, volatility-scaled log-return.
+        Uncompiled model, input (batch, lookback, n_features) float32 of standardised features,
+        output (batch, 1): the standardised, volatility-scaled log-return.
     """
     window = keras.Input((lookback, n_features), name="window")
 
@@ -43,10 +45,15 @@ def build_dual_stream(
         if number > 1:
             trend = keras.layers.Dropout(dropout)(trend)
         is_last = number == len(lstm_units)
-        trend = keras.layers.LSTM(units, return_sequences=not is_last, name=f"trend_lstm_{number}")(trend)
+        trend = keras.layers.LSTM(units, return_sequences=not is_last, name=f"trend_lstm_{number}")(
+            trend
+        )
 
-    # "causal" padding keeps the 60 steps, so that the projected input can be added back: the residual connection
-    pattern = keras.layers.Conv1D(conv_filters, 3, padding="causal", activation="relu", name="pattern_conv")(window)
+    # "causal" padding keeps the 60 steps, so that the projected input can be added back: the
+    # residual connection
+    pattern = keras.layers.Conv1D(
+        conv_filters, 3, padding="causal", activation="relu", name="pattern_conv"
+    )(window)
     shortcut = keras.layers.Conv1D(conv_filters, 1, name="pattern_shortcut")(window)
     pattern = keras.layers.Add()([pattern, shortcut])
     pattern = keras.layers.BatchNormalization()(pattern)
@@ -58,10 +65,15 @@ def build_dual_stream(
     for units in dense_units[1:]:
         hidden = keras.layers.Dropout(dropout)(hidden)
         hidden = keras.layers.Dense(units, activation="relu")(hidden)
-    # zeros at the start: training sets out from the forecast that costs nothing, not from a random one
+    # zeros at the start: training sets out from the forecast that costs nothing, not from a random
+    # one
     forecast = keras.layers.Dense(1, kernel_initializer="zeros", name="forecast")(hidden)
     if skip_candles:
-        recent = keras.layers.Flatten()(keras.layers.Cropping1D((lookback - skip_candles, 0))(window))
-        linear = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="linear")(recent)
+        recent = keras.layers.Flatten()(
+            keras.layers.Cropping1D((lookback - skip_candles, 0))(window)
+        )
+        linear = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="linear")(
+            recent
+        )
         forecast = keras.layers.Add()([forecast, linear])
     return keras.Model(window, forecast, name="dual_stream")

@@ -1,4 +1,5 @@
-"""Losses of v1: the pinball loss of three quantiles, and squared errors that weigh large moves more."""
+"""Losses of v1: the pinball loss of three quantiles, and squared errors that weigh large moves
+more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""v1-final's network: the training report's LSTM stream beside a convolutional one, and a price between 0 and 1."""
+"""v1-final's network: the training report's LSTM stream beside a convolutional one, and a price
+between 0 and 1."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ def build_price_level(
     conv_lstm_units: tuple[int, int] = (48, 32),
     dense_units: tuple[int, int, int, int] = (96, 64, 32, 16),
 ) -> keras.Model:
-    """Network of the training report; with the defaults and 60 x 14 windows exactly 271,889 parameters.
+    """Network of the training report; with the defaults and 60 x 14 windows exactly 271,889
+    parameters.
 
-    Built-in layers only, and LSTMs with their default activations, so that cuDNN runs them. The report's diagram is
-    followed layer by layer; it holds 9 batch normalisations, where its text counts 7.
+    Built-in layers only, and LSTMs with their default activations, so that cuDNN runs them. The
+    report's diagram is followed layer by layer; it holds 9 batch normalisations, where its text
+    counts 7.
 
     Args:
         lookback: Candles a sample sees.
@@ -28,9 +31,10 @@ def build_price_level(
         dense_units: Units of the dense layers behind both streams.
 
     Returns:
-        Uncompiled model with two inputs, (batch, lookback, n_features) float32 of standardised features each, which are
-        given the same windows: `model.predict([x, x])`. Output (batch, 1): the price, 0 and 1 being the lowest and
-        highest of the symbol's training part. It can never leave that range.
+        Uncompiled model with two inputs, (batch, lookback, n_features) float32 of standardised
+        features each, which are given the same windows: `model.predict([x, x])`. Output (batch, 1):
+        the price, 0 and 1 being the lowest and highest of the symbol's training part. It can never
+        leave that range.
     """
     price_window = keras.Input((lookback, n_features), name="price_window")
     price = price_window
@@ -44,7 +48,9 @@ def build_price_level(
     for filters in conv_filters:
         convolution = keras.layers.Conv1D(filters, 3, padding="causal", activation="relu")
         pattern = _normalise(convolution(pattern), dropout=0.2)
-    pattern = _normalise(keras.layers.LSTM(conv_lstm_units[0], return_sequences=True)(pattern), dropout=0.3)
+    pattern = _normalise(
+        keras.layers.LSTM(conv_lstm_units[0], return_sequences=True)(pattern), dropout=0.3
+    )
     pattern = keras.layers.LSTM(conv_lstm_units[1])(pattern)
     pattern = keras.layers.Dropout(0.2)(pattern)
 

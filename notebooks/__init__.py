@@ -1,1 +1,1 @@
-"""Notebooks for Colab and Jupyter; each .py is the source of the .ipynb beside it (`python -m notebooks.build`)."""
+"""Notebooks for Colab and Jupyter; each .ipynb is built from its .py by notebooks.build."""

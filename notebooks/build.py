@@ -1,7 +1,7 @@
 """Write each notebook from its source: `python -m notebooks.build`.
 
-The sources are Python in jupytext's percent format, so that a change can be read as a difference of lines. The
-notebooks hold no outputs, and building twice writes the same bytes.
+The sources are Python in jupytext's percent format, so that a change can be read as a difference of
+lines. The notebooks hold no outputs, and building twice writes the same bytes.
 """
 
 from __future__ import annotations

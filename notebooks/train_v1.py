@@ -1,12 +1,14 @@
 # %% [markdown]
 # # Train v1: two timeframes, three quantiles
 #
-# A sample sees 60 candles of 1h and the 60 of 15m that end at the same instant; the network forecasts the 10, 50 and
-# 90 % quantiles of the next hour's move.
-# [docs/v1.md](https://github.com/caizongxun/crypto_system/blob/main/docs/v1.md) tells what was measured.
+# A sample sees 60 candles of 1h and the 60 of 15m that end at the same instant; the network
+# forecasts the 10, 50 and 90 % quantiles of the next hour's move.
+# [docs/v1.md](https://github.com/caizongxun/crypto_system/blob/main/docs/v1.md) tells what was
+# measured.
 
 # %%
-# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder. Safe to run twice.
+# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
+# Safe to run twice.
 import os
 import shutil
 import subprocess
@@ -17,12 +19,17 @@ REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
 SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
-root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None)
+root = next(
+    (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
+)
 if IN_COLAB:
     root = root or Path("/content/crypto_system")
     if not root.is_dir():
         subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")],
+        check=True,
+    )
 if root is not None:
     os.chdir(root)
     sys.path[:0] = [str(root)] if str(root) not in sys.path else []
@@ -30,7 +37,11 @@ if root is not None:
 has_driver = shutil.which("nvidia-smi") is not None
 asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True) if has_driver else None
 gpus = asked.stdout.split(" (UUID")[0] if asked is not None and asked.returncode == 0 else ""
-print(gpus or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then start again.")
+print(
+    gpus
+    or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then "
+    "start again."
+)
 
 # %%
 # Settings. Every field of ConfigV1 may stand here; config.py lists them with their units.
@@ -60,10 +71,10 @@ if SMALL:
 
 # %%
 # Fetch both timeframes.
-from generations import train_v1
-from pipeline import progress
+from generations.v1 import train_v1
+from pipeline import terminal
 
-with progress.notices():
+with terminal.notices():
     market = train_v1.fetch(config, None)
 
 # %%
@@ -71,20 +82,22 @@ with progress.notices():
 metrics = train_v1.main(config)
 
 # %%
-from pipeline.evaluation import page
+from pipeline.report import page
 
 page.in_notebook((config.output_dir / "report_v1.html").read_text(encoding="utf-8"))
 
 # %%
 # Forecast the next hour of a pair from the candles fetched above.
-from generations.inference_v1 import CryptoPricePredictorV1
-from pipeline.forecast_plot import plot_forecast
+from generations.v1.inference import CryptoPricePredictorV1
+from pipeline.forecasts.picture import plot_forecast
 
 hours, quarters = (market[timeframe].candles for timeframe in ("1h", "15m"))
 symbol = next(iter(hours))
 predictor = CryptoPricePredictorV1.from_directory(config.output_dir, symbol=symbol)
 prediction = predictor.predict(hours[symbol], quarters[symbol])
-print(f"q10, q50, q90: {prediction['q10']:,.2f}, {prediction['q50']:,.2f}, {prediction['q90']:,.2f}")
+print(
+    f"q10, q50, q90: {prediction['q10']:,.2f}, {prediction['q50']:,.2f}, {prediction['q90']:,.2f}"
+)
 print(f"uncertainty {100 * prediction['uncertainty']:.2f} %, hint: {prediction['hint']}")
 plot_forecast(hours[symbol], prediction, title=f"{symbol}, the next hour: median and 80 % interval")
 
@@ -101,8 +114,8 @@ else:
     print(f"the bundle is in {config.output_dir.resolve()}")
 
 # %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may write, unless HF_TOKEN is
-# set or you are logged in; it is not shown and not stored.
+# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
+# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
 REPO = ""
 
 if REPO:

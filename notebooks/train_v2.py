@@ -1,12 +1,14 @@
 # %% [markdown]
 # # Train v2 and see what it is worth
 #
-# From candles to a saved network and a verdict. The run measures the network, out of sample, against forecasts that
-# cost nothing (no change, drift) or little (ridge, XGBoost). **NO EDGE is a normal, useful result.** `verdict.ipynb`
-# explains every number, `predict_v2.ipynb` uses what is saved here. Run the cells from top to bottom.
+# From candles to a saved network and a verdict. The run measures the network, out of sample,
+# against forecasts that cost nothing (no change, drift) or little (ridge, XGBoost). **NO EDGE is a
+# normal, useful result.** `verdict.ipynb` explains every number, `predict_v2.ipynb` uses what is
+# saved here. Run the cells from top to bottom.
 
 # %%
-# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder. Safe to run twice.
+# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
+# Safe to run twice.
 import os
 import shutil
 import subprocess
@@ -17,12 +19,17 @@ REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
 SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
-root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None)
+root = next(
+    (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
+)
 if IN_COLAB:
     root = root or Path("/content/crypto_system")
     if not root.is_dir():
         subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")],
+        check=True,
+    )
 if root is not None:
     os.chdir(root)
     sys.path[:0] = [str(root)] if str(root) not in sys.path else []
@@ -30,7 +37,11 @@ if root is not None:
 has_driver = shutil.which("nvidia-smi") is not None
 asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True) if has_driver else None
 gpus = asked.stdout.split(" (UUID")[0] if asked is not None and asked.returncode == 0 else ""
-print(gpus or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then start again.")
+print(
+    gpus
+    or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then "
+    "start again."
+)
 
 # %%
 # Settings. Every field of ConfigV2 may stand here; config.py lists them with their units.
@@ -42,24 +53,33 @@ config = ConfigV2(
     symbols=("BTC/USDT", "ETH/USDT"),  # ("all",) takes the 22 pairs of the house list
     timeframe="1h",
     candles=8000,  # per pair; 0 takes all that the exchange has
-    epochs=50,  # at most: training stops when the validation part gets no better (ALL_COINS: always four)
+    # at most: training stops when the validation part gets no better (ALL_COINS: always four)
+    epochs=50,
     output_dir=default_output_dir("v2"),
     resume=False,  # True goes on with a run that was cut off
 )
-ALL_COINS = False  # True: the strongest network, of all coins (docs/pooled.md); 8 minutes of training on 2 cores
+# True: the strongest network, of all coins (docs/pooled.md); 8 minutes of training on 2 cores
+ALL_COINS = False
 if ALL_COINS:
     config = replace(PRESETS_V2["pooled"], output_dir=config.output_dir, resume=config.resume)
 if SMALL:
     config = replace(
-        config, source="synthetic", candles=700, epochs=2, lstm_units=(6, 4), conv_filters=4, conv_lstm_units=4
+        config,
+        source="synthetic",
+        candles=700,
+        epochs=2,
+        lstm_units=(6, 4),
+        conv_filters=4,
+        conv_lstm_units=4,
     )
 
 # %%
-# Fetch: from the first exchange that answers (Binance refuses Colab's addresses, so there it is usually Binance US).
+# Fetch: from the first exchange that answers (Binance refuses Colab's addresses, so there it is
+# usually Binance US).
 import train_v2_production
-from pipeline import progress
+from pipeline import terminal
 
-with progress.notices():
+with terminal.notices():
     market = train_v2_production.fetch(config, None)
 
 # %%
@@ -68,15 +88,17 @@ metrics = train_v2_production.main(config)
 
 # %% [markdown]
 # ## The report
-# The same page lies beside the network as `report_v2.html`. Each section says in a sentence how to read it.
+# The same page lies beside the network as `report_v2.html`. Each section says in a sentence how to
+# read it.
 
 # %%
-from pipeline.evaluation import page
+from pipeline.report import page
 
 page.in_notebook((config.output_dir / "report_v2.html").read_text(encoding="utf-8"))
 
 # %%
-# Forecast the next candle of a pair from the candles fetched above: what happened, the forecast, its 80 % band.
+# Forecast the next candle of a pair from the candles fetched above: what happened, the forecast,
+# its 80 % band.
 from inference_v2 import CryptoPricePredictorV2
 
 symbol = next(iter(market.candles))
@@ -96,8 +118,8 @@ else:
     print(f"the bundle is in {config.output_dir.resolve()}")
 
 # %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may write, unless HF_TOKEN is
-# set or you are logged in; it is not shown and not stored.
+# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
+# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
 REPO = ""
 
 if REPO:

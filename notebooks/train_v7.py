@@ -1,12 +1,14 @@
 # %% [markdown]
 # # Train v7: 20 coins, a network each
 #
-# 20 coins in two timeframes are 40 networks, which is more than a Colab session may last. Each is on Google Drive as
-# soon as it is done. **After a disconnect: open this notebook again and run all cells**; finished networks are kept,
-# the one in hand goes on at its last epoch. Each network forecasts the next candle's open, high, low and close.
+# 20 coins in two timeframes are 40 networks, which is more than a Colab session may last. Each is
+# on Google Drive as soon as it is done. **After a disconnect: open this notebook again and run all
+# cells**; finished networks are kept, the one in hand goes on at its last epoch. Each network
+# forecasts the next candle's open, high, low and close.
 
 # %%
-# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder. Safe to run twice.
+# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
+# Safe to run twice.
 import os
 import shutil
 import subprocess
@@ -17,12 +19,17 @@ REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
 SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
-root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None)
+root = next(
+    (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
+)
 if IN_COLAB:
     root = root or Path("/content/crypto_system")
     if not root.is_dir():
         subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")],
+        check=True,
+    )
 if root is not None:
     os.chdir(root)
     sys.path[:0] = [str(root)] if str(root) not in sys.path else []
@@ -30,7 +37,11 @@ if root is not None:
 has_driver = shutil.which("nvidia-smi") is not None
 asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True) if has_driver else None
 gpus = asked.stdout.split(" (UUID")[0] if asked is not None and asked.returncode == 0 else ""
-print(gpus or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then start again.")
+print(
+    gpus
+    or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then "
+    "start again."
+)
 
 # %%
 # Settings. Every field of ConfigV7 may stand here; config.py lists them with their units.
@@ -51,18 +62,25 @@ config = ConfigV7(
     candles=8000,  # per coin and timeframe
     epochs=100,  # at most: training stops when the validation part gets no better
     output_dir=folder,
-    cache_dir=folder.parent / "candles",  # also on Drive, so that a resumed run finds the candles of the first one
+    cache_dir=folder.parent
+    / "candles",  # also on Drive, so that a resumed run finds the candles of the first one
     resume=True,  # go on where a run was cut off; False begins again
 )
 if SMALL:
     config = replace(
-        config, symbols=("BTC/USDT", "ETH/USDT"), timeframes=("1h",), source="synthetic", candles=400, epochs=1,
-        lstm_units=(4, 4, 4), dense_units=(4, 4),
-    )  # fmt: skip
+        config,
+        symbols=("BTC/USDT", "ETH/USDT"),
+        timeframes=("1h",),
+        source="synthetic",
+        candles=400,
+        epochs=1,
+        lstm_units=(4, 4, 4),
+        dense_units=(4, 4),
+    )
 
 # %%
 # Train. "about … left" is an estimate from the networks that are done.
-from generations import train_v7_main
+from generations.v7 import train_v7_main
 
 if config.resume and (folder / "metrics_v7.json").is_file() and not (folder / ".partial").is_dir():
     print(f"complete already: {folder}; resume=False trains again")
@@ -71,11 +89,11 @@ else:
 
 # %% [markdown]
 # ## What they are worth
-# All coins of a timeframe together, the forecast close beside forecasts that cost nothing, and each coin's four
-# prices.
+# All coins of a timeframe together, the forecast close beside forecasts that cost nothing, and each
+# coin's four prices.
 
 # %%
-from pipeline.evaluation import page
+from pipeline.report import page
 
 timeframe = config.timeframes[-1]
 page.in_notebook((folder / f"report_v7_{timeframe}.html").read_text(encoding="utf-8"))
@@ -83,13 +101,15 @@ page.in_notebook((folder / f"report_v7_{timeframe}.html").read_text(encoding="ut
 # %%
 # Forecast the next candle of a coin.
 from data_fetcher import fetch_candles
-from generations import inference_v7
-from pipeline import progress
+from generations.v7 import inference
+from pipeline import terminal
 
 symbol = "BTC/USDT"
-predictor = inference_v7.CryptoPricePredictorV7.from_directory(folder, symbol=symbol, timeframe=timeframe)
+predictor = inference.CryptoPricePredictorV7.from_directory(
+    folder, symbol=symbol, timeframe=timeframe
+)
 source = "synthetic" if SMALL else "exchange"
-with progress.notices():
+with terminal.notices():
     market = fetch_candles([symbol], timeframe, predictor.required_candles, source=source)
 candles = market.candles[symbol]
 prediction = predictor.predict(candles)
@@ -97,8 +117,8 @@ print("  ".join(f"{name} {prediction[name]:,.6g}" for name in ("open", "high", "
 predictor.plot(candles)
 
 # %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may write, unless HF_TOKEN is
-# set or you are logged in; it is not shown and not stored.
+# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
+# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
 REPO = ""
 
 if REPO:

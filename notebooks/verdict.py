@@ -1,11 +1,12 @@
 # %% [markdown]
 # # What a verdict means, for people who believe in 72 %
 #
-# Forecasts of crypto prices are sold with numbers: "error below 1 %", "72 % right directions". This notebook takes a
-# real run of `train_v2_production.py` and asks of each number what it is worth.
+# Forecasts of crypto prices are sold with numbers: "error below 1 %", "72 % right directions". This
+# notebook takes a real run of `train_v2_production.py` and asks of each number what it is worth.
 
 # %%
-# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder. Safe to run twice.
+# In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
+# Safe to run twice.
 import os
 import shutil
 import subprocess
@@ -16,12 +17,17 @@ REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
 SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
-root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None)
+root = next(
+    (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
+)
 if IN_COLAB:
     root = root or Path("/content/crypto_system")
     if not root.is_dir():
         subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-r", str(root / "requirements.txt")],
+        check=True,
+    )
 if root is not None:
     os.chdir(root)
     sys.path[:0] = [str(root)] if str(root) not in sys.path else []
@@ -29,7 +35,11 @@ if root is not None:
 has_driver = shutil.which("nvidia-smi") is not None
 asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True) if has_driver else None
 gpus = asked.stdout.split(" (UUID")[0] if asked is not None and asked.returncode == 0 else ""
-print(gpus or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then start again.")
+print(
+    gpus
+    or "No GPU: a CPU works too, slower. In Colab: Runtime > Change runtime type > T4 GPU, then "
+    "start again."
+)
 
 # %%
 # The run of train_v2.ipynb if it is there, else a new one with these settings.
@@ -42,31 +52,39 @@ from matplotlib.dates import ConciseDateFormatter
 
 import train_v2_production
 from config import ConfigV2, default_output_dir
-from pipeline import progress
-from pipeline.evaluation import page, plots, tables
+from pipeline import terminal
+from pipeline.report import page, pictures, tables
 
 config = ConfigV2(output_dir=default_output_dir("v2"), candles=8000)
 if SMALL:
-    config = ConfigV2(output_dir=Path("all_models/v2"), source="synthetic", candles=700, epochs=1, lstm_units=(6, 4))
+    config = ConfigV2(
+        output_dir=Path("all_models/v2"),
+        source="synthetic",
+        candles=700,
+        epochs=1,
+        lstm_units=(6, 4),
+    )
 
 if not (config.output_dir / "metadata_v2.json").is_file():
     train_v2_production.main(config)
 metrics = json.loads((config.output_dir / "metrics_v2.json").read_text())
-predictions = pd.read_parquet(config.output_dir / "predictions_v2.parquet")  # a row a forecast of the test part
+predictions = pd.read_parquet(
+    config.output_dir / "predictions_v2.parquet"
+)  # a row a forecast of the test part
 test, money = metrics["test"], metrics["backtest"]
 actual = predictions["actual_return"].to_numpy()
 print(tables.verdict_banner(test))
 
 # %% [markdown]
 # ## 1. "An error below 1 %" is worse than doing nothing
-# An hour moves a price by a fraction of a percent. So "the price stays where it is" (**naive**) is hard to beat, and
-# costs nothing. Drawn as a price, even naive looks like a brilliant forecast: its curve is the actual one, an hour
-# late.
+# An hour moves a price by a fraction of a percent. So "the price stays where it is" (**naive**) is
+# hard to beat, and costs nothing. Drawn as a price, even naive looks like a brilliant forecast: its
+# curve is the actual one, an hour late.
 #
-# **Skill** is how much smaller the network's errors are than a baseline's, in percent of them. **Diebold-Mariano**
-# asks whether the difference is more than luck: beyond about ±2 it is. **p** is the chance of so large a difference
-# without any real one, and Holm's correction pays for asking several questions at once. BEATS or LOSES needs p below
-# 0.05; anything else TIES.
+# **Skill** is how much smaller the network's errors are than a baseline's, in percent of them.
+# **Diebold-Mariano** asks whether the difference is more than luck: beyond about ±2 it is. **p** is
+# the chance of so large a difference without any real one, and Holm's correction pays for asking
+# several questions at once. BEATS or LOSES needs p below 0.05; anything else TIES.
 
 # %%
 symbol = predictions["symbol"].iloc[0]
@@ -77,8 +95,14 @@ def mape_percent(forecast):
     return 100 * np.abs(np.expm1(forecast - one["actual_return"])).mean()
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained", width_ratios=(1, 1.6))
-errors = {"no change (naive)": mape_percent(0.0), "this network": mape_percent(one["lstm"]), '"below 1 %"': 1.0}
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(11, 3.2), layout="constrained", width_ratios=(1, 1.6)
+)
+errors = {
+    "no change (naive)": mape_percent(0.0),
+    "this network": mape_percent(one["lstm"]),
+    '"below 1 %"': 1.0,
+}
 bars = left.barh(list(errors), list(errors.values()), color=["#6b7480", "#2b5c9e", "#b3423a"])
 left.bar_label(bars, fmt="%.3f", padding=3)
 left.set(title=f"{symbol}: price error (MAPE), %", xlim=(0, 1.25 * max(errors.values())))
@@ -86,7 +110,13 @@ left.invert_yaxis()
 last = one.tail(72)
 closes = last["base_price"] * np.exp(last["actual_return"])
 right.plot(last["timestamp"], closes, color="#1d2327", label="what happened")
-right.plot(last["timestamp"], last["base_price"], color="#b3423a", linestyle="--", label='"forecast" of naive')
+right.plot(
+    last["timestamp"],
+    last["base_price"],
+    color="#b3423a",
+    linestyle="--",
+    label='"forecast" of naive',
+)
 right.set_title("It follows every turn, an hour late")
 right.legend(frameon=False)
 right.xaxis.set_major_formatter(ConciseDateFormatter(right.xaxis.get_major_locator()))
@@ -97,9 +127,9 @@ print(tables.text_table(tables.verdict_rows(test["verdicts"]), indent=""))
 
 # %% [markdown]
 # ## 2. Right directions: how far luck reaches, and what 72 % would be worth
-# A forecaster who tosses a coin every hour is right in 50 %, more or less. The grey hill shows 2,000 of them on the
-# very hours of this test part: the network has to stand clear of it. (One toss serves all pairs of an hour, which
-# mostly move together.)
+# A forecaster who tosses a coin every hour is right in 50 %, more or less. The grey hill shows
+# 2,000 of them on the very hours of this test part: the network has to stand clear of it. (One toss
+# serves all pairs of an hour, which mostly move together.)
 
 # %%
 hour, hours = pd.factorize(predictions["timestamp"])
@@ -117,53 +147,72 @@ for value, colour, label in ((right_percent, "#2b5c9e", "this network"), (72, "#
 axes.set(xlabel="right directions, %", yticks=[], xlim=(min(44, *lucky), 75))
 axes.spines[["top", "right", "left"]].set_visible(False)
 plt.show()
-interval = tables.span(network["direction_accuracy_low"], network["direction_accuracy_high"], factor=100)
-print(f"this network {right_percent:.1f} % (95 % interval {interval}), best of 2,000 coin tossers {max(lucky):.1f} %")
+interval = tables.span(
+    network["direction_accuracy_low"], network["direction_accuracy_high"], factor=100
+)
+print(
+    f"this network {right_percent:.1f} % (95 % interval {interval}), best of 2,000 coin tossers "
+    f"{max(lucky):.1f} %"
+)
 
-move = np.abs(actual).mean()  # if being right does not depend on the size of the move, an hour earns this on average
+move = np.abs(
+    actual
+).mean()  # if being right does not depend on the size of the move, an hour earns this on average
 gain = (2 * 0.72 - 1) * move
 month = np.exp(720 * gain)
-print(f"72 % right would earn {100 * gain:.3f} % an hour before fees: $1,000 become ${1000 * month:,.0f} in a month")
+print(
+    f"72 % right would earn {100 * gain:.3f} % an hour before fees: $1,000 become "
+    f"${1000 * month:,.0f} in a month"
+)
 
 # %% [markdown]
 # ## 3. Probabilities, intervals, money
-# **Calibration**: of the forecasts with a confidence of 55 %, 55 % should be right; dots on the line. **Coverage**: an
-# 80 % interval should hold four of five returns. **Money**: an edge in the statistician's sense may be far smaller
-# than the fees; the curve starts at 1.
+# **Calibration**: of the forecasts with a confidence of 55 %, 55 % should be right; dots on the
+# line. **Coverage**: an 80 % interval should hold four of five returns. **Money**: an edge in the
+# statistician's sense may be far smaller than the fees; the curve starts at 1.
 
 # %%
-sentences = [tables.interval_sentence(test), tables.confidence_sentence(test), tables.fee_sentence(money)]
+sentences = [
+    tables.interval_sentence(test),
+    tables.confidence_sentence(test),
+    tables.fee_sentence(money),
+]
 print(*sentences, sep="\n")
 held = test["interval"]
 shares = [("all", held["coverage"], held["coverage_low"], held["coverage_high"])]
 shares += [(name, share, None, None) for name, share in held["by_symbol"].items()]
-rows = [(name, *(None if value is None else 100 * value for value in values)) for name, *values in shares]
+rows = [
+    (name, *(None if value is None else 100 * value for value in values))
+    for name, *values in shares
+]
 figures = {}
 if test["probability"]["confidence"]:
     bins = test["probability"]["confidence"]["bins"]
-    figures["Right directions by tenth of the confidence"] = plots.reliability_plot(bins)
-figures["Capital after fees"] = plots.equity_plot(money["equity"])
-figures["Returns in the 80 % interval"] = plots.forest_plot(rows, 100 * held["nominal"], "returns held, %", reach=5)
+    figures["Right directions by tenth of the confidence"] = pictures.reliability_plot(bins)
+figures["Capital after fees"] = pictures.equity_plot(money["equity"])
+figures["Returns in the 80 % interval"] = pictures.forest_plot(
+    rows, 100 * held["nominal"], "returns held, %", reach=5
+)
 pictures = [page.picture(figure, caption) for caption, figure in figures.items()]
 page.in_notebook(page.whole("", [page.pair(*pictures)]), height=640)
 
 # %% [markdown]
 # ## 4. How to get 72 %: let the future in
-# One innocent line: a smoothed price, centred on the candle. Half of it has not happened yet. The model below is a
-# mere linear regression, and the test part is still "out of sample". `pipeline.leakage.check` changes the candles
-# after a row and looks whether the row changes;
-# [docs/leakage.md](https://github.com/caizongxun/crypto_system/blob/main/docs/leakage.md) shows it on your own
-# features.
+# One innocent line: a smoothed price, centred on the candle. Half of it has not happened yet. The
+# model below is a mere linear regression, and the test part is still "out of sample".
+# `pipeline.samples.leakage.check` changes the candles after a row and looks whether the row
+# changes; [docs/leakage.md](https://github.com/caizongxun/crypto_system/blob/main/docs/leakage.md)
+# shows it on your own features.
 
 # %%
 from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
-from pipeline import leakage
-from pipeline.baselines import fit_baselines
-from pipeline.scaling import scale_on_train
-from pipeline.splitting import split_samples
-from pipeline.windows import make_windows
+from pipeline.forecasts.baselines import fit_baselines
+from pipeline.samples import leakage
+from pipeline.samples.scaling import scale_on_train
+from pipeline.samples.splitting import split_samples
+from pipeline.samples.windows import make_windows
 
-with progress.notices():
+with terminal.notices():
     market = train_v2_production.fetch(config, None)
 
 
@@ -172,14 +221,20 @@ def honest(candles):
 
 
 def leaky(candles):
-    smooth = candles["close"].rolling(11, center=True).mean()  # five candles back, this one, five ahead
+    smooth = (
+        candles["close"].rolling(11, center=True).mean()
+    )  # five candles back, this one, five ahead
     return honest(candles).assign(trend=smooth / candles["close"] - 1)
 
 
 def right_directions(make_features):
     features = {name: make_features(candles) for name, candles in market.candles.items()}
-    samples = make_windows(features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP)
-    parts = split_samples(samples, [None] * 4, train_ratio=config.train_ratio, val_ratio=config.val_ratio)
+    samples = make_windows(
+        features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP
+    )
+    parts = split_samples(
+        samples, [None] * 4, train_ratio=config.train_ratio, val_ratio=config.val_ratio
+    )
     scaled, scalers = scale_on_train(samples, parts)
     forecast = fit_baselines(scaled, scalers.y, seed=config.seed).directions["ridge"]
     return np.mean((forecast > 0)[parts.test] == (samples.log_return > 0)[parts.test])
@@ -197,8 +252,9 @@ for function in (honest, leaky):
 # %% [markdown]
 # ## What to ask of anybody's 72 %
 # 1. Against what? Ask for the error of "no change" on the same hours.
-# 2. On which candles? Later than all that was trained, scaled or chosen on; how many forecasts, and which interval.
-# 3. Can the features be computed when the candle closes? Run `leakage.check`.
+# 2. On which candles? Later than all that was trained, scaled or chosen on; how many forecasts, and
+# which interval. 3. Can the features be computed when the candle closes? Run `leakage.check`.
 # 4. What is left after fees, and at which fee does it break even?
 #
-# A run here warns by itself above 56 % right directions. NO EDGE is an answer, too: it saves the fees.
+# A run here warns by itself above 56 % right directions. NO EDGE is an answer, too: it saves the
+# fees.

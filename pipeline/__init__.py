@@ -1,1 +1,1 @@
-"""The parts every generation needs. Import the module you need; this package re-exports nothing."""
+"""The parts that at least two generations use, in rooms that follow the data (docs/house.md)."""

@@ -5,8 +5,8 @@
     python -m pipeline.hub pull user/repo my_models/v2 --revision main
     python -m pipeline.hub list user/repo
 
-A push takes a token that may write: HF_TOKEN, else the login of `hf auth login`, else a hidden prompt. It is never an
-option, and never shown, logged or saved. docs/hub.md tells what is checked.
+A push takes a token that may write: HF_TOKEN, else the login of `hf auth login`, else a hidden
+prompt. It is never an option, and never shown, logged or saved. docs/hub.md tells what is checked.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from pipeline import hub_bundles, progress
-from pipeline.hub_bundles import Bundle
-from pipeline.hub_client import Place, ask, connect, find_token, scrub
+from pipeline import terminal
+from pipeline.bundle import hub_transfer
+from pipeline.bundle.hub_client import Place, ask, connect, find_token, scrub
+from pipeline.bundle.hub_transfer import Bundle
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Push:
     def run(self) -> None:
         """Check, then upload."""
         place = Place(self.repo, self.dataset, self.path_in_repo)
-        bundle = hub_bundles.read_bundle(self.folder)  # before anybody is asked for a token
+        bundle = hub_transfer.read_bundle(self.folder)  # before anybody is asked for a token
         _push(bundle, place, find_token(), is_private=self.private)
 
 
@@ -64,9 +65,9 @@ class Pull:
     def run(self) -> None:
         """Download, check, put in place."""
         place = Place(self.repo, self.dataset, self.path_in_repo)
-        bundle = hub_bundles.pull_bundle(place, self.folder, self.revision)
+        bundle = hub_transfer.pull_bundle(place, self.folder, self.revision)
         verdict = _printable(bundle.metadata.get("verdict"))
-        progress.tell(f"{self.folder}: {len(bundle.names)} files, verdict: {verdict}")
+        terminal.tell(f"{self.folder}: {len(bundle.names)} files, verdict: {verdict}")
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,20 @@ class List:
     def run(self) -> None:
         """Print the list."""
         place = Place(self.repo, self.dataset, self.path_in_repo)
-        listing, metadata = hub_bundles.list_bundle(place, self.revision)
-        progress.tell(*(f"{size:>13,}  {_printable(name)}" for name, size in sorted(listing.sizes.items())))
-        progress.tell(f"commit   {listing.commit}", f"verdict  {_printable(metadata.get('verdict'))}")
+        listing, metadata = hub_transfer.list_bundle(place, self.revision)
+        terminal.tell(
+            *(f"{size:>13,}  {_printable(name)}" for name, size in sorted(listing.sizes.items()))
+        )
+        terminal.tell(
+            f"commit   {listing.commit}", f"verdict  {_printable(metadata.get('verdict'))}"
+        )
 
 
-def push_when_done(repo: str | None, *, is_dataset: bool = False, folder: str = "") -> Callable[[Path], None]:
-    """Find the token for a push now, before hours of training; returns what pushes the bundle when it is complete.
+def push_when_done(
+    repo: str | None, *, is_dataset: bool = False, folder: str = ""
+) -> Callable[[Path], None]:
+    """Find the token for a push now, before hours of training; returns what pushes the bundle when
+    it is complete.
 
     Args:
         repo: "user/repo", or None: then there is nothing to do, now or later.
@@ -99,7 +107,8 @@ def push_when_done(repo: str | None, *, is_dataset: bool = False, folder: str = 
         folder: Folder inside the repository.
 
     Raises:
-        ValueError: No such name, no token; ConnectionError: the Hub does not accept the token or is out of reach.
+        ValueError: No such name, no token; ConnectionError: the Hub does not accept the token or is
+            out of reach.
     """
     if repo is None:
         return lambda output_dir: None
@@ -110,29 +119,36 @@ def push_when_done(repo: str | None, *, is_dataset: bool = False, folder: str = 
 
     def push(output_dir: Path) -> None:
         try:
-            _push(hub_bundles.read_bundle(output_dir), place, token)
+            _push(hub_transfer.read_bundle(output_dir), place, token)
         except (OSError, ValueError) as error:
             # from None: what lies behind may hold more than should be shown
             raise ValueError(
-                f"the bundle is complete and safe in {output_dir}, but was not pushed: {scrub(str(error), token)}; "
-                f"push it again with: python -m pipeline.hub push {output_dir} {repo}{where}"
+                f"the bundle is complete and safe in {output_dir}, but was not pushed: "
+                f"{scrub(str(error), token)}; push it again with: python -m pipeline.hub push "
+                f"{output_dir} {repo}{where}"
             ) from None
 
     return push
 
 
 def _push(bundle: Bundle, place: Place, token: str, *, is_private: bool = False) -> None:
-    commit_url = hub_bundles.push_bundle(bundle, place, card_of(bundle, place), token, private=is_private)
-    progress.tell(f"pushed to {place.url}", f"commit {commit_url}")
+    commit_url = hub_transfer.push_bundle(
+        bundle, place, card_of(bundle, place), token, private=is_private
+    )
+    terminal.tell(f"pushed to {place.url}", f"commit {commit_url}")
 
 
 def card_of(bundle: Bundle, place: Place) -> str:
     """The model card of a bundle, for a place on the Hub."""
-    from pipeline.evaluation.model_card import model_card  # lazy: pandas and the tables are not needed to pull
+    from pipeline.report.model_card import (
+        model_card,  # lazy: pandas and the tables are not needed to pull
+    )
 
     generation = bundle.metadata_name.removeprefix("metadata_").removesuffix(".json")
     path = bundle.folder / f"metrics_{generation}.json"
-    metrics: dict[str, Any] | None = json.loads(path.read_text()) if path.name in bundle.hashes else None
+    metrics: dict[str, Any] | None = (
+        json.loads(path.read_text()) if path.name in bundle.hashes else None
+    )
     arguments = f'"{place.repo}"' + (", is_dataset=True" if place.is_dataset else "")
     arguments += f', folder="{place.folder}"' if place.folder else ""
     return model_card(bundle.metadata, metrics, generation, arguments)
@@ -148,11 +164,13 @@ def main() -> None:
     import tyro
 
     commands: dict[str, Any] = {"push": Push, "pull": Pull, "list": List}
-    command = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m pipeline.hub", description=__doc__)
-    with progress.notices():
+    command = tyro.extras.subcommand_cli_from_dict(
+        commands, prog="python -m pipeline.hub", description=__doc__
+    )
+    with terminal.notices():
         command.run()
 
 
 if __name__ == "__main__":
-    with progress.one_line_errors():
+    with terminal.one_line_errors():
         main()

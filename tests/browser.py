@@ -1,6 +1,8 @@
-"""A headless Chromium, driven through its DevTools protocol: what a visitor of a page sees, and what it loads.
+"""A headless Chromium, driven through its DevTools protocol: what a visitor of a page sees, and
+what it loads.
 
-`--dump-dom` and `--screenshot` alone would not do: they look before the page has heard from its server.
+`--dump-dom` and `--screenshot` alone would not do: they look before the page has heard from its
+server.
 """
 
 from __future__ import annotations
@@ -22,10 +24,19 @@ import aiohttp
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-proxy-server",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--no-proxy-server",
+)
 PATIENCE_S = 60.0
 
 
@@ -49,9 +60,14 @@ def find_browser() -> str | None:
 
 
 def visit(
-    url: str, *, steps: Sequence[str], width: int = 1280, height: int = 1000, dark: bool = False,
+    url: str,
+    *,
+    steps: Sequence[str],
+    width: int = 1280,
+    height: int = 1000,
+    dark: bool = False,
     picture: Path | None = None,
-) -> Visit:  # fmt: skip
+) -> Visit:
     """Open a page and take steps on it.
 
     Args:
@@ -65,30 +81,48 @@ def visit(
     browser = find_browser()
     assert browser is not None
     with _running(browser) as address:
-        return asyncio.run(asyncio.wait_for(_visit(address, url, steps, (width, height), dark, picture), PATIENCE_S))
+        return asyncio.run(
+            asyncio.wait_for(
+                _visit(address, url, steps, (width, height), dark, picture), PATIENCE_S
+            )
+        )
 
 
 @contextlib.contextmanager
 def _running(browser: str) -> Iterator[str]:
     """Address of the DevTools of a fresh browser."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        contextlib.ExitStack() as stack,
+    ):
         command = [browser, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        )
         stack.callback(process.kill)
         lines = (line.decode(errors="replace") for line in process.stderr)
         yield next(line.split()[-1] for line in lines if line.startswith("DevTools listening on"))
 
 
 async def _visit(
-    address: str, url: str, steps: Sequence[str], size: tuple[int, int], dark: bool, picture: Path | None
+    address: str,
+    url: str,
+    steps: Sequence[str],
+    size: tuple[int, int],
+    dark: bool,
+    picture: Path | None,
 ) -> Visit:
     numbers, requests, errors = itertools.count(1), [], []
-    async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(address, max_msg_size=0) as socket,
+    ):
 
         async def call(method: str, page: str | None = None, **params: Any) -> dict[str, Any]:
             number = next(numbers)
             await socket.send_json(
-                {"id": number, "method": method, "params": params} | ({"sessionId": page} if page else {})
+                {"id": number, "method": method, "params": params}
+                | ({"sessionId": page} if page else {})
             )
             async for message in socket:
                 heard = json.loads(message.data)
@@ -105,7 +139,9 @@ async def _visit(
         page = (await call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
 
         async def evaluate(expression: str) -> Any:
-            return (await call("Runtime.evaluate", page, expression=expression))["result"].get("value")
+            return (await call("Runtime.evaluate", page, expression=expression))["result"].get(
+                "value"
+            )
 
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

@@ -1,11 +1,13 @@
 """What an installation of our requirements would replace in a Colab runtime.
 
     python -m tests.colab                     against constraints-colab.txt, the freeze kept here
-    python -m tests.colab --freeze FILE       against another `pip freeze`, such as Colab's newest one
+    python -m tests.colab --freeze FILE       against another `pip freeze`, such as Colab's newest
+    one
 
-A package that Colab ships in a version we admit stays, and so does all that it needs. What Colab lacks is installed;
-what that needs in turn is read from the packages installed here. A package replaced under Colab's feet can break
-others and asks for a restart of the runtime, so `requirements.txt` must replace nothing.
+A package that Colab ships in a version we admit stays, and so does all that it needs. What Colab
+lacks is installed; what that needs in turn is read from the packages installed here. A package
+replaced under Colab's feet can break others and asks for a restart of the runtime, so
+`requirements.txt` must replace nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Replacement:
 
 
 def read_freeze(path: Path) -> dict[str, Version]:
-    """Versions by normalised name; lines that are no `name==version` (files, repositories) are left out."""
+    """Versions by normalised name; lines that are no `name==version` (files, repositories) are left
+    out."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, separator, version = line.partition("#")[0].strip().partition("==")
@@ -84,7 +87,8 @@ def replacements(path: Path, frozen: Mapping[str, Version]) -> list[Replacement]
 
 
 def needs(requirement: Requirement) -> list[Requirement]:
-    """What the package installed here needs, as it would on Colab's Python; nothing where it is not installed."""
+    """What the package installed here needs, as it would on Colab's Python; nothing where it is not
+    installed."""
     try:
         texts = importlib.metadata.requires(requirement.name) or []
     except importlib.metadata.PackageNotFoundError:
@@ -92,14 +96,18 @@ def needs(requirement: Requirement) -> list[Requirement]:
     extras = requirement.extras or {""}
     needed = [Requirement(text) for text in texts]
     return [
-        one for one in needed
-        if one.marker is None or any(one.marker.evaluate({**COLAB, "extra": extra}) for extra in extras)
-    ]  # fmt: skip
+        one
+        for one in needed
+        if one.marker is None
+        or any(one.marker.evaluate({**COLAB, "extra": extra}) for extra in extras)
+    ]
 
 
 def main() -> None:
     """Print what would be replaced; status 1 if `requirements.txt` replaces anything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--freeze", type=Path, default=FREEZE)
     frozen = read_freeze(parser.parse_args().freeze)
     for name in ("requirements.txt", "requirements-optional.txt"):

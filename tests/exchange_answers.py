@@ -1,4 +1,5 @@
-"""Requests to the loopback exchange, the pages of rows that answer them, and how numbers are written."""
+"""Requests to the loopback exchange, the pages of rows that answer them, and how numbers are
+written."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.candles import TIMEFRAME_MS
+from pipeline.candles.schema import TIMEFRAME_MS
 from tests.exchange_market import Listing, Series, empty_series
 
 FOREVER_MS = 2**62
@@ -32,7 +33,8 @@ class Request:
 
 @dataclass
 class Page:
-    """Rows that an answer holds; faults change them before they are written down in the venue's dialect."""
+    """Rows that an answer holds; faults change them before they are written down in the venue's
+    dialect."""
 
     kind: str
     """candles, funding or open_interest"""
@@ -72,7 +74,8 @@ class Answer:
     raw: bytes | None = None
     """sent instead of page and body"""
     ending: str = ""
-    """how the connection breaks: reset or hang (nothing is sent), truncated (half of the body is)"""
+    """how the connection breaks: reset or hang (nothing is sent), truncated (half of the body
+    is)"""
 
 
 def text(number: float | None) -> str | None:
@@ -89,17 +92,31 @@ def text(number: float | None) -> str | None:
 
 
 def forming(row: list[float], share: float) -> list[float]:
-    """A candle of which this share has passed: sound, with the same open, and other numbers than it will close with."""
+    """A candle of which this share has passed: sound, with the same open, and other numbers than it
+    will close with."""
     time, open_, high, low, close, volume = row
     so_far = open_ + (close - open_) * share
     top, bottom = max(open_, so_far), min(open_, so_far)
-    return [time, open_, top + (high - top) * share, bottom + (low - bottom) * share, so_far, volume * share]
+    return [
+        time,
+        open_,
+        top + (high - top) * share,
+        bottom + (low - bottom) * share,
+        so_far,
+        volume * share,
+    ]
 
 
 def candle_page(
-    request: Request, listing: Listing, timeframe: str, span: tuple[int, int], limit: int, *,
-    keeps_newest: bool, n_newest: int | None = None,
-) -> Page:  # fmt: skip
+    request: Request,
+    listing: Listing,
+    timeframe: str,
+    span: tuple[int, int],
+    limit: int,
+    *,
+    keeps_newest: bool,
+    n_newest: int | None = None,
+) -> Page:
     """Candles that open from `span[0]` to `span[1]`, both included, as far as they have begun.
 
     Args:
@@ -114,18 +131,31 @@ def candle_page(
     series, step_ms = listing.candles.get(timeframe, empty_series(5)), TIMEFRAME_MS[timeframe]
     n_begun = int(np.searchsorted(series.times, request.now_ms, side="right"))
     oldest = 0 if n_newest is None else max(0, n_begun - n_newest)
-    page = _page("candles", request, listing, step_ms, series, span, (oldest, n_begun), limit, keeps_newest)
-    if page.rows and page.first + len(page.rows) == n_begun and page.rows[-1][0] + step_ms > request.now_ms:
+    page = _page(
+        "candles", request, listing, step_ms, series, span, (oldest, n_begun), limit, keeps_newest
+    )
+    if (
+        page.rows
+        and page.first + len(page.rows) == n_begun
+        and page.rows[-1][0] + step_ms > request.now_ms
+    ):
         page.forming_ms = page.rows[-1][0]
         page.rows[-1] = forming(page.rows[-1], (request.now_ms - page.forming_ms) / step_ms)
     return page
 
 
 def published_page(
-    request: Request, listing: Listing, kind: str, span: tuple[int, int], limit: int, *,
-    keeps_newest: bool, step_ms: int = 1,
-) -> Page:  # fmt: skip
-    """Funding or open interest from `span[0]` to `span[1]`, both included, as far as it is published.
+    request: Request,
+    listing: Listing,
+    kind: str,
+    span: tuple[int, int],
+    limit: int,
+    *,
+    keeps_newest: bool,
+    step_ms: int = 1,
+) -> Page:
+    """Funding or open interest from `span[0]` to `span[1]`, both included, as far as it is
+    published.
 
     Of a `step_ms` longer than the series' own, the rows on that grid.
     """
@@ -137,15 +167,24 @@ def published_page(
 
 
 def _page(
-    kind: str, request: Request, listing: Listing, step_ms: int, series: Series, span: tuple[int, int],
-    known: tuple[int, int], limit: int, keeps_newest: bool,
-) -> Page:  # fmt: skip
+    kind: str,
+    request: Request,
+    listing: Listing,
+    step_ms: int,
+    series: Series,
+    span: tuple[int, int],
+    known: tuple[int, int],
+    limit: int,
+    keeps_newest: bool,
+) -> Page:
     """The rows within `span` (times) and `known` (positions), cut to `limit` of them."""
     first = max(known[0], int(np.searchsorted(series.times, span[0])))
     last = max(first, min(known[1], int(np.searchsorted(series.times, span[1], side="right"))))
     if last - first > limit:
         first, last = (last - limit, last) if keeps_newest else (first, first + limit)
-    return Page(kind, request, listing, step_ms, series, first, true_rows(series, first, last), keeps_newest)
+    return Page(
+        kind, request, listing, step_ms, series, first, true_rows(series, first, last), keeps_newest
+    )
 
 
 def true_rows(series: Series, first: int, last: int) -> list[list[Any]]:

@@ -1,7 +1,9 @@
-"""What the loopback exchange answers, in the REST dialects of Binance spot, Binance USDT-M futures and OKX v5.
+"""What the loopback exchange answers, in the REST dialects of Binance spot, Binance USDT-M futures
+and OKX v5.
 
-The rules are those of the exchanges' API documentation (developers.binance.com: spot REST API, USDS-margined futures;
-www.okx.com/docs-v5). Only what ccxt asks for without a key is there: markets, time, candles, funding, open interest.
+The rules are those of the exchanges' API documentation (developers.binance.com: spot REST API,
+USDS-margined futures; www.okx.com/docs-v5). Only what ccxt asks for without a key is there:
+markets, time, candles, funding, open interest.
 """
 
 from __future__ import annotations
@@ -13,26 +15,45 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.candles import TIMEFRAME_MS
-from tests.exchange_answers import FOREVER_MS, Answer, Page, Request, candle_page, published_page, text
+from pipeline.candles.schema import TIMEFRAME_MS
+from tests.exchange_answers import (
+    FOREVER_MS,
+    Answer,
+    Page,
+    Request,
+    candle_page,
+    published_page,
+    text,
+)
 from tests.exchange_market import DAY_MS, Listing, Market
 
 BINANCE_SPOT_ROWS, BINANCE_FUTURES_ROWS, OKX_ROWS = 1000, 1500, 300
 
 BINANCE_OPEN_INTEREST_DAYS = 30
 START_SLACK_MS = 3_600_000
-"""How much older a request for Binance's open interest may start; measured there, 30 days pass and 35 do not."""
+"""How much older a request for Binance's open interest may start; measured there, 30 days pass and
+35 do not."""
 
 OKX_FUNDING_DAYS = 90
 OKX_OPEN_INTEREST_DAYS = {"5m": 2, "1H": 30, "1D": 180}
 OKX_OPEN_INTEREST_ROWS = 1440
 OKX_RECENT_CANDLES = 1440
-"""As many of the newest candles does OKX's `market/candles` know; older ones are in `market/history-candles`."""
+"""As many of the newest candles does OKX's `market/candles` know; older ones are in
+`market/history-candles`."""
 
 OKX_BARS = {
-    "1m": "1m", "3m": "3m", "5m": "5m", "15m": "15m", "30m": "30m", "1H": "1h", "2H": "2h", "4H": "4h",
-    "6Hutc": "6h", "12Hutc": "12h", "1Dutc": "1d",
-}  # fmt: skip
+    "1m": "1m",
+    "3m": "3m",
+    "5m": "5m",
+    "15m": "15m",
+    "30m": "30m",
+    "1H": "1h",
+    "2H": "2h",
+    "4H": "4h",
+    "6Hutc": "6h",
+    "12Hutc": "12h",
+    "1Dutc": "1d",
+}
 
 CONTRACTS_PER_COIN = 100
 """OKX counts a swap's volume in contracts, here of 0.01 coins each."""
@@ -65,7 +86,10 @@ def charge(request: Request) -> tuple[str, int]:
     if request.venue != "binanceusdm":
         return request.venue, {"exchangeInfo": 20, "klines": 2}.get(name, 1)
     limit = request.number("limit", 500)
-    return "binanceusdm", 1 if name != "klines" or limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
+    return (
+        "binanceusdm",
+        1 if name != "klines" or limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10,
+    )
 
 
 def answer(request: Request, market: Market) -> Answer:
@@ -87,9 +111,20 @@ def rate_limited(venue: str, wait_s: float, *, is_ban: bool) -> Answer:
     """HTTP 429, or the ban 418."""
     headers = {"Retry-After": str(math.ceil(wait_s))}
     if venue == "okx":
-        return Answer("error", {"code": "50011", "msg": "Too Many Requests", "data": []}, status=429, headers=headers)
-    said = "Way too much request weight used; IP banned." if is_ban else "Too much request weight used."
-    return Answer("error", {"code": -1003, "msg": said}, status=418 if is_ban else 429, headers=headers)
+        return Answer(
+            "error",
+            {"code": "50011", "msg": "Too Many Requests", "data": []},
+            status=429,
+            headers=headers,
+        )
+    said = (
+        "Way too much request weight used; IP banned."
+        if is_ban
+        else "Too much request weight used."
+    )
+    return Answer(
+        "error", {"code": -1003, "msg": said}, status=418 if is_ban else 429, headers=headers
+    )
 
 
 def restricted(venue: str) -> Answer:
@@ -98,7 +133,8 @@ def restricted(venue: str) -> Answer:
     return Answer("error", {"code": "0" if venue == "okx" else 0, "msg": said}, status=451)
 
 
-# --- Binance ------------------------------------------------------------------------------------------------
+# --- Binance
+# ------------------------------------------------------------------------------------------------
 
 
 def _binance_time(request: Request, market: Market) -> Answer:
@@ -107,23 +143,40 @@ def _binance_time(request: Request, market: Market) -> Answer:
 
 def _binance_markets(request: Request, market: Market) -> Answer:
     listed = [listing for listing in market.listings.values() if listing.is_known(request.now_ms)]
-    symbols = [_binance_market(listing, request) for listing in listed if _is_traded(request, listing)]
-    return Answer("markets", {"timezone": "UTC", "serverTime": request.shown_ms, "symbols": symbols})
+    symbols = [
+        _binance_market(listing, request) for listing in listed if _is_traded(request, listing)
+    ]
+    return Answer(
+        "markets", {"timezone": "UTC", "serverTime": request.shown_ms, "symbols": symbols}
+    )
 
 
 def _is_traded(request: Request, listing: Listing) -> bool:
     """Futures are on the pairs in USDT and USDC; there are no coin-margined ones."""
     is_spot = request.path.startswith("/api/")
-    return is_spot or (request.path.startswith("/fapi/") and listing.symbol.endswith(PERPETUAL_QUOTES))
+    return is_spot or (
+        request.path.startswith("/fapi/") and listing.symbol.endswith(PERPETUAL_QUOTES)
+    )
 
 
 def _binance_market(listing: Listing, request: Request) -> dict[str, Any]:
     base, quote = listing.symbol.split("/")
     is_closed, is_spot = listing.is_closed(request.now_ms), request.venue != "binanceusdm"
     status = ("BREAK" if is_spot else "SETTLING") if is_closed else "TRADING"
-    price = {"filterType": "PRICE_FILTER", "minPrice": "0.00000001", "maxPrice": "1000000", "tickSize": "0.00000001"}
+    price = {
+        "filterType": "PRICE_FILTER",
+        "minPrice": "0.00000001",
+        "maxPrice": "1000000",
+        "tickSize": "0.00000001",
+    }
     lot = {"filterType": "LOT_SIZE", "minQty": "0.00001", "maxQty": "9000", "stepSize": "0.00001"}
-    market = {"symbol": base + quote, "status": status, "baseAsset": base, "quoteAsset": quote, "filters": [price, lot]}
+    market = {
+        "symbol": base + quote,
+        "status": status,
+        "baseAsset": base,
+        "quoteAsset": quote,
+        "filters": [price, lot],
+    }
     if is_spot:
         return {**market, "isSpotTradingAllowed": not is_closed, "permissions": ["SPOT"]}
     dates = {"onboardDate": listing.begins_ms, "deliveryDate": 4_133_404_800_000}
@@ -132,7 +185,9 @@ def _binance_market(listing: Listing, request: Request) -> dict[str, Any]:
 
 def _binance_listing(request: Request, market: Market) -> Listing | None:
     for listing in market.listings.values():
-        if listing.symbol.replace("/", "") == request.query.get("symbol") and listing.is_known(request.now_ms):
+        if listing.symbol.replace("/", "") == request.query.get("symbol") and listing.is_known(
+            request.now_ms
+        ):
             return listing
     return None
 
@@ -150,7 +205,10 @@ def _binance_candles(request: Request, market: Market) -> Answer:
     most = BINANCE_FUTURES_ROWS if request.venue == "binanceusdm" else BINANCE_SPOT_ROWS
     span = (request.number("startTime", 0), request.number("endTime", FOREVER_MS))
     limit, is_newest = min(request.number("limit", 500), most), "startTime" not in request.query
-    return Answer("candles", page=candle_page(request, listing, timeframe, span, limit, keeps_newest=is_newest))
+    return Answer(
+        "candles",
+        page=candle_page(request, listing, timeframe, span, limit, keeps_newest=is_newest),
+    )
 
 
 def _binance_funding(request: Request, market: Market) -> Answer:
@@ -160,12 +218,18 @@ def _binance_funding(request: Request, market: Market) -> Answer:
     is_newest = not {"startTime", "endTime"} & set(request.query)
     limit = min(request.number("limit", 200 if is_newest else 100), 1000)
     span = (request.number("startTime", 0), request.number("endTime", FOREVER_MS))
-    return Answer("funding", page=published_page(request, listing, "funding", span, limit, keeps_newest=is_newest))
+    return Answer(
+        "funding",
+        page=published_page(request, listing, "funding", span, limit, keeps_newest=is_newest),
+    )
 
 
 def _binance_open_interest(request: Request, market: Market) -> Answer:
     """The newest rows up to `endTime`, whatever `startTime` is, and of the last 30 days alone."""
-    listing, step_ms = _binance_listing(request, market), TIMEFRAME_MS.get(request.query.get("period", ""), 0)
+    listing, step_ms = (
+        _binance_listing(request, market),
+        TIMEFRAME_MS.get(request.query.get("period", ""), 0),
+    )
     if listing is None:
         return _binance_error(-1121, "Invalid symbol.")
     if step_ms < TIMEFRAME_MS["5m"]:
@@ -174,8 +238,13 @@ def _binance_open_interest(request: Request, market: Market) -> Answer:
     start = request.number("startTime", oldest)
     if start < oldest - START_SLACK_MS:
         return _binance_error(-1130, "parameter 'startTime' is invalid.")
-    span, limit = (max(start, oldest), request.number("endTime", FOREVER_MS)), min(request.number("limit", 30), 500)
-    page = published_page(request, listing, "open_interest", span, limit, keeps_newest=True, step_ms=step_ms)
+    span, limit = (
+        (max(start, oldest), request.number("endTime", FOREVER_MS)),
+        min(request.number("limit", 30), 500),
+    )
+    page = published_page(
+        request, listing, "open_interest", span, limit, keeps_newest=True, step_ms=step_ms
+    )
     return Answer("open_interest", page=page)
 
 
@@ -190,7 +259,10 @@ def _write_binance_candles(page: Page) -> list[list[Any]]:
 
 def _write_binance_funding(page: Page) -> list[dict[str, Any]]:
     symbol = page.listing.symbol.replace("/", "")
-    return [{"symbol": symbol, "fundingTime": time, "fundingRate": text(rate)} for time, rate in page.rows]
+    return [
+        {"symbol": symbol, "fundingTime": time, "fundingRate": text(rate)}
+        for time, rate in page.rows
+    ]
 
 
 def _write_binance_open_interest(page: Page) -> list[dict[str, Any]]:
@@ -203,7 +275,8 @@ def _write_binance_open_interest(page: Page) -> list[dict[str, Any]]:
     return body
 
 
-# --- OKX: newest first, `before` and `after` exclusive, errors as HTTP 200 ----------------------------------
+# --- OKX: newest first, `before` and `after` exclusive, errors as HTTP 200
+# ----------------------------------
 
 
 def _okx(data: list[Any]) -> dict[str, Any]:
@@ -230,11 +303,22 @@ def _okx_markets(request: Request, market: Market) -> Answer:
 def _okx_market(listing: Listing, now_ms: int, kind: str) -> dict[str, Any]:
     base, quote = listing.symbol.split("/")
     state = "suspend" if listing.is_closed(now_ms) else "live"
-    market = {"instType": kind, "state": state, "listTime": str(listing.begins_ms), "lever": "10", "expTime": ""}
+    market = {
+        "instType": kind,
+        "state": state,
+        "listTime": str(listing.begins_ms),
+        "lever": "10",
+        "expTime": "",
+    }
     market |= {"lotSz": "0.00000001", "minSz": "0.00001", "tickSz": "0.00000001"}
     if kind == "SPOT":
         return {**market, "instId": f"{base}-{quote}", "baseCcy": base, "quoteCcy": quote}
-    contract = {"ctType": "linear", "ctVal": str(1 / CONTRACTS_PER_COIN), "ctValCcy": base, "settleCcy": quote}
+    contract = {
+        "ctType": "linear",
+        "ctVal": str(1 / CONTRACTS_PER_COIN),
+        "ctValCcy": base,
+        "settleCcy": quote,
+    }
     return {
         **market,
         **contract,
@@ -246,7 +330,9 @@ def _okx_market(listing: Listing, now_ms: int, kind: str) -> dict[str, Any]:
 
 
 def _okx_listing(request: Request, market: Market) -> Listing | None:
-    listing = market.listings.get(request.query.get("instId", "").removesuffix("-SWAP").replace("-", "/"))
+    listing = market.listings.get(
+        request.query.get("instId", "").removesuffix("-SWAP").replace("-", "/")
+    )
     return listing if listing is not None and listing.is_known(request.now_ms) else None
 
 
@@ -262,7 +348,9 @@ def _okx_candles(request: Request, market: Market) -> Answer:
         return _okx_error("51000", "Parameter bar error.")
     newest = None if request.path.endswith("history-candles") else OKX_RECENT_CANDLES
     span, limit = _okx_span(request), min(request.number("limit", 100), OKX_ROWS)
-    page = candle_page(request, listing, OKX_BARS[bar], span, limit, keeps_newest=True, n_newest=newest)
+    page = candle_page(
+        request, listing, OKX_BARS[bar], span, limit, keeps_newest=True, n_newest=newest
+    )
     return Answer("candles", page=page)
 
 
@@ -273,18 +361,29 @@ def _okx_funding(request: Request, market: Market) -> Answer:
     start, end = _okx_span(request)
     span = (max(start, request.now_ms - OKX_FUNDING_DAYS * DAY_MS), end)
     limit = min(request.number("limit", 400), 400)
-    return Answer("funding", page=published_page(request, listing, "funding", span, limit, keeps_newest=True))
+    return Answer(
+        "funding", page=published_page(request, listing, "funding", span, limit, keeps_newest=True)
+    )
 
 
 def _okx_open_interest(request: Request, market: Market) -> Answer:
     """By coin, in USD, of all its contracts; here those of the pair in USDT."""
-    listing, period = market.listings.get(f"{request.query.get('ccy')}/USDT"), request.query.get("period", "5m")
-    if listing is None or not listing.is_known(request.now_ms) or period not in OKX_OPEN_INTEREST_DAYS:
+    listing, period = (
+        market.listings.get(f"{request.query.get('ccy')}/USDT"),
+        request.query.get("period", "5m"),
+    )
+    if (
+        listing is None
+        or not listing.is_known(request.now_ms)
+        or period not in OKX_OPEN_INTEREST_DAYS
+    ):
         return _okx_error("51000", "Parameter ccy or period error.")
     oldest = request.now_ms - OKX_OPEN_INTEREST_DAYS[period] * DAY_MS
     span = (max(oldest, request.number("begin", 0)), request.number("end", FOREVER_MS))
     limit, step_ms = OKX_OPEN_INTEREST_ROWS, TIMEFRAME_MS[period.lower()]
-    page = published_page(request, listing, "open_interest", span, limit, keeps_newest=True, step_ms=step_ms)
+    page = published_page(
+        request, listing, "open_interest", span, limit, keeps_newest=True, step_ms=step_ms
+    )
     return Answer("open_interest", page=page)
 
 
@@ -302,7 +401,14 @@ def _write_okx_funding(page: Page) -> dict[str, Any]:
     name = page.listing.symbol.replace("/", "-") + "-SWAP"
     data = []
     for time, rate in reversed(page.rows):
-        data.append({"instId": name, "fundingTime": str(time), "fundingRate": text(rate), "realizedRate": text(rate)})
+        data.append(
+            {
+                "instId": name,
+                "fundingTime": str(time),
+                "fundingRate": text(rate),
+                "realizedRate": text(rate),
+            }
+        )
     return _okx(data)
 
 

@@ -1,7 +1,8 @@
 """What can be wrong with an answer of the loopback exchange, and when it is.
 
-A row fault is a small function that alters a page and returns the times it lied about, or None where it does not apply
-(nothing can be missing from an empty page); the other faults replace the answer or break the connection.
+A row fault is a small function that alters a page and returns the times it lied about, or None
+where it does not apply (nothing can be missing from an empty page); the other faults replace the
+answer or break the connection.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Fault:
     kind: str
     """one of `FAULTS`"""
     on: str = ""
-    """only answers to requests whose path and query hold this text, such as klines or symbol=ETHUSDT"""
+    """only answers to requests whose path and query hold this text, such as klines or
+    symbol=ETHUSDT"""
     times: int = 1
     """answers it spoils"""
     wait_s: float = 1.0
@@ -60,17 +62,22 @@ class FaultList:
         self.waiting = [fault for fault in faults for _ in range(fault.times)]
 
     def candidates(self, target: str) -> list[tuple[Fault, Random]]:
-        return [(fault, Random(f"{fault.kind} {target}")) for fault in self.waiting if fault.on in target]
+        return [
+            (fault, Random(f"{fault.kind} {target}"))
+            for fault in self.waiting
+            if fault.on in target
+        ]
 
     def spend(self, fault: Fault) -> None:
         self.waiting.remove(fault)
 
 
 class FaultSchedule:
-    """Seeded faults: each answer is spoilt with probability `rate` by one of `kinds`, if that applies to it.
+    """Seeded faults: each answer is spoilt with probability `rate` by one of `kinds`, if that
+    applies to it.
 
-    Drawn from the seed, the request and how often it was sent before, so the order in which concurrent requests arrive
-    does not matter.
+    Drawn from the seed, the request and how often it was sent before, so the order in which
+    concurrent requests arrive does not matter.
     """
 
     def __init__(self, seed: int, rate: float, kinds: Sequence[str] | None = None) -> None:
@@ -94,7 +101,9 @@ class Exchange(Protocol):
     skew_ms: int
 
 
-def spoil(answer: Answer, venue: str, fault: Fault, rng: Random, exchange: Exchange) -> tuple[int, ...] | None:
+def spoil(
+    answer: Answer, venue: str, fault: Fault, rng: Random, exchange: Exchange
+) -> tuple[int, ...] | None:
     """Apply a fault to an answer; the times it lied about, or None where it does not apply."""
     if fault.kind in BROKEN_CONNECTIONS:
         answer.ending = fault.kind
@@ -125,7 +134,9 @@ def _substitute(answer: Answer, venue: str, fault: Fault) -> Answer:
         return Answer("error", raw=whole[: len(whole) // 2])
     if fault.kind == "html":
         return Answer("error", raw=LOGIN_PAGE)
-    return Answer("error", raw=b"<html><body>It is not you, it is us.</body></html>", status=int(fault.kind))
+    return Answer(
+        "error", raw=b"<html><body>It is not you, it is us.</body></html>", status=int(fault.kind)
+    )
 
 
 def _replace(answer: Answer, other: Answer) -> None:
@@ -133,7 +144,8 @@ def _replace(answer: Answer, other: Answer) -> None:
     answer.status, answer.headers = other.status, {**answer.headers, **other.headers}
 
 
-# --- rows ---------------------------------------------------------------------------------------------------
+# --- rows
+# ------------------------------------------------------------------------------------------
 
 
 def _times(rows: list[list[Any]]) -> list[int]:
@@ -141,7 +153,8 @@ def _times(rows: list[list[Any]]) -> list[int]:
 
 
 def _shorten(page: Page, rng: Random) -> list[int] | None:
-    """Fewer rows than match; those that paging in the exchange's own direction asks for next are cut."""
+    """Fewer rows than match; those that paging in the exchange's own direction asks for next are
+    cut."""
     if len(page.rows) < 2:
         return None
     keep = rng.randint(1, len(page.rows) - 1)
@@ -226,7 +239,8 @@ def _candles_only(fault: RowFault) -> RowFault:
 
 
 def _exaggerate(page: Page, rng: Random) -> list[int] | None:
-    """Prices that are a thousand times too high or low: a candle's extreme alone, or the whole of it."""
+    """Prices that are a thousand times too high or low: a candle's extreme alone, or the whole of
+    it."""
     chosen = _choose(page, rng)
     for row in chosen:
         column, factor = rng.choice(((2, 1000.0), (3, 0.001), (None, 1000.0), (None, 0.001)))
@@ -266,6 +280,19 @@ ROW_FAULTS: Mapping[str, RowFault] = {
     "zero_volume": _candles_only(_silence),
     "forming_closed": _candles_only(_finish),
 }
-FAULTS = ("429", "418", "500", "502", "503", "451", *BROKEN_CONNECTIONS, "cut_json", "html", "clock_skew", *ROW_FAULTS)
-"""All kinds. `truncated` breaks off the HTTP answer, `cut_json` is a whole one with half of the JSON; 418 is Binance's,
-OKX answers 429. 451 and `clock_skew` stay until the server is reset: the venue refuses, its clock is off."""
+FAULTS = (
+    "429",
+    "418",
+    "500",
+    "502",
+    "503",
+    "451",
+    *BROKEN_CONNECTIONS,
+    "cut_json",
+    "html",
+    "clock_skew",
+    *ROW_FAULTS,
+)
+"""All kinds. `truncated` breaks off the HTTP answer, `cut_json` is a whole one with half of the
+JSON; 418 is Binance's, OKX answers 429. 451 and `clock_skew` stay until the server is reset: the
+venue refuses, its clock is off."""

@@ -1,10 +1,12 @@
-"""Random faults against the fetcher: whatever an exchange does, a wrong series never comes without a word.
+"""Random faults against the fetcher: whatever an exchange does, a wrong series never comes without
+a word.
 
     python -m tests.fault_schedules --schedules 10000
 
-A schedule is a seed: it chooses exchange, series and span, and spoils the answers of the loopback exchange at random.
-What comes back is compared with the truth. It may be right; it may be an error; it may differ if the log says that
-something is odd with this very series. Anything else is silent, and fails.
+A schedule is a seed: it chooses exchange, series and span, and spoils the answers of the loopback
+exchange at random. What comes back is compared with the truth. It may be right; it may be an error;
+it may differ if the log says that something is odd with this very series. Anything else is silent,
+and fails.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from random import Random
 import numpy as np
 import pandas as pd
 
-from pipeline import clients
-from pipeline.candles import find_gaps, timeframe_ms, timestamps_ms
-from pipeline.exchanges import Job, fetch_many
-from pipeline.limits import Allowance
+from pipeline.candles import clients
+from pipeline.candles.exchanges import Job, fetch_many
+from pipeline.candles.limits import Allowance
+from pipeline.candles.schema import find_gaps, timeframe_ms, timestamps_ms
 from tests.exchange_faults import FAULTS, FaultSchedule
 from tests.exchange_market import DAY_MS, Market, Series, synthetic_exchange
 from tests.exchange_server import ExchangeServer
@@ -96,10 +98,17 @@ def run_schedule(seed: int, server: ExchangeServer, notices: _Notices) -> list[O
     server.now_ms = market.ends_ms - rng.randint(0, 10 * DAY_MS)
     server.reset(FaultSchedule(seed, rng.choice((0.1, 0.3, 0.6, 0.9)), _kinds(rng)))
     venue = rng.choice(VENUES)
-    jobs = list(dict.fromkeys(_random_job(rng, venue, server.now_ms) for _ in range(rng.randint(1, 3))))
+    jobs = list(
+        dict.fromkeys(_random_job(rng, venue, server.now_ms) for _ in range(rng.randint(1, 3)))
+    )
     notices.lines.clear()
     found = fetch_many(
-        venue, jobs, base_url=server.url, timeout_s=TIMEOUT_S, now_ms=server.now_ms, sleep=lambda seconds: None
+        venue,
+        jobs,
+        base_url=server.url,
+        timeout_s=TIMEOUT_S,
+        now_ms=server.now_ms,
+        sleep=lambda seconds: None,
     )
     return [_judge(seed, job, found[job], market, server.now_ms, notices.lines) for job in jobs]
 
@@ -116,7 +125,9 @@ def _random_job(rng: Random, venue: str, now_ms: int) -> Job:
     n_rows = rng.choice((3, 20, 150, 700, 1300))
     if kind == "1h" and rng.random() < 0.5:
         return Job(symbol, kind, n_candles=n_rows)
-    since_ms = now_ms - (min(n_rows, 700) if kind == "open_interest" else n_rows) * timeframe_ms("1h")
+    since_ms = now_ms - (min(n_rows, 700) if kind == "open_interest" else n_rows) * timeframe_ms(
+        "1h"
+    )
     until_ms = rng.choice((None, since_ms + (now_ms - since_ms) * 2 // 3))
     return Job(symbol, kind, since_ms, until_ms)
 
@@ -129,11 +140,17 @@ def _truth(job: Job, market: Market, now_ms: int) -> pd.DataFrame:
     return candles if job.n_candles is None else candles.tail(job.n_candles).reset_index(drop=True)
 
 
-def _judge(seed: int, job: Job, found: object, market: Market, now_ms: int, lines: list[str]) -> Outcome:
+def _judge(
+    seed: int, job: Job, found: object, market: Market, now_ms: int, lines: list[str]
+) -> Outcome:
     if isinstance(found, Exception):
         return Outcome(seed, job, "error", f"{type(found).__name__}: {found}")
     assert isinstance(found, pd.DataFrame)
-    own = [line for line in lines if f"{job.symbol}:USDT {job.kind}:" in line or f"{job.symbol} {job.kind}:" in line]
+    own = [
+        line
+        for line in lines
+        if f"{job.symbol}:USDT {job.kind}:" in line or f"{job.symbol} {job.kind}:" in line
+    ]
     truth = _truth(job, market, now_ms)
     gaps = find_gaps(timestamps_ms(truth), timeframe_ms("1h"))["missing"]
     excuses_nothing = (*USUAL, f" {len(gaps)} gap(s) of {gaps.sum()} rows, ")
@@ -149,7 +166,9 @@ def _judge(seed: int, job: Job, found: object, market: Market, now_ms: int, line
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the schedules; the exit status says whether one was silent."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fault_schedules", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fault_schedules", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--schedules", type=int, default=500)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", help="file to write the counts to")
@@ -164,9 +183,12 @@ def main(arguments: list[str] | None = None) -> int:
     for outcome in silent:
         print(f"SILENT: seed {outcome.seed}, {outcome.job}")
     summary = {
-        "schedules": options.schedules, "series": sum(results.values()), "results": dict(results),
-        "faults": dict(faults.most_common()), "seconds": round(time.monotonic() - began, 1),
-    }  # fmt: skip
+        "schedules": options.schedules,
+        "series": sum(results.values()),
+        "results": dict(results),
+        "faults": dict(faults.most_common()),
+        "seconds": round(time.monotonic() - began, 1),
+    }
     print(json.dumps(summary, indent=1))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

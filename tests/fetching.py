@@ -1,4 +1,5 @@
-"""What the tests of fetching share: a loopback exchange, a guard against every other host, short ways to ask."""
+"""What the tests of fetching share: a loopback exchange, a guard against every other host, short
+ways to ask."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import clients
-from pipeline.exchanges import Job, fetch_many
-from pipeline.limits import Allowance
+from pipeline.candles import clients
+from pipeline.candles.exchanges import Job, fetch_many
+from pipeline.candles.limits import Allowance
 from tests.exchange_market import Market, Series, synthetic_exchange
 from tests.exchange_server import ExchangeServer
 
@@ -31,7 +32,9 @@ def foreign_hosts(monkeypatch):
         original = getattr(socket.socket, name)
 
         def connect(self, address):
-            if self.family in (socket.AF_INET, socket.AF_INET6) and not address[0].startswith("127."):
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not address[0].startswith(
+                "127."
+            ):
                 asked.append(address[0])
                 raise ConnectionRefusedError(f"a test wants {address}")
             return original(self, address)

@@ -1,4 +1,5 @@
-"""A loopback Hugging Face Hub: as many of its endpoints as the client uses to push, list and pull, with faults."""
+"""A loopback Hugging Face Hub: as many of its endpoints as the client uses to push, list and pull,
+with faults."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from pipeline import artifacts
+from pipeline.bundle import files
 
 TOKEN = "hf_MarkedTokenOfTheTests"
 SIGNATURE = "SignatureOfAnUpload"
@@ -28,8 +29,8 @@ REPO = re.compile(r"/(?:api/)?(?:(models|datasets)/)?([\w.-]+/[\w.-]+?)(?:\.git)
 class Fault:
     """Spoils the next `times` requests of a method whose path holds `path`.
 
-    `what` is a status, "cut" (in the middle of the body), "close" (before an answer), "lost" (done, not answered), or
-    "race" (somebody else is faster).
+    `what` is a status, "cut" (in the middle of the body), "close" (before an answer), "lost" (done,
+    not answered), or "race" (somebody else is faster).
     """
 
     method: str
@@ -99,7 +100,14 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self) -> None:
         size = int(self.headers.get("Content-Length", 0))
         path = unquote(urlsplit(self.path).path)
-        fault = next((f for f in self.server.faults if f.method == self.command and f.path in path and f.times), None)
+        fault = next(
+            (
+                f
+                for f in self.server.faults
+                if f.method == self.command and f.path in path and f.times
+            ),
+            None,
+        )
         if fault is not None:
             fault.times -= 1
             if fault.what == "close" or (fault.what == "cut" and size):
@@ -132,10 +140,17 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def send(self, path: str, status: int, headers: dict[str, str], body: bytes, is_cut: bool = False) -> None:
+    def send(
+        self, path: str, status: int, headers: dict[str, str], body: bytes, is_cut: bool = False
+    ) -> None:
         self.server.log.append((self.command, path, status))
         if status >= 400:
-            body = json.dumps({"error": f"refused {self.headers.get('Authorization')}", **json.loads(body or "{}")})
+            body = json.dumps(
+                {
+                    "error": f"refused {self.headers.get('Authorization')}",
+                    **json.loads(body or "{}"),
+                }
+            )
             body = body.encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -159,7 +174,9 @@ class Handler(BaseHTTPRequestHandler):
             if not may_write:
                 return 401, {}, b""
             return self.account(path, json.loads(body or "{}"))
-        kind, name, rest = REPO.fullmatch(path if path.count("/") > 4 or "resolve" in path else f"{path}/").groups()
+        kind, name, rest = REPO.fullmatch(
+            path if path.count("/") > 4 or "resolve" in path else f"{path}/"
+        ).groups()
         key = f"datasets/{name}" if kind == "datasets" else name
         repository = self.server.repositories.get(key)
         rest = rest.rstrip("/") or "revision/main"
@@ -176,24 +193,41 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             lines = asked["content"].split("\n")
             if lines[0] != "---" or "library_name: keras" not in lines[: lines.index("---", 1)]:
-                return 400, {}, json.dumps({"errors": [{"message": "no header"}], "warnings": []}).encode()
+                return (
+                    400,
+                    {},
+                    json.dumps({"errors": [{"message": "no header"}], "warnings": []}).encode(),
+                )
             return answer({"errors": [], "warnings": []})
         name = f"{asked['organization']}/{asked['name']}"
         key = f"datasets/{name}" if asked.get("type") == "dataset" else name
         content = {"url": f"{self.server.url}/{key}"}
         if key in self.server.repositories:
             return 409, {}, json.dumps(content).encode()
-        self.server.add(key, {}).is_private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        self.server.add(key, {}).is_private = asked.get("visibility") == "private" or bool(
+            asked.get("private")
+        )
         return answer(content)
 
-    def revision(self, repository: Repository, key: str, revision: str, _: bytes) -> tuple[int, dict[str, str], bytes]:
+    def revision(
+        self, repository: Repository, key: str, revision: str, _: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         commit = repository.at(revision)
         if commit is None:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
         siblings = [{"rfilename": name} for name in commit[2]]
-        return answer({"id": key.removeprefix("datasets/"), "sha": commit[0], "siblings": siblings, "tags": []})
+        return answer(
+            {
+                "id": key.removeprefix("datasets/"),
+                "sha": commit[0],
+                "siblings": siblings,
+                "tags": [],
+            }
+        )
 
-    def tree(self, repository: Repository, key: str, rest: str, _: bytes) -> tuple[int, dict[str, str], bytes]:
+    def tree(
+        self, repository: Repository, key: str, rest: str, _: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         revision, _, folder = rest.partition("/")
         files, prefix = repository.at(revision)[2], f"{folder}/" if folder else ""
         found, folders = [], set()
@@ -209,43 +243,90 @@ class Handler(BaseHTTPRequestHandler):
         found += [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)]
         return answer(found) if found else (404, {"X-Error-Code": "EntryNotFound"}, b"")
 
-    def preupload(self, repository: Repository, key: str, _: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def preupload(
+        self, repository: Repository, key: str, _: str, body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         files = []
         for asked in json.loads(body)["files"]:
             is_large, there = asked["path"].endswith(LARGE), repository.files.get(asked["path"])
-            oid = None if there is None else hashlib.sha256(there).hexdigest() if is_large else git_hash(there)
-            mode = {"uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False, "oid": oid}
+            oid = (
+                None
+                if there is None
+                else hashlib.sha256(there).hexdigest()
+                if is_large
+                else git_hash(there)
+            )
+            mode = {
+                "uploadMode": "lfs" if is_large else "regular",
+                "shouldIgnore": False,
+                "oid": oid,
+            }
             files.append({"path": asked["path"], **mode})
         return answer({"files": files})
 
-    def lfs_batch(self, repository: Repository, key: str, _: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def lfs_batch(
+        self, repository: Repository, key: str, _: str, body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         objects = []
         for asked in json.loads(body)["objects"]:
             href = f"{self.server.url}/signed/{asked['oid']}?signature={SIGNATURE}"
-            actions = {} if asked["oid"] in self.server.objects else {"actions": {"upload": {"href": href}}}
+            actions = (
+                {}
+                if asked["oid"] in self.server.objects
+                else {"actions": {"upload": {"href": href}}}
+            )
             objects.append({**asked, **actions})
         return answer({"transfer": "basic", "objects": objects})
 
-    def commit(self, repository: Repository, key: str, _: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def commit(
+        self, repository: Repository, key: str, _: str, body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         header, *changes = (json.loads(line) for line in body.splitlines())
-        if header["value"].get("parentCommit", repository.commits[-1][0]) != repository.commits[-1][0]:
-            return 412, {"X-Error-Message": "A commit has happened since. Please refresh and try again."}, b""
+        if (
+            header["value"].get("parentCommit", repository.commits[-1][0])
+            != repository.commits[-1][0]
+        ):
+            return (
+                412,
+                {"X-Error-Message": "A commit has happened since. Please refresh and try again."},
+                b"",
+            )
         files = dict(repository.files)
         for change in (change["value"] | {"key": change["key"]} for change in changes):
             is_large = change["key"] == "lfsFile"
-            content = self.server.objects[change["oid"]] if is_large else base64.b64decode(change["content"])
+            content = (
+                self.server.objects[change["oid"]]
+                if is_large
+                else base64.b64decode(change["content"])
+            )
             assert not is_large or hashlib.sha256(content).hexdigest() == change["oid"]
             files[change["path"]] = content
         oid = repository.commit(files, header["value"]["summary"])
-        return answer({"success": True, "commitOid": oid, "commitUrl": f"{self.server.url}/{key}/commit/{oid}"})
+        return answer(
+            {
+                "success": True,
+                "commitOid": oid,
+                "commitUrl": f"{self.server.url}/{key}/commit/{oid}",
+            }
+        )
 
-    def resolve(self, repository: Repository, key: str, rest: str, _: bytes) -> tuple[int, dict[str, str], bytes]:
+    def resolve(
+        self, repository: Repository, key: str, rest: str, _: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         revision, _, path = rest.partition("/")
         commit = repository.at(revision)
         if commit is None or path not in commit[2]:
-            return 404, {"X-Error-Code": "RevisionNotFound" if commit is None else "EntryNotFound"}, b""
+            return (
+                404,
+                {"X-Error-Code": "RevisionNotFound" if commit is None else "EntryNotFound"},
+                b"",
+            )
         content = commit[2][path]
-        headers = {"ETag": f'"{git_hash(content)}"', "X-Repo-Commit": commit[0], "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{git_hash(content)}"',
+            "X-Repo-Commit": commit[0],
+            "Accept-Ranges": "bytes",
+        }
         if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             first = int(wanted[1])
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
@@ -266,10 +347,11 @@ def git_hash(content: bytes) -> str:
 
 @pytest.fixture
 def loopback_hub(nothing_leaves, monkeypatch, tmp_path):
-    """A running Hub that HF_ENDPOINT names, its token in HF_TOKEN, and a cache of the client's own in `tmp_path`.
+    """A running Hub that HF_ENDPOINT names, its token in HF_TOKEN, and a cache of the client's own
+    in `tmp_path`.
 
-    The client's settings are those of its documented variables, which it reads once: no telemetry, and no Xet, which is
-    another protocol.
+    The client's settings are those of its documented variables, which it reads once: no telemetry,
+    and no Xet, which is another protocol.
     """
     import huggingface_hub.constants
 
@@ -314,8 +396,11 @@ def small_bundle(folder: Path, **more: object) -> Path:
     (folder / "metrics_v2.json").write_text("{}")
     (folder / "training_log_v2.txt").write_text("log")
     content = {"verdict": "NO EDGE", "symbols": ["BTC/USDT"], **more}
-    artifacts.write_metadata(
-        folder / "metadata_v2.json", content, hashed=[*names, "metrics_v2.json"], unhashed=["training_log_v2.txt"]
+    files.write_metadata(
+        folder / "metadata_v2.json",
+        content,
+        hashed=[*names, "metrics_v2.json"],
+        unhashed=["training_log_v2.txt"],
     )
     return folder
 

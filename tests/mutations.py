@@ -3,8 +3,9 @@
     python -m tests.mutations            all of them, in a copy of the working tree
     python -m tests.mutations 3 7        some, by number
 
-A mutation is one line of the product with a wrong sign, index, bound or lag. It counts as caught when a test of the
-named file fails; which one did is printed. A mutation that survives, or whose line is no longer there, is an error.
+A mutation is one line of the product with a wrong sign, index, bound or lag. It counts as caught
+when a test of the named file fails; which one did is printed. A mutation that survives, or whose
+line is no longer there, is an error.
 """
 
 from __future__ import annotations
@@ -34,59 +35,82 @@ class Mutation:
 MUTATIONS = (
     # windows: which rows a sample may see, and what it is to forecast
     Mutation(
-        "pipeline/windows.py",
+        "pipeline/samples/windows.py",
         "np.log(close[t + horizon] / close[t])",
         "np.log(close[t + horizon] / close[t + 1])",
         "test_windows",
     ),
     Mutation(
-        "pipeline/windows.py",
+        "pipeline/samples/windows.py",
         "(since_start >= warmup + lookback - 1)",
         "(since_start >= warmup + lookback - 2)",
         "test_windows",
     ),
-    Mutation("pipeline/windows.py", "== horizon * step_ms))", "<= 2 * horizon * step_ms))", "test_windows"),
     Mutation(
-        "pipeline/windows.py",
+        "pipeline/samples/windows.py",
+        "== horizon * step_ms))",
+        "<= 2 * horizon * step_ms))",
+        "test_windows",
+    ),
+    Mutation(
+        "pipeline/samples/windows.py",
         "np.concatenate(pieces) * np.sqrt(horizon)",
         "np.concatenate(pieces) * horizon",
         "test_windows",
     ),
     # splitting: no target reaches across a cut
-    Mutation("pipeline/splitting.py", "(ordered >= train_end + purge)", "(ordered >= train_end)", "test_splitting"),
     Mutation(
-        "pipeline/splitting.py",
+        "pipeline/samples/splitting.py",
+        "(ordered >= train_end + purge)",
+        "(ordered >= train_end)",
+        "test_splitting",
+    ),
+    Mutation(
+        "pipeline/samples/splitting.py",
         "start = max(times[groups == group].min()",
         "start = min(times[groups == group].min()",
         "test_splitting",
     ),
     Mutation(
-        "pipeline/splitting.py", "stamp += pd.Timedelta(days=1)", "stamp += pd.Timedelta(days=0)", "test_splitting"
+        "pipeline/samples/splitting.py",
+        "stamp += pd.Timedelta(days=1)",
+        "stamp += pd.Timedelta(days=0)",
+        "test_splitting",
     ),
     # scaling: the training part alone, each candle once
     Mutation(
-        "pipeline/scaling.py",
+        "pipeline/samples/scaling.py",
         "x_scaler = _fit_features(samples.rows[rows_seen(samples, split.train)],",
         "x_scaler = _fit_features(samples.rows[rows_seen(samples, np.arange(len(samples)))],",
         "test_scaling",
     ),
     Mutation(
-        "pipeline/scaling.py",
+        "pipeline/samples/scaling.py",
         "samples.end[part] - samples.lookback + 1, 1)",
         "samples.end[part] - samples.lookback, 1)",
         "test_scaling",
     ),
-    Mutation("pipeline/scaling.py", "fit(scaled_return[split.train])", "fit(scaled_return)", "test_scaling"),
-    # intervals: conformal quantiles, times of day, what is known
-    Mutation("pipeline/intervals.py", 'level, method="weibull"', 'level, method="linear"', "test_intervals"),
     Mutation(
-        "pipeline/intervals.py",
+        "pipeline/samples/scaling.py",
+        "fit(scaled_return[split.train])",
+        "fit(scaled_return)",
+        "test_scaling",
+    ),
+    # intervals: conformal quantiles, times of day, what is known
+    Mutation(
+        "pipeline/forecasts/intervals.py",
+        'level, method="weibull"',
+        'level, method="linear"',
+        "test_intervals",
+    ),
+    Mutation(
+        "pipeline/forecasts/intervals.py",
         "lag = day * candles_a_day - span",
         "lag = day * candles_a_day - span - 1",
         "test_intervals",
     ),
     Mutation(
-        "pipeline/intervals.py",
+        "pipeline/forecasts/intervals.py",
         "np.append(split.val, split.train[earlier])",
         "np.append(split.val, split.train)",
         "test_intervals",
@@ -98,7 +122,12 @@ MUTATIONS = (
         "mean_by_instant(model - baseline, instants)",
         "test_significance",
     ),
-    Mutation("pipeline/evaluation/significance.py", "nlags=math.ceil(n ** (1 / 3))", "nlags=1", "test_significance"),
+    Mutation(
+        "pipeline/evaluation/significance.py",
+        "nlags=math.ceil(n ** (1 / 3))",
+        "nlags=1",
+        "test_significance",
+    ),
     Mutation(
         "pipeline/evaluation/significance.py",
         "math.sqrt(total / (n * (n - 1)))",
@@ -131,21 +160,31 @@ MUTATIONS = (
         "test_backtest",
     ),
     # store: gaps, overlaps
-    Mutation("pipeline/store.py", "np.rint(steps / interval) - 1, 0)", "np.rint(steps / interval), 0)", "test_store"),
     Mutation(
-        "pipeline/updating.py",
+        "pipeline/candles/store.py",
+        "np.rint(steps / interval) - 1, 0)",
+        "np.rint(steps / interval), 0)",
+        "test_store",
+    ),
+    Mutation(
+        "pipeline/candles/updating.py",
         "overlap = known[(known_times >= times[0])",
         "overlap = known[(known_times > times[0])",
         "test_store_update",
     ),
     # ledger: a forecast is entered before its candle closes, and nobody changes it unseen
     Mutation(
-        "pipeline/ledger.py",
+        "pipeline/forecasts/ledger.py",
         'if made_ms >= to_ms(entry["closes_at"]):',
         'if made_ms > to_ms(entry["closes_at"]) + 1000:',
         "test_ledger",
     ),
-    Mutation("pipeline/ledger.py", 'if entry["previous"] != sha256:', 'if entry["previous"] == "":', "test_ledger"),
+    Mutation(
+        "pipeline/forecasts/ledger.py",
+        'if entry["previous"] != sha256:',
+        'if entry["previous"] == "":',
+        "test_ledger",
+    ),
 )
 
 
@@ -155,14 +194,19 @@ def main(numbers: list[int]) -> int:
     survived, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        ignored = shutil.ignore_patterns(".git", ".venv*", "all_models", "candles", "__pycache__", ".*_cache")
+        ignored = shutil.ignore_patterns(
+            ".git", ".venv*", "all_models", "candles", "__pycache__", ".*_cache"
+        )
         shutil.copytree(ROOT, copy, ignore=ignored)
         for number in chosen:
             mutation = MUTATIONS[number - 1]
             failed = try_one(mutation, copy)
             survived += not failed
             print(f"{number:2} {mutation.path}: {mutation.new.splitlines()[0]}")
-            print(f"   {'caught by ' + failed if failed else 'SURVIVED ' + mutation.caught_by}", flush=True)
+            print(
+                f"   {'caught by ' + failed if failed else 'SURVIVED ' + mutation.caught_by}",
+                flush=True,
+            )
     print(f"{len(chosen) - survived} of {len(chosen)} caught in {time.monotonic() - began:.0f} s")
     return survived
 
@@ -173,15 +217,29 @@ def try_one(mutation: Mutation, copy: Path) -> str:
     source = path.read_text(encoding="utf-8")
     if source.count(mutation.old) != 1:
         raise SystemExit(
-            f"{mutation.path} holds {mutation.old!r} {source.count(mutation.old)} times, not once: mend it"
+            f"{mutation.path} holds {mutation.old!r} {source.count(mutation.old)} times, not once: "
+            "mend it"
         )
     path.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-m", "not soak", "-p", "no:cacheprovider", "-o", "addopts=",
-               f"tests/{mutation.caught_by}.py"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-m",
+        "not soak",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=",
+        f"tests/{mutation.caught_by}.py",
+    ]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     path.write_text(source, encoding="utf-8")
     if done.returncode not in (0, 1):
-        raise SystemExit(f"{mutation.caught_by} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{mutation.caught_by} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
     found = re.search(r"^FAILED (\S+)", done.stdout, flags=re.MULTILINE)
     return found[1] if found else ""
 

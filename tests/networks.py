@@ -1,7 +1,9 @@
-"""Networks of one layer, for tests of what stands around a network: each looks at the last candle alone.
+"""Networks of one layer, for tests of what stands around a network: each looks at the last candle
+alone.
 
-They train and open in a tenth of the time that LSTM layers take, nearly all of which is TensorFlow's tracing. Each
-takes the place of a script's network by `main(config, build=...)`, so each has that network's inputs and outputs.
+They train and open in a tenth of the time that LSTM layers take, nearly all of which is
+TensorFlow's tracing. Each takes the place of a script's network by `main(config, build=...)`, so
+each has that network's inputs and outputs.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.runtime import import_keras
+from pipeline.bundle.network import import_keras
 
 
 @contextlib.contextmanager
 def bare() -> Iterator[None]:
-    """Runs in this block make no ONNX twin and no page, which take half of the time of a run with a small network."""
+    """Runs in this block make no ONNX twin and no page, which take half of the time of a run with a
+    small network."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pipeline.training.export_twin", lambda path: None)
-        patched.setattr("pipeline.evaluation.report.html_report", lambda *_, **__: "a page")
+        patched.setattr("pipeline.training.fit.export_twin", lambda path: None)
+        patched.setattr("pipeline.report.run_page.html_report", lambda *_, **__: "a page")
         yield
 
 
@@ -34,13 +37,16 @@ def for_v2(config: Any, n_features: int) -> Any:
 def for_v1(config: Any) -> Any:
     """Of v1: two windows to q10, q50 and q90 in this order, whatever the weights."""
     keras = import_keras()
-    from feature_engineering_v1 import V1_FEATURES
+    from generations.v1.features import V1_FEATURES
 
     hours, last_hour = _window(config, len(V1_FEATURES))
     quarters, last_quarter = _window(config, len(V1_FEATURES))
     both = keras.layers.Concatenate()([last_hour, last_quarter])
     median = keras.layers.Dense(1, kernel_initializer="zeros")(both)
-    below, above = (keras.layers.Dense(1, activation="softplus", kernel_initializer="zeros")(both) for _ in range(2))
+    below, above = (
+        keras.layers.Dense(1, activation="softplus", kernel_initializer="zeros")(both)
+        for _ in range(2)
+    )
     q10, q90 = keras.layers.Subtract()([median, below]), keras.layers.Add()([median, above])
     return keras.Model([hours, quarters], keras.layers.Concatenate()([q10, median, q90]))
 
@@ -59,7 +65,7 @@ def for_v1_final(config: Any) -> Any:
 def for_v7(config: Any) -> Any:
     """Of v7: a window to open, close, high and low of a possible candle."""
     keras = import_keras()
-    from feature_engineering_v7 import V7_FEATURES
+    from generations.v7.features import V7_FEATURES
 
     window, last = _window(config, len(V7_FEATURES))
     open_, close = (keras.layers.Dense(1)(last) for _ in range(2))
@@ -81,7 +87,7 @@ def for_v9_price(config: Any) -> Any:
 
 def _for_v9(config: Any, activation: str) -> Any:
     keras = import_keras()
-    from feature_engineering_v9 import V9_FEATURES
+    from generations.v9.features import V9_FEATURES
 
     window, last = _window(config, len(V9_FEATURES))
     return keras.Model(window, keras.layers.Dense(1, activation=activation)(last))

@@ -2,8 +2,9 @@
 
     python -m tests.store_kills --kills 200
 
-After each kill, and at every reading before it, the series must be the beginning of the true one, without a row less
-than the last update had reported as stored; the next update must complete it and leave no other file behind.
+After each kill, and at every reading before it, the series must be the beginning of the true one,
+without a row less than the last update had reported as stored; the next update must complete it and
+leave no other file behind.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import store, updating
-from pipeline.candles import timestamps_ms, utc_from_ms
+from pipeline.candles import store, updating
+from pipeline.candles.schema import timestamps_ms, utc_from_ms
 
 MINUTE = 60_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -39,19 +40,25 @@ def make_series(n: int = N_ROWS, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     close = np.round(100 * np.exp(np.cumsum(1e-3 * rng.standard_normal(n))), 4)
     open_ = np.concatenate([close[:1], close[:-1]])
-    return pd.DataFrame({
-        "timestamp": utc_from_ms(START + MINUTE * np.arange(n)),
-        "open": open_,
-        "high": np.maximum(open_, close) + 0.01,
-        "low": np.minimum(open_, close) - 0.01,
-        "close": close,
-        "volume": np.round(rng.lognormal(3, 1, n), 3),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "timestamp": utc_from_ms(START + MINUTE * np.arange(n)),
+            "open": open_,
+            "high": np.maximum(open_, close) + 0.01,
+            "low": np.minimum(open_, close) - 0.01,
+            "close": close,
+            "volume": np.round(rng.lognormal(3, 1, n), 3),
+        }
+    )
 
 
 def write_until_killed(directory: Path, seed: int, report: Connection) -> None:
-    """Update the series in pieces that overlap it; report the number of rows before the first and after each one."""
-    updating.BLOCK_ROWS, updating.WHOLE_ROWS = 200, 300  # so that every kind of update comes up often
+    """Update the series in pieces that overlap it; report the number of rows before the first and
+    after each one."""
+    updating.BLOCK_ROWS, updating.WHOLE_ROWS = (
+        200,
+        300,
+    )  # so that every kind of update comes up often
     series, rng, end = make_series(), random.Random(seed), 0
     while True:
         report.send_bytes(end.to_bytes(8, "little"))
@@ -61,8 +68,11 @@ def write_until_killed(directory: Path, seed: int, report: Connection) -> None:
         updating.update_series(directory, "BTC/USDT", "1m", series.iloc[begin:end], venue="binance")
 
 
-def run_and_kill(directory: Path, n_writers: int, rng: random.Random, processes: BaseContext) -> int:
-    """Start writers, read what they write, kill them; returns how many rows were there for sure before the kill."""
+def run_and_kill(
+    directory: Path, n_writers: int, rng: random.Random, processes: BaseContext
+) -> int:
+    """Start writers, read what they write, kill them; returns how many rows were there for sure
+    before the kill."""
     reports, writers = [], []
     for _ in range(n_writers):
         report, sending = processes.Pipe(duplex=False)
@@ -89,7 +99,8 @@ def run_and_kill(directory: Path, n_writers: int, rng: random.Random, processes:
 
 
 def require_beginning(directory: Path, n_least: int) -> int:
-    """Number of rows of the stored series; an AssertionError unless they are the first of the true one."""
+    """Number of rows of the stored series; an AssertionError unless they are the first of the true
+    one."""
     stored = store.read_series(directory, "BTC/USDT", "1m")
     n_rows = 0 if stored is None else len(stored)
     if n_rows < n_least:
@@ -126,14 +137,18 @@ def leftovers(directory: Path) -> list[str]:
 
 def main() -> None:
     """Parse the options, kill, count what the kills left."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=None, help="of the moments; the machine's speed counts too")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the moments; the machine's speed counts too"
+    )
     options = parser.parse_args()
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     rng, left = random.Random(seed), collections.Counter[str]()
     processes = multiprocessing.get_context("forkserver")  # imports pandas once, for all writers
-    processes.set_forkserver_preload(["pipeline.updating"])
+    processes.set_forkserver_preload(["pipeline.candles.updating"])
     began, n_kills, n_reported = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         directory, n_rows = Path(folder) / "0", 0
@@ -152,8 +167,9 @@ def main() -> None:
                 directory.mkdir()
     words = ", ".join(f"{word} {count} times" for word, count in sorted(left.items()))
     print(
-        f"{n_kills} kills in {time.monotonic() - began:.0f} s, seed {seed}: every time the series was whole and the "
-        f"next update completed it. In {n_reported} runs an update had ended before the kill. They left {words}."
+        f"{n_kills} kills in {time.monotonic() - began:.0f} s, seed {seed}: every time the series "
+        f"was whole and the next update completed it. In {n_reported} runs an update had ended "
+        f"before the kill. They left {words}."
     )
 
 

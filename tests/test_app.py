@@ -19,11 +19,11 @@ import pytest
 
 import app
 from app import Forecaster, Options
-from pipeline.candles import timestamps_ms
-from pipeline.dataset import CandleSet
-from pipeline.evaluation import forecast_page
-from pipeline.evaluation.tables import verdict_sentence
-from pipeline.synthetic import synthetic_market
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.schema import timestamps_ms
+from pipeline.candles.synthetic import synthetic_market
+from pipeline.report import live_page
+from pipeline.report.tables import verdict_sentence
 from tests import browser
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -63,8 +63,15 @@ def test_the_endpoint_s_forecast_is_the_predictor_s(forecaster, signal_market):
 
 def test_what_came_true_is_the_test_part_s_own(forecaster, tiny_bundle):
     outcomes = forecaster.answer(BTC).outcomes
-    predictions = pd.read_parquet(tiny_bundle / "predictions_v2.parquet").query("symbol == @BTC").tail(app.SHOWN)
-    assert outcomes["timestamp"].tolist() == predictions["timestamp"].tolist() and not outcomes["is_seen"].any()
+    predictions = (
+        pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
+        .query("symbol == @BTC")
+        .tail(app.SHOWN)
+    )
+    assert (
+        outcomes["timestamp"].tolist() == predictions["timestamp"].tolist()
+        and not outcomes["is_seen"].any()
+    )
     assert np.allclose(outcomes["actual_return"], predictions["actual_return"], atol=1e-12)
     assert np.allclose(outcomes["predicted_return"], predictions["lstm"], atol=1e-6)
 
@@ -73,7 +80,9 @@ def test_an_answer_is_kept_until_the_next_candle_closes(forecaster, signal_marke
     closes_ms = int(timestamps_ms(signal_market[BTC])[-1]) + HOUR_MS
     first = forecaster.answer(BTC, now_ms=closes_ms + 5_000)
     assert forecaster.answer(BTC, now_ms=closes_ms + HOUR_MS) is first
-    late = forecaster.answer(BTC, now_ms=closes_ms + HOUR_MS + 2_000)  # the next candle has closed, and is not there
+    late = forecaster.answer(
+        BTC, now_ms=closes_ms + HOUR_MS + 2_000
+    )  # the next candle has closed, and is not there
     assert late is not first and late.kept_until_ms == closes_ms + HOUR_MS + 62_000
     assert not any("already happened" in note for note in first.notes)
     assert any("already happened" in note for note in late.notes)
@@ -81,33 +90,48 @@ def test_an_answer_is_kept_until_the_next_candle_closes(forecaster, signal_marke
 
 def test_a_stopgap_is_marked_everywhere_and_kept_for_a_minute(forecaster, monkeypatch):
     market = synthetic_market([BTC], "1h", 700)
-    monkeypatch.setattr(app, "fetch_candles", lambda *_, **__: CandleSet(market, "1h", "synthetic", "seed 42"))
+    monkeypatch.setattr(
+        app, "fetch_candles", lambda *_, **__: CandleSet(market, "1h", "synthetic", "seed 42")
+    )
     monkeypatch.setattr(forecaster, "options", Options(source="auto"))
     now_ms = int(timestamps_ms(market[BTC])[-1]) + HOUR_MS
     answer = forecaster.answer(BTC, now_ms=now_ms)
     assert answer.kept_until_ms == now_ms + 60_000 and answer.is_synthetic
-    assert "SYNTHETIC CANDLES" in forecast_page.body(answer, "1h")
+    assert "SYNTHETIC CANDLES" in live_page.body(answer, "1h")
     forecaster._kept[BTC] = replace(answer, kept_until_ms=2**62)
     assert forecaster.predict(BTC)["synthetic"] is True
     assert forecaster.predict(BTC)["verdict"] == "NO CLAIM (synthetic data)"
 
 
-def test_a_coin_that_the_network_does_not_know_and_a_short_history_are_said_so(forecaster, monkeypatch):
-    market = CandleSet(synthetic_market(["SOL/USDT"], "1h", 200), "1h", "exchange", "okx", {"SOL/USDT": "okx"})
+def test_a_coin_that_the_network_does_not_know_and_a_short_history_are_said_so(
+    forecaster, monkeypatch
+):
+    market = CandleSet(
+        synthetic_market(["SOL/USDT"], "1h", 200), "1h", "exchange", "okx", {"SOL/USDT": "okx"}
+    )
     monkeypatch.setattr(app, "fetch_candles", lambda *_, **__: market)
     answer = forecaster.answer("SOL/USDT")
     assert "The network was not trained on SOL/USDT, but on BTC/USDT, ETH/USDT." in answer.notes
-    assert any("still warming up" in note for note in answer.notes) and answer.source == "exchange okx"
+    assert (
+        any("still warming up" in note for note in answer.notes) and answer.source == "exchange okx"
+    )
 
 
 def test_live_candles_come_from_the_exchange(tiny_bundle, signal_market):
     candles, closed = signal_market[BTC], len(signal_market[BTC]) - 3
-    now_ms = int(timestamps_ms(candles)[closed]) + 60_000  # a minute into the candle after the closed ones
+    now_ms = (
+        int(timestamps_ms(candles)[closed]) + 60_000
+    )  # a minute into the candle after the closed ones
     with ExchangeServer(market_of({BTC: {"1h": candles}}), now_ms=now_ms, limits={}) as server:
-        live = Forecaster(Options(tiny_bundle, source="exchange", exchange="binance", base_url=server.url))
+        live = Forecaster(
+            Options(tiny_bundle, source="exchange", exchange="binance", base_url=server.url)
+        )
         answer = live.answer(BTC)
     assert answer.source == "exchange binance" and not answer.is_synthetic
-    assert answer.candles["timestamp"].iloc[-1] == candles["timestamp"].iloc[closed - 1] and len(answer.outcomes) == 48
+    assert (
+        answer.candles["timestamp"].iloc[-1] == candles["timestamp"].iloc[closed - 1]
+        and len(answer.outcomes) == 48
+    )
 
 
 def test_no_more_answers_are_kept_than_fit(forecaster, monkeypatch):
@@ -118,15 +142,21 @@ def test_no_more_answers_are_kept_than_fit(forecaster, monkeypatch):
     assert len(forecaster._kept) == app.MAX_KEPT and "C2/USDT" not in forecaster._kept
 
 
-@pytest.mark.parametrize("symbol, complaint", [("BTC", "write pairs as BTC/USDT"), ("all", "22 pairs"), (None, "NONE")])
+@pytest.mark.parametrize(
+    "symbol, complaint", [("BTC", "write pairs as BTC/USDT"), ("all", "22 pairs"), (None, "NONE")]
+)
 def test_what_is_no_pair_is_refused(forecaster, symbol, complaint):
     with pytest.raises(ValueError, match=complaint):
         forecaster.answer(symbol)
 
 
-def test_the_chooser_begins_with_the_coins_of_the_training(options, tiny_bundle, signal_dir, tmp_path):
+def test_the_chooser_begins_with_the_coins_of_the_training(
+    options, tiny_bundle, signal_dir, tmp_path
+):
     for name in ("ADAUSDT_1h", "BTCUSDT_15m", "BTCUSDT_1h", "ETHUSDT_1h"):
-        shutil.copy(signal_dir / "BTCUSDT_1h.parquet", tmp_path / f"{name}.csv")  # their names are enough
+        shutil.copy(
+            signal_dir / "BTCUSDT_1h.parquet", tmp_path / f"{name}.csv"
+        )  # their names are enough
     assert Forecaster(Options(tiny_bundle, tmp_path)).symbols == [BTC, ETH, "ADA/USDT"]
     assert Forecaster(Options(tiny_bundle)).symbols[:3] == [BTC, ETH, "SOL/USDT"]
 
@@ -140,16 +170,18 @@ def test_a_verdict_that_was_doctored_is_refused(tiny_bundle, tmp_path):
 
 
 def test_a_synthetic_model_says_so_above_its_verdict(forecaster):
-    page = forecast_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=True)
+    page = live_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=True)
     assert page.index("SYNTHETIC MODEL") < page.index("out of sample")
-    assert "SYNTHETIC" not in forecast_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=False)
+    assert "SYNTHETIC" not in live_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=False)
 
 
 def test_without_a_trained_model_the_command_says_how_to_train_one(tmp_path):
     command = [sys.executable, app.__file__, "--model-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(r"error: .*no trained model.*train one \(python train_v2_production.py .*\n", done.stderr)
+    assert re.fullmatch(
+        r"error: .*no trained model.*train one \(python train_v2_production.py .*\n", done.stderr
+    )
 
 
 # --- served
@@ -186,7 +218,10 @@ def address(options, foreign) -> Iterator[str]:
     folders = ["--model-dir", str(options.model_dir), "--candles-dir", str(options.candles_dir)]
     command = [sys.executable, "-c", GUARDED, str(foreign), *folders, "--port", str(port)]
     log = foreign.with_name("server.log")
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT) as server:
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT) as server,
+    ):
         address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
         try:
             while not _answers(address):
@@ -238,11 +273,20 @@ def test_a_visitor_sees_verdict_forecast_and_record_and_nothing_is_loaded_from_e
     address, chromium, tiny_bundle, tmp_path, width, dark
 ):
     picture = tmp_path / "page.png"
-    visit = browser.visit(address, steps=[SEES_FORECAST.format(BTC)], width=width, dark=dark, picture=picture)
+    visit = browser.visit(
+        address, steps=[SEES_FORECAST.format(BTC)], width=width, dark=dark, picture=picture
+    )
     test = json.loads((tiny_bundle / "metrics_v2.json").read_text())["test"]
     text = visit.text.replace("−", "-")
-    assert text.index(verdict_sentence(test)) < text.index("For the close of the 1h candle") < text.index("last 48")
-    assert re.search(r"directions right\s+\d+ of \d+\s+a coin toss: \d", text) and "not trading advice" in text
+    assert (
+        text.index(verdict_sentence(test))
+        < text.index("For the close of the 1h candle")
+        < text.index("last 48")
+    )
+    assert (
+        re.search(r"directions right\s+\d+ of \d+\s+a coin toss: \d", text)
+        and "not trading advice" in text
+    )
     assert all(asked.startswith(address) for asked in visit.requests) and len(visit.requests) > 5
     assert visit.overflow <= 0 and visit.errors == ()
     assert picture.stat().st_size > 50_000

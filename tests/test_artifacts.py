@@ -1,4 +1,5 @@
-"""A bundle is complete exactly when its metadata is there and its hashes hold; a kill at any moment loses nothing."""
+"""A bundle is complete exactly when its metadata is there and its hashes hold; a kill at any moment
+loses nothing."""
 
 import json
 import os
@@ -6,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from pipeline import artifacts
+from pipeline.bundle import files
 
 METADATA = "metadata.json"
 FILES = ("model.bin", "scalers.bin")
@@ -18,28 +19,33 @@ def fill(partial, content):
     for name in FILES:
         (partial / name).write_text(f"{content} {name}")
     (partial / "log.txt").write_text(content)
-    artifacts.write_metadata(partial / METADATA, {"content": content}, hashed=FILES, unhashed=("log.txt",))
+    files.write_metadata(
+        partial / METADATA, {"content": content}, hashed=FILES, unhashed=("log.txt",)
+    )
 
 
 def write_partial(output_dir, content):
     """A complete run in .partial, not yet moved."""
-    partial = output_dir / artifacts.PARTIAL
+    partial = output_dir / files.PARTIAL
     partial.mkdir(parents=True, exist_ok=True)
     fill(partial, content)
     return partial
 
 
 def finish_moves(output_dir):
-    return artifacts.finish_moves(output_dir, METADATA, BUNDLE)
+    return files.finish_moves(output_dir, METADATA, BUNDLE)
 
 
 def bundle_content(output_dir):
-    """What a reader finds: the content if the bundle is complete, None if there is none, "broken" otherwise."""
+    """What a reader finds: the content if the bundle is complete, None if there is none, "broken"
+    otherwise."""
     path = output_dir / METADATA
     if not path.is_file():
         return None
     metadata = json.loads(path.read_text())
-    whole = all(artifacts.sha256_of(output_dir / name) == sha for name, sha in metadata["files"].items())
+    whole = all(
+        files.sha256_of(output_dir / name) == sha for name, sha in metadata["files"].items()
+    )
     return metadata["content"] if whole else "broken"
 
 
@@ -60,7 +66,9 @@ def test_a_run_killed_before_its_metadata_leaves_the_old_bundle_as_it_was(tmp_pa
 
 
 @pytest.mark.parametrize("moves_before_the_kill", range(5))
-def test_a_kill_between_the_moves_is_completed_at_the_next_start(tmp_path, monkeypatch, moves_before_the_kill):
+def test_a_kill_between_the_moves_is_completed_at_the_next_start(
+    tmp_path, monkeypatch, moves_before_the_kill
+):
     write_partial(tmp_path, "old")
     finish_moves(tmp_path)
     write_partial(tmp_path, "new")
@@ -82,7 +90,7 @@ def test_a_kill_between_the_moves_is_completed_at_the_next_start(tmp_path, monke
             finish_moves(tmp_path)
     finish_moves(tmp_path)
     assert bundle_content(tmp_path) == "new"
-    assert not (tmp_path / artifacts.PARTIAL).exists()
+    assert not (tmp_path / files.PARTIAL).exists()
 
 
 def test_a_partial_bundle_whose_hashes_do_not_hold_is_not_moved(tmp_path):
@@ -95,7 +103,7 @@ def test_a_partial_bundle_whose_hashes_do_not_hold_is_not_moved(tmp_path):
 
 
 def open_run(output_dir):
-    return artifacts.new_bundle(output_dir, METADATA, BUNDLE)
+    return files.new_bundle(output_dir, METADATA, BUNDLE)
 
 
 def test_a_bundle_is_moved_when_its_block_ends_and_only_then(tmp_path):
@@ -131,40 +139,42 @@ def test_a_second_run_in_the_same_folder_is_refused_and_a_later_one_is_not(tmp_p
 
 
 def test_a_fresh_run_removes_what_an_interrupted_one_left_and_says_so(tmp_path, caplog):
-    partial = tmp_path / artifacts.PARTIAL
+    partial = tmp_path / files.PARTIAL
     partial.mkdir()
-    artifacts.begin_run(partial, {"seed": 1}, {"end_ms": 5}, "log.txt")
+    files.begin_run(partial, {"seed": 1}, {"end_ms": 5}, "log.txt")
     assert caplog.messages == []
     (partial / "state").write_text("epoch 3")
     (partial / "log.txt").write_text("in use")
-    assert artifacts.interrupted_run(partial, {"seed": 1}, METADATA) == {"end_ms": 5}
+    assert files.interrupted_run(partial, {"seed": 1}, METADATA) == {"end_ms": 5}
     assert (partial / "state").read_text() == "epoch 3"
-    artifacts.begin_run(partial, {"seed": 2}, {}, "log.txt")
+    files.begin_run(partial, {"seed": 2}, {}, "log.txt")
     assert "an interrupted run is discarded" in caplog.text
     assert sorted(p.name for p in partial.iterdir()) == ["log.txt", "run.json"]
 
 
 def test_resuming_in_an_empty_folder_starts_afresh_and_on_a_complete_bundle_is_refused(tmp_path):
-    partial = tmp_path / artifacts.PARTIAL
+    partial = tmp_path / files.PARTIAL
     partial.mkdir()
-    assert artifacts.interrupted_run(partial, {"seed": 1}, METADATA) is None
+    assert files.interrupted_run(partial, {"seed": 1}, METADATA) is None
     with open_run(tmp_path) as partial:
         fill(partial, "new")
     with pytest.raises(ValueError, match="nothing to resume in .* its bundle is complete"):
-        artifacts.interrupted_run(partial, {"seed": 1}, METADATA)
+        files.interrupted_run(partial, {"seed": 1}, METADATA)
 
 
 def test_resuming_with_other_settings_names_the_one_that_changed(tmp_path):
-    artifacts.begin_run(tmp_path, {"seed": 1, "epochs": 5}, {}, "log.txt")
-    with pytest.raises(ValueError, match=r"--resume: epochs is 9 now and was 5 in the interrupted run"):
-        artifacts.interrupted_run(tmp_path, {"seed": 1, "epochs": 9}, METADATA)
+    files.begin_run(tmp_path, {"seed": 1, "epochs": 5}, {}, "log.txt")
+    with pytest.raises(
+        ValueError, match=r"--resume: epochs is 9 now and was 5 in the interrupted run"
+    ):
+        files.interrupted_run(tmp_path, {"seed": 1, "epochs": 9}, METADATA)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"settings": 3, "stored": {}}', ""])
 def test_a_damaged_note_of_the_interrupted_run_is_refused_by_name(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(ValueError, match=r"run.json is damaged .*leave --resume out"):
-        artifacts.interrupted_run(tmp_path, {"seed": 1}, METADATA)
+        files.interrupted_run(tmp_path, {"seed": 1}, METADATA)
 
 
 def test_a_directory_that_cannot_be_written_is_a_value_error_with_a_remedy(tmp_path):
@@ -194,7 +204,7 @@ def test_a_strangers_folder_chooses_no_file_to_overwrite(tmp_path, metadata):
     (folder / ".partial").mkdir(parents=True)
     (folder / "victim.py").write_text("evil")
     (tmp_path / "victim.py").write_text("good")
-    text = json.dumps(metadata).replace("SHA", artifacts.sha256_of(folder / "victim.py"))
+    text = json.dumps(metadata).replace("SHA", files.sha256_of(folder / "victim.py"))
     (folder / ".partial" / METADATA).write_text(text)
     assert not finish_moves(folder)
     assert (tmp_path / "victim.py").read_text() == "good"
@@ -204,29 +214,37 @@ def test_changed_bytes_are_refused_and_a_folder_without_metadata_is_not_checked(
     write_partial(tmp_path, "new")
     finish_moves(tmp_path)
     paths = [tmp_path / name for name in FILES]
-    artifacts.check_hashes(paths, tmp_path / METADATA)
+    files.check_hashes(paths, tmp_path / METADATA)
     paths[1].write_text("something else")
-    with pytest.raises(ValueError, match=r"scalers.bin: its bytes are not those that metadata.json names"):
-        artifacts.check_hashes(paths, tmp_path / METADATA)
+    with pytest.raises(
+        ValueError, match=r"scalers.bin: its bytes are not those that metadata.json names"
+    ):
+        files.check_hashes(paths, tmp_path / METADATA)
     (tmp_path / METADATA).write_text("{not json")
     with pytest.raises(ValueError, match=r"metadata.json: not readable"):
-        artifacts.check_hashes(paths, tmp_path / METADATA)
+        files.check_hashes(paths, tmp_path / METADATA)
     (tmp_path / METADATA).unlink()
-    artifacts.check_hashes(paths, tmp_path / METADATA)
+    files.check_hashes(paths, tmp_path / METADATA)
 
 
 def test_a_number_that_is_not_finite_becomes_null_and_costs_nothing(tmp_path):
     path = tmp_path / "metrics.json"
-    wild = {"mape_percent": float("nan"), "by_symbol": {"BTC/USDT": [np.float32("inf"), -np.inf, 0.34]}}
-    artifacts.write_json(path, wild)
-    assert json.loads(path.read_text()) == {"mape_percent": None, "by_symbol": {"BTC/USDT": [None, None, 0.34]}}
+    wild = {
+        "mape_percent": float("nan"),
+        "by_symbol": {"BTC/USDT": [np.float32("inf"), -np.inf, 0.34]},
+    }
+    files.write_json(path, wild)
+    assert json.loads(path.read_text()) == {
+        "mape_percent": None,
+        "by_symbol": {"BTC/USDT": [None, None, 0.34]},
+    }
 
 
 def test_json_refuses_what_is_no_plain_value_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
-    artifacts.write_json(path, {"mape_percent": 0.34})
+    files.write_json(path, {"mape_percent": 0.34})
     with pytest.raises(TypeError, match="set is no plain value"):
-        artifacts.write_json(path, {"mape_percent": {0.34}})
+        files.write_json(path, {"mape_percent": {0.34}})
     assert json.loads(path.read_text()) == {"mape_percent": 0.34}
 
 

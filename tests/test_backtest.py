@@ -8,25 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from pipeline.candles.store import read_directory
 from pipeline.evaluation.backtest import backtest, measure
 from pipeline.evaluation.significance import standard_error
-from pipeline.store import read_directory
 
 HOUR_MS = 3_600_000
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 
 
 def trades_of(moves, calls, symbol="BTC/USDT", hours=None):
-    """Predictions of one coin from 2024-01-01 on: simple returns, forecasts, and the hours of their candles."""
+    """Predictions of one coin from 2024-01-01 on: simple returns, forecasts, and the hours of their
+    candles."""
     hours = range(len(moves)) if hours is None else hours
-    return pd.DataFrame({
-        "symbol": symbol,
-        "timestamp": pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(list(hours), unit="h"),
-        "base_price": 100.0,
-        "actual_return": np.log1p(moves),
-        "volatility": 0.01,
-        "lstm": np.asarray(calls, dtype=float),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "symbol": symbol,
+            "timestamp": pd.Timestamp("2024-01-01", tz="UTC")
+            + pd.to_timedelta(list(hours), unit="h"),
+            "base_price": 100.0,
+            "actual_return": np.log1p(moves),
+            "volatility": 0.01,
+            "lstm": np.asarray(calls, dtype=float),
+        }
+    )
 
 
 def run(predictions, **options):
@@ -34,7 +38,9 @@ def run(predictions, **options):
 
 
 def settlements(*times, rate=0.001):
-    return pd.DataFrame({"timestamp": pd.to_datetime(list(times), utc=True, format="ISO8601"), "funding_rate": rate})
+    return pd.DataFrame(
+        {"timestamp": pd.to_datetime(list(times), utc=True, format="ISO8601"), "funding_rate": rate}
+    )
 
 
 def note_of(result, words):
@@ -52,7 +58,9 @@ def test_a_position_that_runs_on_pays_its_fee_at_entry_and_at_the_last_exit_only
 
 def test_turning_from_long_to_short_pays_twice():
     result = run(trades_of([0.10, -0.05], [0.01, -0.01]), fee_bps=10)
-    assert result.net.total_return == pytest.approx((1 + 0.10 - 0.001 - 0.001) * (1 + 0.05 - 0.001 - 0.001) - 1)
+    assert result.net.total_return == pytest.approx(
+        (1 + 0.10 - 0.001 - 0.001) * (1 + 0.05 - 0.001 - 0.001) - 1
+    )
     assert result.turnover_per_candle == pytest.approx((1 + 2 + 1) / 2)
     assert result.turnover_per_year == pytest.approx(2 * 8760)
     assert result.n_trades == 2
@@ -71,14 +79,18 @@ def test_each_coin_has_an_equal_share_and_is_flat_where_it_has_no_sample():
     result = run(pd.concat([eth, btc]), fee_bps=10)
     first = (0.10 - 0.001) / 2
     second = (0.10 - 0.001 - 0.30 - 0.002) / 2
-    assert result.equity["strategy"].tolist() == pytest.approx([1, 1 + first, (1 + first) * (1 + second)])
+    assert result.equity["strategy"].tolist() == pytest.approx(
+        [1, 1 + first, (1 + first) * (1 + second)]
+    )
     assert result.time_in_market == pytest.approx(3 / 4)
     assert (result.n_symbols, result.n_trades) == (2, 2)
 
 
 def test_a_gap_closes_the_position_and_opens_it_anew():
     result = run(trades_of([0.10, 0.20], [1, 1], hours=[0, 3]), fee_bps=10)
-    assert result.equity["strategy"].tolist() == pytest.approx([1, 1.098, 1.098, 1.098, 1.098 * 1.198])
+    assert result.equity["strategy"].tolist() == pytest.approx(
+        [1, 1.098, 1.098, 1.098, 1.098 * 1.198]
+    )
     assert (result.n_trades, result.n_instants, result.time_in_market) == (2, 4, 0.5)
     assert result.win_rate == 1.0  # of the two instants with a position
 
@@ -122,7 +134,9 @@ def test_a_settlement_between_two_positions_belongs_to_the_one_that_ends():
 
 def test_a_short_receives_funding_and_gross_includes_it():
     held = trades_of([0.0], [-1], hours=[6])
-    result = run(held, fee_bps=10, funding={"BTC/USDT": settlements("2024-01-01T08:00", rate=0.005)})
+    result = run(
+        held, fee_bps=10, funding={"BTC/USDT": settlements("2024-01-01T08:00", rate=0.005)}
+    )
     assert result.gross.total_return == pytest.approx(0.005)
     assert result.net.total_return == pytest.approx(0.005 - 2 * 0.001)
     assert result.break_even_fee_bps == pytest.approx(1e4 * 0.005 / 2)
@@ -132,7 +146,9 @@ def test_missing_funding_is_said():
     predictions = pd.concat([trades_of(np.zeros(72), np.ones(72), symbol) for symbol in SYMBOLS])
     assert note_of(run(predictions), "funding is not included")
     every_8_hours = list(pd.date_range("2024-01-01", periods=10, freq="8h", tz="UTC"))
-    whole, early, late = (settlements(*times) for times in (every_8_hours, every_8_hours[:4], every_8_hours[6:]))
+    whole, early, late = (
+        settlements(*times) for times in (every_8_hours, every_8_hours[:4], every_8_hours[6:])
+    )
     for part in (early, late):
         result = run(predictions, funding={"BTC/USDT": whole, "ETH/USDT": part, "SOL/USDT": None})
         assert "funding is not included for SOL/USDT" in result.notes
@@ -147,7 +163,11 @@ def random_predictions(seed, n=40):
     frames = []
     for symbol in SYMBOLS:
         hours = np.sort(rng.choice(n, size=n - 8, replace=False))
-        frames.append(trades_of(rng.normal(0, 0.02, len(hours)), rng.integers(-1, 2, len(hours)), symbol, hours))
+        frames.append(
+            trades_of(
+                rng.normal(0, 0.02, len(hours)), rng.integers(-1, 2, len(hours)), symbol, hours
+            )
+        )
     return pd.concat(frames).sample(frac=1, random_state=seed)
 
 
@@ -156,16 +176,18 @@ def naive_equity(predictions, horizon, fee):
     first = predictions["timestamp"].min()
     rows = {
         (symbol, int((time - first) / pd.Timedelta(hours=1))): (np.sign(call), math.expm1(move))
-        for symbol, time, call, move in predictions[["symbol", "timestamp", "lstm", "actual_return"]].itertuples(
-            index=False
-        )
+        for symbol, time, call, move in predictions[
+            ["symbol", "timestamp", "lstm", "actual_return"]
+        ].itertuples(index=False)
     }
     last = max(hour for _, hour in rows if hour % horizon == 0)
     equity, curve = 1.0, [1.0]
     for hour in range(0, last + 1, horizon):
         earned = 0.0
         for symbol in SYMBOLS:
-            before, now, after = (rows.get((symbol, hour + shift), (0, 0)) for shift in (-horizon, 0, horizon))
+            before, now, after = (
+                rows.get((symbol, hour + shift), (0, 0)) for shift in (-horizon, 0, horizon)
+            )
             earned += now[0] * now[1]
             earned -= fee * abs(now[0]) * (int(before[0] != now[0]) + int(after[0] != now[0]))
         equity *= 1 + earned / len(SYMBOLS)
@@ -178,14 +200,18 @@ def naive_equity(predictions, horizon, fee):
 def test_the_account_agrees_with_a_loop_over_coins_and_candles(seed, horizon, fee_bps):
     predictions = random_predictions(seed)
     result = run(predictions, horizon=horizon, fee_bps=fee_bps)
-    assert result.equity["strategy"].tolist() == pytest.approx(naive_equity(predictions, horizon, fee_bps / 1e4))
+    assert result.equity["strategy"].tolist() == pytest.approx(
+        naive_equity(predictions, horizon, fee_bps / 1e4)
+    )
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_opposite_forecasts_earn_the_opposite_before_fees(seed):
     predictions = random_predictions(seed)
-    funding = {symbol: settlements("2024-01-01T08:00", "2024-01-01T16:00", rate=0.01) for symbol in SYMBOLS}
+    funding = {
+        symbol: settlements("2024-01-01T08:00", "2024-01-01T16:00", rate=0.01) for symbol in SYMBOLS
+    }
     result = run(predictions, funding=funding)
     opposite = run(predictions.assign(lstm=-predictions["lstm"]), funding=funding)
     assert opposite.price_pnl == pytest.approx(-result.price_pnl, abs=1e-12)
@@ -198,7 +224,9 @@ def test_opposite_forecasts_earn_the_opposite_before_fees(seed):
 def test_perfect_foresight_earns_the_size_of_every_move(seed):
     predictions = random_predictions(seed)
     result = run(predictions.assign(lstm=predictions["actual_return"]), fee_bps=0)
-    assert result.price_pnl == pytest.approx(np.abs(np.expm1(predictions["actual_return"])).sum() / len(SYMBOLS))
+    assert result.price_pnl == pytest.approx(
+        np.abs(np.expm1(predictions["actual_return"])).sum() / len(SYMBOLS)
+    )
     assert result.win_rate == 1.0
     assert result.net.max_drawdown == 0
 
@@ -217,7 +245,9 @@ def test_a_forecast_that_loses_without_fees_has_a_negative_break_even_fee():
 
 
 def test_buy_and_hold_is_bought_once_and_never_rebalanced():
-    predictions = pd.concat([trades_of([1.0, 1.0], [0, 0]), trades_of([-0.5, 0.0], [0, 0], symbol="ETH/USDT")])
+    predictions = pd.concat(
+        [trades_of([1.0, 1.0], [0, 0]), trades_of([-0.5, 0.0], [0, 0], symbol="ETH/USDT")]
+    )
     result = run(predictions, fee_bps=10)
     values = [1, 0.999 * (2 + 0.5) / 2, 0.999 * 0.999 * (4 + 0.5) / 2]
     assert result.equity["buy_and_hold"].tolist() == pytest.approx(values)
@@ -234,7 +264,9 @@ def test_sharpe_agrees_with_hand_arithmetic():
 def test_a_year_of_returns_is_annualised_to_itself_and_half_a_year_to_its_square():
     year = measure(np.array([0.5, -0.2]), 365 * 12 * HOUR_MS)
     assert year.annualised_return == pytest.approx(year.total_return) == pytest.approx(0.2)
-    assert measure(np.array([0.5, -0.2]), 365 * 6 * HOUR_MS).annualised_return == pytest.approx(1.2**2 - 1)
+    assert measure(np.array([0.5, -0.2]), 365 * 6 * HOUR_MS).annualised_return == pytest.approx(
+        1.2**2 - 1
+    )
 
 
 def test_returns_whose_squares_underflow_have_no_sharpe_ratio():
@@ -254,7 +286,8 @@ def test_drawdown_agrees_with_a_loop(returns):
 
 
 def test_the_bootstrap_interval_is_as_wide_as_theory_says_for_independent_returns():
-    # Lo (2002), The Statistics of Sharpe Ratios: near 0, independent returns give a standard error of sqrt(1 / n).
+    # Lo (2002), The Statistics of Sharpe Ratios: near 0, independent returns give a standard error
+    # of sqrt(1 / n).
     moves = np.random.default_rng(3).normal(0, 0.01, 2_000)
     result, again = (run(trades_of(moves, np.ones(2_000)), n_bootstrap=1_000) for _ in range(2))
     width = 2 * 1.96 * math.sqrt(8760 / 2_000)
@@ -274,7 +307,9 @@ def test_a_short_that_loses_more_than_everything_ends_the_account():
 def test_forecasts_of_zero_stay_flat_and_say_so():
     result = run(trades_of(np.full(20, 0.01), np.zeros(20)), n_bootstrap=50)
     assert result.net.total_return == 0
-    assert (result.net.sharpe, result.sharpe_low, result.win_rate, result.break_even_fee_bps) == (None,) * 4
+    assert (result.net.sharpe, result.sharpe_low, result.win_rate, result.break_even_fee_bps) == (
+        None,
+    ) * 4
     assert note_of(result, "no position")
 
 
@@ -294,7 +329,9 @@ def test_a_short_test_part_is_measured_and_said_to_be_short(n):
 
 
 def test_the_result_is_plain_json_without_nan():
-    predictions = trades_of([1e6] * 60, [1] * 60, hours=range(0, 1_440, 24))  # more than a float holds
+    predictions = trades_of(
+        [1e6] * 60, [1] * 60, hours=range(0, 1_440, 24)
+    )  # more than a float holds
     result = backtest(predictions, "lstm", timeframe_ms=24 * HOUR_MS, n_bootstrap=50)
     plain = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert plain["net"]["total_return"] is None or plain["net"]["total_return"] > 1e300
@@ -307,9 +344,17 @@ def test_unusable_input_is_refused():
     good = trades_of([0.01, 0.02], [1, 1])
     with pytest.raises(ValueError, match="column lstm"):
         run(good.assign(lstm=[0.1, math.nan]))
-    with pytest.raises(ValueError, match="1 of 2 timestamps of predictions lie between candles of 86400000 ms"):
+    with pytest.raises(
+        ValueError, match="1 of 2 timestamps of predictions lie between candles of 86400000 ms"
+    ):
         backtest(good, "lstm", timeframe_ms=24 * HOUR_MS)
-    for wrong in ({"fee_bps": -1}, {"fee_bps": math.nan}, {"threshold": math.nan}, {"threshold": -1}, {"horizon": 0}):
+    for wrong in (
+        {"fee_bps": -1},
+        {"fee_bps": math.nan},
+        {"threshold": math.nan},
+        {"threshold": -1},
+        {"horizon": 0},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             run(good, **wrong)
 
@@ -319,8 +364,17 @@ def test_turning_with_every_candle_cannot_pay_the_default_fee_on_real_candles(re
     for symbol in ("BTC/USDT", "ETH/USDT"):
         candles = read_directory(real_data / "binanceusdm", symbol, "1h").tail(4_000)
         move = np.log(candles["close"]).diff().to_numpy()
-        frame = {"symbol": symbol, "timestamp": candles["timestamp"], "base_price": candles["close"], "lstm": -move}
-        frames.append(pd.DataFrame(frame).assign(volatility=0.01, actual_return=np.append(move[1:], np.nan)).dropna())
+        frame = {
+            "symbol": symbol,
+            "timestamp": candles["timestamp"],
+            "base_price": candles["close"],
+            "lstm": -move,
+        }
+        frames.append(
+            pd.DataFrame(frame)
+            .assign(volatility=0.01, actual_return=np.append(move[1:], np.nan))
+            .dropna()
+        )
     result = run(pd.concat(frames), n_bootstrap=100)
     assert result.gross.sharpe > 0  # the last hour's move tends to be taken back
     assert 0 < result.break_even_fee_bps < 2

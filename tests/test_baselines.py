@@ -7,11 +7,17 @@ import pytest
 import xgboost  # noqa: F401  loaded here, so that `one_thread` reaches it
 from threadpoolctl import threadpool_limits
 
-from pipeline.baselines import BASELINE_NAMES, LAGS, RIDGE_ALPHAS, fit_baselines, lagged_inputs
-from pipeline.calibration import fit_shrinkage
-from pipeline.scaling import ScaledSamples, scale_on_train, to_log_return
-from pipeline.splitting import Split
-from pipeline.windows import Samples
+from pipeline.forecasts.baselines import (
+    BASELINE_NAMES,
+    LAGS,
+    RIDGE_ALPHAS,
+    fit_baselines,
+    lagged_inputs,
+)
+from pipeline.forecasts.shrinkage import fit_shrinkage
+from pipeline.samples.scaling import ScaledSamples, scale_on_train, to_log_return
+from pipeline.samples.splitting import Split
+from pipeline.samples.windows import Samples
 
 FEATURES = ("body", "log_return", "price_range", "volume_ratio")
 NOW = np.datetime64("2024-01-01", "ms")
@@ -19,7 +25,8 @@ NOW = np.datetime64("2024-01-01", "ms")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """On so few rows threads cost more than they save, and on a busy machine a hundred times more."""
+    """On so few rows threads cost more than they save, and on a busy machine a hundred times
+    more."""
     with threadpool_limits(1):
         yield
 
@@ -27,7 +34,8 @@ def one_thread():
 def make_samples(n, seed=0, planted=0.0):
     """Two symbols of n candles each; every row from the 10th on is a sample.
 
-    The volatility-scaled return is noise of unit variance plus `planted` times (body at t - log_return at t-2).
+    The volatility-scaled return is noise of unit variance plus `planted` times (body at t -
+    log_return at t-2).
     """
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((2 * n, len(FEATURES))).astype(np.float32)
@@ -58,7 +66,9 @@ def make_samples(n, seed=0, planted=0.0):
 def split_of(samples):
     """60, 20 and 20 % of each symbol."""
     share = (samples.end % (len(samples.rows) // 2)) / (len(samples.rows) // 2)
-    parts = [np.flatnonzero(part) for part in (share < 0.6, (share >= 0.6) & (share < 0.8), share >= 0.8)]
+    parts = [
+        np.flatnonzero(part) for part in (share < 0.6, (share >= 0.6) & (share < 0.8), share >= 0.8)
+    ]
     return Split(*parts, *[NOW] * 4)
 
 
@@ -75,7 +85,9 @@ def noise():
 def test_four_baselines_forecast_every_sample(noise):
     scaled, baselines = noise
     assert tuple(baselines.forecasts) == BASELINE_NAMES
-    assert all(forecast.shape == (len(scaled.samples),) for forecast in baselines.forecasts.values())
+    assert all(
+        forecast.shape == (len(scaled.samples),) for forecast in baselines.forecasts.values()
+    )
     assert all(np.isfinite(forecast).all() for forecast in baselines.forecasts.values())
 
 
@@ -99,7 +111,9 @@ def test_drift_is_each_symbols_mean_return_in_training():
 def test_drift_of_a_symbol_without_training_samples_is_zero():
     samples, _ = make_samples(200)
     split = split_of(samples)
-    scaled, scalers = scale_on_train(samples, replace(split, train=split.train[samples.symbol[split.train] == 0]))
+    scaled, scalers = scale_on_train(
+        samples, replace(split, train=split.train[samples.symbol[split.train] == 0])
+    )
     drift = fit_baselines(scaled, scalers.y, seed=1).forecasts["drift"]
     assert not drift[samples.symbol == 1].any()
     assert drift[samples.symbol == 0].all()
@@ -107,8 +121,12 @@ def test_drift_of_a_symbol_without_training_samples_is_zero():
 
 def test_lagged_inputs_are_the_last_candle_and_three_features_of_the_four_before():
     samples, _ = make_samples(30)
-    rows = np.arange(60 * 4, dtype=np.float32).reshape(60, 4)  # row r holds 4r, 4r + 1, 4r + 2, 4r + 3
-    inputs = lagged_inputs(ScaledSamples(samples, split_of(samples), rows, np.zeros(len(samples), dtype=np.float32)))
+    rows = np.arange(60 * 4, dtype=np.float32).reshape(
+        60, 4
+    )  # row r holds 4r, 4r + 1, 4r + 2, 4r + 3
+    inputs = lagged_inputs(
+        ScaledSamples(samples, split_of(samples), rows, np.zeros(len(samples), dtype=np.float32))
+    )
     assert LAGS == 4
     assert inputs.shape == (40, 4 + 3 * 4)
     assert inputs[0].tolist() == [40, 41, 42, 43, 37, 38, 39, 33, 34, 35, 29, 30, 31, 25, 26, 27]
@@ -122,7 +140,9 @@ def test_ridge_recovers_a_planted_linear_signal():
     test = scaled.split.test
     for forecasts in (baselines.directions, baselines.forecasts):
         assert np.corrcoef(forecasts["ridge"][test], truth[test])[0, 1] > 0.98
-        assert forecasts["ridge"][test] @ truth[test] / (truth[test] @ truth[test]) == pytest.approx(1, abs=0.1)
+        assert forecasts["ridge"][test] @ truth[test] / (
+            truth[test] @ truth[test]
+        ) == pytest.approx(1, abs=0.1)
     assert np.corrcoef(baselines.forecasts["xgboost"][test], truth[test])[0, 1] > 0.8
 
 
@@ -134,11 +154,13 @@ def test_validation_picks_the_ridge_that_fits_it_best():
         inputs, train, val = lagged_inputs(scaled), scaled.split.train, scaled.split.val
         losses = {}
         for alpha in RIDGE_ALPHAS:
-            error = scaled.target[val] - Ridge(alpha=alpha).fit(inputs[train], scaled.target[train]).predict(
-                inputs[val]
-            )
+            error = scaled.target[val] - Ridge(alpha=alpha).fit(
+                inputs[train], scaled.target[train]
+            ).predict(inputs[val])
             losses[alpha] = float(np.mean(np.abs(error.astype(np.float64))))  # the verdict's loss
-        assert losses[baselines.settings["ridge_alpha"]] == pytest.approx(min(losses.values()), rel=1e-6)
+        assert losses[baselines.settings["ridge_alpha"]] == pytest.approx(
+            min(losses.values()), rel=1e-6
+        )
 
 
 def test_shrinkage_is_fitted_on_validation_and_directions_are_without_it(noise):
@@ -149,7 +171,9 @@ def test_shrinkage_is_fitted_on_validation_and_directions_are_without_it(noise):
         actual = (samples.log_return / samples.volatility)[val]
         factor = baselines.settings[f"{name}_shrinkage"]
         assert factor == fit_shrinkage(raw, actual)
-        assert baselines.forecasts[name] == pytest.approx(factor * baselines.directions[name], rel=1e-12)
+        assert baselines.forecasts[name] == pytest.approx(
+            factor * baselines.directions[name], rel=1e-12
+        )
 
 
 def test_the_test_part_never_shows_in_a_forecast(noise):
@@ -157,13 +181,17 @@ def test_the_test_part_never_shows_in_a_forecast(noise):
     samples, test = scaled.samples, scaled.split.test
     log_return, rows = samples.log_return.copy(), samples.rows.copy()
     log_return[test] = np.random.default_rng(9).normal(0.05, 0.5, len(test))
-    last = samples.end[test[len(test) // 2]]  # and candles after one in the middle of BTC's test part
+    last = samples.end[
+        test[len(test) // 2]
+    ]  # and candles after one in the middle of BTC's test part
     rows[last + 1 : 400] *= 3.0
     _, other = fitted(replace(samples, log_return=log_return, rows=rows))
     assert other.settings == baselines.settings
     untouched = (samples.end <= last) | (samples.symbol == 1)
     for name in BASELINE_NAMES:
-        assert np.array_equal(other.forecasts[name][untouched], baselines.forecasts[name][untouched]), name
+        assert np.array_equal(
+            other.forecasts[name][untouched], baselines.forecasts[name][untouched]
+        ), name
 
 
 def test_the_targets_of_validation_choose_but_do_not_fit(noise):
@@ -182,7 +210,9 @@ def test_the_same_seed_gives_the_same_forecasts_and_another_does_not(noise):
     scaled, baselines = noise
     _, again = fitted(scaled.samples)
     _, other = fitted(scaled.samples, seed=2)
-    assert all(np.array_equal(again.forecasts[name], baselines.forecasts[name]) for name in BASELINE_NAMES)
+    assert all(
+        np.array_equal(again.forecasts[name], baselines.forecasts[name]) for name in BASELINE_NAMES
+    )
     assert not np.array_equal(other.directions["xgboost"], baselines.directions["xgboost"])
     assert np.array_equal(other.directions["ridge"], baselines.directions["ridge"])
 
@@ -205,7 +235,9 @@ def test_refit_learns_the_validation_part_for_the_test_part_alone():
         drift = samples.log_return[both[samples.symbol[both] == index]].mean()
         np.testing.assert_allclose(twice.forecasts["drift"][test[mine[test]]], drift)
     np.testing.assert_array_equal(twice.forecasts["drift"][val], once.forecasts["drift"][val])
-    by_hand = Ridge(alpha=twice.settings["ridge_alpha"]).fit(inputs[both].astype(np.float64), scaled.target[both])
+    by_hand = Ridge(alpha=twice.settings["ridge_alpha"]).fit(
+        inputs[both].astype(np.float64), scaled.target[both]
+    )
     expected = to_log_return(by_hand.predict(inputs[test]), samples.volatility[test], scalers.y)
     np.testing.assert_allclose(twice.directions["ridge"][test], expected, rtol=1e-9)
     turned = samples.log_return.copy()
@@ -213,7 +245,9 @@ def test_refit_learns_the_validation_part_for_the_test_part_alone():
     scaled, scalers = scale_on_train(replace(samples, log_return=turned), split_of(samples))
     against = fit_baselines(scaled, scalers.y, seed=1, refit=True).directions
     for name in ("ridge", "xgboost"):
-        before, after = (np.corrcoef(d[name][test], truth[test])[0, 1] for d in (twice.directions, against))
+        before, after = (
+            np.corrcoef(d[name][test], truth[test])[0, 1] for d in (twice.directions, against)
+        )
         assert after < before
 
 
@@ -225,7 +259,8 @@ def test_refit_never_sees_the_test_part():
     before, after = (
         fit_baselines(scaled, scalers.y, seed=1, refit=True).directions
         for scaled, scalers in (
-            scale_on_train(replace(samples, log_return=r), split_of(samples)) for r in (samples.log_return, changed)
+            scale_on_train(replace(samples, log_return=r), split_of(samples))
+            for r in (samples.log_return, changed)
         )
     )
     for name in ("ridge", "xgboost"):

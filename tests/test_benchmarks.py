@@ -1,4 +1,5 @@
-"""The parts of the benchmarks that are no clock: the twin's size, the count of operations, ratios and their targets."""
+"""The parts of the benchmarks that are no clock: the twin's size, the count of operations, ratios
+and their targets."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def test_the_pytorch_twin_has_as_many_parameters_as_v2s_network():
 
 
 def test_the_pytorch_twin_maps_windows_to_a_forecast_each():
-    torch = pytest.importorskip("torch", reason="the twin needs PyTorch, which the project does not")
+    torch = pytest.importorskip(
+        "torch", reason="the twin needs PyTorch, which the project does not"
+    )
     from benchmarks.torch_twin import DualStream
 
     assert DualStream(16)(torch.zeros(5, 60, 16)).shape == (5, 1)
@@ -81,9 +84,17 @@ def test_ratios_survive_their_file(tmp_path, capsys):
 
 
 def test_the_peer_of_the_training_step_is_the_faster_eager_twin():
-    names = {"Keras, tensorflow": 30.0, "Keras, jax": 10.0, "PyTorch, 1 thread": 15.0, "PyTorch compiled, 1 thread": 5}
+    names = {
+        "Keras, tensorflow": 30.0,
+        "Keras, jax": 10.0,
+        "PyTorch, 1 thread": 15.0,
+        "PyTorch compiled, 1 thread": 5,
+    }
     results = [Result(name, 32, ms, ms, 0.0, 0.0, 1) for name, ms in names.items()]
-    assert [(ratio.value, ratio.verdict) for ratio in ratios(results)] == [(0.5, "missed"), (1.5, "met")]
+    assert [(ratio.value, ratio.verdict) for ratio in ratios(results)] == [
+        (0.5, "missed"),
+        (1.5, "met"),
+    ]
 
 
 def test_without_pytorch_there_is_no_ratio_of_the_training_step():
@@ -107,7 +118,9 @@ def test_the_rivals_hand_made_features_are_lags_and_sums_of_the_rows_up_to_the_l
     assert np.array_equal(inputs[0, 4:9], rows[398:393:-1, 0])  # the five returns before
     sums = inputs[0, -2 * len(SUMS) :].reshape(len(SUMS), 2)
     for row, n in zip(sums, SUMS):
-        assert row == pytest.approx(rows[400 - n :, [0, 3]].sum(axis=0) / np.sqrt(n), rel=1e-4, abs=1e-5)
+        assert row == pytest.approx(
+            rows[400 - n :, [0, 3]].sum(axis=0) / np.sqrt(n), rel=1e-4, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("build", [build_tcn, build_transformer])

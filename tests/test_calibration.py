@@ -1,4 +1,5 @@
-"""Shrinkage and probability of a rise: fitted on validation, and right where the truth is planted."""
+"""Shrinkage and probability of a rise: fitted on validation, and right where the truth is
+planted."""
 
 import math
 
@@ -7,18 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.calibration import Calibration, apply_calibration, fit_calibration, fit_direction_slope, fit_shrinkage
+from pipeline.forecasts.shrinkage import (
+    Calibration,
+    apply_calibration,
+    fit_calibration,
+    fit_direction_slope,
+    fit_shrinkage,
+)
 
 NUMBERS = Calibration(0.5, 2.0)
 
-vectors = st.lists(st.tuples(*[st.floats(-5, 5).map(lambda x: round(x, 3))] * 2), min_size=1, max_size=40).map(
-    lambda pairs: (np.array([f for f, _ in pairs]), np.array([a for _, a in pairs]))
-)
+vectors = st.lists(
+    st.tuples(*[st.floats(-5, 5).map(lambda x: round(x, 3))] * 2), min_size=1, max_size=40
+).map(lambda pairs: (np.array([f for f, _ in pairs]), np.array([a for _, a in pairs])))
 
 
 def test_shrinkage_is_the_weighted_median_of_the_ratios_by_hand():
-    # ratios 0.5, 0, 1/3 with weights 1, 2, 3: sorted 0 (2), 1/3 (2 + 3), 0.5; half of the weight is 3
-    assert fit_shrinkage(np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.0, 1.0])) == pytest.approx(1 / 3)
+    # ratios 0.5, 0, 1/3 with weights 1, 2, 3: sorted 0 (2), 1/3 (2 + 3), 0.5; half of the weight is
+    # 3
+    assert fit_shrinkage(np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.0, 1.0])) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_a_single_crash_does_not_decide_the_shrinkage():
@@ -29,7 +39,12 @@ def test_a_single_crash_does_not_decide_the_shrinkage():
 
 @pytest.mark.parametrize(
     ("forecast", "actual", "expected"),
-    [([1, 2], [3, 6], 1.0), ([1, 2], [-1, -2], 0.0), ([0, 0], [1, -1], 0.0), ([1, -1], [1, 1], 0.0)],
+    [
+        ([1, 2], [3, 6], 1.0),
+        ([1, 2], [-1, -2], 0.0),
+        ([0, 0], [1, -1], 0.0),
+        ([1, -1], [1, 1], 0.0),
+    ],
 )
 def test_shrinkage_stays_within_0_and_1(forecast, actual, expected):
     assert fit_shrinkage(np.array(forecast, dtype=float), np.array(actual, dtype=float)) == expected
@@ -49,7 +64,8 @@ def test_no_factor_within_0_and_1_fits_better(pair):
 
 
 def planted(slope, n=100_000, seed=0):
-    """Forecasts of deviation 0.05, as scaled forecasts have, and rises with the logistic probability of the slope."""
+    """Forecasts of deviation 0.05, as scaled forecasts have, and rises with the logistic
+    probability of the slope."""
     rng = np.random.default_rng(seed)
     forecast = 0.05 * rng.standard_normal(n)
     rises = rng.random(n) < 1 / (1 + np.exp(-slope * forecast))
@@ -124,7 +140,9 @@ def test_calibration_survives_a_round_trip_through_plain_floats():
 
 @pytest.mark.parametrize("value", [None, "0.5", True, math.nan, math.inf, [0.5]])
 def test_what_is_no_finite_number_is_named(value):
-    with pytest.raises(ValueError, match="calibration number 'direction_slope' is .*, not a finite number; train"):
+    with pytest.raises(
+        ValueError, match="calibration number 'direction_slope' is .*, not a finite number; train"
+    ):
         Calibration.from_dict(NUMBERS.as_dict() | {"direction_slope": value})
 
 
@@ -143,11 +161,14 @@ def test_calibration_fits_volatility_scaled_returns():
 
 def test_caution_goes_its_share_of_the_way_to_the_least_squares_factor_where_that_is_smaller():
     forecast, actual = np.array([1.0, 1.0, 1.0, -1.0]), np.array([0.8, 0.8, 0.8, 1.2])
-    # absolute errors: ratios 0.8, 0.8, 0.8, -1.2, their median 0.8; squared errors: (2.4 - 1.2) / 4 = 0.3
+    # absolute errors: ratios 0.8, 0.8, 0.8, -1.2, their median 0.8; squared errors: (2.4 - 1.2) / 4
+    # = 0.3
     assert fit_shrinkage(forecast, actual) == 0.8
     assert fit_shrinkage(forecast, actual, 0.5) == pytest.approx(0.55)
     assert fit_shrinkage(forecast, actual, 1.0) == pytest.approx(0.3)
     opposite = np.array([0.8, 0.8, 0.8, -20.0])  # least squares: 22.4 / 4, larger
     assert fit_shrinkage(forecast, opposite, 0.5) == 0.8
-    assert fit_shrinkage(forecast, np.array([0.8, 0.8, 0.8, 9.0]), 1.0) == 0.0  # least squares: negative
+    assert (
+        fit_shrinkage(forecast, np.array([0.8, 0.8, 0.8, 9.0]), 1.0) == 0.0
+    )  # least squares: negative
     assert fit_shrinkage(np.zeros(4), actual, 0.5) == 0.0

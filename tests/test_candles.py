@@ -1,4 +1,5 @@
-"""The candle schema: what is read, what is refused and in which words; gaps; the join of what was published."""
+"""The candle schema: what is read, what is refused and in which words; gaps; the join of what was
+published."""
 
 import datetime
 import decimal
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles import (
+from pipeline.candles.schema import (
     MAX_AGE_IN_INTERVALS,
     find_gaps,
     join_published,
@@ -23,7 +24,7 @@ from pipeline.candles import (
     timestamps_ms,
     utc_from_ms,
 )
-from pipeline.store import read_published, read_table
+from pipeline.candles.store import read_published, read_table
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -32,12 +33,19 @@ SCHEMA = ["timestamp", "open", "high", "low", "close", "volume"]
 
 
 def make_frame(**columns) -> pd.DataFrame:
-    """Five sound hours from 2024-01-01 on: open 100, 101, …; high and low 2 beside it, close 1 above."""
+    """Five sound hours from 2024-01-01 on: open 100, 101, …; high and low 2 beside it, close 1
+    above."""
     opens = 100.0 + np.arange(5)
-    frame = pd.DataFrame({
-        "timestamp": utc_from_ms(HOURS), "open": opens, "high": opens + 2, "low": opens - 2, "close": opens + 1,
-        "volume": 10.0,
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "timestamp": utc_from_ms(HOURS),
+            "open": opens,
+            "high": opens + 2,
+            "low": opens - 2,
+            "close": opens + 1,
+            "volume": 10.0,
+        }
+    )
     return frame.assign(**columns)
 
 
@@ -58,7 +66,8 @@ def at_hours(*hours: float) -> pd.DataFrame:
 SOUND = read_candles(make_frame(), "1h")
 
 
-# --- what is read -------------------------------------------------------------------------------------------
+# --- what is read
+# ------------------------------------------------------------------------------------------
 
 
 def test_the_schema_is_millisecond_utc_and_float64_on_a_range_index():
@@ -98,7 +107,9 @@ TIMES = {
     "datetimes without a zone": UTC_HOURS.dt.tz_localize(None),
     "datetimes of New York": UTC_HOURS.dt.tz_convert("America/New_York"),
     "Python datetimes": np.array(UTC_HOURS.dt.to_pydatetime(), dtype=object),
-    "mixed objects": pd.Series([*UTC_HOURS[:2], datetime.datetime(2024, 1, 1, 2), *TEXT[3:]], dtype=object),
+    "mixed objects": pd.Series(
+        [*UTC_HOURS[:2], datetime.datetime(2024, 1, 1, 2), *TEXT[3:]], dtype=object
+    ),
     **{f"datetimes in {unit}": UTC_HOURS.dt.as_unit(unit) for unit in ("s", "ms", "us", "ns")},
 }
 
@@ -112,9 +123,16 @@ def test_every_form_and_name_of_the_time_gives_the_same_candles(form, name):
 
 def test_dates_are_midnights_utc():
     days = [datetime.date(2024, 1, day) for day in range(1, 6)]
-    for dates in (days, pd.Series(days, dtype=object), [str(day) for day in days], pd.to_datetime(days)):
+    for dates in (
+        days,
+        pd.Series(days, dtype=object),
+        [str(day) for day in days],
+        pd.to_datetime(days),
+    ):
         candles = read_candles(make_frame().assign(timestamp=dates), "1d")
-        assert candles["timestamp"].dt.strftime("%d %H:%M").tolist() == [f"0{day} 00:00" for day in range(1, 6)]
+        assert candles["timestamp"].dt.strftime("%d %H:%M").tolist() == [
+            f"0{day} 00:00" for day in range(1, 6)
+        ]
 
 
 def test_of_several_time_columns_timestamp_counts():
@@ -145,19 +163,28 @@ def test_every_form_of_a_number_gives_the_same_candles(form):
 
 
 def test_text_of_a_csv_keeps_its_fraction():
-    candles = read_candles(make_frame(close=["100.5", " 101.25", "1.02e2", "103", "104.125 "]), "1h")
+    candles = read_candles(
+        make_frame(close=["100.5", " 101.25", "1.02e2", "103", "104.125 "]), "1h"
+    )
     assert candles["close"].tolist() == [100.5, 101.25, 102.0, 103.0, 104.125]
 
 
 def test_extra_columns_are_left_out_and_published_ones_kept():
-    frame = make_frame(trades=3, symbol="BTC/USDT", funding_rate=[np.nan, 1e-4, 1e-4, "0.0002", None], open_interest=5)
+    frame = make_frame(
+        trades=3,
+        symbol="BTC/USDT",
+        funding_rate=[np.nan, 1e-4, 1e-4, "0.0002", None],
+        open_interest=5,
+    )
     candles = read_candles(frame, "1h")
     assert candles.columns.tolist() == [*SCHEMA, "funding_rate", "open_interest"]
     np.testing.assert_array_equal(candles["funding_rate"], [np.nan, 1e-4, 1e-4, 2e-4, np.nan])
     assert candles["open_interest"].tolist() == [5.0] * 5
 
 
-@pytest.mark.parametrize("index", [list("abcde"), [7] * 5, pd.MultiIndex.from_product([["BTC"], range(5)]), UTC_HOURS])
+@pytest.mark.parametrize(
+    "index", [list("abcde"), [7] * 5, pd.MultiIndex.from_product([["BTC"], range(5)]), UTC_HOURS]
+)
 def test_the_index_does_not_matter(index):
     assert_frame_equal(read_candles(make_frame().set_index(pd.Index(index)), "1h"), SOUND)
 
@@ -194,15 +221,29 @@ def test_the_input_frame_is_never_changed(form):
 
 def test_fractions_of_a_second_count_to_the_millisecond():
     stamped = 1_704_096_000_003  # Binance stamps funding some milliseconds after the hour
-    for column in ([stamped / 1000], [str(stamped / 1000)], [float(stamped)], [stamped * 1e3], [stamped * 1e6]):
-        assert timestamps_ms(pd.DataFrame({"timestamp": parse_times(pd.Series(column), where="t")})).tolist() == [
-            stamped
-        ]
+    for column in (
+        [stamped / 1000],
+        [str(stamped / 1000)],
+        [float(stamped)],
+        [stamped * 1e3],
+        [stamped * 1e6],
+    ):
+        assert timestamps_ms(
+            pd.DataFrame({"timestamp": parse_times(pd.Series(column), where="t")})
+        ).tolist() == [stamped]
 
 
 @given(st.integers(10**11, 4 * 10**12))
 def test_every_millisecond_survives_every_unit(ms):
-    for column in ([ms], [ms * 1000], [ms * 10**6], [ms / 1000], [float(ms)], [ms * 1e3], [str(ms)]):
+    for column in (
+        [ms],
+        [ms * 1000],
+        [ms * 10**6],
+        [ms / 1000],
+        [float(ms)],
+        [ms * 1e3],
+        [str(ms)],
+    ):
         assert parse_times(pd.Series(column), where="t")[0] == pd.Timestamp(ms, unit="ms", tz="UTC")
 
 
@@ -211,7 +252,8 @@ def test_numbers_are_read_exactly():
     assert parse_numbers(pd.Series([], dtype=object), where="x").dtype == np.float64
 
 
-# --- gaps ---------------------------------------------------------------------------------------------------
+# --- gaps
+# ------------------------------------------------------------------------------------------
 
 
 def test_gaps_are_found_counted_and_dated():
@@ -232,7 +274,10 @@ def test_indicators_run_on_across_6_missing_candles_and_restart_after_7():
     bridged = START + HOUR * np.array([0, 1, 8, 9])
     restarted = START + HOUR * np.array([0, 1, 9, 10])
     assert missing_before(bridged, HOUR)[2] == 6 and segment_starts(bridged, HOUR).tolist() == [0]
-    assert missing_before(restarted, HOUR)[2] == 7 and segment_starts(restarted, HOUR).tolist() == [0, 2]
+    assert missing_before(restarted, HOUR)[2] == 7 and segment_starts(restarted, HOUR).tolist() == [
+        0,
+        2,
+    ]
 
 
 @given(st.lists(st.integers(1, 12), max_size=30), st.sampled_from([60_000, HOUR]))
@@ -243,16 +288,27 @@ def test_gaps_and_segments_agree_with_counting(steps, step_ms):
     absent = [sum(p not in here for p in range(a + 1, b)) for a, b in itertools.pairwise(positions)]
     assert missing_before(times, step_ms).tolist() == [0, *absent]
     assert find_gaps(times, step_ms)["missing"].tolist() == [n for n in absent if n]
-    assert segment_starts(times, step_ms).tolist() == [0, *(i + 1 for i, n in enumerate(absent) if n > 6)]
+    assert segment_starts(times, step_ms).tolist() == [
+        0,
+        *(i + 1 for i, n in enumerate(absent) if n > 6),
+    ]
 
 
-# --- what was published -------------------------------------------------------------------------------------
+# --- what was published
+# ------------------------------------------------------------------------------------------
 
 
-def published(*stamps_and_values: tuple[float, float], column: str = "funding_rate") -> pd.DataFrame:
+def published(
+    *stamps_and_values: tuple[float, float], column: str = "funding_rate"
+) -> pd.DataFrame:
     """Values at these hours after 2024-01-01 00:00."""
     times = [START + round(hour * HOUR) for hour, _ in stamps_and_values]
-    return pd.DataFrame({"timestamp": utc_from_ms(np.array(times)), column: [value for _, value in stamps_and_values]})
+    return pd.DataFrame(
+        {
+            "timestamp": utc_from_ms(np.array(times)),
+            column: [value for _, value in stamps_and_values],
+        }
+    )
 
 
 def joined(candle_hours, publication, timeframe="1h", column="funding_rate") -> list[float | None]:
@@ -266,7 +322,8 @@ MS = 1 / HOUR  # in hours
 @pytest.mark.parametrize("late", [0, 3 * MS])
 def test_funding_counts_from_the_first_candle_that_closes_after_its_stamp(late):
     funding = published((0 + late, 1.0), (8 + late, 2.0), (16 + late, 3.0))
-    # The candles of 07:00 and 15:00 close at the very stamp or 3 ms before it: they know nothing of it yet.
+    # The candles of 07:00 and 15:00 close at the very stamp or 3 ms before it: they know nothing of
+    # it yet.
     assert joined([0, 6, 7, 8, 9, 15, 16], funding) == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0]
 
 
@@ -276,22 +333,42 @@ def test_nothing_is_known_before_the_first_publication():
 
 def test_a_value_counts_for_two_intervals_and_no_longer():
     funding = published((0, 1.0), (8, 2.0), (16, 3.0))
-    # The last value, of 16:00, is 16 h old at the close of the candle of 31:00, and 17 h old an hour later.
+    # The last value, of 16:00, is 16 h old at the close of the candle of 31:00, and 17 h old an
+    # hour later.
     assert joined([16, 30, 31, 32, 90], funding) == [3.0, 3.0, 3.0, None, None]
 
 
 def test_a_hole_is_absent_and_what_follows_it_is_not():
     interest = published((0, 1.0), (1, 2.0), (2, 3.0), (8, 4.0), (9, 5.0), column="open_interest")
     got = joined(range(10), interest, column="open_interest")
-    assert got == [1.0, 2.0, 3.0, 3.0, None, None, None, None, 4.0, 5.0]  # 02:00's value is 2 h old at 04:00
+    assert got == [
+        1.0,
+        2.0,
+        3.0,
+        3.0,
+        None,
+        None,
+        None,
+        None,
+        4.0,
+        5.0,
+    ]  # 02:00's value is 2 h old at 04:00
 
 
 def test_four_hourly_funding_and_longer_candles_follow_the_same_rule():
     four_hourly = published((0, 1.0), (4, 2.0), (8, 3.0))
-    assert joined([2, 3, 4, 11, 15, 16], four_hourly) == [1.0, 1.0, 2.0, 3.0, 3.0, None]  # 16:00 closes 9 h after 08:00
+    assert joined([2, 3, 4, 11, 15, 16], four_hourly) == [
+        1.0,
+        1.0,
+        2.0,
+        3.0,
+        3.0,
+        None,
+    ]  # 16:00 closes 9 h after 08:00
     eight_hourly = published((0, 1.0), (8, 2.0), (16, 3.0), (24, 4.0))
     assert joined([0, 4, 8, 12], eight_hourly, "4h") == [1.0, 1.0, 2.0, 2.0]
-    # The first day closes at 24:00, the stamp of the fourth value; at the close of the second that is 24 h old.
+    # The first day closes at 24:00, the stamp of the fourth value; at the close of the second that
+    # is 24 h old.
     assert joined([0, 24], eight_hourly, "1d") == [3.0, None]
 
 
@@ -306,7 +383,10 @@ def test_an_empty_series_gives_an_empty_column():
 def test_joining_copies_the_candles():
     candles, funding = at_hours(0, 1), published((0, 1.0))
     copies = candles.copy(deep=True), funding.copy(deep=True)
-    assert join_published(candles, funding, "funding_rate", "1h").columns.tolist() == [*SCHEMA, "funding_rate"]
+    assert join_published(candles, funding, "funding_rate", "1h").columns.tolist() == [
+        *SCHEMA,
+        "funding_rate",
+    ]
     assert_frame_equal(candles, copies[0])
     assert_frame_equal(funding, copies[1])
 
@@ -319,7 +399,11 @@ def test_joining_copies_the_candles():
     st.sampled_from([0, 3]),
 )
 def test_the_joined_value_is_that_of_the_definition(candle_hours, steps_s, first_s, jitter_ms):
-    stamps = START + 1000 * (first_s + np.concatenate([[0], np.cumsum(steps_s, dtype=np.int64)])) + jitter_ms
+    stamps = (
+        START
+        + 1000 * (first_s + np.concatenate([[0], np.cumsum(steps_s, dtype=np.int64)]))
+        + jitter_ms
+    )
     values = np.arange(1.0, len(stamps) + 1)
     series = pd.DataFrame({"timestamp": utc_from_ms(stamps), "open_interest": values})
     got = joined(sorted(candle_hours), series, column="open_interest")
@@ -332,7 +416,8 @@ def test_the_joined_value_is_that_of_the_definition(candle_hours, steps_s, first
         assert value == (before[-1][1] if fresh else None)
 
 
-# --- real candles -------------------------------------------------------------------------------------------
+# --- real candles
+# ------------------------------------------------------------------------------------------
 
 
 def test_real_spot_candles_hold_the_exchange_outages(real_data):
@@ -343,11 +428,15 @@ def test_real_spot_candles_hold_the_exchange_outages(real_data):
     times = timestamps_ms(quarters)
     assert find_gaps(times, HOUR // 4)["missing"].max() == 42
     restarts = quarters["timestamp"].iloc[segment_starts(times, HOUR // 4)[1:]]
-    assert restarts.astype(str).tolist() == ["2024-01-01 00:00:00+00:00"]  # 42 missing; a gap of 5 is bridged
+    assert restarts.astype(str).tolist() == [
+        "2024-01-01 00:00:00+00:00"
+    ]  # 42 missing; a gap of 5 is bridged
 
 
 def test_every_real_candle_file_is_sound(real_data):
-    paths = sorted(real_data.glob("recent/*_1h.parquet")) + sorted(real_data.glob("binance/*_15m.parquet"))
+    paths = sorted(real_data.glob("recent/*_1h.parquet")) + sorted(
+        real_data.glob("binance/*_15m.parquet")
+    )
     assert paths
     for path in paths:
         timeframe = path.stem.rpartition("_")[2]

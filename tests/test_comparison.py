@@ -1,4 +1,5 @@
-"""Skill by symbol and month with its interval, the model confidence set, and how often a verdict is wrong."""
+"""Skill by symbol and month with its interval, the model confidence set, and how often a verdict is
+wrong."""
 
 import numpy as np
 import pandas as pd
@@ -6,23 +7,41 @@ import pytest
 from arch.bootstrap import MCS
 from threadpoolctl import threadpool_limits
 
-from pipeline.evaluation.comparison import LARGEST_BOOTSTRAP, model_confidence_set, scaled_absolute_error, skill_by
+from pipeline.evaluation.comparison import (
+    LARGEST_BOOTSTRAP,
+    model_confidence_set,
+    scaled_absolute_error,
+    skill_by,
+)
 from pipeline.evaluation.verdict import compare_forecasts
 from tests import verdict_size
 
 
 def predictions_of(n_hours, seed=0, **shares):
-    """Two coins from 2024-01-15 on; each model knows its share of every return and adds noise of a fifth of one."""
+    """Two coins from 2024-01-15 on; each model knows its share of every return and adds noise of a
+    fifth of one."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-15", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     frames = []
     for symbol, volatility in (("ETH/USDT", 0.01), ("BTC/USDT", 0.005)):
         actual = volatility * rng.standard_normal(n_hours)
-        models = {m: share * actual + 0.2 * volatility * rng.standard_normal(n_hours) for m, share in shares.items()}
-        frames.append(pd.DataFrame({
-            "symbol": symbol, "timestamp": hours, "base_price": 100.0, "actual_return": actual,
-            "volatility": volatility, "naive": 0.0, **models,
-        }))  # fmt: skip
+        models = {
+            m: share * actual + 0.2 * volatility * rng.standard_normal(n_hours)
+            for m, share in shares.items()
+        }
+        frames.append(
+            pd.DataFrame(
+                {
+                    "symbol": symbol,
+                    "timestamp": hours,
+                    "base_price": 100.0,
+                    "actual_return": actual,
+                    "volatility": volatility,
+                    "naive": 0.0,
+                    **models,
+                }
+            )
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -43,11 +62,15 @@ def test_skill_by_symbol_agrees_with_hand_arithmetic():
 def test_skill_by_month_groups_by_calendar_month_in_utc():
     rows = skill_by(predictions_of(1000, lstm=0.1), "lstm", "naive", by="month")
     # From 15 January: 17 days, then 592 hours of February's 696.
-    assert [(row["month"], row["n"]) for row in rows] == [("2024-01", 2 * 17 * 24), ("2024-02", 2 * 592)]
+    assert [(row["month"], row["n"]) for row in rows] == [
+        ("2024-01", 2 * 17 * 24),
+        ("2024-02", 2 * 592),
+    ]
 
 
 def test_the_interval_excludes_zero_exactly_where_diebold_mariano_rejects():
-    # Not an identity: the interval also lets the baseline's mean loss vary; far from the border they agree.
+    # Not an identity: the interval also lets the baseline's mean loss vary; far from the border
+    # they agree.
     for share, verdict in ((0.2, "BEATS"), (-0.2, "LOSES")):
         predictions = predictions_of(1500, lstm=share)
         one_coin = predictions[predictions["symbol"] == "BTC/USDT"]
@@ -76,8 +99,12 @@ def test_too_few_instants_leave_a_skill_without_an_interval():
     assert all(row["skill"] is not None for row in rows)
     still = predictions_of(30, lstm=0.1).assign(actual_return=0.0)
     assert skill_by(still, "lstm", "naive")[0] == {
-        "symbol": "BTC/USDT", "skill": None, "low": None, "high": None, "n": 30,
-    }  # fmt: skip
+        "symbol": "BTC/USDT",
+        "skill": None,
+        "low": None,
+        "high": None,
+        "n": 30,
+    }
 
 
 def test_the_confidence_set_holds_the_best_and_drops_what_is_clearly_worse():
@@ -96,8 +123,9 @@ def test_equal_forecasts_share_a_p_value():
     assert found["p_values"]["naive"] == found["p_values"]["drift"] == 1.0
     assert found["p_values"]["lstm"] == found["p_values"]["copy"] < 1.0
     assert model_confidence_set(predictions, ["naive", "drift"]) == {
-        "models": ["naive", "drift"], "p_values": {"naive": 1.0, "drift": 1.0},
-    }  # fmt: skip
+        "models": ["naive", "drift"],
+        "p_values": {"naive": 1.0, "drift": 1.0},
+    }
 
 
 def test_the_confidence_set_is_undefined_on_too_few_instants_or_a_constant_difference():
@@ -125,7 +153,8 @@ def test_a_long_test_part_is_averaged_before_the_bootstrap(monkeypatch):
 
 
 def test_the_verdict_is_rarely_wrong_on_martingales_and_finds_a_planted_signal():
-    # python -m tests.verdict_size has the full experiment; at 2.5 % (BEATS, two-sided 5 %) three of 10 are one in 600.
+    # python -m tests.verdict_size has the full experiment; at 2.5 % (BEATS, two-sided 5 %) three of
+    # 10 are one in 600.
     with threadpool_limits(1):
         martingales = [verdict_size.run(seed, 2_500, 0.0) for seed in range(10)]
         planted = [verdict_size.run(seed, 25_540, 0.01) for seed in range(3)]

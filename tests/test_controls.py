@@ -1,7 +1,9 @@
-"""Controls of the whole road from candles to a verdict, with ridge and XGBoost in place of the network.
+"""Controls of the whole road from candles to a verdict, with ridge and XGBoost in place of the
+network.
 
-On a martingale nothing can be forecast, so whoever finds an edge there has a leak; where a signal is planted, whoever
-misses it is blind. Every seed is fixed, so that nothing here is flaky; the bounds would hold for others too.
+On a martingale nothing can be forecast, so whoever finds an edge there has a leak; where a signal
+is planted, whoever misses it is blind. Every seed is fixed, so that nothing here is flaky; the
+bounds would hold for others too.
 """
 
 import numpy as np
@@ -12,13 +14,13 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
-from pipeline.baselines import BASELINE_NAMES, fit_baselines
-from pipeline.candles import utc_from_ms
+from pipeline.candles.schema import utc_from_ms
+from pipeline.candles.synthetic import synthetic_market
 from pipeline.evaluation.verdict import compare_forecasts
-from pipeline.scaling import scale_on_train
-from pipeline.splitting import chronological_split
-from pipeline.synthetic import synthetic_market
-from pipeline.windows import make_windows
+from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
+from pipeline.samples.scaling import scale_on_train
+from pipeline.samples.splitting import chronological_split
+from pipeline.samples.windows import make_windows
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 SMALL_MODELS = ("ridge", "xgboost")
@@ -26,20 +28,28 @@ SMALL_MODELS = ("ridge", "xgboost")
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """On so few rows threads cost more than they save, and on a busy machine a hundred times more."""
+    """On so few rows threads cost more than they save, and on a busy machine a hundred times
+    more."""
     with threadpool_limits(1):
         yield
 
 
 def forecasts_of_test_part(n_candles, seed, *, signal_r2=0.0, horizon=1, spoil=None):
-    """Predictions of the test part, 40 % of the time, as the verdict reads them; `spoil` may change the features."""
+    """Predictions of the test part, 40 % of the time, as the verdict reads them; `spoil` may change
+    the features."""
     market = synthetic_market(SYMBOLS, "1h", n_candles, seed=seed, signal_r2=signal_r2)
-    features = {symbol: compute_features(candles, "1h", V2_FEATURES) for symbol, candles in market.items()}
+    features = {
+        symbol: compute_features(candles, "1h", V2_FEATURES) for symbol, candles in market.items()
+    }
     if spoil is not None:
         features = {symbol: spoil(frame) for symbol, frame in features.items()}
     samples = make_windows(features, market, "1h", 60, horizon, V2_WARMUP)
     split = chronological_split(
-        samples.target_time, train_ratio=0.4, val_ratio=0.2, purge=np.timedelta64(horizon, "h"), symbol=samples.symbol
+        samples.target_time,
+        train_ratio=0.4,
+        val_ratio=0.2,
+        purge=np.timedelta64(horizon, "h"),
+        symbol=samples.symbol,
     )
     scaled, scalers = scale_on_train(samples, split)
     forecasts = fit_baselines(scaled, scalers.y, seed=seed).forecasts
@@ -71,7 +81,8 @@ def test_on_martingales_no_model_finds_an_edge_more_often_than_chance(horizon, n
             comparison = against_naive(predictions, model, horizon)
             beats[model] += comparison.verdict == "BEATS"
             skills.append(comparison.skill)
-    # At a level of 5 %, two-sided, naive is beaten by chance in one market of forty; more than this is rare as 1 %.
+    # At a level of 5 %, two-sided, naive is beaten by chance in one market of forty; more than this
+    # is rare as 1 %.
     assert max(beats.values()) <= stats.binom.ppf(0.99, n_markets, 0.025)
     assert np.mean(skills) < 0.001
 
@@ -81,7 +92,8 @@ def test_a_planted_signal_is_found_in_every_market():
         predictions = forecasts_of_test_part(10_000, seed, signal_r2=0.02)
         comparison = against_naive(predictions, "ridge")
         assert comparison.verdict == "BEATS", f"seed {seed}: {comparison}"
-        # An absolute error falls by about half of what a squared one does, and four fifths of 2 % can be reached.
+        # An absolute error falls by about half of what a squared one does, and four fifths of 2 %
+        # can be reached.
         assert 0.003 < comparison.skill < 0.012
         assert 0.006 < comparison.squared_skill < 0.022
 

@@ -1,4 +1,5 @@
-"""Where candles come from: directory, exchanges in turn, generator; and what is told about it. Without a network."""
+"""Where candles come from: directory, exchanges in turn, generator; and what is told about it.
+Without a network."""
 
 import json
 import logging
@@ -9,11 +10,17 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from config import TRADING_PAIRS
-from data_fetcher import SYNTHETIC_BANNER, CandleSet, CryptodataFetcher, expand_symbols, fetch_candles
-from pipeline import exchanges, yahoo
-from pipeline.candles import read_candles, timestamps_ms, utc_from_ms
-from pipeline.exchanges import EXCHANGE_CHAIN, ExchangeError
-from pipeline.store import content_sha256, write_candles
+from data_fetcher import (
+    SYNTHETIC_BANNER,
+    CandleSet,
+    CryptodataFetcher,
+    expand_symbols,
+    fetch_candles,
+)
+from pipeline.candles import exchanges, yahoo
+from pipeline.candles.exchanges import EXCHANGE_CHAIN, ExchangeError
+from pipeline.candles.schema import read_candles, timestamps_ms, utc_from_ms
+from pipeline.candles.store import content_sha256, write_candles
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -25,7 +32,14 @@ def make_candles(n: int = 48, price: float = 100.0, first_hour: int = 0) -> pd.D
     close = price + np.arange(n, dtype=float)
     times = utc_from_ms(START + HOUR * (first_hour + np.arange(n)))
     return pd.DataFrame(
-        {"timestamp": times, "open": close, "high": close + 1, "low": close - 1, "close": close, "volume": 1.0}
+        {
+            "timestamp": times,
+            "open": close,
+            "high": close + 1,
+            "low": close - 1,
+            "close": close,
+            "volume": 1.0,
+        }
     )
 
 
@@ -38,8 +52,13 @@ class Venues:
 
     def fetch_many(self, name, jobs, **_):
         self.asked.append((name, *(job.symbol for job in jobs)))
-        answer = self.answers.get(name, ExchangeError(f"{name}: the list of markets failed; check the network"))
-        return {job: answer if isinstance(answer, Exception) else self._answer(name, answer, job) for job in jobs}
+        answer = self.answers.get(
+            name, ExchangeError(f"{name}: the list of markets failed; check the network")
+        )
+        return {
+            job: answer if isinstance(answer, Exception) else self._answer(name, answer, job)
+            for job in jobs
+        }
 
     def refuse(self, symbol, *_, **__):
         raise ExchangeError("yahoo: candles failed; check the network")
@@ -57,7 +76,8 @@ class Venues:
 
 @pytest.fixture(autouse=True)
 def venues(monkeypatch) -> Venues:
-    """No test of this file reaches the network: every exchange is out of reach unless a test gives it an answer."""
+    """No test of this file reaches the network: every exchange is out of reach unless a test gives
+    it an answer."""
     venues = Venues()
     monkeypatch.setattr(exchanges, "fetch_many", venues.fetch_many)
     monkeypatch.setattr(yahoo, "fetch_candles", venues.refuse)
@@ -81,69 +101,115 @@ def refusal(*args, kind: type[Exception] = ValueError, **kwargs) -> str:
     return str(caught.value)
 
 
-# --- symbols ------------------------------------------------------------------------------------------------
+# --- symbols
+# ------------------------------------------------------------------------------------------------
 
 
 def test_symbols_are_upper_case_in_order_and_once():
-    assert expand_symbols(["eth/usdt", "BTC/USDT", "Eth/USDT", "sol/usdt:usdt"]) == (ETH, BTC, "SOL/USDT:USDT")
+    assert expand_symbols(["eth/usdt", "BTC/USDT", "Eth/USDT", "sol/usdt:usdt"]) == (
+        ETH,
+        BTC,
+        "SOL/USDT:USDT",
+    )
     with pytest.raises(ValueError, match="BTC/USDT and another of .* share one file of candles"):
         expand_symbols(["BTC/USDT", "BTC/USDT:USDT"])
 
 
 def test_all_is_the_house_list_of_22():
     assert expand_symbols(["all"]) == expand_symbols(("ALL",)) == TRADING_PAIRS
-    assert len(set(TRADING_PAIRS)) == 22 and TRADING_PAIRS[0] == BTC and TRADING_PAIRS[-1] == "APE/USDT"
+    assert (
+        len(set(TRADING_PAIRS)) == 22
+        and TRADING_PAIRS[0] == BTC
+        and TRADING_PAIRS[-1] == "APE/USDT"
+    )
 
 
 @pytest.mark.parametrize(
-    "wrong", ["BTCUSDT", "BTC", "/USDT", "BTC/", "BTC/USDT/X", "BTC /USDT", " BTC/USDT", "BTC/USDT:", "", "ALL"]
+    "wrong",
+    [
+        "BTCUSDT",
+        "BTC",
+        "/USDT",
+        "BTC/",
+        "BTC/USDT/X",
+        "BTC /USDT",
+        " BTC/USDT",
+        "BTC/USDT:",
+        "",
+        "ALL",
+    ],
 )
 def test_a_symbol_that_is_no_pair_is_refused_by_name(wrong):
     with pytest.raises(ValueError) as caught:
         expand_symbols([BTC, wrong])
     assert (
-        str(caught.value) == f"unknown symbol {wrong.upper()!r}; write pairs as BTC/USDT, or `all` for the house list"
+        str(caught.value)
+        == f"unknown symbol {wrong.upper()!r}; write pairs as BTC/USDT, or `all` for the house list"
     )
 
 
 def test_no_symbols_and_a_bare_string_are_refused():
-    with pytest.raises(ValueError, match="^no symbols; pass --symbols BTC/USDT, or `all` for the house list$"):
+    with pytest.raises(
+        ValueError, match="^no symbols; pass --symbols BTC/USDT, or `all` for the house list$"
+    ):
         expand_symbols([])
-    with pytest.raises(ValueError, match=r"^symbols is the string 'BTC/USDT'; pass a list, such as \['BTC/USDT'\]$"):
+    with pytest.raises(
+        ValueError, match=r"^symbols is the string 'BTC/USDT'; pass a list, such as \['BTC/USDT'\]$"
+    ):
         fetch_candles(BTC, "1h", 10)
 
 
-# --- options ------------------------------------------------------------------------------------------------
+# --- options
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "binance"}, "unknown source 'binance'; use one of auto, directory, exchange, synthetic"),
+        (
+            {"source": "binance"},
+            "unknown source 'binance'; use one of auto, directory, exchange, synthetic",
+        ),
         ({"source": "directory"}, "--source directory needs --candles-dir DIR"),
-        ({"source": "exchange", "candles_dir": "data"},
-         "--source exchange does not read --candles-dir data; leave one of the two out"),
-        ({"source": "synthetic", "candles_dir": "data"},
-         "--source synthetic does not read --candles-dir data; leave one of the two out"),
-        ({"source": "synthetic", "exchange": "okx"},
-         "--source synthetic does not ask --exchange okx; leave one of the two out"),
-        ({"source": "directory", "candles_dir": "data", "exchange": "okx"},
-         "--source directory does not ask --exchange okx; leave one of the two out"),
-        ({"source": "synthetic", "require_real": True},
-         "--require-real: --source synthetic is not real; pass --candles-dir or an exchange"),
+        (
+            {"source": "exchange", "candles_dir": "data"},
+            "--source exchange does not read --candles-dir data; leave one of the two out",
+        ),
+        (
+            {"source": "synthetic", "candles_dir": "data"},
+            "--source synthetic does not read --candles-dir data; leave one of the two out",
+        ),
+        (
+            {"source": "synthetic", "exchange": "okx"},
+            "--source synthetic does not ask --exchange okx; leave one of the two out",
+        ),
+        (
+            {"source": "directory", "candles_dir": "data", "exchange": "okx"},
+            "--source directory does not ask --exchange okx; leave one of the two out",
+        ),
+        (
+            {"source": "synthetic", "require_real": True},
+            "--require-real: --source synthetic is not real; pass --candles-dir or an exchange",
+        ),
         ({"n_candles": -5}, "--candles is -5; pass a positive number, or 0 for all there are"),
-        ({"n_candles": 0},
-         "--candles 0 takes all of a directory; for an exchange or synthetic candles say how many"),
+        (
+            {"n_candles": 0},
+            "--candles 0 takes all of a directory; for an exchange or synthetic candles say how "
+            "many",
+        ),
     ],
-)  # fmt: skip
-def test_options_that_make_no_sense_are_refused_before_anything_is_fetched(venues, caplog, options, message):
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_fetched(
+    venues, caplog, options, message
+):
     options = {"symbols": [BTC], "n_candles": 10, **options}
     assert refusal(timeframe="1h", **options) == message
     assert refusal(timeframe="1x", **options).startswith("unknown timeframe '1x'; use one of 1m, ")
     assert venues.asked == [] and caplog.records == []
 
 
-# --- directory ----------------------------------------------------------------------------------------------
+# --- directory
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["auto", "directory"])
@@ -166,8 +232,12 @@ def test_zero_candles_are_all_there_are_and_fewer_than_asked_for_a_warning(direc
 def test_only_candles_that_have_closed_by_the_end_count(directory):
     end = START + 20 * HOUR
     for late_ms, last_hour in ((0, 19), (HOUR - 1, 19), (HOUR, 20), (-1, 18)):
-        frame = fetch_candles([BTC], "1h", 5, candles_dir=directory, end_ms=end + late_ms).candles[BTC]
-        assert timestamps_ms(frame).tolist() == [START + hour * HOUR for hour in range(last_hour - 4, last_hour + 1)]
+        frame = fetch_candles([BTC], "1h", 5, candles_dir=directory, end_ms=end + late_ms).candles[
+            BTC
+        ]
+        assert timestamps_ms(frame).tolist() == [
+            START + hour * HOUR for hour in range(last_hour - 4, last_hour + 1)
+        ]
         assert frame.index.equals(pd.RangeIndex(5))
 
 
@@ -179,18 +249,24 @@ def test_an_end_before_the_first_candle_is_refused(directory):
 def test_a_symbol_that_the_directory_lacks_is_refused_with_what_it_has(directory):
     message = refusal([BTC, "SOL/USDT"], "1h", 5, candles_dir=directory)
     assert message == (
-        f"SOL/USDT: no SOLUSDT_1h.parquet or SOLUSDT_1h.csv in {directory}; it holds BTCUSDT_1h, ETHUSDT_1h"
+        f"SOL/USDT: no SOLUSDT_1h.parquet or SOLUSDT_1h.csv in {directory}; it holds BTCUSDT_1h, "
+        "ETHUSDT_1h"
     )
-    assert refusal([BTC], "1h", 5, candles_dir=directory / "x").startswith(f"{directory / 'x'}: there is no such dir")
+    assert refusal([BTC], "1h", 5, candles_dir=directory / "x").startswith(
+        f"{directory / 'x'}: there is no such dir"
+    )
 
 
 def test_a_damaged_directory_never_becomes_synthetic(directory, caplog):
     (directory / "ETHUSDT_1h.parquet").write_bytes(b"PAR1")
-    assert "ETHUSDT_1h.parquet: not a readable parquet file" in refusal([BTC, ETH], "1h", 5, candles_dir=directory)
+    assert "ETHUSDT_1h.parquet: not a readable parquet file" in refusal(
+        [BTC, ETH], "1h", 5, candles_dir=directory
+    )
     assert warnings_in(caplog) == []
 
 
-# --- synthetic ----------------------------------------------------------------------------------------------
+# --- synthetic
+# ----------------------------------------------------------------------------------------------
 
 
 def test_synthetic_candles_come_under_a_banner(venues, caplog):
@@ -209,7 +285,10 @@ def test_synthetic_candles_end_when_asked_to_so_a_fingerprint_gives_them_again()
     market = fetch_candles([BTC], "1h", 10, source="synthetic", end_ms=START + 20 * HOUR + 1)
     assert market.fingerprint()["end_ms"] == START + 20 * HOUR
     first = fetch_candles([BTC], "15m", 50, source="synthetic").fingerprint()
-    assert fetch_candles([BTC], "15m", 50, source="synthetic", end_ms=first["end_ms"]).fingerprint() == first
+    assert (
+        fetch_candles([BTC], "15m", 50, source="synthetic", end_ms=first["end_ms"]).fingerprint()
+        == first
+    )
 
 
 def test_without_a_network_auto_becomes_synthetic_and_says_why(venues, caplog):
@@ -229,7 +308,8 @@ def test_where_real_candles_are_required_no_network_is_an_error(caplog, options)
     assert warnings_in(caplog) == []
 
 
-# --- exchanges ----------------------------------------------------------------------------------------------
+# --- exchanges
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"source": "exchange"}, {"require_real": True}])
@@ -237,7 +317,9 @@ def test_the_first_exchange_that_answers_is_taken(venues, options):
     venues.answers["binance"] = {BTC: make_candles(48), ETH: make_candles(48, price=10.0)}
     market = fetch_candles([BTC, ETH], "1h", 24, **options)
     assert (market.source, market.venue, market.is_synthetic) == ("exchange", "binance", False)
-    assert_frame_equal(market.candles[ETH], read_candles(make_candles(48, price=10.0).tail(24), "1h"))
+    assert_frame_equal(
+        market.candles[ETH], read_candles(make_candles(48, price=10.0).tail(24), "1h")
+    )
     assert venues.asked == [("binance", BTC, ETH)]
 
 
@@ -245,13 +327,23 @@ def test_the_first_exchange_that_answers_is_taken(venues, options):
     "failure",
     [
         ExchangeError("binance refuses this machine's address; choose another exchange"),
-        {BTC: make_candles(), ETH: ExchangeError("binance: candles of ETH/USDT failed after 4 attempt(s); wait")},
+        {
+            BTC: make_candles(),
+            ETH: ExchangeError("binance: candles of ETH/USDT failed after 4 attempt(s); wait"),
+        },
         {BTC: make_candles()},
         {BTC: make_candles(), ETH: make_candles(0)},
         {BTC: make_candles(), ETH: make_candles().assign(low=np.nan)},
         {BTC: make_candles(), ETH: make_candles().iloc[::-1]},
     ],
-    ids=["refuses", "breaks off", "lacks a symbol", "sends no candles", "sends NaN", "sends disorder"],
+    ids=[
+        "refuses",
+        "breaks off",
+        "lacks a symbol",
+        "sends no candles",
+        "sends NaN",
+        "sends disorder",
+    ],
 )
 def test_a_symbol_comes_whole_from_the_next_exchange_when_one_fails(venues, caplog, failure):
     caplog.set_level(logging.INFO)
@@ -259,7 +351,9 @@ def test_a_symbol_comes_whole_from_the_next_exchange_when_one_fails(venues, capl
     venues.answers["binanceus"] = {BTC: make_candles(price=200.0), ETH: make_candles(price=20.0)}
     market = fetch_candles([BTC, ETH], "1h", 24)
     assert list(market.candles) == [BTC, ETH]
-    assert market.candles[ETH]["close"].iloc[-1] == 20.0 + 47  # none of the candles that binance did send
+    assert (
+        market.candles[ETH]["close"].iloc[-1] == 20.0 + 47
+    )  # none of the candles that binance did send
     refused = isinstance(failure, Exception)
     assert market.venue_of == {BTC: "binanceus" if refused else "binance", ETH: "binanceus"}
     assert market.venue == ("binanceus" if refused else "binance, binanceus")
@@ -281,7 +375,9 @@ def test_a_symbol_that_no_exchange_has_never_becomes_synthetic(venues, caplog):
     for name in EXCHANGE_CHAIN[1:]:
         venues.answers[name] = {BTC: make_candles()}
     message = refusal(["BTX/USDT"], "1h", 24)
-    assert message.startswith("binance: the list of markets failed; check the network; binanceus has no market ")
+    assert message.startswith(
+        "binance: the list of markets failed; check the network; binanceus has no market "
+    )
     assert message.count("has no market 'BTX/USDT'; did you mean BTC/USDT?") == 4
     assert warnings_in(caplog) == []
 
@@ -297,14 +393,18 @@ def test_no_candles_from_any_exchange_is_an_error_with_what_to_do(venues):
 def test_a_named_exchange_is_the_only_one_asked(venues, caplog):
     caplog.set_level(logging.INFO)
     venues.answers["binance"] = {BTC: make_candles()}
-    assert refusal([BTC], "1h", 24, kind=ExchangeError, exchange="okx", source="exchange").startswith("okx: ")
+    assert refusal(
+        [BTC], "1h", 24, kind=ExchangeError, exchange="okx", source="exchange"
+    ).startswith("okx: ")
     assert venues.asked == [("okx", BTC)] and "trying the next source" not in caplog.text
     assert fetch_candles([BTC], "1h", 24, exchange="binance").venue == "binance"
 
 
 def test_an_exchange_that_ccxt_does_not_know_is_an_error(monkeypatch):
     monkeypatch.undo()  # the real open_exchange, which asks the network nothing
-    assert "knows no exchange 'binanse'; did you mean binance" in refusal([BTC], "1h", 24, exchange="binanse")
+    assert "knows no exchange 'binanse'; did you mean binance" in refusal(
+        [BTC], "1h", 24, exchange="binanse"
+    )
 
 
 def test_fewer_candles_from_an_exchange_are_a_warning(venues, caplog):
@@ -313,7 +413,8 @@ def test_fewer_candles_from_an_exchange_are_a_warning(venues, caplog):
     assert warnings_in(caplog) == ["BTC/USDT: 30 candles from binance, 48 asked for"]
 
 
-# --- what is told -------------------------------------------------------------------------------------------
+# --- what is told
+# -------------------------------------------------------------------------------------------
 
 
 def with_gaps() -> pd.DataFrame:
@@ -325,8 +426,11 @@ def test_the_provenance_says_source_spans_gaps_and_hashes():
     provenance = market.provenance()
     assert json.loads(json.dumps(provenance)) == provenance
     assert {k: v for k, v in provenance.items() if k != "symbols"} == {
-        "source": "directory", "venue": "data", "synthetic": False, "timeframe": "1h"
-    }  # fmt: skip
+        "source": "directory",
+        "venue": "data",
+        "synthetic": False,
+        "timeframe": "1h",
+    }
     assert provenance["symbols"][BTC] == {
         "rows": 45,
         "first": "2024-01-01T00:00:00+00:00",
@@ -341,11 +445,16 @@ def test_the_provenance_says_source_spans_gaps_and_hashes():
 def test_the_fingerprint_survives_json_and_differs_with_any_symbol():
     market = CandleSet({BTC: make_candles(48), ETH: make_candles(40)}, "1h", "exchange", "okx")
     fingerprint = market.fingerprint()
-    assert fingerprint["end_ms"] == START + 48 * HOUR  # the close of the newest candle of any symbol
+    assert (
+        fingerprint["end_ms"] == START + 48 * HOUR
+    )  # the close of the newest candle of any symbol
     assert json.loads(json.dumps(fingerprint)) == fingerprint
     changed = make_candles(40)
     changed.loc[7, "close"] += 1e-9
-    assert CandleSet({**market.candles, ETH: changed}, "1h", "exchange", "okx").fingerprint() != fingerprint
+    assert (
+        CandleSet({**market.candles, ETH: changed}, "1h", "exchange", "okx").fingerprint()
+        != fingerprint
+    )
 
 
 def test_a_directory_that_has_grown_still_gives_the_candles_of_the_fingerprint(directory):
@@ -360,20 +469,25 @@ def test_a_directory_that_has_grown_still_gives_the_candles_of_the_fingerprint(d
 def test_the_description_is_a_line_a_symbol_and_of_many_the_first_five():
     candles = {symbol: make_candles(1200) for symbol in TRADING_PAIRS}
     few = CandleSet({BTC: candles[BTC]}, "1h", "exchange", "okx").describe()
-    assert few == ["BTC/USDT      1,200 candles  2024-01-01 00:00 to 2024-02-19 23:00  exchange okx"]
+    assert few == [
+        "BTC/USDT      1,200 candles  2024-01-01 00:00 to 2024-02-19 23:00  exchange okx"
+    ]
     many = CandleSet(candles, "1h", "exchange", "okx").describe()
     assert len(many) == 6 and many[5] == "… and 17 more symbols"
     six = CandleSet(dict(list(candles.items())[:6]), "1h", "exchange", "okx").describe()
     assert len(six) == 6 and six[5].startswith("DOGE/USDT")
 
 
-# --- the fetcher of the v1 document -------------------------------------------------------------------------
+# --- the fetcher of the v1 document
+# -------------------------------------------------------------------------
 
 
 def test_the_fetcher_of_v1_fetches_one_symbol_or_several(venues):
     venues.answers["binance"] = {BTC: make_candles(2000), ETH: make_candles(2000, price=10.0)}
     fetcher = CryptodataFetcher()
-    assert_frame_equal(fetcher.fetch_ohlcv("btc/usdt"), make_candles(2000).tail(1000).reset_index(drop=True))
+    assert_frame_equal(
+        fetcher.fetch_ohlcv("btc/usdt"), make_candles(2000).tail(1000).reset_index(drop=True)
+    )
     market = fetcher.fetch_multiple_symbols([ETH, BTC], "1h", limit=10)
     assert list(market) == [ETH, BTC] and [len(frame) for frame in market.values()] == [10, 10]
 
@@ -395,13 +509,19 @@ def test_the_fetcher_of_v1_saves_what_it_can_read_again(venues, tmp_path):
     venues.answers["binance"] = {BTC: make_candles(48), ETH: make_candles(48, price=10.0)}
     fetched = CryptodataFetcher().fetch_multiple_symbols([BTC, ETH], "1h", 48)
     paths = CryptodataFetcher().save_to_parquet(fetched, str(tmp_path / "cache"), "1h")
-    assert paths == [tmp_path / "cache" / "BTCUSDT_1h.parquet", tmp_path / "cache" / "ETHUSDT_1h.parquet"]
-    again = CryptodataFetcher(candles_dir=tmp_path / "cache").fetch_multiple_symbols([BTC, ETH], "1h", 48)
+    assert paths == [
+        tmp_path / "cache" / "BTCUSDT_1h.parquet",
+        tmp_path / "cache" / "ETHUSDT_1h.parquet",
+    ]
+    again = CryptodataFetcher(candles_dir=tmp_path / "cache").fetch_multiple_symbols(
+        [BTC, ETH], "1h", 48
+    )
     for symbol in (BTC, ETH):
         assert_frame_equal(again[symbol], fetched[symbol])
 
 
-# --- real candles -------------------------------------------------------------------------------------------
+# --- real candles
+# -------------------------------------------------------------------------------------------
 
 
 def test_real_candles_carry_their_provenance(real_data):

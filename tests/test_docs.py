@@ -1,4 +1,5 @@
-"""The documentation holds: its links lead somewhere, its commands and options exist, its messages are the code's."""
+"""The documentation holds: its links lead somewhere, its commands and options exist, its messages
+are the code's."""
 
 import ast
 import functools
@@ -13,12 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = {
     "train_v2_production": config.ConfigV2,
-    "generations.train_v1": config.ConfigV1,
-    "generations.train_v1_final": config.ConfigV1Final,
-    "generations.train_v7_main": config.ConfigV7,
-    "generations.btc_1h_v9_training": config.ConfigV9,
+    "generations.v1.train_v1": config.ConfigV1,
+    "generations.v1_final.train_v1_final": config.ConfigV1Final,
+    "generations.v7.train_v7_main": config.ConfigV7,
+    "generations.v9.btc_1h_v9_training": config.ConfigV9,
 }
-"""Commands whose options are the fields of a dataclass elsewhere; the others have theirs in their own file."""
+"""Commands whose options are the fields of a dataclass elsewhere; the others have theirs in their
+own file."""
 
 COMMAND = re.compile(r"\bpython (?:-m )?(?P<name>[\w./]+)(?P<rest>[^`#)\n]*)")
 
@@ -49,8 +51,13 @@ def broken_links(page: Path) -> list[str]:
 def commands_of(page: Path) -> list[tuple[str, str]]:
     """(module, what follows) of every python command on a page, inside text and blocks."""
     text = re.sub(r"\s*\\\n\s*", " ", page.read_text(encoding="utf-8"))
-    text = re.sub(r"(`python [^`\n]*)\n\s*([^`\n]*`)", r"\1 \2", text)  # a command that a line of prose breaks
-    return [(match["name"].removesuffix(".py").replace("/", "."), match["rest"]) for match in COMMAND.finditer(text)]
+    text = re.sub(
+        r"(`python [^`\n]*)\n\s*([^`\n]*`)", r"\1 \2", text
+    )  # a command that a line of prose breaks
+    return [
+        (match["name"].removesuffix(".py").replace("/", "."), match["rest"])
+        for match in COMMAND.finditer(text)
+    ]
 
 
 def module_file(name: str) -> Path:
@@ -67,17 +74,32 @@ def options_of(name: str) -> frozenset[str]:
     if name in CONFIGS:
         names = set(CONFIGS[name].__dataclass_fields__)
     else:
-        classes = [node for node in ast.walk(module_tree(module_file(name))) if isinstance(node, ast.ClassDef)]
-        names = {line.target.id for node in classes for line in node.body if isinstance(line, ast.AnnAssign)}
+        classes = [
+            node
+            for node in ast.walk(module_tree(module_file(name)))
+            if isinstance(node, ast.ClassDef)
+        ]
+        names = {
+            line.target.id
+            for node in classes
+            for line in node.body
+            if isinstance(line, ast.AnnAssign)
+        }
     names = {name.replace("_", "-") for name in names}
     source = module_file(name).read_text(encoding="utf-8")
     written = re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", source)
-    return frozenset({"--help", *written, *(f"--{name}" for name in names), *(f"--no-{name}" for name in names)})
+    return frozenset(
+        {"--help", *written, *(f"--{name}" for name in names), *(f"--no-{name}" for name in names)}
+    )
 
 
 def unknown_options(page: Path) -> list[str]:
     """Options on a page that the command before them does not have."""
-    used = [(name, option) for name, rest in commands_of(page) for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest)]
+    used = [
+        (name, option)
+        for name, rest in commands_of(page)
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest)
+    ]
     return [f"{name} {option}" for name, option in used if option not in options_of(name)]
 
 
@@ -85,7 +107,8 @@ def test_a_link_without_a_file_or_a_heading_is_found(tmp_path):
     (tmp_path / "there.md").write_text("# What is *there*, and why\n```\n# no heading\n```\n")
     page = tmp_path / "page.md"
     page.write_text(
-        "[a](there.md) [b](gone.md) [c](there.md#what-is-there-and-why) [d](there.md#no-heading) [e](http://x)"
+        "[a](there.md) [b](gone.md) [c](there.md#what-is-there-and-why) [d](there.md#no-heading) "
+        "[e](http://x)"
     )
     assert broken_links(page) == ["gone.md", "there.md#no-heading"]
 
@@ -101,7 +124,9 @@ def test_every_page_is_reachable_from_the_readme():
         page = open_pages.pop()
         seen.add(page)
         links = re.findall(r"\]\(([^)\s#:]+\.md)", page.read_text(encoding="utf-8"))
-        open_pages += [target for link in links if (target := (page.parent / link).resolve()) not in seen]
+        open_pages += [
+            target for link in links if (target := (page.parent / link).resolve()) not in seen
+        ]
     assert seen == set(PAGES)
 
 
@@ -119,10 +144,11 @@ def test_every_option_is_one_of_its_command(page):
 def test_an_option_that_its_command_lacks_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "`python app.py --share`, `python app.py --epochs 3`, `!python -m generations.train_v1 --candles 9 \\\n"
+        "`python app.py --share`, `python app.py --epochs 3`, `!python -m generations.v1.train_v1 "
+        "--candles 9 \\\n"
         "  --trees 3`, and (python train_v2_production.py --no-resume) or --share"
     )
-    assert unknown_options(page) == ["app --epochs", "generations.train_v1 --trees"]
+    assert unknown_options(page) == ["app --epochs", "generations.v1.train_v1 --trees"]
 
 
 @functools.cache
@@ -130,10 +156,15 @@ def spoken_texts() -> tuple[str, ...]:
     """Every text of the code, what an f-string fills in as "…"."""
     texts = []
     folders = ("models", "pipeline", "generations", "notebooks")
-    for path in [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]:
+    for path in [
+        *ROOT.glob("*.py"),
+        *(path for folder in folders for path in (ROOT / folder).rglob("*.py")),
+    ]:
         for node in ast.walk(module_tree(path)):
             if isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                parts = (
+                    part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+                )
                 texts.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(re.sub(r"%[.\d]*[a-z]", "…", node.value))
@@ -155,5 +186,9 @@ def test_the_messages_in_troubleshooting_are_those_of_the_code():
 
 
 def test_a_message_that_the_code_does_not_speak_is_found():
-    assert is_spoken("…: these scalers belong to another model than … (sha256 of the network differs)")
-    assert not is_spoken("…: these scalers belong to another network than … (sha256 of the network differs)")
+    assert is_spoken(
+        "…: these scalers belong to another model than … (sha256 of the network differs)"
+    )
+    assert not is_spoken(
+        "…: these scalers belong to another network than … (sha256 of the network differs)"
+    )

@@ -13,11 +13,11 @@ from config import ConfigV2
 from inference_v2 import FILES, CryptoPricePredictorV2
 from models.average import build_average
 from models.dual_stream import build_dual_stream
+from pipeline.bundle.network import import_keras
+from pipeline.bundle.network_file import check_network_file
+from pipeline.bundle.onnx_twin import export_twin
 from pipeline.evaluation.members import member_rows, score_members, spread_of
-from pipeline.network_file import check_network_file
-from pipeline.onnx_twin import export_twin
-from pipeline.runtime import import_keras
-from pipeline.training import save_plain_h5
+from pipeline.training.fit import save_plain_h5
 from tests import networks
 from tests.conftest import TINY
 
@@ -58,10 +58,14 @@ def bundle(config, kept, tmp_path_factory):
 def average(tmp_path_factory):
     """File of the mean of three networks of the real kind, with its twin."""
     path = tmp_path_factory.mktemp("average") / FILES.model
-    members = [train_v2_production.build_network(replace(TINY, seed=seed), 18) for seed in (42, 43, 44)]
+    members = [
+        train_v2_production.build_network(replace(TINY, seed=seed), 18) for seed in (42, 43, 44)
+    ]
     for number, member in enumerate(members):
         kernel = member.get_layer("forecast").kernel
-        kernel.assign(np.full(kernel.shape, 0.1 * (number + 1), dtype=np.float32))  # they begin at 0
+        kernel.assign(
+            np.full(kernel.shape, 0.1 * (number + 1), dtype=np.float32)
+        )  # they begin at 0
     save_plain_h5(build_average(members), path)
     export_twin(path)
     return path
@@ -78,7 +82,9 @@ def windows():
 
 def test_the_network_s_output_is_the_mean_of_its_members(bundle, kept):
     keras = import_keras()
-    outputs = [keras.models.load_model(path, compile=False).predict(windows(), verbose=0) for path in kept]
+    outputs = [
+        keras.models.load_model(path, compile=False).predict(windows(), verbose=0) for path in kept
+    ]
     whole = keras.models.load_model(bundle / FILES.model, compile=False)
     assert np.abs(whole.predict(windows(), verbose=0) - np.mean(outputs, axis=0)).max() < 1e-6
     assert np.std(outputs, axis=0).max() > 1e-4  # they differ
@@ -129,7 +135,9 @@ def test_the_predictor_says_what_the_run_said_bit_for_bit(bundle, signal_market)
     saved = pd.read_parquet(bundle / FILES.predictions)
     rows = saved[saved["symbol"] == "ETH/USDT"].set_index("timestamp")
     predictor = CryptoPricePredictorV2.from_directory(bundle)
-    history = predictor.predict_history(signal_market["ETH/USDT"]).set_index("timestamp").loc[rows.index]
+    history = (
+        predictor.predict_history(signal_market["ETH/USDT"]).set_index("timestamp").loc[rows.index]
+    )
     for ours, theirs in (("predicted_return", "lstm"), ("q10", "q10"), ("p_up", "p_up")):
         assert np.array_equal(history[ours].to_numpy(), rows[theirs].to_numpy()), ours
 
@@ -138,17 +146,24 @@ def test_the_predictor_says_what_the_run_said_bit_for_bit(bundle, signal_market)
 def test_the_twin_of_an_ensemble_is_within_1e_6_of_keras(average):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    from pipeline.runtime import KerasNetwork, OnnxNetwork
+    from pipeline.bundle.network import KerasNetwork, OnnxNetwork
 
     rows = np.random.default_rng(1).standard_normal((200, 18)).astype(np.float32)
-    twin = OnnxNetwork(average.with_suffix(".onnx").read_bytes(), input_shape=[(60, 18)], where="twin")
+    twin = OnnxNetwork(
+        average.with_suffix(".onnx").read_bytes(), input_shape=[(60, 18)], where="twin"
+    )
     keras = KerasNetwork(average, input_shape=[(60, 18)])
     assert np.ptp(keras.run(rows, np.arange(59, 200))) > 1e-3
-    assert np.abs(twin.run(rows, np.arange(59, 200)) - keras.run(rows, np.arange(59, 200))).max() < 1e-6
+    assert (
+        np.abs(twin.run(rows, np.arange(59, 200)) - keras.run(rows, np.arange(59, 200))).max()
+        < 1e-6
+    )
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_in_its_second_member_resumes_to_the_same_forecasts(config, tmp_path, monkeypatch, capsys):
+def test_a_run_cut_off_in_its_second_member_resumes_to_the_same_forecasts(
+    config, tmp_path, monkeypatch, capsys
+):
     train(config, output_dir=tmp_path / "whole")
     epochs = []
 
@@ -158,20 +173,23 @@ def test_a_run_cut_off_in_its_second_member_resumes_to_the_same_forecasts(config
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config, output_dir=tmp_path)
     assert epochs == [0, 1, 2, 0, 1]
     capsys.readouterr()
     train(config, output_dir=tmp_path, resume=True)
     assert "epoch   1 " in capsys.readouterr().out  # of the third member
     pd.testing.assert_frame_equal(
-        pd.read_parquet(tmp_path / FILES.predictions), pd.read_parquet(tmp_path / "whole" / FILES.predictions),
+        pd.read_parquet(tmp_path / FILES.predictions),
+        pd.read_parquet(tmp_path / "whole" / FILES.predictions),
         check_exact=True,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
-def test_a_member_that_fails_ends_the_run_by_name_and_the_finished_ones_are_kept(config, tmp_path, monkeypatch):
+def test_a_member_that_fails_ends_the_run_by_name_and_the_finished_ones_are_kept(
+    config, tmp_path, monkeypatch
+):
     fit = train_v2_production.train_network
 
     def second_fails(scaled, member, folder, build):
@@ -180,7 +198,9 @@ def test_a_member_that_fails_ends_the_run_by_name_and_the_finished_ones_are_kept
         return fit(scaled, member, folder, build)
 
     monkeypatch.setattr(train_v2_production, "train_network", second_fails)
-    with pytest.raises(ValueError, match=r"member_2 failed \(ValueError: training diverged\).*--resume keeps"):
+    with pytest.raises(
+        ValueError, match=r"member_2 failed \(ValueError: training diverged\).*--resume keeps"
+    ):
         train(config, epochs=1, output_dir=tmp_path)
     assert (tmp_path / ".partial" / "member_1" / FILES.model).is_file()
     assert not (tmp_path / FILES.metadata).exists()
@@ -200,16 +220,27 @@ def test_the_spread_is_the_members_deviation_in_units_of_the_mean_s():
 
 
 def test_skill_and_direction_of_each_member_by_hand():
-    predictions = pd.DataFrame({
-        "symbol": "BTC/USDT", "timestamp": pd.date_range("2024-01-01", periods=4, freq="h", tz="UTC"),
-        "base_price": 100.0, "volatility": [0.01, 0.02, 0.01, 0.02], "actual_return": [0.01, -0.02, 0.01, -0.02],
-        "naive": 0.0, "lstm": 0.0, "lstm_raw": [0.01, 0.01, 0.01, 0.01],
-    })  # fmt: skip
+    predictions = pd.DataFrame(
+        {
+            "symbol": "BTC/USDT",
+            "timestamp": pd.date_range("2024-01-01", periods=4, freq="h", tz="UTC"),
+            "base_price": 100.0,
+            "volatility": [0.01, 0.02, 0.01, 0.02],
+            "actual_return": [0.01, -0.02, 0.01, -0.02],
+            "naive": 0.0,
+            "lstm": 0.0,
+            "lstm_raw": [0.01, 0.01, 0.01, 0.01],
+        }
+    )
     half = 0.5 * predictions["actual_return"].to_numpy()
     members = [{"raw": half, "served": half}, {"raw": -half, "served": np.zeros(4)}]
-    histories = [{"val_loss": [0.3, 0.2], "best_epoch": 1}, {"val_loss": [0.25, 0.4], "best_epoch": 0}]
+    histories = [
+        {"val_loss": [0.3, 0.2], "best_epoch": 1},
+        {"val_loss": [0.25, 0.4], "best_epoch": 0},
+    ]
     scores = score_members(predictions, "lstm", members, [7, 8], histories, horizon=1)
-    # scaled errors: 1 for naive, half of it for the first member, the same for the second, which serves 0
+    # scaled errors: 1 for naive, half of it for the first member, the same for the second, which
+    # serves 0
     assert scores["members"] == [
         {"seed": 7, "best_epoch": 1, "val_loss": 0.2, "skill": 0.5, "direction_accuracy": 1.0},
         {"seed": 8, "best_epoch": 0, "val_loss": 0.25, "skill": 0.0, "direction_accuracy": 0.0},
@@ -225,7 +256,9 @@ def test_an_average_of_networks_from_files_and_from_memory_is_the_same(tmp_path)
     members = []
     for seed in (1, 2):
         keras.utils.set_random_seed(seed)
-        member = build_dual_stream(5, 3, lstm_units=(4, 3), conv_filters=4, conv_lstm_units=3, dense_units=(4, 3))
+        member = build_dual_stream(
+            5, 3, lstm_units=(4, 3), conv_filters=4, conv_lstm_units=3, dense_units=(4, 3)
+        )
         member.get_layer("forecast").kernel.assign(np.full((3, 1), seed, dtype=np.float32))
         save_plain_h5(member, tmp_path / f"{seed}.h5")
         members.append(member)
@@ -233,4 +266,6 @@ def test_an_average_of_networks_from_files_and_from_memory_is_the_same(tmp_path)
     loaded = [keras.models.load_model(tmp_path / f"{seed}.h5", compile=False) for seed in (1, 2)]
     averages = [build_average(networks)(x).numpy() for networks in (members, loaded)]
     assert np.array_equal(*averages)
-    assert averages[0] == pytest.approx(sum(np.asarray(member(x)) for member in members) / 2, abs=1e-7)
+    assert averages[0] == pytest.approx(
+        sum(np.asarray(member(x)) for member in members) / 2, abs=1e-7
+    )

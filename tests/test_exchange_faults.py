@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.candles import timestamps_ms
-from pipeline.store import write_candles
-from pipeline.synthetic import synthetic_candles
+from pipeline.candles.schema import timestamps_ms
+from pipeline.candles.store import write_candles
+from pipeline.candles.synthetic import synthetic_candles
 from tests.exchange_faults import FAULTS, ROW_FAULTS, Fault, FaultList, FaultSchedule
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -27,7 +27,9 @@ NOW = TIMES[-1] + HOUR // 2
 START = TIMES[100]
 KLINES = f"/api/v3/klines?symbol=BTCUSDT&interval=1h&startTime={START}&limit=200"
 NEWEST = "/api/v3/klines?symbol=BTCUSDT&interval=1h&limit=20"
-OKX = f"/api/v5/market/candles?instId=BTC-USDT&bar=1H&before={START - 1}&after={TIMES[300]}&limit=200"
+OKX = (
+    f"/api/v5/market/candles?instId=BTC-USDT&bar=1H&before={START - 1}&after={TIMES[300]}&limit=200"
+)
 FUNDING = f"/fapi/v1/fundingRate?symbol=BTCUSDT&startTime={TIMES[0]}&limit=50"
 PAGES = {"binance": KLINES, "okx": OKX, "funding": FUNDING}
 
@@ -38,7 +40,9 @@ def server():
         yield server
 
 
-def ask(server: ExchangeServer, target: str, timeout_s: float = 30.0) -> tuple[int, http.client.HTTPMessage, bytes]:
+def ask(
+    server: ExchangeServer, target: str, timeout_s: float = 30.0
+) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Status, headers and body of one request, on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
     try:
@@ -63,13 +67,16 @@ def number(sent: str | None) -> float | None:
 
 
 def test_without_a_fault_the_pages_of_these_tests_are_the_truth(server):
-    truth = [list(row) for row in zip(TIMES, *(CANDLES[name].tolist() for name in CANDLES.columns[1:6]))]
+    truth = [
+        list(row) for row in zip(TIMES, *(CANDLES[name].tolist() for name in CANDLES.columns[1:6]))
+    ]
     assert rows(server, KLINES) == rows(server, OKX) == truth[100:300]
     assert len(rows(server, FUNDING)) == 50
     assert server.applied == []
 
 
-# --- instead of an answer -----------------------------------------------------------------------------------
+# --- instead of an answer
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["429", "418", "500", "502", "503", "451"])
@@ -81,7 +88,12 @@ def test_a_status_comes_instead_of_the_answer_once(server, kind):
     assert (b"-1003" in body) == (kind in ("429", "418"))
     assert ask(server, KLINES)[0] == (451 if kind == "451" else 200)
     [applied] = server.applied
-    assert (applied.kind, applied.venue, applied.target, applied.answer) == (kind, "binance", KLINES, "candles")
+    assert (applied.kind, applied.venue, applied.target, applied.answer) == (
+        kind,
+        "binance",
+        KLINES,
+        "candles",
+    )
     assert (server.n_429, server.n_418) == (0, 0)  # the limits did not call for it
 
 
@@ -89,14 +101,22 @@ def test_a_geo_block_stays_for_its_venue_until_the_server_is_reset(server):
     server.faults = FaultList(Fault("451"))
     assert [ask(server, KLINES)[0] for _ in range(3)] == [451, 451, 451]
     assert b"restricted location" in ask(server, KLINES)[2]
-    assert [ask(server, target)[0] for target in (OKX, FUNDING, f"/binanceus{KLINES}")] == [200, 200, 200]
+    assert [ask(server, target)[0] for target in (OKX, FUNDING, f"/binanceus{KLINES}")] == [
+        200,
+        200,
+        200,
+    ]
     server.reset()
     assert ask(server, KLINES)[0] == 200
 
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("reset", ConnectionResetError), ("hang", TimeoutError), ("truncated", http.client.IncompleteRead)],
+    [
+        ("reset", ConnectionResetError),
+        ("hang", TimeoutError),
+        ("truncated", http.client.IncompleteRead),
+    ],
 )
 def test_a_connection_breaks(server, kind, error):
     server.faults = FaultList(Fault(kind))
@@ -126,7 +146,8 @@ def test_a_skewed_clock_shows_in_the_time_and_the_date_but_not_in_the_candles(se
     assert parsedate_to_datetime(headers["Date"]).timestamp() * 1000 == NOW + skew_ms // 1000 * 1000
 
 
-# --- rows ---------------------------------------------------------------------------------------------------
+# --- rows
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -137,7 +158,11 @@ def test_the_record_of_a_row_fault_names_the_rows_that_are_not_the_truth(server,
     ask(server, re.sub(r"limit=\d+", "limit=30", target))  # the page to be repeated
     server.faults = FaultList(Fault(kind))
     sent = rows(server, target)
-    if kind == "forming_closed" or (name == "funding" and kind in CANDLES_ONLY) or (name, kind) == NOT_HERE:
+    if (
+        kind == "forming_closed"
+        or (name == "funding" and kind in CANDLES_ONLY)
+        or (name, kind) == NOT_HERE
+    ):
         assert server.applied == []
         return
     [applied] = server.applied
@@ -225,14 +250,22 @@ def test_the_forming_candle_is_marked_closed(server):
     assert [fault.times for fault in server.applied] == [(TIMES[-1],)] * 2
 
 
-# --- when they come -----------------------------------------------------------------------------------------
+# --- when they come
+# ------------------------------------------------------------------------------------------
 
 
 def test_planned_faults_wait_for_the_answers_they_are_meant_for(server):
     server.faults = FaultList(
         Fault("500", on="okx-is-not-asked"), Fault("empty_page"), Fault("502", on="/time", times=2)
     )
-    targets = ("/api/v3/time", "/api/v3/exchangeInfo", NEWEST, "/api/v3/time", "/api/v3/time", NEWEST)
+    targets = (
+        "/api/v3/time",
+        "/api/v3/exchangeInfo",
+        NEWEST,
+        "/api/v3/time",
+        "/api/v3/time",
+        NEWEST,
+    )
     replies = [ask(server, target) for target in targets]
     assert [status for status, _, _ in replies] == [502, 200, 200, 502, 200, 200]
     assert [body == b"[]" for _, _, body in replies] == [False, False, True, False, False, False]
@@ -266,7 +299,9 @@ def test_a_request_sent_again_is_drawn_for_again(server):
 
 def test_spoilt_answers_count_towards_the_limits():
     market, faults = market_of({"BTC/USDT": {"1h": CANDLES}}), FaultList(Fault("503", times=2))
-    with ExchangeServer(market, now_ms=NOW, faults=faults, limits={"binance": (4, 60.0)}, clock=lambda: 0.0) as server:
+    with ExchangeServer(
+        market, now_ms=NOW, faults=faults, limits={"binance": (4, 60.0)}, clock=lambda: 0.0
+    ) as server:
         assert [ask(server, KLINES)[0] for _ in range(3)] == [503, 503, 429]
         assert server.n_429 == 1
 
@@ -274,10 +309,20 @@ def test_spoilt_answers_count_towards_the_limits():
 @pytest.mark.slow
 def test_by_hand_it_serves_a_directory_in_the_present_and_says_in_the_end_what_it_did(tmp_path):
     write_candles(CANDLES[CANDLES.columns[:6]], tmp_path, "BTC/USDT", "1h")
-    command = [sys.executable, "-m", "tests.exchange_server", "--port", "0", "--candles-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.exchange_server",
+        "--port",
+        "0",
+        "--candles-dir",
+        str(tmp_path),
+    ]
     options = ["--latency", "0.01", "--faults", "1", "--fault-rate", "0"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
-        url = re.search(r"1 pairs as binance, .* at (http://127\.0\.0\.1:\d+)", process.stdout.readline())[1]
+        url = re.search(
+            r"1 pairs as binance, .* at (http://127\.0\.0\.1:\d+)", process.stdout.readline()
+        )[1]
         with urllib.request.urlopen(f"{url}{NEWEST}") as response:
             sent = json.loads(response.read())
         with urllib.request.urlopen(f"{url}/api/v3/time") as response:

@@ -14,27 +14,40 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.exchanges import EXCHANGE_CHAIN, ExchangeError, fetch_ohlcv, open_exchange
+from pipeline.candles.exchanges import EXCHANGE_CHAIN, ExchangeError, fetch_ohlcv, open_exchange
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
-MARKET = {"symbol": "BTCUSDT", "baseAsset": "BTC", "quoteAsset": "USDT", "status": "TRADING", "filters": []}
+MARKET = {
+    "symbol": "BTCUSDT",
+    "baseAsset": "BTC",
+    "quoteAsset": "USDT",
+    "status": "TRADING",
+    "filters": [],
+}
 SPOT = {**MARKET, "isSpotTradingAllowed": True, "permissions": ["SPOT"]}
-PERPETUAL = {**MARKET, "contractType": "PERPETUAL", "marginAsset": "USDT", "deliveryDate": 4133404800000}
+PERPETUAL = {
+    **MARKET,
+    "contractType": "PERPETUAL",
+    "marginAsset": "USDT",
+    "deliveryDate": 4133404800000,
+}
 RESTRICTED = {"code": 0, "msg": "Service unavailable from a restricted location according to 'b.'"}
 
 RATE_LIMITED = {"code": -1003, "msg": "Too much request weight used"}
 
 
 def kline(hour: int, shift: float = 0.0) -> list:
-    """Binance's row for the candle that opens `hour` hours after START; its prices name the hour."""
+    """Binance's row for the candle that opens `hour` hours after START; its prices name the
+    hour."""
     prices = [f"{value + shift:.2f}" for value in (hour + 100, hour + 102, hour + 99, hour + 101)]
     open_time = START + hour * HOUR
     return [open_time, *prices, f"{hour + 0.5}", open_time + HOUR - 1, "0", 1, "0", "0", "0"]
 
 
 class LoopbackBinance(ThreadingHTTPServer):
-    """Serves `klines` from `startTime` on, at most `max_rows` a page, after the faults that are queued."""
+    """Serves `klines` from `startTime` on, at most `max_rows` a page, after the faults that are
+    queued."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), LoopbackHandler)
@@ -50,7 +63,9 @@ class LoopbackBinance(ThreadingHTTPServer):
         since, limit = int(query["startTime"]), int(query["limit"])
         rows = [row for row in self.klines if since <= row[0]][: min(limit, self.max_rows)]
         if self.answers_by_window:
-            rows = [row for row in self.klines if since <= row[0] < since + limit * HOUR][-self.max_rows :]
+            rows = [row for row in self.klines if since <= row[0] < since + limit * HOUR][
+                -self.max_rows :
+            ]
         return self.reshape(rows)
 
 
@@ -61,13 +76,17 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         is_klines = url.path.endswith("/klines")
-        (self.server.kline_requests if is_klines else self.server.market_requests).append((url.path, query))
+        (self.server.kline_requests if is_klines else self.server.market_requests).append(
+            (url.path, query)
+        )
         if self.server.faults:
             return self.answer(*self.server.faults.pop(0))
         if is_klines:
             return self.answer(200, {}, json.dumps(self.server.page(query)))
         listed = {"/api/v3/exchangeInfo": SPOT, "/fapi/v1/exchangeInfo": PERPETUAL}.get(url.path)
-        return self.answer(200 if listed else 404, {}, json.dumps({"symbols": [listed] if listed else []}))
+        return self.answer(
+            200 if listed else 404, {}, json.dumps({"symbols": [listed] if listed else []})
+        )
 
     def answer(self, status: int, headers: dict, body: str):
         time.sleep(float(headers.get("X-Delay", 0)))
@@ -108,7 +127,8 @@ def no_sleep(seconds: float) -> None:
     raise AssertionError(f"slept {seconds} s where no retry was due")
 
 
-# --- what comes back ----------------------------------------------------------------------------------------
+# --- what comes back
+# ----------------------------------------------------------------------------------------
 
 
 def test_2500_candles_come_back_complete_and_exact_over_three_pages(server, binance):
@@ -118,7 +138,12 @@ def test_2500_candles_come_back_complete_and_exact_over_three_pages(server, bina
     candles = fetch_ohlcv(binance, "BTC/USDT", "1h", **ask, on_page=sizes.append)
     hours = np.arange(499, 2999)
     opened = pd.Series((START + hours * HOUR).astype("datetime64[ms]")).dt.tz_localize("UTC")
-    prices = {"open": hours + 100.0, "high": hours + 102.0, "low": hours + 99.0, "close": hours + 101.0}
+    prices = {
+        "open": hours + 100.0,
+        "high": hours + 102.0,
+        "low": hours + 99.0,
+        "close": hours + 101.0,
+    }
     expected = pd.DataFrame({"timestamp": opened, **prices, "volume": hours + 0.5})
     pd.testing.assert_frame_equal(candles, expected)
     assert sizes == [1000, 1000, 500]
@@ -130,7 +155,9 @@ def test_2500_candles_come_back_complete_and_exact_over_three_pages(server, bina
 @pytest.mark.parametrize(("offset_ms", "newest"), [(-1, 8), (0, 9), (1, 9)])
 def test_a_candle_counts_from_the_instant_it_closes(server, binance, offset_ms, newest):
     server.klines = [kline(hour) for hour in range(11)]
-    candles = fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=3, now_ms=START + 10 * HOUR + offset_ms)
+    candles = fetch_ohlcv(
+        binance, "BTC/USDT", "1h", n_candles=3, now_ms=START + 10 * HOUR + offset_ms
+    )
     assert hours_of(candles) == [newest - 2, newest - 1, newest]
 
 
@@ -138,7 +165,9 @@ def test_the_clock_of_this_machine_is_the_default_present(server, binance):
     this_hour = (int(time.time() * 1000) - START) // HOUR
     server.klines = [kline(hour) for hour in range(this_hour - 5, this_hour + 3)]
     candles = fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=2)
-    later = (int(time.time() * 1000) - START) // HOUR  # another hour, should one begin during the fetch
+    later = (
+        int(time.time() * 1000) - START
+    ) // HOUR  # another hour, should one begin during the fetch
     assert hours_of(candles) in ([this_hour - 2, this_hour - 1], [later - 2, later - 1])
 
 
@@ -147,7 +176,11 @@ def test_until_ms_ends_the_candles_before_the_present_does(server, binance):
     ask = {"now_ms": now_in(99), "until_ms": START + 50 * HOUR}
     assert hours_of(fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=3, **ask)) == [47, 48, 49]
     since_ms = START + 46 * HOUR + 1
-    assert hours_of(fetch_ohlcv(binance, "BTC/USDT", "1h", since_ms=since_ms, **ask)) == [47, 48, 49]
+    assert hours_of(fetch_ohlcv(binance, "BTC/USDT", "1h", since_ms=since_ms, **ask)) == [
+        47,
+        48,
+        49,
+    ]
 
 
 def test_an_until_ms_in_the_future_does_not_let_the_forming_candle_in(server, binance):
@@ -181,7 +214,10 @@ def test_rows_before_the_start_are_cut(server, binance):
 
 def test_two_values_for_one_candle_are_an_error_that_names_it(server, binance):
     server.klines = sorted([kline(hour) for hour in range(30)] + [kline(7, shift=0.01)])
-    message = "binance: 1 candle.* of BTC/USDT 1h came twice with different values, first 2024-01-01 07:00"
+    message = (
+        "binance: 1 candle.* of BTC/USDT 1h came twice with different values, first 2024-01-01 "
+        "07:00"
+    )
     with pytest.raises(ExchangeError, match=message):
         fetch_ohlcv(binance, "BTC/USDT", "1h", since_ms=START, now_ms=now_in(30))
 
@@ -211,7 +247,9 @@ def test_an_empty_page_inside_a_gap_does_not_end_the_fetch(server, binance):
     assert hours_of(candles) == [*range(500), *range(3700, 6000)]
     starts = [(int(query["startTime"]) - START) // HOUR for _, query in server.kline_requests]
     walk, gap_again = [0, 500, 1500, 2500, 3500, 3500, 4500, 5500], [500, 1500, 2500, 3500]
-    assert starts == walk + gap_again  # 3500 twice in the walk: what was missing at the start of its page
+    assert (
+        starts == walk + gap_again
+    )  # 3500 twice in the walk: what was missing at the start of its page
 
 
 def test_a_window_that_is_cut_at_its_old_end_leaves_no_hole(server, binance):
@@ -222,8 +260,10 @@ def test_a_window_that_is_cut_at_its_old_end_leaves_no_hole(server, binance):
 
 
 def test_empty_pages_without_end_are_an_error_with_a_remedy(server, binance, monkeypatch):
-    monkeypatch.setattr("pipeline.paging.MAX_EMPTY_PAGES", 3)
-    with pytest.raises(ExchangeError, match="binance: 3 pages in a row held no candles of BTC/USDT.*start"):
+    monkeypatch.setattr("pipeline.candles.pages.MAX_EMPTY_PAGES", 3)
+    with pytest.raises(
+        ExchangeError, match="binance: 3 pages in a row held no candles of BTC/USDT.*start"
+    ):
         fetch_ohlcv(binance, "BTC/USDT", "1h", since_ms=0, now_ms=START)
     assert len(server.kline_requests) == 3
 
@@ -237,7 +277,8 @@ def test_futures_take_the_symbol_that_users_write(server):
     assert {path for path, _ in server.kline_requests} == {"/fapi/v1/klines"}
 
 
-# --- wrong questions ----------------------------------------------------------------------------------------
+# --- wrong questions
+# ----------------------------------------------------------------------------------------
 
 
 def test_an_unknown_exchange_is_named_beside_close_matches():
@@ -268,15 +309,20 @@ def test_a_fetch_takes_either_a_number_of_candles_or_a_start(binance, ask):
         fetch_ohlcv(binance, "BTC/USDT", "1h", **ask)
 
 
-# --- faults -------------------------------------------------------------------------------------------------
+# --- faults
+# -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [(451, {}, ""), (403, {}, "<html>"), (400, {}, json.dumps(RESTRICTED))])
+@pytest.mark.parametrize(
+    "fault", [(451, {}, ""), (403, {}, "<html>"), (400, {}, json.dumps(RESTRICTED))]
+)
 @pytest.mark.parametrize("name", EXCHANGE_CHAIN)
 def test_a_refused_address_is_said_and_not_retried(server, name, fault):
     server.faults = [fault]
     exchange = open_exchange(name, base_url=server.url)
-    with pytest.raises(ExchangeError, match=f"{name} refuses this machine's address.*choose another"):
+    with pytest.raises(
+        ExchangeError, match=f"{name} refuses this machine's address.*choose another"
+    ):
         fetch_ohlcv(exchange, "BTC/USDT", "1h", n_candles=10, sleep=no_sleep)
     assert len(server.market_requests) == 1
 
@@ -288,7 +334,9 @@ def test_an_error_raised_while_an_earlier_one_is_handled_is_judged_by_itself(ser
     try:
         fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, now_ms=now_in(20))
     except ExchangeError:
-        candles = fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, now_ms=now_in(20), sleep=waits.append)
+        candles = fetch_ohlcv(
+            binance, "BTC/USDT", "1h", n_candles=5, now_ms=now_in(20), sleep=waits.append
+        )
     assert hours_of(candles) == [15, 16, 17, 18, 19]
     assert waits == [1]
 
@@ -302,7 +350,7 @@ def test_two_overloads_in_a_row_are_waited_out_before_and_between_pages(server, 
         server.faults = [(503, {}, "")] * 2 if size == 1000 else []
 
     ask = {"n_candles": 1500, "now_ms": now_in(1500), "on_page": break_down}
-    with caplog.at_level(logging.WARNING, "pipeline.exchanges"):
+    with caplog.at_level(logging.WARNING, "pipeline.candles.exchanges"):
         candles = fetch_ohlcv(binance, "BTC/USDT", "1h", **ask, sleep=waits.append)
     assert hours_of(candles) == list(range(1500))
     assert waits == [1, 2, 1, 2]
@@ -313,7 +361,9 @@ def test_two_overloads_in_a_row_are_waited_out_before_and_between_pages(server, 
 def test_an_overload_that_stays_ends_in_an_error_after_four_attempts(server, binance):
     server.faults = [(503, {}, "")] * 10
     waits = []
-    with pytest.raises(ExchangeError, match="binance: the list of .* failed after 4 attempt.*503.*try again"):
+    with pytest.raises(
+        ExchangeError, match="binance: the list of .* failed after 4 attempt.*503.*try again"
+    ):
         fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=10, sleep=waits.append)
     assert waits == [1, 2, 4]
     assert len(server.market_requests) == 4
@@ -323,12 +373,16 @@ def test_the_wait_that_a_rate_limit_demands_is_kept(server, binance):
     server.klines = [kline(hour) for hour in range(20)]
     server.faults = [(429, {"Retry-After": "7"}, json.dumps(RATE_LIMITED))]
     waits = []
-    candles = fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, now_ms=now_in(20), sleep=waits.append)
+    candles = fetch_ohlcv(
+        binance, "BTC/USDT", "1h", n_candles=5, now_ms=now_in(20), sleep=waits.append
+    )
     assert len(candles) == 5
     assert waits == [7]
 
 
-@pytest.mark.parametrize("fault", [(429, {"Retry-After": "120"}, ""), (418, {}, json.dumps(RATE_LIMITED))])
+@pytest.mark.parametrize(
+    "fault", [(429, {"Retry-After": "120"}, ""), (418, {}, json.dumps(RATE_LIMITED))]
+)
 def test_a_demanded_wait_beyond_the_budget_and_a_ban_are_errors_at_once(server, binance, fault):
     server.faults = [fault]
     with pytest.raises(ExchangeError, match=f"after 1 attempt.*{fault[0]}"):
@@ -355,7 +409,9 @@ def test_an_answer_that_lists_no_markets_is_an_error(server, binance, body):
         fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, sleep=no_sleep)
 
 
-@pytest.mark.parametrize("header", [{"Content-Length": "100"}, {"X-Delay": "0.3"}], ids=["broken", "late"])
+@pytest.mark.parametrize(
+    "header", [{"Content-Length": "100"}, {"X-Delay": "0.3"}], ids=["broken", "late"]
+)
 def test_answers_that_break_off_or_come_late_are_retried_within_bounds(server, header):
     server.faults = [(200, header, "{}")] * 10
     impatient = open_exchange("binance", base_url=server.url, timeout_s=0.1)
@@ -372,7 +428,9 @@ def test_a_refused_connection_is_not_retried(name):
         port = probe.getsockname()[1]
     exchange = open_exchange(name, base_url=f"http://127.0.0.1:{port}")
     began = time.monotonic()
-    with pytest.raises(ExchangeError, match=f"{name}: the list of markets failed after 1 attempt.*refused"):
+    with pytest.raises(
+        ExchangeError, match=f"{name}: the list of markets failed after 1 attempt.*refused"
+    ):
         fetch_ohlcv(exchange, "BTC/USDT", "1h", n_candles=10, sleep=no_sleep)
     assert time.monotonic() - began < 10  # a request that waits in vain takes longer
 
@@ -383,12 +441,14 @@ def test_a_name_that_does_not_resolve_is_not_retried(name, monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail_to_resolve)
-    with pytest.raises(ExchangeError, match=f"{name}: the list of markets failed after 1 attempt.*resolve"):
+    with pytest.raises(
+        ExchangeError, match=f"{name}: the list of markets failed after 1 attempt.*resolve"
+    ):
         fetch_ohlcv(open_exchange(name), "BTC/USDT", "1h", n_candles=10, sleep=no_sleep)
 
 
 def test_importing_the_module_imports_no_ccxt():
-    code = "import sys, pipeline.exchanges; sys.exit('ccxt' in sys.modules)"
+    code = "import sys, pipeline.candles.exchanges; sys.exit('ccxt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,5 @@
-"""`python data_fetcher.py fetch | update | audit | list`, and candles through the cache; at the loopback exchange."""
+"""`python data_fetcher.py fetch | update | audit | list`, and candles through the cache; at the
+loopback exchange."""
 
 import logging
 import subprocess
@@ -13,9 +14,9 @@ from pandas.testing import assert_frame_equal
 
 import data_fetcher
 from data_fetcher import Audit, CryptodataFetcher, Fetch, List, Update, fetch_candles
-from pipeline import clients, store, yahoo
-from pipeline.candles import timestamps_ms
-from pipeline.exchanges import ExchangeError
+from pipeline.candles import clients, store, yahoo
+from pipeline.candles.exchanges import ExchangeError
+from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
 from tests.exchange_market import DAY_MS, Market, synthetic_exchange
@@ -30,7 +31,9 @@ SOL = "SOL/USDT"
 def market() -> Market:
     """Candles to one day from now, of the present."""
     market = synthetic_exchange((BTC, ETH), ("15m", "1h"), 900, end="2025-01-01")
-    return market.shifted((int(time.time() * 1000) // DAY_MS + 1) * DAY_MS - market.ends_ms // DAY_MS * DAY_MS)
+    return market.shifted(
+        (int(time.time() * 1000) // DAY_MS + 1) * DAY_MS - market.ends_ms // DAY_MS * DAY_MS
+    )
 
 
 @pytest.fixture
@@ -44,7 +47,11 @@ def server(market, nothing_leaves, monkeypatch):
 
 
 def truth(market: Market, symbol: str, timeframe: str, n: int) -> pd.DataFrame:
-    return market.candles(symbol, timeframe, now_ms=int(time.time() * 1000)).tail(n).reset_index(drop=True)
+    return (
+        market.candles(symbol, timeframe, now_ms=int(time.time() * 1000))
+        .tail(n)
+        .reset_index(drop=True)
+    )
 
 
 def notices(caplog) -> str:
@@ -52,7 +59,14 @@ def notices(caplog) -> str:
 
 
 def test_fetch_stores_every_series_and_prints_a_line_each(server, market, tmp_path, capsys):
-    Fetch((BTC, ETH), ("15m", "1h"), candles=300, funding=True, base_url=server.url, cache_dir=tmp_path).run()
+    Fetch(
+        (BTC, ETH),
+        ("15m", "1h"),
+        candles=300,
+        funding=True,
+        base_url=server.url,
+        cache_dir=tmp_path,
+    ).run()
     for symbol in (BTC, ETH):
         for timeframe in ("15m", "1h"):
             found = store.read_series(tmp_path / "binance", symbol, timeframe)
@@ -60,8 +74,20 @@ def test_fetch_stores_every_series_and_prints_a_line_each(server, market, tmp_pa
     funding = store.read_series(tmp_path / "binance", BTC, "funding")
     assert_frame_equal(funding, market.published(BTC, "funding", now_ms=int(time.time() * 1000)))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 6 and lines[0].split() == ["folder", "symbol", "series", "rows", "first", "last", "new"]
-    assert " BTC/USDT" in lines[1] and lines[1].split()[2:4] == ["15m", "300"] and lines[1].endswith(" 300")
+    assert len(lines) == 1 + 6 and lines[0].split() == [
+        "folder",
+        "symbol",
+        "series",
+        "rows",
+        "first",
+        "last",
+        "new",
+    ]
+    assert (
+        " BTC/USDT" in lines[1]
+        and lines[1].split()[2:4] == ["15m", "300"]
+        and lines[1].endswith(" 300")
+    )
 
 
 def test_fetching_again_asks_only_for_what_is_new(server, tmp_path, capsys):
@@ -69,7 +95,9 @@ def test_fetching_again_asks_only_for_what_is_new(server, tmp_path, capsys):
     command.run()
     server.reset()
     command.run()
-    asked = [int(request.query["startTime"]) for request in server.log if request.path.endswith("klines")]
+    asked = [
+        int(request.query["startTime"]) for request in server.log if request.path.endswith("klines")
+    ]
     assert len(asked) == 1 and asked[0] > time.time() * 1000 - 24 * HOUR_MS
     assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "0"
 
@@ -77,12 +105,16 @@ def test_fetching_again_asks_only_for_what_is_new(server, tmp_path, capsys):
 def test_since_and_until_bound_what_is_fetched(server, market, tmp_path):
     present = pd.Timestamp.now("UTC").floor("h")
     since, until = (present - pd.Timedelta(hours=hours) for hours in (48, 24))
-    Fetch((BTC,), since=since.isoformat(), until=str(until), base_url=server.url, cache_dir=tmp_path).run()
+    Fetch(
+        (BTC,), since=since.isoformat(), until=str(until), base_url=server.url, cache_dir=tmp_path
+    ).run()
     times = store.read_series(tmp_path / "binance", BTC, "1h")["timestamp"]
     assert (times.iloc[0], times.iloc[-1], len(times)) == (since, until - pd.Timedelta(hours=1), 24)
 
 
-def test_a_symbol_that_is_missing_ends_the_command_with_status_1_after_the_others(server, tmp_path, caplog):
+def test_a_symbol_that_is_missing_ends_the_command_with_status_1_after_the_others(
+    server, tmp_path, caplog
+):
     with pytest.raises(SystemExit) as caught:
         Fetch((SOL, BTC), candles=50, base_url=server.url, cache_dir=tmp_path).run()
     assert caught.value.code == 1
@@ -92,7 +124,9 @@ def test_a_symbol_that_is_missing_ends_the_command_with_status_1_after_the_other
 
 def test_options_that_contradict_each_other_are_refused(tmp_path):
     for options in ({"candles": 0}, {"candles": 5, "since": "2024-01-01"}):
-        with pytest.raises(ValueError, match="--candles is .; pass a positive number, or --since instead of it"):
+        with pytest.raises(
+            ValueError, match="--candles is .; pass a positive number, or --since instead of it"
+        ):
             Fetch((BTC,), cache_dir=tmp_path, **options).run()
     with pytest.raises(ValueError, match="--since: 1 unreadable time"):
         Fetch((BTC,), since="05/12/2024", cache_dir=tmp_path).run()
@@ -101,19 +135,34 @@ def test_options_that_contradict_each_other_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_update_completes_every_stored_series_from_its_own_exchange(server, market, tmp_path, capsys, caplog):
+def test_update_completes_every_stored_series_from_its_own_exchange(
+    server, market, tmp_path, capsys, caplog
+):
     hours_ago = pd.Timestamp.now("UTC") - pd.Timedelta(hours=30)
     for exchange in ("binance", "okx"):
-        Fetch((BTC,), ("1h",), since=str(hours_ago - pd.Timedelta(days=5)), until=str(hours_ago), funding=True,
-              exchange=exchange, base_url=server.url, cache_dir=tmp_path).run()  # fmt: skip
+        Fetch(
+            (BTC,),
+            ("1h",),
+            since=str(hours_ago - pd.Timedelta(days=5)),
+            until=str(hours_ago),
+            funding=True,
+            exchange=exchange,
+            base_url=server.url,
+            cache_dir=tmp_path,
+        ).run()
     store.write_candles(truth(market, ETH, "1h", 10), tmp_path / "mine", ETH, "1h")
     capsys.readouterr()
     caplog.set_level(logging.INFO)
     Update(base_url=server.url, cache_dir=tmp_path).run()
     for exchange in ("binance", "okx"):
-        assert_frame_equal(store.read_series(tmp_path / exchange, BTC, "1h").tail(100).reset_index(drop=True),
-                           truth(market, BTC, "1h", 100))  # fmt: skip
-    assert f"{tmp_path / 'mine' / 'ETHUSDT_1h.parquet'} names no exchange, so it is not updated" in notices(caplog)
+        assert_frame_equal(
+            store.read_series(tmp_path / exchange, BTC, "1h").tail(100).reset_index(drop=True),
+            truth(market, BTC, "1h", 100),
+        )
+    assert (
+        f"{tmp_path / 'mine' / 'ETHUSDT_1h.parquet'} names no exchange, so it is not updated"
+        in notices(caplog)
+    )
     assert len(capsys.readouterr().out.splitlines()) == 1 + 4
 
 
@@ -124,7 +173,9 @@ def test_update_of_one_folder_and_some_symbols(server, tmp_path):
     assert {r.query["symbol"] for r in server.log if r.path.endswith("klines")} == {"ETHUSDT"}
 
 
-def test_an_update_that_fails_for_one_series_says_so_and_ends_with_status_1(server, tmp_path, capsys, monkeypatch):
+def test_an_update_that_fails_for_one_series_says_so_and_ends_with_status_1(
+    server, tmp_path, capsys, monkeypatch
+):
     Fetch((BTC, ETH), candles=20, base_url=server.url, cache_dir=tmp_path).run()
     monkeypatch.setattr(clients, "RETRY_WAITS_S", ())
     server.reset(FaultList(Fault("503", on="symbol=ETHUSDT")))
@@ -133,7 +184,9 @@ def test_an_update_that_fails_for_one_series_says_so_and_ends_with_status_1(serv
         Update(base_url=server.url, cache_dir=tmp_path).run()
     assert caught.value.code == 1
     told = capsys.readouterr()
-    assert "! ETH/USDT 1h: binance: candles of ETH/USDT failed" in told.err and "BTC/USDT" in told.out
+    assert (
+        "! ETH/USDT 1h: binance: candles of ETH/USDT failed" in told.err and "BTC/USDT" in told.out
+    )
 
 
 def test_audit_and_list_say_what_is_there(server, tmp_path, capsys):
@@ -163,7 +216,9 @@ def test_a_damaged_file_in_one_folder_keeps_no_other_from_being_audited(tmp_path
 
 def test_an_empty_cache_says_what_to_do(tmp_path):
     for command in (Audit, List, Update):
-        with pytest.raises(ValueError, match="no candle files here or in a folder below; fetch some"):
+        with pytest.raises(
+            ValueError, match="no candle files here or in a folder below; fetch some"
+        ):
             command(cache_dir=tmp_path / "absent").run()
 
 
@@ -171,8 +226,13 @@ def test_an_empty_cache_says_what_to_do(tmp_path):
 def test_the_command_line_runs_and_errors_are_one_line(tmp_path, server):
     def run(*options: str) -> subprocess.CompletedProcess:
         root = Path(data_fetcher.__file__).parent
-        return subprocess.run([sys.executable, str(root / "data_fetcher.py"), *options], cwd=tmp_path,
-                              capture_output=True, text=True, timeout=120)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, str(root / "data_fetcher.py"), *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     done = run("fetch", "--symbols", BTC, "--candles", "20", "--base-url", server.url)
     assert done.returncode == 0 and "candles/binance BTC/USDT" in done.stdout and done.stderr == ""
@@ -181,16 +241,26 @@ def test_the_command_line_runs_and_errors_are_one_line(tmp_path, server):
     assert "--open-interest" in run("fetch", "--help").stdout
 
 
-# --- fetch_candles and the document's fetcher through all this ------------------------------------------------
+# --- fetch_candles and the document's fetcher through all this
+# ------------------------------------------------
 
 
-def test_candles_come_with_the_funding_and_open_interest_of_futures_joined(server, market, tmp_path):
-    options = {"source": "exchange", "base_url": server.url, "published": ("funding", "open_interest")}
+def test_candles_come_with_the_funding_and_open_interest_of_futures_joined(
+    server, market, tmp_path
+):
+    options = {
+        "source": "exchange",
+        "base_url": server.url,
+        "published": ("funding", "open_interest"),
+    }
     plain = fetch_candles([BTC, ETH], "1h", 150, **options)
     cached = fetch_candles([BTC, ETH], "1h", 150, cache_dir=tmp_path, **options)
     assert_frame_equal(plain.candles[BTC], cached.candles[BTC])
     assert_frame_equal(plain.candles[BTC], store.read_directory(tmp_path / "binance", BTC, "1h"))
-    assert plain.candles[BTC]["funding_rate"].notna().all() and plain.candles[ETH]["open_interest"].notna().all()
+    assert (
+        plain.candles[BTC]["funding_rate"].notna().all()
+        and plain.candles[ETH]["open_interest"].notna().all()
+    )
     facts = plain.provenance()["symbols"][BTC]
     assert (facts["venue"], facts["funding_rate_venue"]) == ("binance", "binanceusdm")
 
@@ -198,25 +268,43 @@ def test_candles_come_with_the_funding_and_open_interest_of_futures_joined(serve
 def test_candles_without_funding_are_candles_still(server, market, caplog):
     caplog.set_level(logging.INFO)
     server.markets = {"binance": market}
-    found = fetch_candles([BTC], "1h", 50, source="exchange", base_url=server.url, published=("funding",))
-    assert list(found.candles[BTC].columns) == ["timestamp", "open", "high", "low", "close", "volume"]
+    found = fetch_candles(
+        [BTC], "1h", 50, source="exchange", base_url=server.url, published=("funding",)
+    )
+    assert list(found.candles[BTC].columns) == [
+        "timestamp",
+        "open",
+        "high",
+        "low",
+        "close",
+        "volume",
+    ]
     assert "no futures exchange has funding of 1 symbols: BTC/USDT" in notices(caplog)
 
 
 def test_the_cache_of_another_exchange_is_not_mixed_in(server, market, tmp_path):
     fetch_candles([BTC], "1h", 50, exchange="okx", cache_dir=tmp_path, base_url=server.url)
     server.blocked = {"okx"}
-    found = fetch_candles([BTC], "1h", 50, source="exchange", cache_dir=tmp_path, base_url=server.url)
-    assert found.venue == "binance" and sorted(p.name for p in tmp_path.iterdir()) == ["binance", "okx"]
+    found = fetch_candles(
+        [BTC], "1h", 50, source="exchange", cache_dir=tmp_path, base_url=server.url
+    )
+    assert found.venue == "binance" and sorted(p.name for p in tmp_path.iterdir()) == [
+        "binance",
+        "okx",
+    ]
 
 
 def test_the_fetcher_of_v1_takes_since_until_and_limit(server, market):
     fetcher = CryptodataFetcher("binance", base_url=server.url)
     day = pd.Timestamp.now("UTC").floor("D") - pd.Timedelta(days=3)
     frame = fetcher.fetch_ohlcv(BTC, "1h", since=day, until=day + pd.Timedelta(days=1))
-    assert timestamps_ms(frame).tolist() == [int(day.timestamp()) * 1000 + HOUR_MS * hour for hour in range(24)]
+    assert timestamps_ms(frame).tolist() == [
+        int(day.timestamp()) * 1000 + HOUR_MS * hour for hour in range(24)
+    ]
     assert_frame_equal(fetcher.fetch_ohlcv(BTC, "1h", limit=5, since=str(day)), frame.head(5))
-    assert_frame_equal(fetcher.fetch_ohlcv(BTC, "1h", since=int(day.timestamp() * 1000)).head(24), frame)
+    assert_frame_equal(
+        fetcher.fetch_ohlcv(BTC, "1h", since=int(day.timestamp() * 1000)).head(24), frame
+    )
     assert len(fetcher.fetch_ohlcv(BTC, "15m")) == len(truth(market, BTC, "15m", 1000))
 
 

@@ -1,4 +1,5 @@
-"""Every fault that exchanges are known for, through the real ccxt: retried, mended and said, or a clear error."""
+"""Every fault that exchanges are known for, through the real ccxt: retried, mended and said, or a
+clear error."""
 
 import logging
 
@@ -7,13 +8,25 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles import find_gaps, timestamps_ms
-from pipeline.exchanges import ExchangeError, GeoBlockError, Job
+from pipeline.candles.exchanges import ExchangeError, GeoBlockError, Job
+from pipeline.candles.schema import find_gaps, timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
 from tests.exchange_market import Series
 from tests.fault_schedules import loopback, run_schedule
-from tests.fetching import BTC, HOUR_MS, LONG, MARKET, NOW_MS, VENUES, fetch_one, hold, refuse_to_sleep, truth, without
+from tests.fetching import (
+    BTC,
+    HOUR_MS,
+    LONG,
+    MARKET,
+    NOW_MS,
+    VENUES,
+    fetch_one,
+    hold,
+    refuse_to_sleep,
+    truth,
+    without,
+)
 
 exchange, foreign_hosts, limited, nothing_leaves, server = fetching.FIXTURES
 
@@ -44,12 +57,15 @@ PERSISTENT = {
 @pytest.mark.parametrize("kind", RETRIED)
 @pytest.mark.parametrize("venue", VENUES)
 def test_what_may_pass_is_retried_and_said(server, caplog, venue, kind):
-    # The HTTP library asks again by itself where a connection that was kept open turns out to be closed.
+    # The HTTP library asks again by itself where a connection that was kept open turns out to be
+    # closed.
     server.faults = FaultList(Fault(kind, on="BTC", times=2 if kind == "reset" else 1))
     waits = []
     assert_frame_equal(fetch_one(server, LONG, venue, sleep=waits.append), truth(LONG))
     assert waits == [1]
-    [told] = [record.getMessage() for record in caplog.records if "again in 1 s" in record.getMessage()]
+    [told] = [
+        record.getMessage() for record in caplog.records if "again in 1 s" in record.getMessage()
+    ]
     assert told.startswith(f"{venue}: candles of BTC/USDT")
 
 
@@ -60,7 +76,9 @@ def test_an_exchange_that_hangs_is_left_and_asked_again(server, caplog):
 
 
 def test_a_demanded_wait_is_kept_for_429_and_418(server):
-    server.faults = FaultList(Fault("429", on="klines", wait_s=7), Fault("418", on="klines", wait_s=30))
+    server.faults = FaultList(
+        Fault("429", on="klines", wait_s=7), Fault("418", on="klines", wait_s=30)
+    )
     waits = []
     assert_frame_equal(fetch_one(server, LONG, sleep=waits.append), truth(LONG))
     assert waits == [7, 30]
@@ -74,7 +92,9 @@ def test_a_demanded_wait_beyond_the_bound_is_an_error_at_once(server, kind):
 
 
 def test_retries_end_after_four_attempts_whatever_the_faults(server):
-    server.faults = FaultList(*(Fault(kind, on="klines") for kind in ("503", "reset", "cut_json", "truncated", "500")))
+    server.faults = FaultList(
+        *(Fault(kind, on="klines") for kind in ("503", "reset", "cut_json", "truncated", "500"))
+    )
     waits = []
     with pytest.raises(ExchangeError, match="candles of BTC/USDT failed after 4 attempt"):
         fetch_one(server, LONG, sleep=waits.append)
@@ -84,7 +104,9 @@ def test_retries_end_after_four_attempts_whatever_the_faults(server):
 @pytest.mark.parametrize("venue", VENUES)
 def test_a_refused_country_is_an_error_of_its_own_and_not_asked_again(server, venue):
     server.faults = FaultList(Fault("451", on="BTC"))
-    with pytest.raises(GeoBlockError, match=f"{venue} refuses this machine's address.*HTTP 451.*choose another"):
+    with pytest.raises(
+        GeoBlockError, match=f"{venue} refuses this machine's address.*HTTP 451.*choose another"
+    ):
         fetch_one(server, LONG, venue, sleep=refuse_to_sleep)
     assert [request.status for request in server.log].count(451) == 1
 
@@ -117,9 +139,14 @@ def lie(server, row: int, kind: str) -> None:
     series = MARKET.listings[BTC].candles["1h"]
     times, values = series.times.copy(), series.numbers.copy()
     if kind == "conflicting_rows":
-        times, values = np.insert(times, row, times[row]), np.insert(values, row, values[row] * 1.01, axis=0)
+        times, values = (
+            np.insert(times, row, times[row]),
+            np.insert(values, row, values[row] * 1.01, axis=0),
+        )
     else:
-        values[row, 2] = {"negative_price": -1.0, "absurd_price": values[row, 2] / 1000}.get(kind, np.nan)
+        values[row, 2] = {"negative_price": -1.0, "absurd_price": values[row, 2] / 1000}.get(
+            kind, np.nan
+        )
     hold(server, Series(times, values))
 
 
@@ -137,7 +164,9 @@ def test_a_series_that_ends_early_or_begins_late_says_so(server, caplog):
     series = MARKET.listings[BTC].candles["1h"]
     market = hold(server, Series(series.times[600:1200], series.numbers[600:1200]))
     assert_frame_equal(fetch_one(server, LONG), truth(LONG, market))
-    begin, first, last, end = (day(time) for time in (LONG.since_ms + HOUR_MS // 2, *series.times[[599, 1200, -2]]))
+    begin, first, last, end = (
+        day(time) for time in (LONG.since_ms + HOUR_MS // 2, *series.times[[599, 1200, -2]])
+    )
     assert f"no rows from {begin} to {first}, asked for twice" in caplog.text
     assert f"no rows from {last} to {end}, asked for twice" in caplog.text
 
@@ -161,7 +190,9 @@ def test_a_crash_is_believed_but_asked_for_twice(server, caplog):
     assert "row(s) hard to believe, asked for twice" in caplog.text
 
 
-def test_a_wrong_price_in_the_one_new_candle_is_noticed_because_older_ones_come_along(server, caplog):
+def test_a_wrong_price_in_the_one_new_candle_is_noticed_because_older_ones_come_along(
+    server, caplog
+):
     job = Job(BTC, "1h", n_candles=1)
     server.faults = FaultList(Fault("absurd_price", on="limit=11"))
     series = MARKET.listings[BTC].candles["1h"]
@@ -174,16 +205,23 @@ def test_a_wrong_price_in_the_one_new_candle_is_noticed_because_older_ones_come_
 
 
 @pytest.mark.parametrize("hours_off", [-30, 30])
-def test_a_wrong_clock_of_this_machine_does_no_harm_and_is_said(server, caplog, monkeypatch, hours_off):
+def test_a_wrong_clock_of_this_machine_does_no_harm_and_is_said(
+    server, caplog, monkeypatch, hours_off
+):
     job = Job(BTC, "1h", n_candles=5)
     monkeypatch.setattr("ccxt.Exchange.milliseconds", lambda *_: NOW_MS + hours_off * HOUR_MS)
     assert_frame_equal(fetch_one(server, job, now_ms=None), truth(job))
-    assert f"clock is 1800 min {'behind' if hours_off < 0 else 'ahead of'} that of binance, which counts" in caplog.text
+    assert (
+        f"clock is 1800 min {'behind' if hours_off < 0 else 'ahead of'} that of binance, which "
+        "counts" in caplog.text
+    )
 
 
 def test_a_forming_candle_that_is_marked_as_closed_is_not_believed(server, caplog):
     caplog.set_level(logging.INFO, "pipeline")
-    hold(server, without(slice(1250, 1252)))  # so that the page for the span has room for the forming candle
+    hold(
+        server, without(slice(1250, 1252))
+    )  # so that the page for the span has room for the forming candle
     server.faults = FaultList(Fault("forming_closed", on="klines"))
     found = fetch_one(server, LONG)
     assert timestamps_ms(found)[-1] == MARKET.ends_ms - HOUR_MS
@@ -191,13 +229,16 @@ def test_a_forming_candle_that_is_marked_as_closed_is_not_believed(server, caplo
     assert [fault.kind for fault in server.applied] == ["forming_closed"]
 
 
-# --- at random ----------------------------------------------------------------------------------------------
+# --- at random
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_some_random_faults_are_never_silent(nothing_leaves):
     with loopback() as (server, notices):
-        results = [outcome.result for seed in range(25) for outcome in run_schedule(seed, server, notices)]
+        results = [
+            outcome.result for seed in range(25) for outcome in run_schedule(seed, server, notices)
+        ]
     assert "silent" not in results
     assert {"right", "right with a notice", "error"} <= set(results)
 
@@ -205,6 +246,8 @@ def test_some_random_faults_are_never_silent(nothing_leaves):
 @pytest.mark.soak
 def test_500_random_schedules_of_faults_are_never_silent(nothing_leaves):
     with loopback() as (server, notices):
-        outcomes = [outcome for seed in range(500) for outcome in run_schedule(seed, server, notices)]
+        outcomes = [
+            outcome for seed in range(500) for outcome in run_schedule(seed, server, notices)
+        ]
     assert [outcome for outcome in outcomes if outcome.result == "silent"] == []
     assert sum(outcome.result == "right" for outcome in outcomes) > 300

@@ -1,4 +1,5 @@
-"""Many series at once, within the limits, from the market that is meant: the real ccxt, the loopback exchange."""
+"""Many series at once, within the limits, from the market that is meant: the real ccxt, the
+loopback exchange."""
 
 import asyncio
 import gc
@@ -19,8 +20,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from config import TRADING_PAIRS
-from pipeline.candles import find_gaps, timestamps_ms
-from pipeline.exchanges import (
+from pipeline.candles.exchanges import (
     ExchangeError,
     GeoBlockError,
     Job,
@@ -30,23 +30,42 @@ from pipeline.exchanges import (
     fetch_ohlcv,
     open_exchange,
 )
-from pipeline.limits import LIMITS, Allowance, allowance
+from pipeline.candles.limits import LIMITS, Allowance, allowance
+from pipeline.candles.schema import find_gaps, timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
 from tests.exchange_market import DAY_MS, Market, synthetic_exchange
-from tests.fetching import BTC, ETH, HOUR_MS, MARKET, NOW_MS, VENUES, fetch, fetch_one, refuse_to_sleep, truth
+from tests.fetching import (
+    BTC,
+    ETH,
+    HOUR_MS,
+    MARKET,
+    NOW_MS,
+    VENUES,
+    fetch,
+    fetch_one,
+    refuse_to_sleep,
+    truth,
+)
 
 exchange, foreign_hosts, limited, nothing_leaves, server = fetching.FIXTURES
 
 
-# --- many at once -------------------------------------------------------------------------------------------
+# --- many at once
+# -------------------------------------------------------------------------------------------
 
 
 def test_22_pairs_in_two_timeframes_come_complete_and_exact_and_never_over_the_limit(limited):
-    market = synthetic_exchange(TRADING_PAIRS, ("15m", "1h"), 1001, end=pd.Timestamp(MARKET.ends_ms, unit="ms"))
+    market = synthetic_exchange(
+        TRADING_PAIRS, ("15m", "1h"), 1001, end=pd.Timestamp(MARKET.ends_ms, unit="ms")
+    )
     now_ms = market.ends_ms + 900_000
     limited.markets["binance"], limited.now_ms = market, now_ms
-    jobs = [Job(symbol, timeframe, n_candles=1000) for symbol in TRADING_PAIRS for timeframe in ("1h", "15m")]
+    jobs = [
+        Job(symbol, timeframe, n_candles=1000)
+        for symbol in TRADING_PAIRS
+        for timeframe in ("1h", "15m")
+    ]
     found = fetch(limited, jobs, now_ms=now_ms, sleep=refuse_to_sleep)
     assert list(found) == jobs
     for job in jobs:
@@ -59,12 +78,18 @@ def test_series_are_fetched_side_by_side(server):
     jobs = [Job(symbol, "1h", n_candles=n) for symbol in (BTC, ETH) for n in range(10, 18)]
     assert all(len(frame) == job.n_candles for job, frame in fetch(server, jobs).items())
     came_s = [request.time_s for request in server.log if request.path.endswith("klines")]
-    assert max(came_s) - min(came_s) < server.latency_s  # the last one before the first was answered
+    assert (
+        max(came_s) - min(came_s) < server.latency_s
+    )  # the last one before the first was answered
 
 
 def test_one_series_that_fails_does_not_sink_the_others(server):
     server.faults = FaultList(Fault("html", on="symbol=ETHUSDT"))
-    jobs = [Job("NOPE/USDT", "1h", n_candles=5), Job(ETH, "1h", n_candles=5), Job(BTC, "7h", n_candles=5)]
+    jobs = [
+        Job("NOPE/USDT", "1h", n_candles=5),
+        Job(ETH, "1h", n_candles=5),
+        Job(BTC, "7h", n_candles=5),
+    ]
     good = Job(BTC, "1h", n_candles=5)
     found = fetch(server, [*jobs, good])
     assert_frame_equal(found[good], truth(good))
@@ -76,7 +101,10 @@ def test_one_series_that_fails_does_not_sink_the_others(server):
 def test_an_exchange_that_cannot_be_reached_fails_every_series_and_is_asked_once(server):
     server.blocked = {"binance"}
     jobs = [Job(symbol, "1h", n_candles=5) for symbol in (BTC, ETH)]
-    assert all(isinstance(error, GeoBlockError) for error in fetch(server, jobs, sleep=refuse_to_sleep).values())
+    assert all(
+        isinstance(error, GeoBlockError)
+        for error in fetch(server, jobs, sleep=refuse_to_sleep).values()
+    )
     assert server.n_requests == {"binance": 1}
 
 
@@ -103,7 +131,9 @@ def test_pages_are_reported_with_their_series(server):
     told = []
     jobs = [Job(symbol, "1h", since_ms=NOW_MS - 1200 * HOUR_MS) for symbol in (BTC, ETH)]
     fetch(server, jobs, on_page=lambda job, n_rows: told.append((job, n_rows)))
-    assert sorted(told, key=str) == sorted([(job, n_rows) for job in jobs for n_rows in (1000, 199)], key=str)
+    assert sorted(told, key=str) == sorted(
+        [(job, n_rows) for job in jobs for n_rows in (1000, 199)], key=str
+    )
 
 
 def test_a_notebook_may_fetch_although_its_thread_runs_a_loop_already(server):
@@ -121,7 +151,13 @@ def test_every_connection_is_closed_after_success_failure_and_retries(server):
         server.faults = FaultList(Fault("reset"), Fault("truncated"), Fault("html", on="ETHUSDT"))
         fetch(server, [Job(symbol, "1h", n_candles=5) for symbol in (BTC, ETH)])
         with pytest.raises(UnknownSymbolError):
-            fetch_ohlcv(open_exchange("binance", base_url=server.url), "NOPE/USDT", "1h", n_candles=5, now_ms=NOW_MS)
+            fetch_ohlcv(
+                open_exchange("binance", base_url=server.url),
+                "NOPE/USDT",
+                "1h",
+                n_candles=5,
+                now_ms=NOW_MS,
+            )
         gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
     assert [thread.name for thread in threading.enumerate() if thread.name == "exchange"] == []
@@ -131,17 +167,20 @@ def test_one_client_serves_several_calls_and_loads_the_markets_once(server):
     client = open_exchange("binance", base_url=server.url)
     for symbol in (BTC, ETH):
         job = Job(symbol, "1h", n_candles=20)
-        assert_frame_equal(fetch_ohlcv(client, symbol, "1h", n_candles=20, now_ms=NOW_MS), truth(job))
+        assert_frame_equal(
+            fetch_ohlcv(client, symbol, "1h", n_candles=20, now_ms=NOW_MS), truth(job)
+        )
     assert [request.path for request in server.log].count("/api/v3/exchangeInfo") == 1
 
 
 INTERRUPTED = """
 import sys, time
-from pipeline.exchanges import Job, fetch_many
+from pipeline.candles.exchanges import Job, fetch_many
 print("ready", flush=True)
 began = time.monotonic()
 try:
-    fetch_many("binance", [Job(f"{coin}/USDT", "1h", n_candles=5) for coin in ("BTC", "ETH")], base_url=sys.argv[1],
+    fetch_many("binance", [Job(f"{coin}/USDT", "1h", n_candles=5) for coin in ("BTC", "ETH")],
+        base_url=sys.argv[1],
                now_ms=int(sys.argv[2]), timeout_s=60)
 except KeyboardInterrupt:
     print("stopped", time.monotonic() - began, flush=True)
@@ -153,7 +192,9 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_a_fetch_at_once_although_the_exchange_hangs(server):
     server.latency_s = 20
     command = [sys.executable, "-W", "error", "-c", INTERRUPTED, server.url, str(NOW_MS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         deadline = time.monotonic() + 20
         while server.n_requests["binance"] == 0 and time.monotonic() < deadline:
@@ -167,16 +208,21 @@ def test_ctrl_c_ends_a_fetch_at_once_although_the_exchange_hangs(server):
     server.stopping.clear()
 
 
-# --- within the limits --------------------------------------------------------------------------------------
+# --- within the limits
+# --------------------------------------------------------------------------------------
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 5), st.sampled_from([0.2, 0.4, 4.0, 5.0])), min_size=1, max_size=120),
+    st.lists(
+        st.tuples(st.floats(0, 5), st.sampled_from([0.2, 0.4, 4.0, 5.0])), min_size=1, max_size=120
+    ),
     st.floats(1, 30),
     st.floats(0, 60),
 )
 @settings(deadline=None, max_examples=60)
-def test_an_allowance_never_gives_more_in_a_window_than_its_rate_and_its_burst(asks, per_second, burst):
+def test_an_allowance_never_gives_more_in_a_window_than_its_rate_and_its_burst(
+    asks, per_second, burst
+):
     clock = [0.0]
     allowance = Allowance(per_second, burst, clock=lambda: clock[0])
     sent = []
@@ -187,7 +233,9 @@ def test_an_allowance_never_gives_more_in_a_window_than_its_rate_and_its_burst(a
     for start in times:
         for end in times[times >= start]:
             within = costs[(times >= start) & (times <= end)].sum()
-            assert within <= burst + per_second * (end - start) + 5.0 + 1e-6  # the last request may overdraw
+            assert (
+                within <= burst + per_second * (end - start) + 5.0 + 1e-6
+            )  # the last request may overdraw
 
 
 @pytest.mark.parametrize(("exchange", "kind"), LIMITS)
@@ -205,7 +253,10 @@ def test_a_saturated_quarter_of_an_hour_never_exceeds_a_limit_in_any_window(exch
 
 def test_after_a_429_nobody_asks_until_the_time_is_over(server):
     server.faults = FaultList(Fault("429", on="symbol=BTCUSDT", wait_s=1))
-    jobs = [Job(BTC, "1h", n_candles=5), *(Job(ETH, "1h", since_ms=NOW_MS - n * DAY_MS) for n in range(2, 50))]
+    jobs = [
+        Job(BTC, "1h", n_candles=5),
+        *(Job(ETH, "1h", since_ms=NOW_MS - n * DAY_MS) for n in range(2, 50)),
+    ]
     found = fetch(server, jobs, sleep=None)
     assert all(isinstance(frame, pd.DataFrame) for frame in found.values())
     refused_s = next(request.time_s for request in server.log if request.status == 429)
@@ -227,25 +278,33 @@ def test_after_a_429_the_burst_is_gone_because_somebody_else_has_used_it(limited
     began = time.monotonic()
     limited.faults = FaultList(Fault("429", on="klines"))
     fetch_one(limited, Job(BTC, "1h", n_candles=5))
-    assert at_once(limited) < 16 * (time.monotonic() - began) + 1  # of 115; 16 come back in a second
+    assert (
+        at_once(limited) < 16 * (time.monotonic() - began) + 1
+    )  # of 115; 16 come back in a second
 
 
 def test_runs_and_clients_of_one_process_share_the_limit_of_the_host(limited):
     began = time.monotonic()
     for _ in range(10):
         fetch(limited, [Job(BTC, "1h", n_candles=5)])
-    spent = 10 * (4 + 0.4)  # exchangeInfo costs 4, klines 0.4; of 1,200 a minute a tenth may be asked at once
+    spent = 10 * (
+        4 + 0.4
+    )  # exchangeInfo costs 4, klines 0.4; of 1,200 a minute a tenth may be asked at once
     assert at_once(limited) < 120 - spent + 16 * (time.monotonic() - began) + 1
 
 
-# --- which market -------------------------------------------------------------------------------------------
+# --- which market
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def renamed(server):
     """MATIC until 2024-09-10 03:00, POL from 2024-09-13 10:00, as on Binance."""
     market = synthetic_exchange((BTC, "MATIC/USDT"), ("1h",), 2000, end="2024-10-20")
-    stopped, began = (int(pd.Timestamp(day).timestamp() * 1000) for day in ("2024-09-10 03:00", "2024-09-13 10:00"))
+    stopped, began = (
+        int(pd.Timestamp(day).timestamp() * 1000)
+        for day in ("2024-09-10 03:00", "2024-09-13 10:00")
+    )
     whole = market.candles("MATIC/USDT", "1h", now_ms=market.ends_ms)
     market.rename("MATIC/USDT", "POL/USDT", stopped, began)
     server.markets = dict.fromkeys(server.markets, market)
@@ -256,26 +315,37 @@ def renamed(server):
 
 @pytest.mark.parametrize("symbol", ["MATIC/USDT", "POL/USDT"])
 @pytest.mark.parametrize("venue", VENUES)
-def test_a_renamed_coin_is_one_series_with_its_gap_under_either_name(renamed, caplog, venue, symbol):
+def test_a_renamed_coin_is_one_series_with_its_gap_under_either_name(
+    renamed, caplog, venue, symbol
+):
     server, joined = renamed
     since_ms = int(timestamps_ms(joined)[100])
     found = fetch_one(server, Job(symbol, "1h", since_ms=since_ms), venue, now_ms=server.now_ms)
     assert_frame_equal(found, joined.iloc[100:].reset_index(drop=True))
     newest = fetch_one(server, Job(symbol, "1h", n_candles=1500), venue, now_ms=server.now_ms)
     assert_frame_equal(newest, joined.tail(1500).reset_index(drop=True))
-    assert find_gaps(timestamps_ms(found), HOUR_MS)["missing"].tolist() == [79]  # 3 days and 7 hours
+    assert find_gaps(timestamps_ms(found), HOUR_MS)["missing"].tolist() == [
+        79
+    ]  # 3 days and 7 hours
     suffix = ":USDT" if venue == "binanceusdm" else ""
     assert found.attrs == {"exchange": venue, "market": f"MATIC/USDT{suffix} + POL/USDT{suffix}"}
-    assert f"MATIC/USDT{suffix} goes on as POL/USDT{suffix}; joined, 3.29 days are missing between" in caplog.text
+    assert (
+        f"MATIC/USDT{suffix} goes on as POL/USDT{suffix}; joined, 3.29 days are missing between"
+        in caplog.text
+    )
 
 
 def test_of_a_renamed_coin_each_half_can_be_had_alone(renamed):
     server, joined = renamed
     times = timestamps_ms(joined)
     before = Job("POL/USDT", "1h", since_ms=int(times[5]), until_ms=int(times[50]))
-    assert_frame_equal(fetch_one(server, before, now_ms=server.now_ms), joined.iloc[5:50].reset_index(drop=True))
+    assert_frame_equal(
+        fetch_one(server, before, now_ms=server.now_ms), joined.iloc[5:50].reset_index(drop=True)
+    )
     after = Job("MATIC/USDT", "1h", n_candles=50)
-    assert_frame_equal(fetch_one(server, after, now_ms=server.now_ms), joined.tail(50).reset_index(drop=True))
+    assert_frame_equal(
+        fetch_one(server, after, now_ms=server.now_ms), joined.tail(50).reset_index(drop=True)
+    )
 
 
 def dollars(server) -> Market:
@@ -296,7 +366,9 @@ def test_dollars_are_taken_for_tethers_with_a_notice_that_names_both(server, cap
 
 def test_dollars_are_an_error_of_their_own_where_they_are_not_wanted(server):
     dollars(server)
-    with pytest.raises(QuoteError, match="binanceus quotes BTC in USD alone .BTC/USD.; choose another exchange"):
+    with pytest.raises(
+        QuoteError, match="binanceus quotes BTC in USD alone .BTC/USD.; choose another exchange"
+    ):
         fetch_one(server, Job(BTC, "1h", n_candles=5), "binanceus", accept_usd=False)
 
 
@@ -308,7 +380,9 @@ def test_a_delisted_pair_gives_its_history_or_an_error_that_says_so(server, capl
     job = Job(BTC, "1h", since_ms=NOW_MS - 1200 * HOUR_MS, until_ms=stopped)
     assert timestamps_ms(fetch_one(server, job))[-1] == stopped - HOUR_MS
     assert "binance no longer trades BTC/USDT" in caplog.text
-    with pytest.raises(UnknownSymbolError, match="binance no longer trades BTC/USDT and has no 1h of it.*another"):
+    with pytest.raises(
+        UnknownSymbolError, match="binance no longer trades BTC/USDT and has no 1h of it.*another"
+    ):
         fetch_one(server, Job(BTC, "1h", since_ms=NOW_MS - 100 * HOUR_MS))
 
 
@@ -316,11 +390,14 @@ def test_a_removed_pair_is_unknown(server):
     market = Market(MARKET.listings.values())
     market.close(BTC, NOW_MS - HOUR_MS, is_removed=True)
     server.markets["binance"] = market
-    with pytest.raises(UnknownSymbolError, match="binance has no market 'BTC/USDT'; did you mean ETH/USDT"):
+    with pytest.raises(
+        UnknownSymbolError, match="binance has no market 'BTC/USDT'; did you mean ETH/USDT"
+    ):
         fetch_one(server, Job(BTC, "1h", n_candles=5))
 
 
-# --- proofs -------------------------------------------------------------------------------------------------
+# --- proofs
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_guard_against_foreign_hosts_works(foreign_hosts):

@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles import timestamps_ms
-from pipeline.exchanges import ExchangeError, Job, fetch_funding, fetch_open_interest, open_exchange
+from pipeline.candles.exchanges import (
+    ExchangeError,
+    Job,
+    fetch_funding,
+    fetch_open_interest,
+    open_exchange,
+)
+from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
 from tests.exchange_market import DAY_MS, Market, Series
@@ -22,9 +28,14 @@ exchange, foreign_hosts, limited, nothing_leaves, server = fetching.FIXTURES
 
 @pytest.mark.parametrize("venue", ["binanceusdm", "okx", "binance"])
 def test_funding_comes_exact_with_candles_of_the_same_exchange(server, venue):
-    funding, candles = Job(BTC, "funding", since_ms=NOW_MS - 40 * DAY_MS), Job(BTC, "1h", n_candles=10)
+    funding, candles = (
+        Job(BTC, "funding", since_ms=NOW_MS - 40 * DAY_MS),
+        Job(BTC, "1h", n_candles=10),
+    )
     found = fetch(server, [funding, candles], venue)
-    assert_frame_equal(found[funding], MARKET.published(BTC, "funding", now_ms=NOW_MS, since_ms=funding.since_ms))
+    assert_frame_equal(
+        found[funding], MARKET.published(BTC, "funding", now_ms=NOW_MS, since_ms=funding.since_ms)
+    )
     assert [str(dtype) for dtype in found[funding].dtypes] == ["datetime64[ms, UTC]", "float64"]
     assert_frame_equal(found[candles], truth(candles))
     assert found[funding].attrs["exchange"] == {"binance": "binanceusdm"}.get(venue, venue)
@@ -34,7 +45,9 @@ def test_funding_comes_exact_with_candles_of_the_same_exchange(server, venue):
 @pytest.mark.parametrize("venue", ["binanceusdm", "okx"])
 def test_other_settlement_intervals_are_kept_as_they_come(server, caplog, venue, hours):
     settled = np.arange(NOW_MS // DAY_MS * DAY_MS - 40 * DAY_MS, NOW_MS, hours * HOUR_MS)
-    jitter = np.arange(len(settled)) % 3  # Binance stamps some settlements a millisecond or two late
+    jitter = (
+        np.arange(len(settled)) % 3
+    )  # Binance stamps some settlements a millisecond or two late
     series = Series(settled + jitter, np.linspace(-0.001, 0.001, len(settled))[:, np.newaxis])
     market = Market(MARKET.listings.values())
     market.listings[BTC] = replace(market.listings[BTC], funding=series)
@@ -47,20 +60,29 @@ def test_other_settlement_intervals_are_kept_as_they_come(server, caplog, venue,
 
 
 @pytest.mark.parametrize("venue", ["binanceusdm", "okx"])
-def test_open_interest_is_not_asked_for_beyond_30_days_and_what_is_missing_is_said(server, caplog, venue):
+def test_open_interest_is_not_asked_for_beyond_30_days_and_what_is_missing_is_said(
+    server, caplog, venue
+):
     client = open_exchange(venue, base_url=server.url, futures=True)
     found = fetch_open_interest(client, BTC, since_ms=NOW_MS - 45 * DAY_MS, now_ms=NOW_MS)
     expected = MARKET.published(BTC, "open_interest", now_ms=NOW_MS, since_ms=NOW_MS - 30 * DAY_MS)
     assert_frame_equal(found, expected)
     assert found.attrs == {"exchange": venue, "market": "BTC/USDT:USDT", "unit": "USD"}
-    assert "open_interest of BTC/USDT is kept for 30 days; 15.0 days that were asked for are missing" in caplog.text
+    assert (
+        "open_interest of BTC/USDT is kept for 30 days; 15.0 days that were asked for are missing"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("kind", ["funding", "open_interest"])
-@pytest.mark.parametrize("fault", ["missing_rows", "null_price", "nan_price", "conflicting_rows", "empty_page", "503"])
+@pytest.mark.parametrize(
+    "fault", ["missing_rows", "null_price", "nan_price", "conflicting_rows", "empty_page", "503"]
+)
 def test_published_values_are_mended_and_said_too(server, caplog, kind, fault):
     job = Job(BTC, kind, since_ms=NOW_MS - 25 * DAY_MS)
-    server.faults = FaultList(Fault(fault, on="fundingRate" if kind == "funding" else "openInterestHist"))
+    server.faults = FaultList(
+        Fault(fault, on="fundingRate" if kind == "funding" else "openInterestHist")
+    )
     expected = MARKET.published(BTC, kind, now_ms=NOW_MS, since_ms=job.since_ms)
     assert_frame_equal(fetch_one(server, job, "binanceusdm"), expected)
     assert [one.kind for one in server.applied] == [fault]
@@ -71,41 +93,72 @@ def test_a_rate_that_cannot_be_is_an_error_that_names_it(server):
     market = Market(MARKET.listings.values())
     rates = market.listings[BTC].funding.numbers.copy()
     rates[100] = 7.5
-    market.listings[BTC] = replace(market.listings[BTC], funding=Series(market.listings[BTC].funding.times, rates))
+    market.listings[BTC] = replace(
+        market.listings[BTC], funding=Series(market.listings[BTC].funding.times, rates)
+    )
     server.markets["binanceusdm"] = market
-    with pytest.raises(ExchangeError, match="1 rows of BTC/USDT:USDT funding with impossible values.*rate = 7.5"):
+    with pytest.raises(
+        ExchangeError, match="1 rows of BTC/USDT:USDT funding with impossible values.*rate = 7.5"
+    ):
         fetch_one(server, Job(BTC, "funding", since_ms=NOW_MS - 50 * DAY_MS), "binanceusdm")
 
 
 def test_a_spot_client_says_where_funding_is_to_be_had(server):
-    with pytest.raises(ValueError, match="binance has no funding; use one of binanceusdm, bybit, okx"):
+    with pytest.raises(
+        ValueError, match="binance has no funding; use one of binanceusdm, bybit, okx"
+    ):
         fetch_funding(open_exchange("binance", base_url=server.url), BTC, since_ms=0)
 
 
-# --- Bybit: newest first, at most 200 rows, open interest in coins --------------------------------------------
+# --- Bybit: newest first, at most 200 rows, open interest in coins
+# --------------------------------------------
 
 
 class BybitHandler(BaseHTTPRequestHandler):
-    """Settlements every 4 hours, open interest every hour, from 50 days ago on; the values name the time."""
+    """Settlements every 4 hours, open interest every hour, from 50 days ago on; the values name the
+    time."""
 
     def do_GET(self):
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query))
         if url.path == "/v5/market/instruments-info":
-            market = {"symbol": "BTCUSDT", "contractType": "LinearPerpetual", "status": "Trading", "baseCoin": "BTC"}
-            filters = {"lotSizeFilter": {"qtyStep": "0.001"}, "priceFilter": {"tickSize": "0.1"}, "leverageFilter": {}}
-            rows = [{**market, **filters, "quoteCoin": "USDT", "settleCoin": "USDT", "fundingInterval": 480}]
+            market = {
+                "symbol": "BTCUSDT",
+                "contractType": "LinearPerpetual",
+                "status": "Trading",
+                "baseCoin": "BTC",
+            }
+            filters = {
+                "lotSizeFilter": {"qtyStep": "0.001"},
+                "priceFilter": {"tickSize": "0.1"},
+                "leverageFilter": {},
+            }
+            rows = [
+                {
+                    **market,
+                    **filters,
+                    "quoteCoin": "USDT",
+                    "settleCoin": "USDT",
+                    "fundingInterval": 480,
+                }
+            ]
         else:
             is_funding = url.path == "/v5/market/funding/history"
             step = 4 * HOUR_MS if is_funding else HOUR_MS
             first, last = (int(query[name]) for name in ("startTime", "endTime"))
             times = [time for time in range(BYBIT_BEGINS, NOW_MS, step) if first <= time <= last]
-            names = ("fundingRateTimestamp", "fundingRate") if is_funding else ("timestamp", "openInterest")
+            names = (
+                ("fundingRateTimestamp", "fundingRate")
+                if is_funding
+                else ("timestamp", "openInterest")
+            )
             rows = [
                 {names[0]: str(time), names[1]: str(value_at(time)), "symbol": "BTCUSDT"}
                 for time in times[: -int(query["limit"]) - 1 : -1]
             ]
-        body = json.dumps({"retCode": 0, "result": {"category": "linear", "symbol": "BTCUSDT", "list": rows}}).encode()
+        body = json.dumps(
+            {"retCode": 0, "result": {"category": "linear", "symbol": "BTCUSDT", "list": rows}}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -130,10 +183,13 @@ def bybit(nothing_leaves):
         http.shutdown()
 
 
-@pytest.mark.parametrize(("fetch_it", "column", "hours"), [
-    (fetch_funding, "funding_rate", 4), (fetch_open_interest, "open_interest", 1),
-])  # fmt: skip
-def test_bybit_gives_the_newest_rows_of_a_window_and_still_nothing_is_missing(bybit, caplog, fetch_it, column, hours):
+@pytest.mark.parametrize(
+    ("fetch_it", "column", "hours"),
+    [(fetch_funding, "funding_rate", 4), (fetch_open_interest, "open_interest", 1)],
+)
+def test_bybit_gives_the_newest_rows_of_a_window_and_still_nothing_is_missing(
+    bybit, caplog, fetch_it, column, hours
+):
     found = fetch_it(bybit, BTC, since_ms=BYBIT_BEGINS, now_ms=NOW_MS, sleep=lambda seconds: None)
     times = np.arange(BYBIT_BEGINS, NOW_MS, hours * HOUR_MS)
     assert timestamps_ms(found).tolist() == times.tolist()

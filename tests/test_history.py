@@ -1,4 +1,5 @@
-"""Stored series are completed through the real ccxt: both ends, gaps, kills between two pieces, rewritten history."""
+"""Stored series are completed through the real ccxt: both ends, gaps, kills between two pieces,
+rewritten history."""
 
 import logging
 from dataclasses import replace
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline import clients, history, sources, store
-from pipeline.candles import timestamps_ms
-from pipeline.exchanges import ExchangeError, Job
+from pipeline.candles import clients, fetch_cache, sources, store
+from pipeline.candles.exchanges import ExchangeError, Job
+from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
 from tests.exchange_market import Series
@@ -21,16 +22,16 @@ exchange, foreign_hosts, limited, nothing_leaves, server = fetching.FIXTURES
 
 @pytest.fixture(autouse=True)
 def present(monkeypatch):
-    monkeypatch.setattr(history, "time", SimpleNamespace(time=lambda: NOW_MS / 1000))
+    monkeypatch.setattr(fetch_cache, "time", SimpleNamespace(time=lambda: NOW_MS / 1000))
 
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(history, "PIECE_ROWS", 100)
+    monkeypatch.setattr(fetch_cache, "PIECE_ROWS", 100)
 
 
 def complete(server, directory, *jobs, venue="binance"):
-    done = history.complete(directory, venue, jobs, base_url=server.url_of(venue))
+    done = fetch_cache.complete(directory, venue, jobs, base_url=server.url_of(venue))
     return done[jobs[0]] if len(jobs) == 1 else done
 
 
@@ -50,7 +51,7 @@ def opens_asked_for(server) -> list[int]:
 
 def test_a_series_that_is_not_stored_is_fetched_whole_in_pieces(server, tmp_path, small_pieces):
     done = complete(server, tmp_path, Job(BTC, "1h", since_ms=hours_ago(950)))
-    assert done == history.Completed(added=950)
+    assert done == fetch_cache.Completed(added=950)
     assert_frame_equal(stored(tmp_path), truth(Job(BTC, "1h", since_ms=hours_ago(950))))
     assert opens_asked_for(server) == [950 - 100 * piece for piece in range(10)]
 
@@ -59,14 +60,16 @@ def test_only_what_is_new_is_fetched_with_an_overlap_that_is_compared(server, tm
     complete(server, tmp_path, Job(BTC, "1h", hours_ago(500), hours_ago(20)))
     server.reset()
     done = complete(server, tmp_path, Job(BTC, "1h", hours_ago(500)))
-    assert (done.added, done.checked, done.rewritten) == (20, history.OVERLAP_ROWS, 0)
+    assert (done.added, done.checked, done.rewritten) == (20, fetch_cache.OVERLAP_ROWS, 0)
     assert opens_asked_for(server) == [30]
     assert_frame_equal(stored(tmp_path), truth(Job(BTC, "1h", since_ms=hours_ago(500))))
 
 
-def test_the_older_end_grows_backward_so_that_a_kill_leaves_one_stretch(server, tmp_path, small_pieces, monkeypatch):
+def test_the_older_end_grows_backward_so_that_a_kill_leaves_one_stretch(
+    server, tmp_path, small_pieces, monkeypatch
+):
     complete(server, tmp_path, Job(BTC, "1h", hours_ago(200)))
-    writes, update_series = [], history.update_series
+    writes, update_series = [], fetch_cache.update_series
 
     def killed_in_the_third_write(*args, **options):
         if len(writes) == 2:
@@ -74,11 +77,11 @@ def test_the_older_end_grows_backward_so_that_a_kill_leaves_one_stretch(server, 
         writes.append(args)
         return update_series(*args, **options)
 
-    monkeypatch.setattr(history, "update_series", killed_in_the_third_write)
+    monkeypatch.setattr(fetch_cache, "update_series", killed_in_the_third_write)
     with pytest.raises(KeyboardInterrupt):
         complete(server, tmp_path, Job(BTC, "1h", hours_ago(900)))
     assert_frame_equal(stored(tmp_path), truth(Job(BTC, "1h", since_ms=hours_ago(300))))
-    monkeypatch.setattr(history, "update_series", update_series)
+    monkeypatch.setattr(fetch_cache, "update_series", update_series)
     assert complete(server, tmp_path, Job(BTC, "1h", hours_ago(900))).added == 600
     assert_frame_equal(stored(tmp_path), truth(Job(BTC, "1h", since_ms=hours_ago(900))))
 
@@ -87,7 +90,7 @@ def test_a_number_of_candles_counts_rows_however_many_are_missing_between(server
     market = hold(server, without(slice(-150, -50)))
     wanted = Job(BTC, "1h", n_candles=200)
     assert complete(server, tmp_path, wanted).added == 200
-    assert_frame_equal(history.read(tmp_path, wanted), truth(wanted, market))
+    assert_frame_equal(fetch_cache.read(tmp_path, wanted), truth(wanted, market))
     assert complete(server, tmp_path, wanted).added == 0
 
 
@@ -105,11 +108,16 @@ def test_rewritten_history_is_counted_and_warned_of(server, tmp_path, caplog):
     changed[row, 4] += 1.0  # a volume
     hold(server, Series(series.times, changed))
     done = complete(server, tmp_path, Job(BTC, "1h", hours_ago(100)))
-    assert (done.added, done.checked, done.rewritten) == (0, history.OVERLAP_ROWS, 1)
-    assert "1 stored row(s) have other values in BTC/USDT 1h from binance; the new ones replace them" in caplog.text
+    assert (done.added, done.checked, done.rewritten) == (0, fetch_cache.OVERLAP_ROWS, 1)
+    assert (
+        "1 stored row(s) have other values in BTC/USDT 1h from binance; the new ones replace them"
+        in caplog.text
+    )
 
 
-def test_one_series_that_fails_sinks_no_other_and_keeps_what_is_stored(server, tmp_path, monkeypatch):
+def test_one_series_that_fails_sinks_no_other_and_keeps_what_is_stored(
+    server, tmp_path, monkeypatch
+):
     monkeypatch.setattr(clients, "RETRY_WAITS_S", ())
     complete(server, tmp_path, Job(ETH, "1h", hours_ago(450), hours_ago(250)))
     server.reset(FaultList(Fault("503", on="symbol=ETHUSDT")))
@@ -134,7 +142,11 @@ def test_a_damaged_file_is_that_series_error_alone(server, tmp_path):
 def test_nothing_at_all_is_an_error_that_names_symbol_and_venue(server, tmp_path):
     hold(server, without(slice(-101, None)))
     error = complete(server, tmp_path, Job(BTC, "1h", hours_ago(50)))
-    assert isinstance(error, ValueError) and "BTC/USDT: no 1h candles" in str(error) and "binance" in str(error)
+    assert (
+        isinstance(error, ValueError)
+        and "BTC/USDT: no 1h candles" in str(error)
+        and "binance" in str(error)
+    )
     assert not (tmp_path / "BTCUSDT_1h.parquet").exists()
 
 
@@ -148,7 +160,7 @@ def test_funding_lies_beside_spot_candles_and_notes_its_own_venue(server, tmp_pa
 
 def test_a_clock_that_is_behind_keeps_nothing_from_being_fetched(server, tmp_path, monkeypatch):
     complete(server, tmp_path, Job(BTC, "1h", hours_ago(300), hours_ago(20)))
-    monkeypatch.setattr(history, "time", SimpleNamespace(time=lambda: hours_ago(40) / 1000))
+    monkeypatch.setattr(fetch_cache, "time", SimpleNamespace(time=lambda: hours_ago(40) / 1000))
     assert complete(server, tmp_path, Job(BTC, "1h", hours_ago(300))).added == 20
 
 
@@ -162,16 +174,16 @@ def test_an_update_asks_once_for_each_series(server, tmp_path):
 
 def test_a_folder_gives_what_the_source_gives(server, tmp_path):
     job = Job(BTC, "1h", hours_ago(400), hours_ago(50))
-    plain = history.fetch_through(None, "binance", [job], base_url=server.url)[job]
-    through = history.fetch_through(tmp_path, "binance", [job], base_url=server.url)[job]
+    plain = fetch_cache.fetch_through(None, "binance", [job], base_url=server.url)[job]
+    through = fetch_cache.fetch_through(tmp_path, "binance", [job], base_url=server.url)[job]
     assert_frame_equal(plain, through)
     longer = replace(job, since_ms=hours_ago(600), until_ms=None)
-    history.complete(tmp_path, "binance", [longer], base_url=server.url)
-    assert_frame_equal(history.read(tmp_path, job), plain)
+    fetch_cache.complete(tmp_path, "binance", [longer], base_url=server.url)
+    assert_frame_equal(fetch_cache.read(tmp_path, job), plain)
 
 
 def test_the_span_of_a_long_series_is_read_from_its_ends(tmp_path, monkeypatch):
-    from pipeline import updating
+    from pipeline.candles import updating
     from tests.store_kills import make_series
 
     monkeypatch.setattr(updating, "BLOCK_ROWS", 10)
@@ -180,11 +192,15 @@ def test_the_span_of_a_long_series_is_read_from_its_ends(tmp_path, monkeypatch):
     for start in range(0, 65, 13):
         updating.update_series(tmp_path, BTC, "1m", rows.iloc[start : start + 13], venue="binance")
     times = timestamps_ms(rows)
-    assert history.find_span(tmp_path, BTC, "1m") == history.Span(int(times[0]), int(times[-1]), 65)
-    assert history.find_span(tmp_path, ETH, "1m") is None
+    assert fetch_cache.find_span(tmp_path, BTC, "1m") == fetch_cache.Span(
+        int(times[0]), int(times[-1]), 65
+    )
+    assert fetch_cache.find_span(tmp_path, ETH, "1m") is None
 
 
-def test_sources_that_are_no_exchanges_are_fetched_in_pieces_too(tmp_path, monkeypatch, small_pieces, caplog):
+def test_sources_that_are_no_exchanges_are_fetched_in_pieces_too(
+    tmp_path, monkeypatch, small_pieces, caplog
+):
     caplog.set_level(logging.INFO)
     asked = []
 
@@ -195,11 +211,13 @@ def test_sources_that_are_no_exchanges_are_fetched_in_pieces_too(tmp_path, monke
 
     monkeypatch.setattr(sources.yahoo, "fetch_candles", fetch_candles)
     job = Job(BTC, "1h", hours_ago(250))
-    assert history.complete(tmp_path, "yahoo", [job])[job].added == 250
+    assert fetch_cache.complete(tmp_path, "yahoo", [job])[job].added == 250
     assert len(asked) == 3
     assert store.list_series(tmp_path)[0].venue == "yahoo"
     funding = Job(BTC, "funding", hours_ago(250))
-    assert "yahoo has no funding; use one of binanceusdm" in str(sources.fetch("yahoo", [funding])[funding])
+    assert "yahoo has no funding; use one of binanceusdm" in str(
+        sources.fetch("yahoo", [funding])[funding]
+    )
 
 
 def test_a_source_that_is_out_of_reach_is_not_waited_for_once_a_symbol(monkeypatch):

@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd
 import pytest
 
-from pipeline.candles import read_candles
-from pipeline.clients import ExchangeError
-from pipeline.hub_dataset import CANDLES_REPO, fetch_dataset_candles
-from pipeline.markets import UnknownSymbolError
+from pipeline.candles.clients import ExchangeError
+from pipeline.candles.hub_dataset import CANDLES_REPO, fetch_dataset_candles
+from pipeline.candles.markets import UnknownSymbolError
+from pipeline.candles.schema import read_candles
 from tests.fetching import foreign_hosts, nothing_leaves
 
 pytest.importorskip("huggingface_hub")
@@ -43,7 +43,8 @@ class LoopbackHub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.files = {PATH: table(range(50)).to_csv(index=False).encode()}
         self.error_code = "EntryNotFound"
-        self.faults = []  # (method, what): a status, "cut" in mid-file, "close" before a byte, "no headers"
+        # (method, what): a status, "cut" in mid-file, "close" before a byte, "no headers"
+        self.faults = []
         self.requests = []
 
 
@@ -88,7 +89,15 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(nothing_leaves, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_TOKEN"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "HF_TOKEN",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     with LoopbackHub() as server:
@@ -105,7 +114,9 @@ def fetch(server, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
     def fetch(symbol="BTC/USDT", timeframe="1h", **options):
-        return fetch_dataset_candles(symbol, timeframe, **{"endpoint": server.url, "cache_dir": tmp_path} | options)
+        return fetch_dataset_candles(
+            symbol, timeframe, **{"endpoint": server.url, "cache_dir": tmp_path} | options
+        )
 
     return fetch
 
@@ -115,7 +126,10 @@ def test_the_datasets_file_comes_in_the_schema_without_its_last_row(fetch, serve
     pd.testing.assert_frame_equal(frame, truth(range(49)))
     assert frame.attrs == {"exchange": "binanceus", "market": "BTC/USDT"}
     assert {path for _, path in server.requests} == {PATH}
-    assert f"BTCUSDT_1h_binance_us.csv of {CANDLES_REPO}: 49 candles, the last of 2026-01-03 00:00" in caplog.messages
+    assert (
+        f"BTCUSDT_1h_binance_us.csv of {CANDLES_REPO}: 49 candles, the last of 2026-01-03 00:00"
+        in caplog.messages
+    )
 
 
 def test_a_file_that_has_not_changed_is_downloaded_once_and_a_new_one_again(fetch, server):
@@ -147,15 +161,27 @@ def test_gaps_stay_gaps(fetch, server):
 
 
 UNSOUND = {
-    "a web page": (b"<!doctype html><html><body>Sign in, please</body></html>\n", "column 'timestamp', 'open'"),
+    "a web page": (
+        b"<!doctype html><html><body>Sign in, please</body></html>\n",
+        "column 'timestamp', 'open'",
+    ),
     "an empty file": (b"", "not a readable csv file"),
     "no text": (bytes(range(256)) * 9, "not a readable csv file"),
-    "times that run backwards": (table([0, 2, 1, 3]).to_csv(index=False).encode(), "times that run backwards"),
+    "times that run backwards": (
+        table([0, 2, 1, 3]).to_csv(index=False).encode(),
+        "times that run backwards",
+    ),
     "a candle twice": (table([0, 1, 1, 2]).to_csv(index=False).encode(), "duplicate times"),
-    "another timeframe": (table([0, 4, 8, 12]).to_csv(index=False).encode(), "no two of 4 candles are 1h apart"),
-    "a high below the low": (table(range(9)).assign(high=1.0).to_csv(index=False).encode(), "high below low"),
+    "another timeframe": (
+        table([0, 4, 8, 12]).to_csv(index=False).encode(),
+        "no two of 4 candles are 1h apart",
+    ),
+    "a high below the low": (
+        table(range(9)).assign(high=1.0).to_csv(index=False).encode(),
+        "high below low",
+    ),
     "one candle": (table([0]).to_csv(index=False).encode(), "it holds one candle"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("body", "message"), UNSOUND.values(), ids=UNSOUND.keys())
@@ -175,7 +201,9 @@ def test_a_file_that_the_dataset_lacks_is_an_unknown_symbol_and_both_are_named(f
 
 def test_a_missing_dataset_is_an_unknown_symbol_and_both_are_named(fetch, server):
     server.files, server.error_code = {}, "RepoNotFound"
-    with pytest.raises(UnknownSymbolError, match=f"the Hub has no public dataset me/gone for {FILE}"):
+    with pytest.raises(
+        UnknownSymbolError, match=f"the Hub has no public dataset me/gone for {FILE}"
+    ):
         fetch(repo="me/gone")
 
 
@@ -190,12 +218,16 @@ def test_an_unknown_timeframe_and_a_malformed_dataset_are_value_errors(fetch, se
 @pytest.mark.parametrize("fault", [500, 503, 401, 403, 429, "close", "no headers"])
 def test_a_hub_that_refuses_is_an_exchange_error(fetch, server, fault):
     server.faults = [("HEAD", fault)] * 20
-    with pytest.raises(ExchangeError, match=f"{CANDLES_REPO}: {FILE} cannot be fetched from the Hub"):
+    with pytest.raises(
+        ExchangeError, match=f"{CANDLES_REPO}: {FILE} cannot be fetched from the Hub"
+    ):
         fetch()
 
 
 @pytest.mark.parametrize("fault", [500, "close", "cut"])
-def test_a_download_that_breaks_off_once_is_completed_or_refused_and_never_half_a_file(fetch, server, fault):
+def test_a_download_that_breaks_off_once_is_completed_or_refused_and_never_half_a_file(
+    fetch, server, fault
+):
     server.faults = [("GET", fault)]
     if fault == 500:
         with pytest.raises(ExchangeError, match="500"):

@@ -1,4 +1,5 @@
-"""From one empty folder to another through a loopback Hub: the same bits; and a hostile bundle acts on nobody."""
+"""From one empty folder to another through a loopback Hub: the same bits; and a hostile bundle acts
+on nobody."""
 
 import json
 import pickle
@@ -12,11 +13,12 @@ import pandas as pd
 import pytest
 
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline import artifacts, hub, hub_bundles, safe_pickle
-from pipeline.evaluation.model_card import model_card
-from pipeline.hub_client import Place
-from pipeline.network_file import RefusedNetworkError
-from pipeline.runtime import import_keras, quiet_absl
+from pipeline import hub
+from pipeline.bundle import files, hub_transfer, safe_pickle
+from pipeline.bundle.hub_client import Place
+from pipeline.bundle.network import import_keras, quiet_absl
+from pipeline.bundle.network_file import RefusedNetworkError
+from pipeline.report.model_card import model_card
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.hub_server import SIGNATURE, TOKEN, Fault, contents, loopback_hub
 
@@ -36,7 +38,7 @@ def vouch(folder):
     """Let the metadata and the scaler file name the files as they are, as a stranger would."""
     path = folder / FILES.metadata
     metadata = json.loads(path.read_text())
-    metadata["files"] = {name: artifacts.sha256_of(folder / name) for name in metadata["files"]}
+    metadata["files"] = {name: files.sha256_of(folder / name) for name in metadata["files"]}
     path.write_text(json.dumps(metadata))
 
 
@@ -44,16 +46,20 @@ def test_push_pull_and_predict_between_two_empty_folders_gives_the_same_bits(
     loopback_hub, tiny_bundle, tmp_path, signal_market
 ):
     hub.push_when_done("user/repo")(tiny_bundle)
-    hub_bundles.pull_bundle(PLACE, tmp_path / "pulled")
+    hub_transfer.pull_bundle(PLACE, tmp_path / "pulled")
     assert contents(tmp_path / "pulled") == contents(tiny_bundle)
     commit = loopback_hub.repositories["user/repo"].commits[-1][0]
-    ours = CryptoPricePredictorV2.from_directory(tiny_bundle).predict_history(signal_market["BTC/USDT"])
+    ours = CryptoPricePredictorV2.from_directory(tiny_bundle).predict_history(
+        signal_market["BTC/USDT"]
+    )
     assert ours["predicted_return"].abs().min() > 0
     for theirs in (
         CryptoPricePredictorV2.from_directory(tmp_path / "pulled"),
         CryptoPricePredictorV2.from_pretrained("user/repo", revision=commit),
     ):
-        pd.testing.assert_frame_equal(theirs.predict_history(signal_market["BTC/USDT"]), ours, check_exact=True)
+        pd.testing.assert_frame_equal(
+            theirs.predict_history(signal_market["BTC/USDT"]), ours, check_exact=True
+        )
     loopback_hub.shutdown()  # all that is needed is there
     CryptoPricePredictorV2.from_pretrained("user/repo", revision=commit)
     downloaded = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_symlink()}
@@ -61,10 +67,15 @@ def test_push_pull_and_predict_between_two_empty_folders_gives_the_same_bits(
 
 
 def test_from_pretrained_fetches_what_a_forecast_takes_and_nothing_else(loopback_hub, tiny_bundle):
-    loopback_hub.add("datasets/user/data", {f"models_v2/{name}": body for name, body in contents(tiny_bundle).items()})
+    loopback_hub.add(
+        "datasets/user/data",
+        {f"models_v2/{name}": body for name, body in contents(tiny_bundle).items()},
+    )
     CryptoPricePredictorV2.from_pretrained("user/data", is_dataset=True, folder="models_v2")
     fetched = {
-        path.rpartition("/")[2] for method, path, _ in loopback_hub.log if method == "GET" and "/resolve/" in path
+        path.rpartition("/")[2]
+        for method, path, _ in loopback_hub.log
+        if method == "GET" and "/resolve/" in path
     }
     assert fetched - {FILES.twin} == {FILES.model, FILES.scalers, FILES.metadata}
 
@@ -92,13 +103,17 @@ def test_a_network_with_a_lambda_runs_none(loopback_hub, stranger, tmp_path):
     window = keras.Input((60, 18))
     code = eval(f"lambda x: (open({str(marker)!r}, 'w').close(), x)[1]")
     with quiet_absl():
-        keras.Model(window, keras.layers.Dense(1)(keras.layers.Lambda(code)(window))).save(stranger / FILES.model)
+        keras.Model(window, keras.layers.Dense(1)(keras.layers.Lambda(code)(window))).save(
+            stranger / FILES.model
+        )
     marker.unlink()
     scalers = safe_pickle.load(stranger / FILES.scalers)
     raw = pickle.loads((stranger / FILES.scalers).read_bytes())
     assert set(raw) == set(scalers)
     raw.pop("twin_sha256", None)  # with a twin the .h5 is not opened at all
-    safe_pickle.dump({**raw, "model_sha256": artifacts.sha256_of(stranger / FILES.model)}, stranger / FILES.scalers)
+    safe_pickle.dump(
+        {**raw, "model_sha256": files.sha256_of(stranger / FILES.model)}, stranger / FILES.scalers
+    )
     vouch(stranger)
     loopback_hub.add("user/repo", contents(stranger))
     with pytest.raises(RefusedNetworkError, match="'Lambda' is none of the built-in layers"):
@@ -106,23 +121,33 @@ def test_a_network_with_a_lambda_runs_none(loopback_hub, stranger, tmp_path):
     assert not marker.exists()
 
 
-def test_a_file_that_is_not_the_one_the_metadata_names_is_not_opened(loopback_hub, tiny_bundle, monkeypatch):
+def test_a_file_that_is_not_the_one_the_metadata_names_is_not_opened(
+    loopback_hub, tiny_bundle, monkeypatch
+):
     loopback_hub.add("user/repo", contents(tiny_bundle) | {FILES.scalers: b"evil"})
     monkeypatch.setattr(safe_pickle, "load", lambda *_: pytest.fail("opened"))
-    with pytest.raises(ValueError, match="the bytes of scalers_v2.pkl are not those that the metadata names"):
+    with pytest.raises(
+        ValueError, match="the bytes of scalers_v2.pkl are not those that the metadata names"
+    ):
         CryptoPricePredictorV2.from_pretrained("user/repo")
 
 
 def card(tiny_bundle, **changes):
     metadata = json.loads((tiny_bundle / FILES.metadata).read_text()) | changes
-    return model_card(metadata, json.loads((tiny_bundle / FILES.metrics).read_text()), "v2", '"user/repo"')
+    return model_card(
+        metadata, json.loads((tiny_bundle / FILES.metrics).read_text()), "v2", '"user/repo"'
+    )
 
 
-def test_the_card_begins_with_the_verdict_and_holds_every_model_and_a_snippet_that_runs(tiny_bundle):
+def test_the_card_begins_with_the_verdict_and_holds_every_model_and_a_snippet_that_runs(
+    tiny_bundle,
+):
     text = card(tiny_bundle)
     _, header, body = text.split("---\n", 2)
     assert "library_name: keras\n" in header and "license: mit\n" in header
-    assert body.lstrip().startswith("**NO EDGE: the network") or body.lstrip().startswith("**EDGE: the network")
+    assert body.lstrip().startswith("**NO EDGE: the network") or body.lstrip().startswith(
+        "**EDGE: the network"
+    )
     for part in (
         "| naive |",
         "| ridge |",
@@ -139,7 +164,9 @@ def test_the_card_begins_with_the_verdict_and_holds_every_model_and_a_snippet_th
 
 
 def test_nothing_in_a_bundle_can_write_markdown_or_python_into_the_card(tiny_bundle):
-    evil = 'BTC"); import os; os.system("x")\n# [click](https://evil) <script> `code` | @all www.evil'
+    evil = (
+        'BTC"); import os; os.system("x")\n# [click](https://evil) <script> `code` | @all www.evil'
+    )
     text = card(tiny_bundle, symbols=[evil], timeframe=evil, environment={"keras": evil})
     assert (
         "\n# \\[" not in text
@@ -158,17 +185,33 @@ def test_a_training_run_pushes_its_bundle_and_a_push_that_fails_leaves_it_safe(
 ):
     loopback_hub.faults = [Fault("POST", "/commit/", 403)]
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    size = "--lstm-units 6 4 --conv-filters 4 --conv-lstm-units 4 --dense-units 4 3 --candles 700 --epochs 1".split()
+    size = (
+        "--lstm-units 6 4 --conv-filters 4 --conv-lstm-units 4 --dense-units 4 3 --candles 700 "
+        "--epochs 1"
+    ).split()
     folder = tmp_path / "out"
-    options = [*size, "--candles-dir", signal_dir, "--output-dir", folder, "--push-to-hub", "user/repo"]
+    options = [
+        *size,
+        "--candles-dir",
+        signal_dir,
+        "--output-dir",
+        folder,
+        "--push-to-hub",
+        "user/repo",
+    ]
     done = subprocess.run(
-        [sys.executable, "train_v2_production.py", *map(str, options)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "train_v2_production.py", *map(str, options)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and f"python -m pipeline.hub push {folder} user/repo" in done.stderr
-    hub_bundles.read_bundle(folder)
+    hub_transfer.read_bundle(folder)
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     for secret in (TOKEN, SIGNATURE):
-        assert secret not in done.stdout + done.stderr and not any(secret.encode() in content for content in files)
+        assert secret not in done.stdout + done.stderr and not any(
+            secret.encode() in content for content in files
+        )
     assert "push_to_hub" not in (folder / FILES.metadata).read_text()
     hub.Push(folder, "user/repo").run()
     pushed = loopback_hub.repositories["user/repo"].files

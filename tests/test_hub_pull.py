@@ -1,13 +1,14 @@
-"""Pulls by the real huggingface_hub from a loopback Hub: what a stranger pushed is checked before it is in place."""
+"""Pulls by the real huggingface_hub from a loopback Hub: what a stranger pushed is checked before
+it is in place."""
 
 import hashlib
 import json
 
 import pytest
 
-from pipeline import hub_bundles
-from pipeline.hub_bundles import download, list_bundle, pull_bundle
-from pipeline.hub_client import HubError, Place
+from pipeline.bundle import hub_transfer
+from pipeline.bundle.hub_client import HubError, Place
+from pipeline.bundle.hub_transfer import download, list_bundle, pull_bundle
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.hub_server import TOKEN, Fault, contents, loopback_hub, naps, small_bundle
 
@@ -35,15 +36,21 @@ def amended(bundle, /, **changes):
     return bundle | {"metadata_v2.json": json.dumps(metadata).encode()}
 
 
-def test_a_pull_brings_the_bundle_s_files_byte_for_byte_and_nothing_else(loopback_hub, files, target):
-    loopback_hub.add("user/repo", files | {"README.md": b"card", "setup.py": b"evil", "sub/x.h5": b"x"})
+def test_a_pull_brings_the_bundle_s_files_byte_for_byte_and_nothing_else(
+    loopback_hub, files, target
+):
+    loopback_hub.add(
+        "user/repo", files | {"README.md": b"card", "setup.py": b"evil", "sub/x.h5": b"x"}
+    )
     pull_bundle(PLACE, target)
     assert contents(target) == files
     assert [path.name for path in target.parent.iterdir()] == ["v2"]
     assert loopback_hub.count("GET", "setup.py") == 0
 
 
-def test_a_revision_is_a_branch_or_a_commit_and_all_files_are_of_one_commit(loopback_hub, files, target, tmp_path):
+def test_a_revision_is_a_branch_or_a_commit_and_all_files_are_of_one_commit(
+    loopback_hub, files, target, tmp_path
+):
     repository = loopback_hub.add("user/repo", files)
     first = repository.commits[-1][0]
     later = contents(small_bundle(tmp_path / "later"))
@@ -66,7 +73,20 @@ def test_a_folder_with_anything_in_it_is_left_alone(loopback_hub, files, target)
         pull_bundle(PLACE, target)
 
 
-ELSEWHERE = ["../x", "../../x", "/etc/x", "a/../../x", "sub/x", "..\\x", "C:\\x", ".ssh", "..", "x\n", "README.md", ""]
+ELSEWHERE = [
+    "../x",
+    "../../x",
+    "/etc/x",
+    "a/../../x",
+    "sub/x",
+    "..\\x",
+    "C:\\x",
+    ".ssh",
+    "..",
+    "x\n",
+    "README.md",
+    "",
+]
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -77,22 +97,36 @@ def test_a_path_that_climbs_out_is_refused_before_anything_but_the_metadata_is_d
     named = {name: hashlib.sha256(b"evil").hexdigest()}
     change = {"files": named, "unhashed_files": [name], "jobs": {"BTC": {"files": named}}}[key]
     loopback_hub.add("user/repo", amended(files, **{key: change}) | {name: b"evil"})
-    with pytest.raises(ValueError, match="is no name of a bundle's file; nothing of it is downloaded"):
+    with pytest.raises(
+        ValueError, match="is no name of a bundle's file; nothing of it is downloaded"
+    ):
         pull_bundle(PLACE, target)
-    assert {path.rpartition("/")[2] for method, path, _ in loopback_hub.log if "/resolve/" in path} == {
-        "metadata_v2.json"
-    }
+    assert {
+        path.rpartition("/")[2] for method, path, _ in loopback_hub.log if "/resolve/" in path
+    } == {"metadata_v2.json"}
     assert list(target.parent.iterdir()) == []
 
 
 GIB = 2**30
-ALL = ("model.h5", "scalers_v2.pkl", "metrics_v2.json", "predictions_v2.parquet", "training_log_v2.txt")
+ALL = (
+    "model.h5",
+    "scalers_v2.pkl",
+    "metrics_v2.json",
+    "predictions_v2.parquet",
+    "training_log_v2.txt",
+)
 SIZES = {
-    "20 GB": ({"model.h5": 20 * GIB}, "model.h5 has 21,474,836,480 bytes; a bundle's file has at most 268,435,456"),
+    "20 GB": (
+        {"model.h5": 20 * GIB},
+        "model.h5 has 21,474,836,480 bytes; a bundle's file has at most 268,435,456",
+    ),
     "metadata of 1 GB": ({"metadata_v2.json": GIB}, "metadata_v2.json has 1,073,741,824 bytes"),
     "log": ({"training_log_v2.txt": GIB}, "training_log_v2.txt has"),
-    "in all": (dict.fromkeys(ALL, GIB // 4), "its files have 1,342,1.* bytes; a bundle has at most 1,073,741,824"),
-}  # fmt: skip
+    "in all": (
+        dict.fromkeys(ALL, GIB // 4),
+        "its files have 1,342,1.* bytes; a bundle has at most 1,073,741,824",
+    ),
+}
 
 
 @pytest.mark.parametrize(("sizes", "message"), SIZES.values(), ids=SIZES.keys())
@@ -107,7 +141,7 @@ def test_files_too_large_for_a_bundle_are_refused_before_they_are_downloaded(
 
 
 def test_a_repository_of_very_many_files_is_refused(loopback_hub, files, target, monkeypatch):
-    monkeypatch.setattr(hub_bundles, "MAX_FILES", 6)
+    monkeypatch.setattr(hub_transfer, "MAX_FILES", 6)
     loopback_hub.add("user/repo", files)
     with pytest.raises(ValueError, match="more than 6 files in one folder"):
         pull_bundle(PLACE, target)
@@ -124,30 +158,51 @@ UNSOUND = {
     ),
     "no bundle": (lambda files: {"model.h5": b"x"}, "holds no bundle"),
     "two bundles": (lambda files: files | {"metadata_v1.json": b"{}"}, "holds several bundles"),
-    "metadata that is no JSON": (lambda files: files | {"metadata_v2.json": b"\xff{"}, "not readable as metadata"),
-    "metadata nested deep": (lambda files: files | {"metadata_v2.json": b"[" * 10**6}, "not readable as metadata"),
-    "metadata that is a list": (lambda files: files | {"metadata_v2.json": b"[]"}, "not the metadata of a bundle"),
-    "hashes that are none": (lambda files: amended(files, files={"model.h5": 7}), "does not say which files belong"),
-    "jobs that are none": (lambda files: amended(files, jobs=[1]), "does not say which files belong to the bundle"),
+    "metadata that is no JSON": (
+        lambda files: files | {"metadata_v2.json": b"\xff{"},
+        "not readable as metadata",
+    ),
+    "metadata nested deep": (
+        lambda files: files | {"metadata_v2.json": b"[" * 10**6},
+        "not readable as metadata",
+    ),
+    "metadata that is a list": (
+        lambda files: files | {"metadata_v2.json": b"[]"},
+        "not the metadata of a bundle",
+    ),
+    "hashes that are none": (
+        lambda files: amended(files, files={"model.h5": 7}),
+        "does not say which files belong",
+    ),
+    "jobs that are none": (
+        lambda files: amended(files, jobs=[1]),
+        "does not say which files belong to the bundle",
+    ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "message"), UNSOUND.values(), ids=UNSOUND.keys())
-def test_what_is_no_whole_bundle_is_refused_and_nothing_is_put_in_place(loopback_hub, files, target, spoil, message):
+def test_what_is_no_whole_bundle_is_refused_and_nothing_is_put_in_place(
+    loopback_hub, files, target, spoil, message
+):
     loopback_hub.add("user/repo", spoil(files))
     with pytest.raises(ValueError, match=message):
         pull_bundle(PLACE, target)
     assert list(target.parent.iterdir()) == []
 
 
-def test_serving_downloads_what_it_opens_and_the_metadata_and_demands_a_hash_of_each(loopback_hub, files, tmp_path):
+def test_serving_downloads_what_it_opens_and_the_metadata_and_demands_a_hash_of_each(
+    loopback_hub, files, tmp_path
+):
     repository = loopback_hub.add("user/repo", files)
     folder = download(PLACE, "metadata_v2.json", SERVED, cache_dir=tmp_path / "own")
     assert {path.name for path in folder.iterdir()} == {*SERVED, "metadata_v2.json"}
     hashes = json.loads(files["metadata_v2.json"])["files"]
     del hashes["model.h5"]
     repository.commit(amended(files, files=hashes))
-    with pytest.raises(ValueError, match="metadata_v2.json has no hash of model.h5, so nothing vouches for it"):
+    with pytest.raises(
+        ValueError, match="metadata_v2.json has no hash of model.h5, so nothing vouches for it"
+    ):
         download(PLACE, "metadata_v2.json", SERVED)
     repository.commit(files | {"scalers_v2.pkl": b"evil"})
     with pytest.raises(ValueError, match="the bytes of scalers_v2.pkl are not those"):
@@ -166,9 +221,13 @@ def test_a_full_commit_hash_in_the_cache_needs_no_network(loopback_hub, files):
         download(PLACE, "metadata_v2.json", SERVED, revision=commit)
 
 
-def test_a_private_repository_needs_its_token_and_a_missing_one_is_named(loopback_hub, files, target, monkeypatch):
+def test_a_private_repository_needs_its_token_and_a_missing_one_is_named(
+    loopback_hub, files, target, monkeypatch
+):
     loopback_hub.add("user/repo", files).is_private = True
-    with pytest.raises(ValueError, match="user/gone: there is no such repository, or it is private"):
+    with pytest.raises(
+        ValueError, match="user/gone: there is no such repository, or it is private"
+    ):
         pull_bundle(Place("user/gone"), target)
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(target / "token"))
@@ -180,9 +239,14 @@ def test_a_private_repository_needs_its_token_and_a_missing_one_is_named(loopbac
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault("GET", "/resolve/", "cut", 3), Fault("HEAD", "/resolve/", 503), Fault("GET", "/tree/", 429),
-     Fault("GET", "/api/models", 500), Fault("GET", "/api/models", "close")],
-)  # fmt: skip
+    [
+        Fault("GET", "/resolve/", "cut", 3),
+        Fault("HEAD", "/resolve/", 503),
+        Fault("GET", "/tree/", 429),
+        Fault("GET", "/api/models", 500),
+        Fault("GET", "/api/models", "close"),
+    ],
+)
 def test_what_breaks_off_once_is_completed(loopback_hub, files, target, naps, fault):
     loopback_hub.add("user/repo", files)
     loopback_hub.faults = [fault]
@@ -190,8 +254,12 @@ def test_what_breaks_off_once_is_completed(loopback_hub, files, target, naps, fa
     assert contents(target) == files
 
 
-@pytest.mark.parametrize("fault", [("GET", "/resolve/", "cut"), ("HEAD", "/resolve/", 503), ("GET", "/tree/", 500)])
-def test_what_keeps_failing_is_an_error_and_nothing_is_put_in_place(loopback_hub, files, target, naps, fault):
+@pytest.mark.parametrize(
+    "fault", [("GET", "/resolve/", "cut"), ("HEAD", "/resolve/", 503), ("GET", "/tree/", 500)]
+)
+def test_what_keeps_failing_is_an_error_and_nothing_is_put_in_place(
+    loopback_hub, files, target, naps, fault
+):
     loopback_hub.add("user/repo", files)
     loopback_hub.faults = [Fault(*fault, times=999)]
     with pytest.raises(HubError, match="user/repo"):
@@ -202,6 +270,8 @@ def test_what_keeps_failing_is_an_error_and_nothing_is_put_in_place(loopback_hub
 def test_a_list_downloads_the_metadata_alone(loopback_hub, files):
     loopback_hub.add("user/repo", files)
     listing, metadata = list_bundle(PLACE)
-    assert listing.sizes == {name: len(content) for name, content in files.items()} | {".gitattributes": 0}
+    assert listing.sizes == {name: len(content) for name, content in files.items()} | {
+        ".gitattributes": 0
+    }
     assert metadata["verdict"] == "NO EDGE"
     assert loopback_hub.count("GET", "/resolve/") == 1

@@ -1,4 +1,5 @@
-"""Pushes by the real huggingface_hub to a loopback Hub: one commit of what belongs to a bundle, or a helpful error."""
+"""Pushes by the real huggingface_hub to a loopback Hub: one commit of what belongs to a bundle, or
+a helpful error."""
 
 import builtins
 import subprocess
@@ -10,9 +11,11 @@ import huggingface_hub.constants
 import pytest
 
 import train_v2_production
-from generations import train_v1, train_v1_final
-from pipeline import hub, hub_bundles, hub_client
-from pipeline.hub_client import HubError, Place
+from generations.v1 import train_v1
+from generations.v1_final import train_v1_final
+from pipeline import hub
+from pipeline.bundle import hub_client, hub_transfer
+from pipeline.bundle.hub_client import HubError, Place
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.hub_server import SIGNATURE, TOKEN, Fault, contents, loopback_hub, naps, small_bundle
 
@@ -28,8 +31,8 @@ def bundle(tmp_path):
 
 def push(path, repo="user/repo", token=TOKEN, **options):
     place = Place(repo, **options)
-    bundle = hub_bundles.read_bundle(path)
-    return hub_bundles.push_bundle(bundle, place, hub.card_of(bundle, place), token)
+    bundle = hub_transfer.read_bundle(path)
+    return hub_transfer.push_bundle(bundle, place, hub.card_of(bundle, place), token)
 
 
 def test_a_push_is_one_commit_of_the_bundle_s_files_and_the_model_card(loopback_hub, bundle):
@@ -38,7 +41,9 @@ def test_a_push_is_one_commit_of_the_bundle_s_files_and_the_model_card(loopback_
     repository = loopback_hub.repositories["user/repo"]
     (_, _, first), (oid, message, files) = repository.commits
     assert set(files) - set(first) == {*contents(bundle), "README.md"} - {"notes.txt"}
-    assert {name: files[name] for name in contents(bundle) if name != "notes.txt"}.items() <= contents(bundle).items()
+    assert {
+        name: files[name] for name in contents(bundle) if name != "notes.txt"
+    }.items() <= contents(bundle).items()
     assert url == f"{loopback_hub.url}/user/repo/commit/{oid}" and message == "v2 bundle"
     assert files["README.md"].startswith(b"---\nlibrary_name: keras\n")
     assert loopback_hub.told == []  # the storage behind a signed address is not told the token
@@ -47,7 +52,9 @@ def test_a_push_is_one_commit_of_the_bundle_s_files_and_the_model_card(loopback_
 def test_the_same_bundle_again_makes_no_commit_and_a_changed_one_makes_one(loopback_hub, bundle):
     assert push(bundle) == push(bundle)
     push(small_bundle(bundle, verdict="EDGE"))
-    assert [message for _, message, _ in loopback_hub.repositories["user/repo"].commits[1:]] == ["v2 bundle"] * 2
+    assert [message for _, message, _ in loopback_hub.repositories["user/repo"].commits[1:]] == [
+        "v2 bundle"
+    ] * 2
 
 
 def test_a_folder_of_many_networks_goes_below_a_folder_of_a_dataset(loopback_hub, tmp_path):
@@ -56,32 +63,57 @@ def test_a_folder_of_many_networks_goes_below_a_folder_of_a_dataset(loopback_hub
     for name in ("BTCUSDT_1h", "ETHUSDT_15m"):
         small_bundle(folder)
         (folder / f"{name}_v7.h5").write_bytes(name.encode())
-        jobs[name] = {"files": {f"{name}_v7.h5": hub_bundles.artifacts.sha256_of(folder / f"{name}_v7.h5")}}
+        jobs[name] = {
+            "files": {f"{name}_v7.h5": hub_transfer.files.sha256_of(folder / f"{name}_v7.h5")}
+        }
     small_bundle(folder, jobs=jobs)
     loopback_hub.add("datasets/user/data", {"README.md": b"theirs"})
     push(folder, "user/data", is_dataset=True, folder="models_v7")
     files = loopback_hub.repositories["datasets/user/data"].files
-    assert {"models_v7/BTCUSDT_1h_v7.h5", "models_v7/ETHUSDT_15m_v7.h5", "models_v7/README.md"} < set(files)
+    assert {
+        "models_v7/BTCUSDT_1h_v7.h5",
+        "models_v7/ETHUSDT_15m_v7.h5",
+        "models_v7/README.md",
+    } < set(files)
     assert files["README.md"] == b"theirs"
-    pulled = hub_bundles.pull_bundle(Place("user/data", True, "models_v7"), tmp_path / "pulled")
+    pulled = hub_transfer.pull_bundle(Place("user/data", True, "models_v7"), tmp_path / "pulled")
     assert contents(pulled.folder) == contents(folder)
     (folder / "BTCUSDT_1h_v7.h5").write_bytes(b"changed")
-    with pytest.raises(ValueError, match="the bytes of BTCUSDT_1h_v7.h5 are not those that the metadata names"):
+    with pytest.raises(
+        ValueError, match="the bytes of BTCUSDT_1h_v7.h5 are not those that the metadata names"
+    ):
         push(folder, "user/data")
 
 
 DAMAGE = {
-    "no metadata": (lambda folder: (folder / "metadata_v2.json").unlink(), "there is no complete bundle"),
+    "no metadata": (
+        lambda folder: (folder / "metadata_v2.json").unlink(),
+        "there is no complete bundle",
+    ),
     "a file is missing": (lambda folder: (folder / "model.h5").unlink(), "model.h5 is missing"),
-    "a file was changed": (lambda folder: (folder / "model.h5").write_bytes(b"x"), "the bytes of model.h5 are not"),
-    "metadata cut": (lambda folder: (folder / "metadata_v2.json").write_text("{"), "not readable as metadata"),
-    "no files": (lambda folder: (folder / "metadata_v2.json").write_text("{}"), "does not say which files belong"),
-    "two bundles": (lambda folder: (folder / "metadata_v1.json").write_text("{}"), "there are several bundles"),
+    "a file was changed": (
+        lambda folder: (folder / "model.h5").write_bytes(b"x"),
+        "the bytes of model.h5 are not",
+    ),
+    "metadata cut": (
+        lambda folder: (folder / "metadata_v2.json").write_text("{"),
+        "not readable as metadata",
+    ),
+    "no files": (
+        lambda folder: (folder / "metadata_v2.json").write_text("{}"),
+        "does not say which files belong",
+    ),
+    "two bundles": (
+        lambda folder: (folder / "metadata_v1.json").write_text("{}"),
+        "there are several bundles",
+    ),
 }
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE.keys())
-def test_what_is_no_whole_bundle_is_refused_before_anything_is_asked_of_the_hub(loopback_hub, bundle, damage, message):
+def test_what_is_no_whole_bundle_is_refused_before_anything_is_asked_of_the_hub(
+    loopback_hub, bundle, damage, message
+):
     damage(bundle)
     with pytest.raises(ValueError, match=message):
         push(bundle)
@@ -90,7 +122,10 @@ def test_what_is_no_whole_bundle_is_refused_before_anything_is_asked_of_the_hub(
 
 def test_a_bundle_is_not_mixed_with_another_generation_s(loopback_hub, bundle):
     loopback_hub.add("user/repo", {"metadata_v1.json": b"{}"})
-    with pytest.raises(ValueError, match=r"holds another bundle \(metadata_v1.json\); give metadata_v2.json a reposi"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds another bundle \(metadata_v1.json\); give metadata_v2.json a reposi",
+    ):
         push(bundle)
     assert len(loopback_hub.repositories["user/repo"].commits) == 1
 
@@ -101,28 +136,42 @@ REFUSALS = {
         Fault("POST", "/repos/create", 403),
         "the token may not do this; give it the right to write",
     ),
-    "403": (Fault("POST", "/commit/", 403), "the token may not do this; give it the right to write"),
+    "403": (
+        Fault("POST", "/commit/", 403),
+        "the token may not do this; give it the right to write",
+    ),
     "409": (Fault("POST", "/commit/", 409), "somebody else changed the repository meanwhile"),
     "race": (Fault("POST", "/commit/", "race"), "somebody else changed the repository meanwhile"),
     "413": (Fault("POST", "/commit/", 413), "the Hub takes no files as large as these"),
-    "429 for long": (Fault("POST", "/commit/", 429, 9, {"Retry-After": "3600"}), "requests, for another 3600 s; wait"),
-    "503": (Fault("POST", "/commit/", 503, 9), r"HTTP 503 .*the Hub is in trouble; try again later"),
+    "429 for long": (
+        Fault("POST", "/commit/", 429, 9, {"Retry-After": "3600"}),
+        "requests, for another 3600 s; wait",
+    ),
+    "503": (
+        Fault("POST", "/commit/", 503, 9),
+        r"HTTP 503 .*the Hub is in trouble; try again later",
+    ),
     "503 of an upload": (Fault("PUT", "/signed/", 503, 99), "HTTP 503"),
     "cut for good": (Fault("PUT", "/signed/", "cut", 99), "check network and repository"),
 }
 
 
 @pytest.mark.parametrize(("fault", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_a_refusal_says_what_to_do_and_never_the_token(loopback_hub, bundle, naps, caplog, capsys, fault, message):
+def test_a_refusal_says_what_to_do_and_never_the_token(
+    loopback_hub, bundle, naps, caplog, capsys, fault, message
+):
     loopback_hub.faults = [fault]
     with pytest.raises(HubError, match=f"push to user/repo: .*{message}") as caught:
         push(bundle)
     shown = (
-        f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r} {caplog.text} {capsys.readouterr()}"
+        f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r} {caplog.text} "
+        f"{capsys.readouterr()}"
     )
     assert TOKEN not in shown and SIGNATURE not in shown
     ours = [
-        commit for commit in getattr(loopback_hub.repositories.get("user/repo"), "commits", []) if "v2" in commit[1]
+        commit
+        for commit in getattr(loopback_hub.repositories.get("user/repo"), "commits", [])
+        if "v2" in commit[1]
     ]
     assert ours == []  # nothing half
 
@@ -140,23 +189,37 @@ PASSING = {
 
 
 @pytest.mark.parametrize(("faults", "waited"), PASSING.values(), ids=PASSING.keys())
-def test_what_passes_is_tried_again_and_the_commit_is_made_once(loopback_hub, bundle, naps, faults, waited):
+def test_what_passes_is_tried_again_and_the_commit_is_made_once(
+    loopback_hub, bundle, naps, faults, waited
+):
     loopback_hub.faults = faults
     url = push(bundle)
     commits = loopback_hub.repositories["user/repo"].commits
-    assert len(commits) == 2 and url.endswith(commits[-1][0]) and set(contents(bundle)) < set(commits[-1][2])
+    assert (
+        len(commits) == 2
+        and url.endswith(commits[-1][0])
+        and set(contents(bundle)) < set(commits[-1][2])
+    )
     assert naps == waited
 
 
-def test_nobody_listening_is_an_error_that_names_the_network(bundle, naps, nothing_leaves, monkeypatch):
+def test_nobody_listening_is_an_error_that_names_the_network(
+    bundle, naps, nothing_leaves, monkeypatch
+):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)  # which the client reads once
-    with pytest.raises(HubError, match="push to user/repo: .*refused.*; check network and repository"):
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True
+    )  # which the client reads once
+    with pytest.raises(
+        HubError, match="push to user/repo: .*refused.*; check network and repository"
+    ):
         push(bundle)
     assert naps == [2.0, 8.0]
 
 
-@pytest.mark.parametrize("repo", ["repo", "a/b/c", "../repo", "user/..", "user/re po", "", "user/a--b", "-/x"])
+@pytest.mark.parametrize(
+    "repo", ["repo", "a/b/c", "../repo", "user/..", "user/re po", "", "user/a--b", "-/x"]
+)
 def test_a_repository_that_is_no_user_and_name_is_refused(repo):
     with pytest.raises(ValueError, match="name it as user/repo"):
         Place(repo)
@@ -164,7 +227,9 @@ def test_a_repository_that_is_no_user_and_name_is_refused(repo):
         Place("user/repo", True, "../up")
 
 
-def test_the_token_is_that_of_the_environment_else_of_a_login_else_of_a_hidden_prompt(monkeypatch, tmp_path):
+def test_the_token_is_that_of_the_environment_else_of_a_login_else_of_a_hidden_prompt(
+    monkeypatch, tmp_path
+):
     import huggingface_hub.constants
 
     for name in ("HF_OIDC_RESOURCE", "HUGGING_FACE_HUB_TOKEN"):
@@ -193,26 +258,37 @@ def test_a_missing_huggingface_hub_is_an_error_that_names_the_remedy(bundle, mon
         return real_import(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    for ask in (hub_client.find_token, lambda: push(bundle), lambda: hub_bundles.list_bundle(Place("user/repo"))):
+    for ask in (
+        hub_client.find_token,
+        lambda: push(bundle),
+        lambda: hub_transfer.list_bundle(Place("user/repo")),
+    ):
         with pytest.raises(ValueError, match="pip install huggingface_hub"):
             ask()
 
 
 @pytest.mark.parametrize("script", [train_v2_production, train_v1, train_v1_final])
-def test_a_training_script_asks_for_the_token_before_it_does_anything(loopback_hub, script, tmp_path, monkeypatch):
+def test_a_training_script_asks_for_the_token_before_it_does_anything(
+    loopback_hub, script, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HF_TOKEN", "hf_ARevokedToken")
-    config = replace(script.main.__defaults__[0], output_dir=tmp_path / "out", push_to_hub="user/repo")
+    config = replace(
+        script.main.__defaults__[0], output_dir=tmp_path / "out", push_to_hub="user/repo"
+    )
     with pytest.raises(HubError, match="the token is missing, mistyped or expired") as caught:
         script.main(config)
     assert not (tmp_path / "out").exists() and "Revoked" not in str(caught.value)
 
 
-def test_a_push_after_training_that_fails_says_that_the_bundle_is_safe_and_how_to_go_on(loopback_hub, bundle, capsys):
+def test_a_push_after_training_that_fails_says_that_the_bundle_is_safe_and_how_to_go_on(
+    loopback_hub, bundle, capsys
+):
     hub.push_when_done(None)(bundle)
     push = hub.push_when_done("user/repo")
     loopback_hub.faults = [Fault("POST", "/commit/", 403)]
     with pytest.raises(
-        ValueError, match=f"safe in {bundle}, .*again with: python -m pipeline.hub push {bundle} user/repo"
+        ValueError,
+        match=f"safe in {bundle}, .*again with: python -m pipeline.hub push {bundle} user/repo",
     ):
         push(bundle)
     push(bundle)
@@ -228,9 +304,13 @@ def command(*arguments, home, **environment):
         **environment,
     }
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.hub", *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True,
-        text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-m", "pipeline.hub", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 503])
@@ -238,7 +318,15 @@ def test_no_secret_is_in_the_output_or_any_file_of_a_push(loopback_hub, bundle, 
     home = tmp_path / "home"
     if status != 200:
         loopback_hub.faults = [Fault("POST", "/commit/", status, 9, {"Retry-After": "0"})]
-    done = command("push", bundle, "user/repo", home=home, HF_TOKEN=TOKEN, HF_ENDPOINT=loopback_hub.url, HF_DEBUG="1")
+    done = command(
+        "push",
+        bundle,
+        "user/repo",
+        home=home,
+        HF_TOKEN=TOKEN,
+        HF_ENDPOINT=loopback_hub.url,
+        HF_DEBUG="1",
+    )
     assert done.returncode == (0 if status == 200 else 2), done.stderr
     assert ("pushed to" in done.stdout) == (status == 200) and "Traceback" not in done.stderr
     assert loopback_hub.count("POST", "/commit/") == (3 if status == 503 else 1)
@@ -250,9 +338,16 @@ def test_no_secret_is_in_the_output_or_any_file_of_a_push(loopback_hub, bundle, 
 
 
 def test_the_command_pushes_lists_and_pulls(loopback_hub, bundle, tmp_path, capsys, monkeypatch):
-    for arguments in (f"push {bundle} user/repo", "list user/repo", f"pull user/repo {tmp_path}/pulled"):
+    for arguments in (
+        f"push {bundle} user/repo",
+        "list user/repo",
+        f"pull user/repo {tmp_path}/pulled",
+    ):
         monkeypatch.setattr(sys, "argv", ["hub", *arguments.split()])
         hub.main()
     out = capsys.readouterr().out
-    assert "verdict  NO EDGE" in out and "1,000  model.h5".replace("1,000", f"{len(b'model.h5 of v2') * 100:,}") in out
+    assert (
+        "verdict  NO EDGE" in out
+        and "1,000  model.h5".replace("1,000", f"{len(b'model.h5 of v2') * 100:,}") in out
+    )
     assert contents(tmp_path / "pulled") == contents(bundle)

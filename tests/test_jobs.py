@@ -1,4 +1,5 @@
-"""Jobs one after another: failures that end one alone, files in place only when a job is complete."""
+"""Jobs one after another: failures that end one alone, files in place only when a job is
+complete."""
 
 import functools
 import os
@@ -6,7 +7,8 @@ import time
 
 import pytest
 
-from pipeline import artifacts, jobs
+from pipeline.bundle import files
+from pipeline.training import jobs
 
 
 def fail():
@@ -27,7 +29,12 @@ def die():
 
 
 def test_a_failing_job_is_told_and_the_others_go_on(caplog, capsys):
-    tasks = {"a": functools.partial(speak, 1), "b": refuse, "c": fail, "d": functools.partial(speak, 4)}
+    tasks = {
+        "a": functools.partial(speak, 1),
+        "b": refuse,
+        "c": fail,
+        "d": functools.partial(speak, 4),
+    }
     results = dict(jobs.run_jobs(tasks, n_done=2, own_process=False))
     assert (results["a"], results["d"]) == (1, 4)
     assert isinstance(results["b"], ValueError) and isinstance(results["c"], KeyError)
@@ -49,7 +56,12 @@ def test_an_interrupt_is_no_failure_of_a_job():
 
 @pytest.mark.slow
 def test_a_job_in_a_process_of_its_own_prints_here_and_may_die_alone(capsys, caplog):
-    tasks = {"dies": die, "refuses": refuse, "works": functools.partial(speak, 3), "where": os.getpid}
+    tasks = {
+        "dies": die,
+        "refuses": refuse,
+        "works": functools.partial(speak, 3),
+        "where": os.getpid,
+    }
     results = dict(jobs.run_jobs(tasks))
     assert isinstance(results["dies"], RuntimeError) and "exit code 7" in str(results["dies"])
     assert "dies failed: its process ended with exit code 7" in caplog.text
@@ -93,8 +105,14 @@ def test_files_are_moved_only_when_the_last_one_is_there_and_a_cut_off_move_is_c
 def test_a_work_folder_keeps_what_the_same_job_left_and_nothing_else(tmp_path):
     work = jobs.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)})
     (work / "state").write_text("epoch 3")
-    assert (jobs.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)}) / "state").is_file()
-    assert not (jobs.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state").exists()
+    assert (
+        jobs.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)}) / "state"
+    ).is_file()
+    assert not (
+        jobs.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
+    ).exists()
     (work / "state").write_text("epoch 3")
-    (work / artifacts.RUN_FILE).write_text("{half")
-    assert not (jobs.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state").exists()
+    (work / files.RUN_FILE).write_text("{half")
+    assert not (
+        jobs.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
+    ).exists()

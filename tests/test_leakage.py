@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 
 from feature_engineering import V2_FEATURES, compute_features
-from pipeline.leakage import LookAheadError, check
-from pipeline.scaling import scale_rows
-from pipeline.synthetic import synthetic_candles
-from pipeline.windows import window_view
+from pipeline.candles.synthetic import synthetic_candles
+from pipeline.samples.leakage import LookAheadError, check
+from pipeline.samples.scaling import scale_rows
+from pipeline.samples.windows import window_view
 
 CANDLES = synthetic_candles(400, seed=21)
 
 LEAKS = {
     "z-score over the whole sample": lambda c: (c["close"] - c["close"].mean()) / c["close"].std(),
-    "min-max scaling over the whole sample": lambda c: (c["close"] - c["close"].min()) / np.ptp(c["close"]),
+    "min-max scaling over the whole sample": lambda c: (
+        (c["close"] - c["close"].min()) / np.ptp(c["close"])
+    ),
     "centred rolling mean": lambda c: c["close"].rolling(5, center=True).mean(),
     "the next close": lambda c: c["close"].shift(-1),
     "the direction of the next candle": lambda c: c["close"].shift(-1) > c["close"],
@@ -35,7 +37,9 @@ CAUSAL = {
     "the last close": lambda c: c["close"].shift(1),
     "a rolling mean": lambda c: c["close"].rolling(20).mean(),
     "a smoothing": lambda c: c["close"].ewm(span=26, adjust=False).mean(),
-    "an expanding z-score": lambda c: (c["close"] - c["close"].expanding().mean()) / c["close"].expanding().std(),
+    "an expanding z-score": lambda c: (
+        (c["close"] - c["close"].expanding().mean()) / c["close"].expanding().std()
+    ),
     "a forward-filled hole": lambda c: c["open_interest"].where(c.index % 7 == 0).ffill(),
     "an array": lambda c: np.log(c["close"].to_numpy()),
     "a constant": lambda c: pd.Series(1.0, index=c.index),
@@ -47,7 +51,9 @@ CAUSAL = {
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_look_ahead_is_caught(name):
     with pytest.raises(
-        LookAheadError, match=r"row \d+, column .* once the candles after row \d+ are .*: it looks ahead, by \d+ candle"
+        LookAheadError,
+        match=r"row \d+, column .* once the candles after row \d+ are .*: "
+        r"it looks ahead, by \d+ candle",
     ):
         check(LEAKS[name], CANDLES)
 
@@ -61,21 +67,29 @@ def test_the_error_names_row_and_column():
     def features(candles):
         return pd.DataFrame({"fine": candles["close"], "leaky": candles["close"].shift(-1)})
 
-    with pytest.raises(LookAheadError, match="row 0, column 'leaky' is .* once the candles after row 0 are changed"):
+    with pytest.raises(
+        LookAheadError, match="row 0, column 'leaky' is .* once the candles after row 0 are changed"
+    ):
         check(features, CANDLES)
-    later = r"row 199, column 'leaky' is \d+\.\d+, but \d+\.\d+ once the candles after row 199 are changed"
+    later = (
+        r"row 199, column 'leaky' is \d+\.\d+, "
+        r"but \d+\.\d+ once the candles after row 199 are changed"
+    )
     with pytest.raises(LookAheadError, match=later):
         check(lambda c: features(c).iloc[100:].reindex(c.index), CANDLES)
 
 
-@pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume", "funding_rate", "open_interest"])
+@pytest.mark.parametrize(
+    "name", ["open", "high", "low", "close", "volume", "funding_rate", "open_interest"]
+)
 def test_every_column_of_the_future_is_changed(name):
     with pytest.raises(LookAheadError, match="after row 0 are changed"):
         check(lambda c: c[name].shift(-1), CANDLES)
 
 
 def test_removed_candles_tell_what_changed_ones_do_not():
-    # A candle's price times any factor keeps its sign; that it is there at all shows only once it is not.
+    # A candle's price times any factor keeps its sign; that it is there at all shows only once it
+    # is not.
     with pytest.raises(LookAheadError, match="after row 199 are removed"):
         check(lambda c: np.sign(c["close"].shift(-1)), CANDLES)
 
@@ -92,30 +106,53 @@ def test_the_smallest_look_ahead_is_caught():
         (lambda c: c["close"].shift(-1), 0, "1 candle"),
         (lambda c: c["close"].shift(-3), 0, "3 candles"),
         (lambda c: c["close"].rolling(5, center=True, min_periods=1).mean(), 0, "2 candles"),
-        (lambda c: c["close"].rolling(20).mean().bfill(), 0, "19 candles"),  # the first mean is in row 19
+        (
+            lambda c: c["close"].rolling(20).mean().bfill(),
+            0,
+            "19 candles",
+        ),  # the first mean is in row 19
         (lambda c: c["close"] / c["close"].mean(), 0, "399 candles"),  # to the last of the 400
-        (lambda c: np.sign(c["close"].shift(-3)), 197, "3 candles"),  # seen where the candles after row 199 are gone
+        (
+            lambda c: np.sign(c["close"].shift(-3)),
+            197,
+            "3 candles",
+        ),  # seen where the candles after row 199 are gone
     ],
 )
 def test_the_error_says_how_far_ahead_it_looks(function, row, distance):
-    with pytest.raises(LookAheadError, match=rf"row {row}, column 'close'.*: it looks ahead, by {distance}$"):
+    with pytest.raises(
+        LookAheadError, match=rf"row {row}, column 'close'.*: it looks ahead, by {distance}$"
+    ):
         check(function, CANDLES)
 
 
 def test_what_users_have_is_taken_as_it_is():
     frame = CANDLES.assign(volume=CANDLES["volume"].round().astype("int64"), trades=np.arange(400))
-    for candles in (frame, frame.set_index("timestamp"), frame.rename(columns={"timestamp": "open_time"})):
+    for candles in (
+        frame,
+        frame.set_index("timestamp"),
+        frame.rename(columns={"timestamp": "open_time"}),
+    ):
         check(lambda c: c[["close", "volume", "trades"]].rolling(5).mean(), candles)
-        with pytest.raises(LookAheadError, match=r"column 'trades' .* row 0 are changed: .* by 2 candles"):
+        with pytest.raises(
+            LookAheadError, match=r"column 'trades' .* row 0 are changed: .* by 2 candles"
+        ):
             check(lambda c: c[["trades"]].shift(-2), candles)
 
 
 def test_columns_that_depend_on_later_candles_are_a_look_ahead():
-    def without_wild_columns(candles):  # such as dropping what correlates too much over the whole sample
+    def without_wild_columns(
+        candles,
+    ):  # such as dropping what correlates too much over the whole sample
         prices = candles[["open", "close"]]
-        return prices if candles["close"].iloc[-1] == CANDLES["close"].iloc[-1] else prices[["open"]]
+        return (
+            prices if candles["close"].iloc[-1] == CANDLES["close"].iloc[-1] else prices[["open"]]
+        )
 
-    with pytest.raises(LookAheadError, match=r"\['open', 'close'\], but \['open'\] once later candles are other ones"):
+    with pytest.raises(
+        LookAheadError,
+        match=r"\['open', 'close'\], but \['open'\] once later candles are other ones",
+    ):
         check(without_wild_columns, CANDLES)
 
 
@@ -156,10 +193,13 @@ def test_scaled_windows_do_not_look_ahead_but_a_scaler_fitted_on_everything_does
 
 
 @pytest.mark.parametrize(
-    "function", [lambda c: c["close"].dropna().iloc[1:], lambda c: c["close"].to_numpy()[:-1], lambda c: 1.0]
+    "function",
+    [lambda c: c["close"].dropna().iloc[1:], lambda c: c["close"].to_numpy()[:-1], lambda c: 1.0],
 )
 def test_anything_but_one_row_per_candle_is_refused(function):
-    with pytest.raises(ValueError, match=r"the function must return one row per candle \(400\), not "):
+    with pytest.raises(
+        ValueError, match=r"the function must return one row per candle \(400\), not "
+    ):
         check(function, CANDLES)
 
 

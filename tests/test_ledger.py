@@ -1,4 +1,5 @@
-"""The forward ledger's file: nothing is entered late, nothing is changed unseen, nothing is lost."""
+"""The forward ledger's file: nothing is entered late, nothing is changed unseen, nothing is
+lost."""
 
 import hashlib
 import json
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import files, ledger
-from pipeline.ledger import to_text
+from pipeline import atomic
+from pipeline.forecasts import ledger
+from pipeline.forecasts.ledger import to_text
 from tests.ledger_entries import HOUR_MS, START, after, enter, forecast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,12 +58,26 @@ def test_the_lines_are_what_they_say_and_each_holds_the_hash_of_the_one_before(p
     lines = path.read_bytes().splitlines(keepends=True)
     assert [hashlib.sha256(line).hexdigest() for line in lines] == [first, second] and number == 2
     assert json.loads(lines[0]) == {
-        "number": 1, "made_at": "2024-01-01T01:00:05.000Z", "symbol": "BTC/USDT", "timeframe": "1h", "horizon": 1,
-        "timestamp": "2024-01-01T01:00:00.000Z", "closes_at": "2024-01-01T02:00:00.000Z",
-        "base_time": "2024-01-01T00:00:00.000Z", "last_price": 100.0, "volatility": 0.01, "return": 0.01,
-        "q10": -0.025, "q50": 0.0, "q90": 0.025, "p_up": 0.5, "price": 100.0 * math.exp(0.01),
-        "model_sha256": "a" * 64, "synthetic": False, "previous": "",
-    }  # fmt: skip
+        "number": 1,
+        "made_at": "2024-01-01T01:00:05.000Z",
+        "symbol": "BTC/USDT",
+        "timeframe": "1h",
+        "horizon": 1,
+        "timestamp": "2024-01-01T01:00:00.000Z",
+        "closes_at": "2024-01-01T02:00:00.000Z",
+        "base_time": "2024-01-01T00:00:00.000Z",
+        "last_price": 100.0,
+        "volatility": 0.01,
+        "return": 0.01,
+        "q10": -0.025,
+        "q50": 0.0,
+        "q90": 0.025,
+        "p_up": 0.5,
+        "price": 100.0 * math.exp(0.01),
+        "model_sha256": "a" * 64,
+        "synthetic": False,
+        "previous": "",
+    }
     assert json.loads(lines[1])["previous"] == first
     found = ledger.read(path)
     assert found.entries == [json.loads(line) for line in lines] and found.sha256 == second
@@ -70,7 +86,10 @@ def test_the_lines_are_what_they_say_and_each_holds_the_hash_of_the_one_before(p
 
 def test_a_forecast_is_entered_a_millisecond_before_its_candle_closes_and_not_at_that_instant(path):
     closes = START + 2 * HOUR_MS
-    with pytest.raises(ValueError, match=r"too late .*closed at 2024-01-01T02:00:00.000Z, and it is 2024-01-01T02:00:"):
+    with pytest.raises(
+        ValueError,
+        match=r"too late .*closed at 2024-01-01T02:00:00.000Z, and it is 2024-01-01T02:00:",
+    ):
         ledger.append(path, forecast(0), lambda: closes)
     assert not path.exists()
     assert ledger.append(path, forecast(0), lambda: closes - 1)[0] == 1
@@ -78,7 +97,11 @@ def test_a_forecast_is_entered_a_millisecond_before_its_candle_closes_and_not_at
 
 
 def test_a_horizon_of_three_closes_with_the_third_candle(path):
-    times = {"horizon": 3, "timestamp": to_text(START + 3 * HOUR_MS), "closes_at": to_text(START + 4 * HOUR_MS)}
+    times = {
+        "horizon": 3,
+        "timestamp": to_text(START + 3 * HOUR_MS),
+        "closes_at": to_text(START + 4 * HOUR_MS),
+    }
     with pytest.raises(ValueError, match="too late"):
         ledger.append(path, forecast(0, **times), lambda: START + 4 * HOUR_MS)
     ledger.append(path, forecast(0, **times), lambda: START + 4 * HOUR_MS - 1)
@@ -94,10 +117,15 @@ def test_the_clock_is_read_when_the_line_is_written_not_while_another_writer_is_
 
 
 def test_a_clock_that_runs_behind_is_refused(path):
-    with pytest.raises(ValueError, match=r"clock is wrong.* last candle closed at 2024-01-01T01:00:00.000Z; set it"):
+    with pytest.raises(
+        ValueError, match=r"clock is wrong.* last candle closed at 2024-01-01T01:00:00.000Z; set it"
+    ):
         ledger.append(path, forecast(0), lambda: START + HOUR_MS - 1)
     ledger.append(path, forecast(0), after(0, 5_000))
-    with pytest.raises(ValueError, match=r"it says 2024-01-01T01:00:04.999Z, but line 1 was entered at 2024-.*05.000Z"):
+    with pytest.raises(
+        ValueError,
+        match=r"it says 2024-01-01T01:00:04.999Z, but line 1 was entered at 2024-.*05.000Z",
+    ):
         ledger.append(path, forecast(0, "ETH/USDT"), after(0, 4_999))
     ledger.append(path, forecast(0, "ETH/USDT"), after(0, 5_000))
 
@@ -105,7 +133,10 @@ def test_a_clock_that_runs_behind_is_refused(path):
 def test_the_first_forecast_of_a_candle_counts_for_each_model_and_symbol(path):
     enter(path, 0)
     before = path.read_bytes()
-    with pytest.raises(ledger.AlreadyEnteredError, match=r"line 1 of .* candle of 2024-01-01T01:00.*first one counts"):
+    with pytest.raises(
+        ledger.AlreadyEnteredError,
+        match=r"line 1 of .* candle of 2024-01-01T01:00.*first one counts",
+    ):
         enter(path, 0, log_return=-0.5)
     assert path.read_bytes() == before
     enter(path, 0, symbol="ETH/USDT")
@@ -138,15 +169,23 @@ def test_every_change_of_one_byte_in_a_middle_line_is_noticed_and_the_line_named
     begin = len(lines[0]) + len(lines[1])
     for position in range(begin, begin + len(lines[2])):
         for change in (1, 0x80):
-            fault = fault_of(path, five[:position] + bytes([five[position] ^ change]) + five[position + 1 :])
-            assert fault is not None and "line 3" in fault and "restore the file from a copy" in fault
+            fault = fault_of(
+                path, five[:position] + bytes([five[position] ^ change]) + five[position + 1 :]
+            )
+            assert (
+                fault is not None and "line 3" in fault and "restore the file from a copy" in fault
+            )
 
 
 @given(st.data())
-def test_any_other_bytes_in_place_of_a_line_that_another_follows_are_noticed(five, tmp_path_factory, data):
+def test_any_other_bytes_in_place_of_a_line_that_another_follows_are_noticed(
+    five, tmp_path_factory, data
+):
     lines = five.splitlines(keepends=True)
     row = data.draw(st.integers(0, 3))
-    other = data.draw(st.binary(max_size=60) | st.sampled_from([line for i, line in enumerate(lines) if i != row]))
+    other = data.draw(
+        st.binary(max_size=60) | st.sampled_from([line for i, line in enumerate(lines) if i != row])
+    )
     path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
     assert fault_of(path, b"".join([*lines[:row], other, *lines[row + 1 :]])) is not None
 
@@ -160,31 +199,50 @@ def test_a_forecast_improved_with_hindsight_is_noticed_though_its_line_is_sound(
 def test_lines_that_were_removed_swapped_or_doubled_are_noticed_and_the_first_one_named(five, path):
     a, b, c, d, e = five.splitlines(keepends=True)
     for order, line, there in (
-        ([a, c, d, e], 2, 3), ([b, c, d, e], 1, 2), ([a, c, b, d, e], 2, 3), ([a, b, c, c, d, e], 4, 3), ([a, a], 2, 1),
-    ):  # fmt: skip
+        ([a, c, d, e], 2, 3),
+        ([b, c, d, e], 1, 2),
+        ([a, c, b, d, e], 2, 3),
+        ([a, b, c, c, d, e], 4, 3),
+        ([a, a], 2, 1),
+    ):
         fault = fault_of(path, b"".join(order))
-        assert f"line {line} was removed, doubled or moved, entry {there} stands in its place" in fault
+        assert (
+            f"line {line} was removed, doubled or moved, entry {there} stands in its place" in fault
+        )
     assert fault_of(path, five) is None
-    assert fault_of(path, a + b + c) is None  # what was cut off at the end the file alone cannot show
+    assert (
+        fault_of(path, a + b + c) is None
+    )  # what was cut off at the end the file alone cannot show
 
 
 def test_a_new_chain_over_entries_that_no_program_made_is_noticed(five, path):
     entries = [json.loads(line) for line in five.splitlines()]
 
     def fault(row, **changes):
-        return fault_of(path, rewritten([entry | (changes if i == row else {}) for i, entry in enumerate(entries)]))
+        return fault_of(
+            path,
+            rewritten([entry | (changes if i == row else {}) for i, entry in enumerate(entries)]),
+        )
 
     assert fault(0) is None
-    assert "line 3 was made at 2024-01-01T04:00:00.000Z, not between" in fault(2, made_at="2024-01-01T04:00:00.000Z")
-    assert "line 3 was made at 2024-01-01T02:59:59.999Z, not between" in fault(2, made_at="2024-01-01T02:59:59.999Z")
+    assert "line 3 was made at 2024-01-01T04:00:00.000Z, not between" in fault(
+        2, made_at="2024-01-01T04:00:00.000Z"
+    )
+    assert "line 3 was made at 2024-01-01T02:59:59.999Z, not between" in fault(
+        2, made_at="2024-01-01T02:59:59.999Z"
+    )
     assert "line 3 has a time that cannot be read" in fault(2, made_at="2024-01-01T03:00:05Z")
-    assert "line 2 was changed, it is none" in fault(1, p_up=1)  # an integer where a float is written
+    assert "line 2 was changed, it is none" in fault(
+        1, p_up=1
+    )  # an integer where a float is written
     assert "line 2 was changed, it is none" in fault(1, note="x")
     assert "line 2 has a q10 of nan" in fault(1, q10=math.nan)
     again = "line 6 forecasts a candle that this model had forecast before"
     assert again in fault_of(path, rewritten([*entries, entries[4]]))
     earlier = {**entries[4], "symbol": "ETH/USDT", "made_at": "2024-01-01T05:00:04.999Z"}
-    assert "line 6 was made before the line before it" in fault_of(path, rewritten([*entries, earlier]))
+    assert "line 6 was made before the line before it" in fault_of(
+        path, rewritten([*entries, earlier])
+    )
 
 
 def test_a_changed_ledger_takes_no_further_entry(five, path):
@@ -227,7 +285,7 @@ def test_an_entry_that_dies_after_its_line_was_written_is_in_the_ledger(path, mo
     def die(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "flush", die)
+    monkeypatch.setattr(atomic, "flush", die)
     with pytest.raises(KeyboardInterrupt):
         enter(path, 0)
     monkeypatch.undo()
@@ -246,7 +304,7 @@ def test_a_ledger_that_is_not_there_or_cannot_be_written_is_named(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from pipeline import ledger
+from pipeline.forecasts import ledger
 from tests.ledger_entries import after, forecast
 for number in range(int(sys.argv[3])):
     ledger.append(Path(sys.argv[1]), forecast(0, f"{sys.argv[2]}{number}/USDT"), after(0))
@@ -265,7 +323,9 @@ def test_two_processes_at_once_lose_no_entry(path):
     assert [writer.communicate(timeout=120)[0].count("\n") for writer in writers] == [50, 50]
     symbols = [entry["symbol"] for entry in ledger.read(path).entries]
     for coin in ("A", "B"):
-        assert [symbol for symbol in symbols if symbol[0] == coin] == [f"{coin}{i}/USDT" for i in range(50)]
+        assert [symbol for symbol in symbols if symbol[0] == coin] == [
+            f"{coin}{i}/USDT" for i in range(50)
+        ]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")

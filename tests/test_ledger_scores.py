@@ -1,4 +1,5 @@
-"""What a ledger's forecasts are worth, counted by hand; and `predict`, `live` and `evaluate` with --ledger."""
+"""What a ledger's forecasts are worth, counted by hand; and `predict`, `live` and `evaluate` with
+--ledger."""
 
 import itertools
 import json
@@ -15,13 +16,13 @@ import pytest
 
 import inference_v2
 from inference_v2 import CryptoPricePredictorV2, Evaluate, Live, Predict, watch
-from pipeline import ledger
-from pipeline.artifacts import sha256_of
-from pipeline.candles import timestamps_ms, utc_from_ms
-from pipeline.dataset import CandleSet
+from pipeline.bundle.files import sha256_of
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.schema import timestamps_ms, utc_from_ms
+from pipeline.candles.store import write_candles
 from pipeline.evaluation import ledger_scores
-from pipeline.store import write_candles
-from pipeline.windows import segmented_volatility
+from pipeline.forecasts import ledger
+from pipeline.samples.windows import segmented_volatility
 from tests import fetching
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -43,18 +44,28 @@ def path(tmp_path) -> Path:
 def candles_of(*closes: float) -> pd.DataFrame:
     close = np.array(closes)
     open_ = np.concatenate([close[:1], close[:-1]])
-    return pd.DataFrame({
-        "timestamp": utc_from_ms(START + HOUR_MS * np.arange(len(close))), "open": open_,
-        "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close, "volume": 1.0,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "timestamp": utc_from_ms(START + HOUR_MS * np.arange(len(close))),
+            "open": open_,
+            "high": np.maximum(open_, close),
+            "low": np.minimum(open_, close),
+            "close": close,
+            "volume": 1.0,
+        }
+    )
 
 
 def there_and_back(moves) -> pd.DataFrame:
     """Candles that close at 100 in every even hour, and move from there."""
-    return candles_of(*itertools.chain.from_iterable((100.0, 100.0 * math.exp(move)) for move in moves))
+    return candles_of(
+        *itertools.chain.from_iterable((100.0, 100.0 * math.exp(move)) for move in moves)
+    )
 
 
-def judge(path: Path, candles: dict[str, pd.DataFrame], now_ms: int = LATE, source: str = "directory"):
+def judge(
+    path: Path, candles: dict[str, pd.DataFrame], now_ms: int = LATE, source: str = "directory"
+):
     markets = {"1h": CandleSet(candles, "1h", source, "DIR")}
     return ledger_scores.score_ledger(ledger.read(path), path, markets, now_ms)
 
@@ -64,7 +75,11 @@ def test_direction_coverage_and_skill_by_hand(path):
     result, predictions = judge(path, {BTC: there_and_back(MOVES)})
     facts, (model,) = result["ledger"], result["models"]
     assert (facts["entries"], facts["open"], facts["judged"]) == (16, 0, 16)
-    assert facts["sha256"] == ledger.read(path).sha256 and not facts["without_candle"] and not facts["other_price"]
+    assert (
+        facts["sha256"] == ledger.read(path).sha256
+        and not facts["without_candle"]
+        and not facts["other_price"]
+    )
     assert predictions["actual_return"].to_numpy() == pytest.approx(MOVES)
     assert predictions["timestamp"].iloc[1] == pd.Timestamp("2024-01-01 02:00", tz="UTC")
     current = predictions["current_return"]
@@ -76,10 +91,16 @@ def test_direction_coverage_and_skill_by_hand(path):
     assert model["test"]["models"]["lstm"]["mae"] == pytest.approx((0.01 + 0.02 + 0.02 + 0.03) / 4)
     (comparison,) = model["test"]["verdicts"]
     assert comparison["baseline"] == "naive"
-    assert comparison["skill"] == pytest.approx(1 - (0.01 + 0.02 + 0.02 + 0.03) / (0.02 + 0.01 + 0.03 + 0.04))
+    assert comparison["skill"] == pytest.approx(
+        1 - (0.01 + 0.02 + 0.02 + 0.03) / (0.02 + 0.01 + 0.03 + 0.04)
+    )
     assert model["test"]["verdict"] in ("EDGE", "NO EDGE")
     told = ledger_scores.as_text(result)
-    assert "16 forecasts, 0 open, 16 judged" in told and facts["sha256"] in told and "the chain is whole" in told
+    assert (
+        "16 forecasts, 0 open, 16 judged" in told
+        and facts["sha256"] in told
+        and "the chain is whole" in told
+    )
     assert "lstm against naive" in told and f"VERDICT  {model['test']['verdict']}" in told
 
 
@@ -108,23 +129,37 @@ def test_a_forecast_is_open_until_its_candle_closes_and_an_open_one_is_not_judge
 
 def test_a_missing_candle_and_another_price_are_named_and_left_out(path):
     enter(path, 0, 2, 4, 6, 8)
-    candles = there_and_back(MOVES).drop(index=[3, 6]).reset_index(drop=True)  # a target, and a candle t
-    candles.loc[candles["timestamp"] == pd.Timestamp("2024-01-01 08:00", tz="UTC"), "close"] *= 1 + 1e-8
+    candles = (
+        there_and_back(MOVES).drop(index=[3, 6]).reset_index(drop=True)
+    )  # a target, and a candle t
+    candles.loc[candles["timestamp"] == pd.Timestamp("2024-01-01 08:00", tz="UTC"), "close"] *= (
+        1 + 1e-8
+    )
     result, predictions = judge(path, {BTC: candles})
     facts = result["ledger"]
     assert facts["without_candle"] == ["BTC/USDT 2024-01-01T03:00Z", "BTC/USDT 2024-01-01T07:00Z"]
     assert facts["other_price"] == ["BTC/USDT 2024-01-01T09:00Z"]
     assert facts["judged"] == 2 and list(predictions["timestamp"].dt.hour) == [0, 4]
     told = ledger_scores.as_text(result)
-    assert "2 left out, without a candle (a gap, or not fetched yet): BTC/USDT 2024-01-01T03:00Z" in told
-    assert "1 left out, its last price is not the close of these candles: BTC/USDT 2024-01-01T09:00Z" in told
-    assert judge(path, {"ETH/USDT": candles})[0]["ledger"]["judged"] == 0  # no candles of the pair at all
+    assert (
+        "2 left out, without a candle (a gap, or not fetched yet): BTC/USDT 2024-01-01T03:00Z"
+        in told
+    )
+    assert (
+        "1 left out, its last price is not the close of these candles: BTC/USDT 2024-01-01T09:00Z"
+        in told
+    )
+    assert (
+        judge(path, {"ETH/USDT": candles})[0]["ledger"]["judged"] == 0
+    )  # no candles of the pair at all
 
 
 def test_a_target_of_three_candles_is_judged_by_its_last_close_and_not_across_a_gap(path):
     def three(hour):
         times = {"timestamp": hour + 3, "closes_at": hour + 4}
-        return {"horizon": 3} | {name: ledger.to_text(START + h * HOUR_MS) for name, h in times.items()}
+        return {"horizon": 3} | {
+            name: ledger.to_text(START + h * HOUR_MS) for name, h in times.items()
+        }
 
     for hour in (0, 4):
         enter(path, hour, **three(hour))
@@ -132,7 +167,9 @@ def test_a_target_of_three_candles_is_judged_by_its_last_close_and_not_across_a_
     _, predictions = judge(path, {BTC: candles})
     assert predictions["actual_return"].tolist() == pytest.approx([math.log(1.2), math.log(1.03)])
     result, predictions = judge(path, {BTC: candles.drop(index=5)})
-    assert len(predictions) == 1 and result["ledger"]["without_candle"] == ["BTC/USDT 2024-01-01T07:00Z"]
+    assert len(predictions) == 1 and result["ledger"]["without_candle"] == [
+        "BTC/USDT 2024-01-01T07:00Z"
+    ]
 
 
 def test_models_are_scored_apart_and_the_reader_is_warned_of_the_luckiest(path):
@@ -140,19 +177,32 @@ def test_models_are_scored_apart_and_the_reader_is_warned_of_the_luckiest(path):
         enter(path, hour)
         enter(path, hour, model="b" * 64, log_return=-0.01)
         enter(path, hour, model="b" * 64, log_return=-0.01, symbol="ETH/USDT")
-    result, predictions = judge(path, {BTC: there_and_back(MOVES), "ETH/USDT": there_and_back(MOVES)})
+    result, predictions = judge(
+        path, {BTC: there_and_back(MOVES), "ETH/USDT": there_and_back(MOVES)}
+    )
     first, other = result["models"]
-    assert (first["model_sha256"], first["n"], first["n_right"], first["symbols"]) == (MODEL, 16, 12, [BTC])
+    assert (first["model_sha256"], first["n"], first["n_right"], first["symbols"]) == (
+        MODEL,
+        16,
+        12,
+        [BTC],
+    )
     assert (other["n"], other["n_right"], other["symbols"]) == (32, 8, [BTC, "ETH/USDT"])
     assert other["test"]["n_instants"] == 16 and other["n_skipped"] == 30
     assert len(predictions) == 48
-    assert "2 models, each scored alone: the best may just be the luckiest" in ledger_scores.as_text(result)
+    assert (
+        "2 models, each scored alone: the best may just be the luckiest"
+        in ledger_scores.as_text(result)
+    )
 
 
 def test_synthetic_models_and_synthetic_candles_make_no_claim(path):
     candles = {BTC: there_and_back(MOVES)}
     enter(path, *range(0, 32, 2))
-    assert judge(path, candles, source="synthetic")[0]["models"][0]["test"]["verdict"] == "NO CLAIM (synthetic data)"
+    assert (
+        judge(path, candles, source="synthetic")[0]["models"][0]["test"]["verdict"]
+        == "NO CLAIM (synthetic data)"
+    )
     path.unlink()
     enter(path, *range(0, 32, 2), synthetic=True)
     result, _ = judge(path, candles)
@@ -189,35 +239,55 @@ def test_predict_enters_the_forecast_that_it_prints(
         row[name] for name in ("q10", "q50", "q90", "p_up")
     ]
     assert (entry["return"], entry["price"]) == (row["predicted_return"], prediction["price"])
-    assert (entry["symbol"], entry["timeframe"], entry["horizon"], entry["synthetic"]) == (BTC, "1h", 1, False)
-    assert (
-        entry["base_time"] == ledger.to_text(closed_ms - HOUR_MS) and entry["last_price"] == candles["close"].iloc[-1]
+    assert (entry["symbol"], entry["timeframe"], entry["horizon"], entry["synthetic"]) == (
+        BTC,
+        "1h",
+        1,
+        False,
     )
-    volatility = segmented_volatility(candles["close"].to_numpy(), timestamps_ms(candles), HOUR_MS, 1)[-1]
+    assert (
+        entry["base_time"] == ledger.to_text(closed_ms - HOUR_MS)
+        and entry["last_price"] == candles["close"].iloc[-1]
+    )
+    volatility = segmented_volatility(
+        candles["close"].to_numpy(), timestamps_ms(candles), HOUR_MS, 1
+    )[-1]
     assert entry["volatility"] == volatility
     assert entry["model_sha256"] == sha256_of(tiny_bundle / inference_v2.MODEL_FILE)
     assert f"Ledger: line 1, sha256 {ledger.read(path).sha256}" in capsys.readouterr().out
     command.run()  # as a job that runs twice: no error
-    assert "holds this model's forecast" in capsys.readouterr().out and len(ledger.read(path).entries) == 1
+    assert (
+        "holds this model's forecast" in capsys.readouterr().out
+        and len(ledger.read(path).entries) == 1
+    )
 
 
 def test_predict_refuses_old_candles_a_price_of_the_user_s_and_a_file_without_a_pair(
     signal_dir, tiny_bundle, tmp_path, path
 ):
     file = signal_dir / "BTCUSDT_1h.parquet"
-    with pytest.raises(ValueError, match=r"too late .*forecast from candles up to the last closed one .*update"):
+    with pytest.raises(
+        ValueError, match=r"too late .*forecast from candles up to the last closed one .*update"
+    ):
         Predict(file, model_dir=tiny_bundle, ledger=path).run()
-    with pytest.raises(ValueError, match=r"--last-price 100 with --ledger: .*leave one of the two out"):
+    with pytest.raises(
+        ValueError, match=r"--last-price 100 with --ledger: .*leave one of the two out"
+    ):
         Predict(file, model_dir=tiny_bundle, ledger=path, last_price=100.0).run()
     nameless = tmp_path / "mine.parquet"
     shutil.copy(file, nameless)
-    with pytest.raises(ValueError, match=r"mine.parquet: its name is not that of a pair's 1h candles; pass --symbol"):
+    with pytest.raises(
+        ValueError,
+        match=r"mine.parquet: its name is not that of a pair's 1h candles; pass --symbol",
+    ):
         Predict(nameless, model_dir=tiny_bundle, ledger=path).run()
     with (
         pytest.raises(ValueError, match="'BTCUSDT', which is not written as BTC/USDT"),
         pytest.MonkeyPatch.context() as patch,
     ):
-        stop_clock(patch, int(pd.read_parquet(file)["timestamp"].iloc[-1].timestamp() * 1000) + HOUR_MS)
+        stop_clock(
+            patch, int(pd.read_parquet(file)["timestamp"].iloc[-1].timestamp() * 1000) + HOUR_MS
+        )
         Predict(nameless, model_dir=tiny_bundle, ledger=path, symbol="BTCUSDT").run()
     assert not path.exists()
 
@@ -227,7 +297,9 @@ def server(candles, nothing_leaves, monkeypatch):
     """An exchange 20 minutes into the fifth last candle, whose clock is this machine's."""
     now_ms = int(timestamps_ms(candles)[-1]) - 5 * HOUR_MS + 1_200_000
     with ExchangeServer(market_of({BTC: {"1h": candles}}), now_ms=now_ms, limits={}) as server:
-        monkeypatch.setattr(inference_v2, "time", SimpleNamespace(time=lambda: server.now_ms / 1000))
+        monkeypatch.setattr(
+            inference_v2, "time", SimpleNamespace(time=lambda: server.now_ms / 1000)
+        )
         yield server
 
 
@@ -241,7 +313,14 @@ def test_live_watch_enters_every_forecast_and_a_second_watch_goes_on(
         yield from itertools.islice(watch(*args, **options, sleep=sleep), 2)
 
     monkeypatch.setattr(inference_v2, "watch", some)
-    live = Live("btc/usdt", watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url, ledger=path)
+    live = Live(
+        "btc/usdt",
+        watch=True,
+        model_dir=tiny_bundle,
+        exchange="binance",
+        base_url=server.url,
+        ledger=path,
+    )
     live.run()
     live.run()  # begins with a forecast that is there
     told = capsys.readouterr().out
@@ -249,7 +328,9 @@ def test_live_watch_enters_every_forecast_and_a_second_watch_goes_on(
     assert told.count("the first one counts, nothing was entered") == 1
     entries = ledger.read(path).entries
     last_ms = int(timestamps_ms(candles)[-1])
-    assert [entry["base_time"] for entry in entries] == [ledger.to_text(last_ms - n * HOUR_MS) for n in (6, 5, 4)]
+    assert [entry["base_time"] for entry in entries] == [
+        ledger.to_text(last_ms - n * HOUR_MS) for n in (6, 5, 4)
+    ]
     assert [entry["made_at"][14:19] for entry in entries] == ["20:00", "00:02", "00:02"]
     assert {entry["symbol"] for entry in entries} == {BTC}
 
@@ -257,7 +338,9 @@ def test_live_watch_enters_every_forecast_and_a_second_watch_goes_on(
 def test_live_watch_ends_at_once_on_a_changed_ledger_and_outlasts_a_late_forecast(
     server, candles, tiny_bundle, path, monkeypatch, caplog
 ):
-    live = Live(BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url, ledger=path)
+    live = Live(
+        BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url, ledger=path
+    )
     frames = [candles.iloc[:-20], candles.iloc[:-6]]
     monkeypatch.setattr(inference_v2, "watch", lambda *_, **__: iter(frames))
     live.run()
@@ -288,7 +371,15 @@ def test_live_enters_and_evaluate_judges_by_the_exchange_once_the_candle_has_clo
 def test_evaluate_scores_a_ledger_from_the_shell_with_candles_alone(path, tmp_path):
     enter(path, *range(0, 32, 2))
     write_candles(there_and_back(MOVES), tmp_path / "candles", BTC, "1h")
-    command = [sys.executable, ROOT / "inference_v2.py", "evaluate", "--ledger", path, "--candles-dir", "candles"]
+    command = [
+        sys.executable,
+        ROOT / "inference_v2.py",
+        "evaluate",
+        "--ledger",
+        path,
+        "--candles-dir",
+        "candles",
+    ]
     command += ["--output", "scores.json", "--predictions", "judged.parquet", "--fee-bps", "0"]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

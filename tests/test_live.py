@@ -1,4 +1,5 @@
-"""Live forecasts at every candle close: `watch` and `python inference_v2.py live`, at the loopback exchange."""
+"""Live forecasts at every candle close: `watch` and `python inference_v2.py live`, at the loopback
+exchange."""
 
 import itertools
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 import inference_v2
 from inference_v2 import CryptoPricePredictorV2, Live, watch
-from pipeline.candles import timestamps_ms
+from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -33,8 +34,12 @@ def candles(signal_market) -> pd.DataFrame:
 @pytest.fixture
 def server(candles, nothing_leaves, monkeypatch):
     """An exchange 20 minutes into the fifth last candle; the watcher's clock is the exchange's."""
-    with ExchangeServer(market_of({BTC: {"1h": candles}}), now_ms=open_of(candles, 5) + 1_200_000, limits={}) as server:
-        monkeypatch.setattr(inference_v2, "time", SimpleNamespace(time=lambda: server.now_ms / 1000))
+    with ExchangeServer(
+        market_of({BTC: {"1h": candles}}), now_ms=open_of(candles, 5) + 1_200_000, limits={}
+    ) as server:
+        monkeypatch.setattr(
+            inference_v2, "time", SimpleNamespace(time=lambda: server.now_ms / 1000)
+        )
         yield server
 
 
@@ -43,7 +48,8 @@ def open_of(candles: pd.DataFrame, n_before_last: int) -> int:
 
 
 class Sleeper:
-    """Time passes only here; `events` happen at the end of the first sleep, the second, and so on."""
+    """Time passes only here; `events` happen at the end of the first sleep, the second, and so
+    on."""
 
     def __init__(self, server: ExchangeServer, *events):
         self.server, self.events, self.slept = server, list(events), []
@@ -61,8 +67,14 @@ def nothing() -> None:
 
 def test_watch_gives_the_newest_candles_at_once_and_after_every_close(predictor, server, candles):
     sleep = Sleeper(server)
-    seen = list(itertools.islice(watch(predictor, BTC, exchange="binance", base_url=server.url, sleep=sleep), 3))
-    assert [int(timestamps_ms(frame)[-1]) for frame in seen] == [open_of(candles, n) for n in (6, 5, 4)]
+    seen = list(
+        itertools.islice(
+            watch(predictor, BTC, exchange="binance", base_url=server.url, sleep=sleep), 3
+        )
+    )
+    assert [int(timestamps_ms(frame)[-1]) for frame in seen] == [
+        open_of(candles, n) for n in (6, 5, 4)
+    ]
     assert sleep.slept == pytest.approx([40 * 60 + 2, 3600])
     assert all(len(frame) == predictor.required_candles for frame in seen)
 
@@ -83,7 +95,10 @@ def test_watch_outlasts_an_exchange_that_is_late_or_refuses(predictor, server, c
     assert [int(timestamps_ms(frame)[-1]) for frame in itertools.islice(frames, 3)] == [
         open_of(candles, n) for n in (6, 5, 4)
     ]
-    assert sleep.slept[1] == sleep.slept[3] == sleep.slept[4] == inference_v2.RETRY_S and len(sleep.slept) == 5
+    assert (
+        sleep.slept[1] == sleep.slept[3] == sleep.slept[4] == inference_v2.RETRY_S
+        and len(sleep.slept) == 5
+    )
     assert caplog.text.count("asking again in 10 s") == 2
 
 
@@ -92,7 +107,9 @@ def test_watch_raises_at_once_where_the_first_fetch_fails(predictor, server):
         next(watch(predictor, "SOL/USDT", exchange="binance", base_url=server.url))
 
 
-def test_live_watch_prints_what_came_true_of_the_forecast_before(predictor, server, tiny_bundle, capsys, monkeypatch):
+def test_live_watch_prints_what_came_true_of_the_forecast_before(
+    predictor, server, tiny_bundle, capsys, monkeypatch
+):
     seen = []
 
     def three(*args, **options):
@@ -131,12 +148,31 @@ def test_a_model_with_funding_fetches_it_along(predictor, server, candles, monke
     assert frame["funding_rate"].notna().all() and "open_interest" not in frame.columns
 
 
-def test_the_live_command_forecasts_from_the_newest_candle(server, tiny_bundle, predictor, tmp_path):
+def test_the_live_command_forecasts_from_the_newest_candle(
+    server, tiny_bundle, predictor, tmp_path
+):
     picture = tmp_path / "forecast.png"
     script = Path(inference_v2.__file__)
-    options = ["--symbol", BTC, "--model-dir", str(tiny_bundle), "--base-url", server.url, "--picture", str(picture)]
-    done = subprocess.run([sys.executable, str(script), "live", *options], capture_output=True, text=True, timeout=300)
+    options = [
+        "--symbol",
+        BTC,
+        "--model-dir",
+        str(tiny_bundle),
+        "--base-url",
+        server.url,
+        "--picture",
+        str(picture),
+    ]
+    done = subprocess.run(
+        [sys.executable, str(script), "live", *options], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     expected = predictor.predict_live(BTC, base_url=server.url)
-    assert f"Forecast: close of the 1h candle of {expected['timestamp']:%Y-%m-%d %H:%M} UTC" in done.stdout
-    assert f"Expected return: {expected['return_percent']:+.4f}%" in done.stdout and picture.stat().st_size > 10_000
+    assert (
+        f"Forecast: close of the 1h candle of {expected['timestamp']:%Y-%m-%d %H:%M} UTC"
+        in done.stdout
+    )
+    assert (
+        f"Expected return: {expected['return_percent']:+.4f}%" in done.stdout
+        and picture.stat().st_size > 10_000
+    )

@@ -19,15 +19,19 @@ from pipeline.evaluation.metrics import (
 
 def hand_made_predictions():
     """BTC 100 -> 110 (forecast 105) and 200 -> 190 (forecast 200); ETH 10 -> 11 (forecast 11)."""
-    return pd.DataFrame({
-        "symbol": ["BTC/USDT", "ETH/USDT", "BTC/USDT"],
-        "timestamp": pd.to_datetime(["2024-01-01T00", "2024-01-01T00", "2024-01-01T01"], utc=True),
-        "base_price": [100.0, 10.0, 200.0],
-        "actual_return": np.log([1.1, 1.1, 0.95]),
-        "volatility": [0.01, 0.02, 0.01],
-        "lstm": np.log([1.05, 1.1, 1.0]),
-        "naive": [0.0, 0.0, 0.0],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "symbol": ["BTC/USDT", "ETH/USDT", "BTC/USDT"],
+            "timestamp": pd.to_datetime(
+                ["2024-01-01T00", "2024-01-01T00", "2024-01-01T01"], utc=True
+            ),
+            "base_price": [100.0, 10.0, 200.0],
+            "actual_return": np.log([1.1, 1.1, 0.95]),
+            "volatility": [0.01, 0.02, 0.01],
+            "lstm": np.log([1.05, 1.1, 1.0]),
+            "naive": [0.0, 0.0, 0.0],
+        }
+    )
 
 
 def test_price_errors_agree_with_hand_arithmetic():
@@ -101,9 +105,15 @@ def test_with_instants_the_interval_of_the_accuracy_takes_an_hour_as_the_unit():
         return direction_metrics(np.tile(actual, k), np.tile(score, k), **options)
 
     twice, often = (of_copies(k, instants=np.tile(hours, k)) for k in (2, 20))
-    for key in ("direction_accuracy_low", "direction_accuracy_high", "pesaran_timmermann_statistic"):
+    for key in (
+        "direction_accuracy_low",
+        "direction_accuracy_high",
+        "pesaran_timmermann_statistic",
+    ):
         assert often[key] == pytest.approx(twice[key]), key
-        assert of_copies(20)[key] != pytest.approx(of_copies(2)[key], rel=0.01), key  # independent copies would count
+        assert of_copies(20)[key] != pytest.approx(of_copies(2)[key], rel=0.01), (
+            key
+        )  # independent copies would count
 
 
 def test_the_most_confident_tenth_is_taken_by_the_size_of_the_score():
@@ -127,7 +137,8 @@ def test_fewer_than_ten_calls_have_no_tenth():
 
 
 def test_roc_auc_is_the_share_of_ordered_pairs():
-    # Pairs (rise, fall) by score: 2 > 1, 2 < 3, 4 > 1, 4 > 3; the row that did not move counts nowhere.
+    # Pairs (rise, fall) by score: 2 > 1, 2 < 3, 4 > 1, 4 > 3; the row that did not move counts
+    # nowhere.
     assert direction_metrics([-1, 1, -1, 1, 0], [1, 2, 3, 4, 9])["roc_auc"] == 0.75
 
 
@@ -169,7 +180,9 @@ def test_the_lag_check_sees_a_forecast_that_copies_the_last_move():
     checked = lag_check(0.1 * current, current, following)
     assert checked["correlation_with_current_return"] == pytest.approx(1)
     assert abs(checked["correlation_with_next_return"]) < 0.15
-    assert checked["correlation_with_next_return"] == pytest.approx(np.corrcoef(current, following)[0, 1])
+    assert checked["correlation_with_next_return"] == pytest.approx(
+        np.corrcoef(current, following)[0, 1]
+    )
 
 
 def test_the_lag_check_skips_unknown_last_moves_and_gives_none_for_constants():
@@ -184,7 +197,12 @@ def test_the_lag_check_skips_unknown_last_moves_and_gives_none_for_constants():
 def test_interval_coverage_counts_below_within_and_above_by_hand():
     actual, q10, q90 = [-2.0, 0.0, 0.5, 3.0], [-1.0] * 4, [1.0] * 4
     frame = pd.DataFrame({"actual_return": actual, "q10": q10, "q90": q90})
-    assert interval_coverage(frame) == {"nominal": 0.8, "coverage": 0.5, "below": 0.25, "above": 0.25}
+    assert interval_coverage(frame) == {
+        "nominal": 0.8,
+        "coverage": 0.5,
+        "below": 0.25,
+        "above": 0.25,
+    }
 
 
 def test_a_fault_of_forecasts_is_told_in_a_sentence_and_a_missing_column_is_none():
@@ -193,7 +211,8 @@ def test_a_fault_of_forecasts_is_told_in_a_sentence_and_a_missing_column_is_none
     assert forecast_fault(predictions, "gru") is None
     predictions.loc[1, "lstm"] = 60.0
     assert forecast_fault(predictions, "lstm").startswith(
-        "lstm: 1 of 3 forecasts are NaN, infinite or beyond +-50, the first at 2024-01-01 00:00:00+00:00 (ETH/USDT: 60"
+        "lstm: 1 of 3 forecasts are NaN, infinite or beyond +-50, the first at 2024-01-01 "
+        "00:00:00+00:00 (ETH/USDT: 60"
     )
 
 
@@ -208,8 +227,14 @@ def spoiled(**columns):
     "predictions, message",
     [
         (hand_made_predictions().iloc[:0], "predictions are empty"),
-        (hand_made_predictions().drop(columns=["volatility", "lstm"]), r"lack the columns \['volatility', 'lstm'\]"),
-        (spoiled(lstm=np.nan), r"lstm of predictions: 2 of 3 .* first at 2024-01-01 00:00:00\+00:00 \(ETH/USDT: nan"),
+        (
+            hand_made_predictions().drop(columns=["volatility", "lstm"]),
+            r"lack the columns \['volatility', 'lstm'\]",
+        ),
+        (
+            spoiled(lstm=np.nan),
+            r"lstm of predictions: 2 of 3 .* first at 2024-01-01 00:00:00\+00:00 \(ETH/USDT: nan",
+        ),
         (spoiled(lstm=-np.inf), "lstm of predictions: 2 of 3 values are NaN, infinite or beyond"),
         (spoiled(lstm=800.0), "beyond \\+-50"),
         (spoiled(actual_return=np.nan), "actual_return of predictions: 2 of 3"),
@@ -217,8 +242,14 @@ def spoiled(**columns):
         (spoiled(volatility=np.nan), "volatility of predictions"),
         (spoiled(base_price=np.inf), "base_price of predictions"),
         (spoiled(timestamp=pd.NaT), "timestamp of predictions: 2 of 3 values are missing"),
-        (hand_made_predictions().assign(p_up=[0.5, 1.5, 0.5]), "p_up of predictions: 1 of 3 values are not within"),
-        (pd.concat([hand_made_predictions()] * 2), "3 samples twice, for example BTC/USDT at 2024-01-01 00:00"),
+        (
+            hand_made_predictions().assign(p_up=[0.5, 1.5, 0.5]),
+            "p_up of predictions: 1 of 3 values are not within",
+        ),
+        (
+            pd.concat([hand_made_predictions()] * 2),
+            "3 samples twice, for example BTC/USDT at 2024-01-01 00:00",
+        ),
     ],
 )
 def test_unusable_predictions_are_refused_with_column_count_and_place(predictions, message):
@@ -236,7 +267,10 @@ def test_unusable_predictions_are_refused_with_column_count_and_place(prediction
             "actual has 1 NaN or infinite values of 2, the first in row 1",
         ),
         (lambda: direction_metrics([0.1, 0.2], [1, 1], p_up=[0.5]), "p_up has 1 values"),
-        (lambda: direction_metrics([0.1, 0.2], [1, 1], confidence=[0.5]), "confidence has 1 values"),
+        (
+            lambda: direction_metrics([0.1, 0.2], [1, 1], confidence=[0.5]),
+            "confidence has 1 values",
+        ),
         (lambda: lag_check([1.0, 2.0], [1.0], [1.0, 2.0]), r"current_return has the shape \(1,\)"),
     ],
 )

@@ -9,11 +9,14 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import network_file
-from pipeline.network_file import RefusedNetworkError, check_network_file
-from pipeline.runtime import KerasNetwork, import_keras, quiet_absl
+from pipeline.bundle import network_file
+from pipeline.bundle.network import KerasNetwork, import_keras, quiet_absl
+from pipeline.bundle.network_file import RefusedNetworkError, check_network_file
 
-DENSE = {"class_name": "Dense", "config": {"units": 1, "kernel_initializer": {"class_name": "Zeros", "config": {}}}}
+DENSE = {
+    "class_name": "Dense",
+    "config": {"units": 1, "kernel_initializer": {"class_name": "Zeros", "config": {}}},
+}
 
 
 def layer(name, **more):
@@ -23,7 +26,9 @@ def layer(name, **more):
 def write(path, *layers):
     """A file with this description and no weights."""
     with h5py.File(path, "w") as file:
-        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": list(layers)}})
+        file.attrs["model_config"] = json.dumps(
+            {"class_name": "Functional", "config": {"layers": list(layers)}}
+        )
         file.create_group("model_weights")
     return path
 
@@ -48,7 +53,9 @@ def test_a_lambda_that_would_write_a_file_writes_none(tmp_path):
     assert not marker.exists()
     with quiet_absl(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        keras.models.load_model(tmp_path / "model.h5", safe_mode=False, compile=False)  # the file is armed
+        keras.models.load_model(
+            tmp_path / "model.h5", safe_mode=False, compile=False
+        )  # the file is armed
     assert marker.exists()
 
 
@@ -56,13 +63,23 @@ def test_every_layer_that_the_project_may_use_is_admitted_as_keras_writes_it(tmp
     keras = import_keras()
     layers = keras.layers
     window = keras.Input((8, 3))
-    steps = layers.Bidirectional(layers.LSTM(2, return_sequences=True))(layers.Conv1D(4, 3, padding="causal")(window))
+    steps = layers.Bidirectional(layers.LSTM(2, return_sequences=True))(
+        layers.Conv1D(4, 3, padding="causal")(window)
+    )
     attended = layers.MultiHeadAttention(2, key_dim=2, dropout=0.1)(steps, steps)
-    pooled = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(layers.Add()([steps, attended])))
+    pooled = layers.GlobalAveragePooling1D()(
+        layers.LayerNormalization()(layers.Add()([steps, attended]))
+    )
     hidden = layers.BatchNormalization()(layers.Dropout(0.1)(layers.Activation("relu")(pooled)))
     start = keras.initializers.Constant(-3.0)
-    head, wick = layers.Dense(1)(hidden), layers.Dense(1, activation="softplus", bias_initializer=start)(hidden)
-    top, low = layers.Maximum()([head, wick]), layers.Subtract()([layers.Minimum()([head, wick]), wick])
+    head, wick = (
+        layers.Dense(1)(hidden),
+        layers.Dense(1, activation="softplus", bias_initializer=start)(hidden),
+    )
+    top, low = (
+        layers.Maximum()([head, wick]),
+        layers.Subtract()([layers.Minimum()([head, wick]), wick]),
+    )
     model = keras.Model([window], [layers.Concatenate()([top, layers.Multiply()([low, wick])])])
     with quiet_absl():
         model.save(tmp_path / "model.h5")
@@ -76,8 +93,14 @@ HOSTILE = {
     "in a model inside": {"class_name": "Functional", "config": {"layers": [layer("TFSMLayer")]}},
     "another module's Dense": layer("Dense", module="os"),
     "a registered Dense": layer("Dense", module="keras.layers", registered_name="evil>Dense"),
-    "a function as activation": {"class_name": "Dense", "config": {"activation": layer("function", module="builtins")}},
-    "code as initializer": {"class_name": "Dense", "config": {"kernel_initializer": layer("__lambda__")}},
+    "a function as activation": {
+        "class_name": "Dense",
+        "config": {"activation": layer("function", module="builtins")},
+    },
+    "code as initializer": {
+        "class_name": "Dense",
+        "config": {"kernel_initializer": layer("__lambda__")},
+    },
     "a file to load": layer("TFSMLayer"),
     "a name that is none": layer(["Dense"]),
     "no name": layer(None),
@@ -91,7 +114,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
 def test_every_object_that_is_not_on_the_short_list_is_refused(tmp_path, hostile):
-    assert_refused(write(tmp_path / "model.h5", DENSE, hostile), "is none of the built-in layers .* not opened")
+    assert_refused(
+        write(tmp_path / "model.h5", DENSE, hostile), "is none of the built-in layers .* not opened"
+    )
 
 
 def test_names_in_errors_are_short_and_printable(tmp_path):
@@ -106,9 +131,13 @@ def test_weights_that_lie_elsewhere_are_refused(tmp_path):
     sources = h5py.VirtualLayout((4,), "f4")
     sources[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "weights", (4,))
     storages = {
-        "external": lambda group: group.create_dataset("w", (4,), "f4", external=[(str(secret), 0, 16)]),
+        "external": lambda group: group.create_dataset(
+            "w", (4,), "f4", external=[(str(secret), 0, 16)]
+        ),
         "virtual": lambda group: group.create_virtual_dataset("w", sources),
-        "link to a file": lambda group: group.__setitem__("w", h5py.ExternalLink(str(secret), "/w")),
+        "link to a file": lambda group: group.__setitem__(
+            "w", h5py.ExternalLink(str(secret), "/w")
+        ),
         "link": lambda group: group.__setitem__("w", h5py.SoftLink("/elsewhere")),
     }
     for name, store in storages.items():
@@ -121,13 +150,16 @@ def test_weights_that_lie_elsewhere_are_refused(tmp_path):
 def test_weights_that_claim_more_than_a_network_has_are_refused_unread(tmp_path):
     path = write(tmp_path / "model.h5", DENSE)
     with h5py.File(path, "a") as file:
-        file["model_weights"].create_dataset("w", (2**40,), "f4", chunks=(1024,), compression="gzip")
+        file["model_weights"].create_dataset(
+            "w", (2**40,), "f4", chunks=(1024,), compression="gzip"
+        )
     assert path.stat().st_size < 20_000
     assert_refused(path, "claims 4,398,046,511,104 bytes of weights")
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + bytes(99), np.random.default_rng(0).bytes(999)]
+    "content",
+    [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + bytes(99), np.random.default_rng(0).bytes(999)],
 )
 def test_what_is_no_hdf5_file_is_a_value_error_of_the_network(tmp_path, content):
     (tmp_path / "model.h5").write_bytes(content)
@@ -137,5 +169,9 @@ def test_what_is_no_hdf5_file_is_a_value_error_of_the_network(tmp_path, content)
 
 def test_every_layer_that_the_models_are_made_of_is_admitted():
     models = Path(__file__).resolve().parents[1] / "models"
-    used = {name for path in models.glob("*.py") for name in re.findall(r"layers\.([A-Z]\w+)\(", path.read_text())}
+    used = {
+        name
+        for path in models.glob("*.py")
+        for name in re.findall(r"layers\.([A-Z]\w+)\(", path.read_text())
+    }
     assert {"LSTM", "Dense"} <= used <= set(network_file.LAYERS)

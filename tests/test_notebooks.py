@@ -12,12 +12,15 @@ import nbformat
 import pytest
 
 from notebooks import build
-from pipeline.figures import new_figure
-from pipeline.store import write_candles
+from pipeline.candles.store import write_candles
+from pipeline.forecasts.picture import new_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_CELLS = 12
-SCRIPTS = {"train_v7": "generations.train_v7_main", "train_v9": "generations.btc_1h_v9_training"}
+SCRIPTS = {
+    "train_v7": "generations.v7.train_v7_main",
+    "train_v9": "generations.v9.btc_1h_v9_training",
+}
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -43,10 +46,15 @@ def test_a_notebook_is_short_and_holds_no_outputs(name):
 
 def test_every_source_is_built_and_every_notebook_has_a_badge():
     sources = {path.stem for path in (ROOT / "notebooks").glob("*.py")} - {"__init__", "build"}
-    assert sources == set(build.NAMES) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert (
+        sources == set(build.NAMES) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in build.NAMES:
-        assert f"https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/{name}" in readme
+        assert (
+            f"https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/{name}"
+            in readme
+        )
 
 
 def test_all_notebooks_begin_with_the_same_cell():
@@ -77,7 +85,9 @@ def first_cell(monkeypatch, tmp_path):
     return execute
 
 
-def test_in_colab_the_first_cell_clones_and_installs_and_a_second_run_only_installs(first_cell, monkeypatch, capsys):
+def test_in_colab_the_first_cell_clones_and_installs_and_a_second_run_only_installs(
+    first_cell, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     folder = str(Path.cwd() / "crypto_system")
     install = [sys.executable, "-m", "pip", "install", "-q", "-r", f"{folder}/requirements.txt"]
@@ -89,7 +99,9 @@ def test_in_colab_the_first_cell_clones_and_installs_and_a_second_run_only_insta
     assert capsys.readouterr().out.startswith("No GPU")
 
 
-def test_elsewhere_the_first_cell_finds_the_folder_above_and_installs_nothing(first_cell, tmp_path, monkeypatch):
+def test_elsewhere_the_first_cell_finds_the_folder_above_and_installs_nothing(
+    first_cell, tmp_path, monkeypatch
+):
     (tmp_path / "train_v2_production.py").touch()
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
@@ -107,26 +119,47 @@ def test_a_notebook_shows_our_figures_without_pyplot():
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[str, list[dict]]:
-    """Run a notebook in a clean kernel and a folder of its own; returns what it printed and what it showed."""
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+    """Run a notebook in a clean kernel and a folder of its own; returns what it printed and what it
+    showed."""
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+    )
     try:
         client.execute(env={**os.environ, "NOTEBOOK_SMALL": "1", "PYTHONPATH": str(ROOT)})
-    finally:  # the client looked into ipykernel, by which other tests would take this process for a notebook
+    # the client looked into ipykernel, by which other tests would take this process for a notebook
+    finally:
         for module in [name for name in sys.modules if name.split(".")[0] == "ipykernel"]:
             del sys.modules[module]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     streams = [output for output in outputs if output.output_type == "stream"]
     errors = "".join(output.text for output in streams if output.name == "stderr").splitlines()
-    assert not [line for line in errors if "Warning" in line and "was trained on synthetic candles" not in line]
-    shown = [output.data for output in outputs if output.output_type in ("display_data", "execute_result")]
+    assert not [
+        line
+        for line in errors
+        if "Warning" in line and "was trained on synthetic candles" not in line
+    ]
+    shown = [
+        output.data
+        for output in outputs
+        if output.output_type in ("display_data", "execute_result")
+    ]
     return "".join(output.text for output in streams if output.name == "stdout"), shown
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["train_v2", *(pytest.param(name, marks=pytest.mark.soak) for name in ("train_v1", "train_v7", "train_v9"))]
+    "name",
+    [
+        "train_v2",
+        *(
+            pytest.param(name, marks=pytest.mark.soak)
+            for name in ("train_v1", "train_v7", "train_v9")
+        ),
+    ],
 )
-def test_a_training_notebook_runs_to_its_verdict_its_report_and_a_picture_of_the_forecast(name, tmp_path):
+def test_a_training_notebook_runs_to_its_verdict_its_report_and_a_picture_of_the_forecast(
+    name, tmp_path
+):
     pytest.importorskip(SCRIPTS.get(name, "train_v2_production"))
     text, shown = execute(build.build(name), tmp_path)
     assert "VERDICT  NO CLAIM (synthetic data)" in text
@@ -137,7 +170,9 @@ def test_a_training_notebook_runs_to_its_verdict_its_report_and_a_picture_of_the
 
 
 @pytest.mark.slow
-def test_the_prediction_notebook_shows_a_forecast_and_the_days_before(tmp_path, tiny_bundle, signal_market):
+def test_the_prediction_notebook_shows_a_forecast_and_the_days_before(
+    tmp_path, tiny_bundle, signal_market
+):
     shutil.copytree(tiny_bundle, tmp_path / "all_models" / "v2")
     write_candles(signal_market["BTC/USDT"], tmp_path, "BTC/USDT", "1h")
     text, shown = execute(build.build("predict_v2"), tmp_path)
@@ -151,6 +186,8 @@ def test_the_verdict_notebook_shows_a_leak_and_finds_it(tmp_path):
     text, shown = execute(build.build("verdict"), tmp_path)
     assert "VERDICT  NO CLAIM (synthetic data)" in text
     assert "it looks ahead, by 5 candles" in text
-    honest, leaky = (float(text.split(name)[1].split()[0].rstrip("%")) for name in ("\nhonest ", "\nleaky "))
+    honest, leaky = (
+        float(text.split(name)[1].split()[0].rstrip("%")) for name in ("\nhonest ", "\nleaky ")
+    )
     assert honest < 58 < 65 < leaky
     assert sum("image/png" in data for data in shown) == 2

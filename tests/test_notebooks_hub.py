@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from notebooks import build
-from pipeline.store import write_candles
+from pipeline.candles.store import write_candles
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.test_notebooks import execute
 
@@ -27,9 +27,10 @@ def push_cell_alone(name: str, folder: Path):
     """The first and the last cell of a training notebook, and between them a finished bundle."""
     notebook = notebook_with(name, 'REPO = ""', 'REPO = "user/repo"')
     notebook.cells = [notebook.cells[1], notebook.cells[2], notebook.cells[-1]]
-    notebook.cells[
-        1
-    ].source = f"import types\nfolder = Path({str(folder)!r})\nconfig = types.SimpleNamespace(output_dir=folder)"
+    notebook.cells[1].source = (
+        f"import types\nfolder = Path({str(folder)!r})\nconfig = "
+        "types.SimpleNamespace(output_dir=folder)"
+    )
     return notebook
 
 
@@ -40,7 +41,9 @@ def test_what_a_training_notebook_pushes_the_prediction_notebook_opens(
     text, _ = execute(push_cell_alone("train_v2", tiny_bundle), tmp_path)
     assert f"pushed to {loopback_hub.url}/user/repo" in text
     write_candles(signal_market["BTC/USDT"], tmp_path, "BTC/USDT", "1h")
-    notebook = notebook_with("predict_v2", 'MODEL = default_output_dir("v2")', 'MODEL = "user/repo"')
+    notebook = notebook_with(
+        "predict_v2", 'MODEL = default_output_dir("v2")', 'MODEL = "user/repo"'
+    )
     text, shown = execute(notebook, tmp_path)
     assert "trained on BTC/USDT, ETH/USDT" in text
     assert "image/png" in shown[-1]

@@ -15,9 +15,9 @@ import pytest
 
 from config import ConfigV2
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline import artifacts, onnx_twin, safe_pickle
-from pipeline.runtime import KerasNetwork, OnnxNetwork, open_network
-from pipeline.synthetic import synthetic_market
+from pipeline.bundle import files, onnx_twin, safe_pickle
+from pipeline.bundle.network import KerasNetwork, OnnxNetwork, open_network
+from pipeline.candles.synthetic import synthetic_market
 from train_v2_production import main
 
 pytest.importorskip("onnxruntime")
@@ -31,8 +31,17 @@ def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("v2")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(ConfigV2(source="synthetic", candles=400, epochs=1, output_dir=folder, lstm_units=(8, 8), conv_filters=8,
-                      conv_lstm_units=8))  # fmt: skip
+        main(
+            ConfigV2(
+                source="synthetic",
+                candles=400,
+                epochs=1,
+                output_dir=folder,
+                lstm_units=(8, 8),
+                conv_filters=8,
+                conv_lstm_units=8,
+            )
+        )
     return folder
 
 
@@ -54,7 +63,7 @@ def copy_of(bundle, tmp_path):
 
 def test_a_run_saves_the_twin_with_its_hash_and_serves_it(bundle):
     metadata = (bundle / FILES.metadata).read_text()
-    sha = artifacts.sha256_of(bundle / FILES.twin)
+    sha = files.sha256_of(bundle / FILES.twin)
     assert sha in metadata
     assert safe_pickle.load(bundle / FILES.scalers)["twin_sha256"] == sha
     assert isinstance(open_predictor(bundle)._network, OnnxNetwork)
@@ -83,20 +92,32 @@ def test_the_test_part_was_forecast_by_the_twin_that_serves(bundle):
     btc = saved[saved["symbol"] == "BTC/USDT"]
     config = ConfigV2()
     warmup = CryptoPricePredictorV2.warmup
-    end = pd.Timestamp(json.loads((bundle / FILES.metadata).read_text())["data"]["symbols"]["BTC/USDT"]["last"])
-    market = synthetic_market(config.symbols, "1h", 400 + warmup, seed=config.seed, end=end.tz_localize(None)
-                              + pd.Timedelta("1h"))  # fmt: skip
+    end = pd.Timestamp(
+        json.loads((bundle / FILES.metadata).read_text())["data"]["symbols"]["BTC/USDT"]["last"]
+    )
+    market = synthetic_market(
+        config.symbols,
+        "1h",
+        400 + warmup,
+        seed=config.seed,
+        end=end.tz_localize(None) + pd.Timedelta("1h"),
+    )
     frame = market["BTC/USDT"]
     assert frame["timestamp"].iloc[-1] == end
     history = open_predictor(bundle).predict_history(frame).set_index("timestamp")
-    assert history.loc[btc["timestamp"], "predicted_return"].to_numpy() == pytest.approx(btc["lstm"].to_numpy(), abs=0)
+    assert history.loc[btc["timestamp"], "predicted_return"].to_numpy() == pytest.approx(
+        btc["lstm"].to_numpy(), abs=0
+    )
 
 
 def test_a_twin_of_other_bytes_is_refused_by_name(bundle, tmp_path):
     folder = copy_of(bundle, tmp_path)
     twin = folder / FILES.twin
     twin.write_bytes(twin.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"\.onnx: its bytes are not those"), pytest.warns(UserWarning):
+    with (
+        pytest.raises(ValueError, match=r"\.onnx: its bytes are not those"),
+        pytest.warns(UserWarning),
+    ):
         CryptoPricePredictorV2.from_directory(folder)
 
 
@@ -116,7 +137,9 @@ def test_a_hash_of_another_kind_is_refused(bundle, tmp_path):
 def test_bytes_that_are_no_model_and_windows_of_another_shape_are_refused(bundle):
     with pytest.raises(ValueError, match="not a readable ONNX model"):
         OnnxNetwork(b"no model", input_shape=[(60, 18)], where="x.onnx")
-    with pytest.raises(ValueError, match=r"takes windows of shape \(60, 18\), the scaler file says \(60, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"takes windows of shape \(60, 18\), the scaler file says \(60, 5\)"
+    ):
         OnnxNetwork((bundle / FILES.twin).read_bytes(), input_shape=[(60, 5)], where="x.onnx")
 
 
@@ -136,12 +159,12 @@ def test_an_export_that_fails_is_a_notice(tmp_path, caplog):
 
 def test_a_bundle_without_a_twin_removes_that_of_the_one_before(tmp_path):
     (tmp_path / FILES.twin).write_text("old")
-    partial = tmp_path / artifacts.PARTIAL
+    partial = tmp_path / files.PARTIAL
     partial.mkdir()
     for name in (*FILES.hashed, FILES.log):
         (partial / name).write_text(name)
-    artifacts.write_metadata(partial / FILES.metadata, {}, hashed=FILES.hashed, unhashed=(FILES.log,))
-    assert artifacts.finish_moves(tmp_path, FILES.metadata, FILES.bundle)
+    files.write_metadata(partial / FILES.metadata, {}, hashed=FILES.hashed, unhashed=(FILES.log,))
+    assert files.finish_moves(tmp_path, FILES.metadata, FILES.bundle)
     assert not (tmp_path / FILES.twin).exists()
 
 
@@ -154,7 +177,10 @@ import pandas as pd
 from inference_v2 import CryptoPricePredictorV2
 predictor = CryptoPricePredictorV2.from_directory({str(bundle)!r})
 predictor.predict(pd.read_parquet({str(tmp_path / "candles.parquet")!r}))
-print([name for name in ("tensorflow", "keras", "sklearn", "scipy", "tf2onnx") if name in sys.modules])
+heavy = ("tensorflow", "keras", "sklearn", "scipy", "tf2onnx")
+print([name for name in heavy if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "[]"

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import paging
+from pipeline.candles import pages
 
 HOUR_MS = 3_600_000
 
 
 def source_of(columns=("open", "high", "low", "close", "volume")):
-    return paging.Source("here", "A/B 1h", columns, HOUR_MS, 100, ask=None)
+    return pages.Source("here", "A/B 1h", columns, HOUR_MS, 100, ask=None)
 
 
 @given(st.integers(2, 60), st.randoms(use_true_random=False))
@@ -22,10 +22,10 @@ def test_the_judge_finds_every_hole_and_every_repetition_however_rows_are_shuffl
     kept = [row for row in range(n_rows) if row not in dropped]
     repeated = random.choices(kept, k=random.randint(0, 5))
     shuffled = random.sample(kept + repeated, len(kept + repeated))
-    judged = paging._judge(source_of(), rows[shuffled])
+    judged = pages._judge(source_of(), rows[shuffled])
     assert judged.good[:, 0].tolist() == [row * HOUR_MS for row in kept]
     assert judged.n_repeated == len(repeated)
-    missing = paging._missing(source_of(), judged.good[:, 0], 0, (n_rows - 1) * HOUR_MS)
+    missing = pages._missing(source_of(), judged.good[:, 0], 0, (n_rows - 1) * HOUR_MS)
     found = {hour for lo, hi in missing for hour in range(lo // HOUR_MS, hi // HOUR_MS + 1)}
     assert found == dropped
 
@@ -35,11 +35,14 @@ def test_the_judge_finds_every_hole_and_every_repetition_however_rows_are_shuffl
     [
         ([8, 8, 16, 8], [(8 * 2, 8 * 4)]),
         ([8, 16, 16, 8], [(8, 8 * 3), (8 * 3, 8 * 5)]),
-        ([4, 4, 4, 8, 8, 8], [(12, 20)]),  # a change of interval looks so too, and is believed when it comes again
+        (
+            [4, 4, 4, 8, 8, 8],
+            [(12, 20)],
+        ),  # a change of interval looks so too, and is believed when it comes again
         ([8, 8, 4, 4], [(8, 16)]),
     ],
 )
 def test_of_settlements_an_interval_longer_than_one_beside_it_is_suspicious(steps, holes):
     times = np.cumsum([0, *steps]) * HOUR_MS
-    missing = paging._missing(source_of(("funding_rate",)), times, 0, int(times[-1]))
+    missing = pages._missing(source_of(("funding_rate",)), times, 0, int(times[-1]))
     assert missing == [(lo * HOUR_MS + 1, hi * HOUR_MS - 1) for lo, hi in holes]

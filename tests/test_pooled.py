@@ -1,4 +1,5 @@
-"""The pooled preset: features by hand, no look-ahead from any coin, the same forecasts in training and serving."""
+"""The pooled preset: features by hand, no look-ahead from any coin, the same forecasts in training
+and serving."""
 
 import subprocess
 import sys
@@ -13,7 +14,11 @@ from pandas.testing import assert_frame_equal
 import train_v2_production
 from config import PRESETS_V2, ConfigV2
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
-from feature_engineering_pooled import (
+from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
+from pipeline.candles.schema import timestamps_ms
+from pipeline.candles.synthetic import synthetic_market
+from pipeline.samples import leakage
+from pipeline.samples.pooled_features import (
     LEAST_COINS,
     POOLED_FEATURES,
     POOLED_MARKET_FEATURES,
@@ -24,11 +29,7 @@ from feature_engineering_pooled import (
     market_features,
     with_market,
 )
-from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
-from pipeline import leakage
-from pipeline.candles import timestamps_ms
-from pipeline.evaluation.horizons import run_horizons
-from pipeline.synthetic import synthetic_market
+from pipeline.training.horizons import run_horizons
 from tests import fetching
 from tests.conftest import TINY, write_market
 from tests.exchange_market import market_of
@@ -38,9 +39,19 @@ foreign_hosts, nothing_leaves = fetching.FIXTURES[1], fetching.FIXTURES[3]
 
 COINS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "LTC/USDT")
 SMALL = replace(
-    PRESETS_V2["pooled"], symbols=COINS, candles=600, epochs=2, ensemble=1, batch_size=64, lstm_units=(4,),
-    conv_filters=3, conv_lstm_units=3, dense_units=(4,), dropout=0.1, learning_rate=0.01,
-)  # fmt: skip
+    PRESETS_V2["pooled"],
+    symbols=COINS,
+    candles=600,
+    epochs=2,
+    ensemble=1,
+    batch_size=64,
+    lstm_units=(4,),
+    conv_filters=3,
+    conv_lstm_units=3,
+    dense_units=(4,),
+    dropout=0.1,
+    learning_rate=0.01,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +68,9 @@ def candles_dir(market, tmp_path_factory):
 def bundle(candles_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     metrics = train_v2_production.main(replace(SMALL, candles_dir=candles_dir, output_dir=folder))
-    assert metrics["calibration"]["shrinkage"] > 0  # else every forecast is 0 and parity means nothing
+    assert (
+        metrics["calibration"]["shrinkage"] > 0
+    )  # else every forecast is 0 and parity means nothing
     return folder
 
 
@@ -68,11 +81,16 @@ def predictor(bundle):
 
 def candles_of(close, high=None, low=None, volume=None, start="2024-01-01"):
     close = np.asarray(close, dtype=np.float64)
-    return pd.DataFrame({
-        "timestamp": pd.date_range(start, periods=len(close), freq="h", tz="UTC").as_unit("ms"), "open": close,
-        "high": close * 1.01 if high is None else high, "low": close * 0.99 if low is None else low, "close": close,
-        "volume": np.ones(len(close)) if volume is None else volume,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "timestamp": pd.date_range(start, periods=len(close), freq="h", tz="UTC").as_unit("ms"),
+            "open": close,
+            "high": close * 1.01 if high is None else high,
+            "low": close * 0.99 if low is None else low,
+            "close": close,
+            "volume": np.ones(len(close)) if volume is None else volume,
+        }
+    )
 
 
 def test_the_own_features_of_a_hand_made_candle():
@@ -90,8 +108,12 @@ def test_the_own_features_of_a_hand_made_candle():
     assert last["close_position"] == pytest.approx((2 - top - bottom) / (top - bottom))
     assert last["range_size"] == pytest.approx(np.log(0.04 / volatility))
     assert last["volume_level"] == pytest.approx(np.log(49 / (96 / 48)))
-    assert last["volatility_ratio_12"] == pytest.approx(np.log(np.sqrt((11 + 4) / 12) * 0.01 / volatility))
-    assert last["volatility_ratio_336"] == pytest.approx(np.log(volatility / (np.sqrt((335 + 4) / 336) * 0.01)))
+    assert last["volatility_ratio_12"] == pytest.approx(
+        np.log(np.sqrt((11 + 4) / 12) * 0.01 / volatility)
+    )
+    assert last["volatility_ratio_336"] == pytest.approx(
+        np.log(volatility / (np.sqrt((335 + 4) / 336) * 0.01))
+    )
     closes_at = (399 + 1) % 24  # the first candle opens at midnight
     assert last["hour_sin"] == pytest.approx(np.sin(2 * np.pi * closes_at / 24))
     assert last["half_day_cos"] == pytest.approx(np.cos(4 * np.pi * closes_at / 24))
@@ -102,7 +124,9 @@ def test_extreme_and_dead_candles_give_finite_features_within_the_limits():
     close = np.full(200, 7.3)
     close[150] = 7000.0
     high, low, volume = close.copy(), close.copy(), np.zeros(200)
-    values = with_market(candles_of(close, high, low, volume), None, "1h", POOLED_OWN_FEATURES).iloc[60:]
+    values = with_market(
+        candles_of(close, high, low, volume), None, "1h", POOLED_OWN_FEATURES
+    ).iloc[60:]
     assert np.isfinite(values.to_numpy()).all()
     assert values.abs().to_numpy().max() <= 5.0
 
@@ -113,19 +137,30 @@ def test_the_market_is_the_mean_of_the_coins_that_have_the_candle(market):
     features = compute_pooled_features(frames, "1h")
     time = market["BTC/USDT"]["timestamp"]
     for row, coins in ((699, COINS), (700, [coin for coin in COINS if coin != "ADA/USDT"])):
-        at = {coin: features[coin].loc[frames[coin]["timestamp"] == time[row]].iloc[0] for coin in coins}
+        at = {
+            coin: features[coin].loc[frames[coin]["timestamp"] == time[row]].iloc[0]
+            for coin in coins
+        }
         for coin in coins:
             for name in ("return", "close_position"):
                 own = "scaled_return" if name == "return" else name
-                assert at[coin][f"market_{name}"] == pytest.approx(np.mean([at[c][own] for c in coins]))
+                assert at[coin][f"market_{name}"] == pytest.approx(
+                    np.mean([at[c][own] for c in coins])
+                )
                 assert at[coin][f"btc_{name}"] == at["BTC/USDT"][own]
 
 
 @pytest.mark.parametrize("lacking", ["BTC/USDT", "ETH/USDT"])
-def test_where_bitcoin_or_the_least_coin_is_missing_so_are_all_four_market_features(market, lacking):
+def test_where_bitcoin_or_the_least_coin_is_missing_so_are_all_four_market_features(
+    market, lacking
+):
     coins = COINS[:LEAST_COINS]
-    frames = {coin: market[coin].drop(index=700).reset_index(drop=True) if coin == lacking else market[coin]
-              for coin in coins}  # fmt: skip
+    frames = {
+        coin: market[coin].drop(index=700).reset_index(drop=True)
+        if coin == lacking
+        else market[coin]
+        for coin in coins
+    }
     times = market["BTC/USDT"]["timestamp"]
     features = market_features(frames, "1h").loc[timestamps_ms(pd.DataFrame({"timestamp": times}))]
     assert features.iloc[700].isna().all()
@@ -146,7 +181,11 @@ def test_the_features_that_candles_can_serve_are_chosen(market):
 
 def test_no_feature_looks_ahead_neither_at_its_own_coin_nor_at_another(market):
     part = {coin: frame.iloc[:400] for coin, frame in market.items()}
-    for changed, watched in (("ETH/USDT", "ETH/USDT"), ("BTC/USDT", "ETH/USDT"), ("SOL/USDT", "ETH/USDT")):
+    for changed, watched in (
+        ("ETH/USDT", "ETH/USDT"),
+        ("BTC/USDT", "ETH/USDT"),
+        ("SOL/USDT", "ETH/USDT"),
+    ):
 
         def features(candles, changed=changed, watched=watched):
             shorter = {**part, changed: candles}
@@ -157,37 +196,59 @@ def test_no_feature_looks_ahead_neither_at_its_own_coin_nor_at_another(market):
 
 
 def test_features_do_not_depend_on_the_price_or_the_volume_scale(market):
-    scaled = {coin: frame.assign(**{name: frame[name] * 1024 for name in ("open", "high", "low", "close", "volume")})
-              for coin, frame in market.items()}  # fmt: skip
+    scaled = {
+        coin: frame.assign(
+            **{name: frame[name] * 1024 for name in ("open", "high", "low", "close", "volume")}
+        )
+        for coin, frame in market.items()
+    }
     assert_frame_equal(
-        compute_pooled_features(scaled, "1h")["ETH/USDT"], compute_pooled_features(market, "1h")["ETH/USDT"]
+        compute_pooled_features(scaled, "1h")["ETH/USDT"],
+        compute_pooled_features(market, "1h")["ETH/USDT"],
     )
 
 
 def test_after_the_warm_up_features_have_forgotten_where_the_history_starts(market):
     whole = compute_pooled_features(market, "1h")["ETH/USDT"]
-    later = compute_pooled_features({coin: frame.iloc[300:] for coin, frame in market.items()}, "1h")["ETH/USDT"]
+    later = compute_pooled_features(
+        {coin: frame.iloc[300:] for coin, frame in market.items()}, "1h"
+    )["ETH/USDT"]
     gap = (later.iloc[V2_WARMUP:] - whole.loc[later.index[V2_WARMUP:]]).abs().max() / whole.std()
     assert gap.max() < 1e-6
 
 
 def test_unknown_features_are_refused(market):
-    with pytest.raises(ValueError, match=r"unknown feature 'sentiment'; the pooled preset knows scaled_return"):
+    with pytest.raises(
+        ValueError, match=r"unknown feature 'sentiment'; the pooled preset knows scaled_return"
+    ):
         with_market(market["BTC/USDT"], None, "1h", ["scaled_return", "sentiment"])
 
 
-def test_the_forecasts_of_the_test_part_come_back_bit_for_bit_with_the_context(predictor, bundle, market):
+def test_the_forecasts_of_the_test_part_come_back_bit_for_bit_with_the_context(
+    predictor, bundle, market
+):
     saved = pd.read_parquet(bundle / "predictions_v2.parquet")
     assert predictor.wants_context
     for coin in ("BTC/USDT", "ADA/USDT"):
         rows = saved[saved["symbol"] == coin].set_index("timestamp")
-        served = predictor.predict_history(market[coin], context=market).set_index("timestamp").loc[rows.index]
+        served = (
+            predictor.predict_history(market[coin], context=market)
+            .set_index("timestamp")
+            .loc[rows.index]
+        )
         assert rows["lstm"].abs().min() > 0
-        for ours, theirs in (("predicted_return", "lstm"), ("q10", "q10"), ("q90", "q90"), ("p_up", "p_up")):
+        for ours, theirs in (
+            ("predicted_return", "lstm"),
+            ("q10", "q10"),
+            ("q90", "q90"),
+            ("p_up", "p_up"),
+        ):
             assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
 
 
-def test_one_forecast_equals_its_row_of_the_history_whatever_the_context_holds_of_later_candles(predictor, market):
+def test_one_forecast_equals_its_row_of_the_history_whatever_the_context_holds_of_later_candles(
+    predictor, market
+):
     eth = market["ETH/USDT"]
     history = predictor.predict_history(eth, context=market).set_index("timestamp")
     for t in (700, 900, len(eth) - 1):
@@ -195,7 +256,9 @@ def test_one_forecast_equals_its_row_of_the_history_whatever_the_context_holds_o
         until_t = {coin: frame.iloc[: t + 1] for coin, frame in market.items()}
         assert predictor.predict(eth.iloc[: t + 1], context=until_t)["return"] == expected
         assert predictor.predict(eth.iloc[: t + 1], context=market)["return"] == expected
-        both = predictor.predict_batch([eth.iloc[: t + 1], market["ADA/USDT"].iloc[: t + 1]], context=until_t)
+        both = predictor.predict_batch(
+            [eth.iloc[: t + 1], market["ADA/USDT"].iloc[: t + 1]], context=until_t
+        )
         assert both[0]["return"] == expected
 
 
@@ -211,7 +274,10 @@ def test_without_context_a_forecast_is_made_as_with_too_little_of_it(predictor, 
 def test_shifted_context_changes_the_forecast_so_it_is_matched_by_time(predictor, market):
     eth = market["ETH/USDT"]
     older = {coin: frame.iloc[:-1] for coin, frame in market.items()}  # nothing of the last candle
-    assert predictor.predict(eth, context=older)["return"] != predictor.predict(eth, context=market)["return"]
+    assert (
+        predictor.predict(eth, context=older)["return"]
+        != predictor.predict(eth, context=market)["return"]
+    )
 
 
 def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
@@ -220,7 +286,11 @@ def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
     kept = tmp_path / "forecasts.parquet"
     Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept).run()
     scored = pd.read_parquet(kept).set_index("timestamp")
-    history = predictor.predict_history(market["ETH/USDT"], context=market).set_index("timestamp").loc[scored.index]
+    history = (
+        predictor.predict_history(market["ETH/USDT"], context=market)
+        .set_index("timestamp")
+        .loc[scored.index]
+    )
     # The evaluation forecasts from a piece of the history that has forgotten where it starts.
     gap = np.abs(scored["lstm"] - history["predicted_return"]).max()
     assert len(scored) > 50 and gap < 1e-5 * history["predicted_return"].std()
@@ -275,7 +345,12 @@ def test_the_presets_are_sound_and_differ_where_the_help_says_so():
 @pytest.mark.parametrize("option", [["--preset", "pooled"], ["--preset=pooled"]])
 def test_the_command_line_sets_the_presets_defaults(option):
     script = Path(train_v2_production.__file__)
-    done = subprocess.run([sys.executable, str(script), *option, "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(script), *option, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "(default: 12)" in done.stdout and "(default: pooled)" in done.stdout
 
@@ -293,8 +368,18 @@ def test_horizons_are_a_run_each_in_a_folder_each_and_a_table_in_the_end(tmp_pat
             "p_holm": 0.02,
             "verdict": "BEATS",
         }
-        models = {"naive": {"direction_accuracy": None}, "lstm": {"direction_accuracy": 0.5 + config.horizon / 100}}
-        return {"test": {"n": 1000 * config.horizon, "models": models, "verdicts": [naive], "verdict": "EDGE"}}
+        models = {
+            "naive": {"direction_accuracy": None},
+            "lstm": {"direction_accuracy": 0.5 + config.horizon / 100},
+        }
+        return {
+            "test": {
+                "n": 1000 * config.horizon,
+                "models": models,
+                "verdicts": [naive],
+                "verdict": "EDGE",
+            }
+        }
 
     run_horizons(train, replace(TINY, horizons=(1, 4, 4)), tmp_path)
     assert seen == [(1, (), tmp_path / "h1"), (4, (), tmp_path / "h4")]
@@ -316,11 +401,21 @@ def test_compute_market_tells_the_presets_apart(market):
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize(("signal_r2", "verdict"), [(0.0, "TIES"), (0.15, "BEATS")])
-def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(signal_r2, verdict, tmp_path, no_twin):
+def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(
+    signal_r2, verdict, tmp_path, no_twin
+):
     market = synthetic_market(COINS, "1h", 2000 + V2_WARMUP, seed=11, signal_r2=signal_r2)
     config = replace(
-        PRESETS_V2["pooled"], symbols=COINS, candles=2000, batch_size=128, ensemble=1,
-        candles_dir=write_market(market, tmp_path / "candles"), output_dir=tmp_path / "bundle",
-    )  # fmt: skip
-    against = {row["baseline"]: row["verdict"] for row in train_v2_production.main(config)["test"]["verdicts"]}
+        PRESETS_V2["pooled"],
+        symbols=COINS,
+        candles=2000,
+        batch_size=128,
+        ensemble=1,
+        candles_dir=write_market(market, tmp_path / "candles"),
+        output_dir=tmp_path / "bundle",
+    )
+    against = {
+        row["baseline"]: row["verdict"]
+        for row in train_v2_production.main(config)["test"]["verdicts"]
+    }
     assert against["naive"] == verdict

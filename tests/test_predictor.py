@@ -1,4 +1,5 @@
-"""Training and serving compute the same: every parity rule of the bundle, and every refusal of the predictor."""
+"""Training and serving compute the same: every parity rule of the bundle, and every refusal of the
+predictor."""
 
 import json
 import pickle
@@ -17,8 +18,8 @@ import inference_v2
 import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
-from pipeline import leakage
-from pipeline.candles import timestamps_ms
+from pipeline.candles.schema import timestamps_ms
+from pipeline.samples import leakage
 from tests.conftest import TINY
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -49,7 +50,10 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(predictor, tiny_bu
         assert rows["lstm"].abs().min() > 0
         served = history.loc[rows.index]
         assert len(rows) > 50
-        for ours, theirs in (("predicted_return", "lstm"), *((name, name) for name in ("q10", "q50", "q90", "p_up"))):
+        for ours, theirs in (
+            ("predicted_return", "lstm"),
+            *((name, name) for name in ("q10", "q50", "q90", "p_up")),
+        ):
             assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
 
 
@@ -73,8 +77,14 @@ def test_a_history_that_starts_later_gives_the_same_features_and_forecasts(predi
     feature_spread = compute_features(candles, "1h").std()
     for start in (1, 37, 400):
         cut = candles.iloc[start:]
-        later = predictor.predict_history(cut).set_index("timestamp").iloc[predictor.required_candles - 60 :]
-        difference = (later["predicted_return"] - whole.loc[later.index, "predicted_return"]).abs().max()
+        later = (
+            predictor.predict_history(cut)
+            .set_index("timestamp")
+            .iloc[predictor.required_candles - 60 :]
+        )
+        difference = (
+            (later["predicted_return"] - whole.loc[later.index, "predicted_return"]).abs().max()
+        )
         assert difference <= 1e-5 * spread
         features = compute_features(cut, "1h").iloc[V2_WARMUP:]
         gap = (features - compute_features(candles, "1h").loc[features.index]).abs().max()
@@ -104,7 +114,9 @@ def test_a_prediction_is_consistent_with_itself(predictor, candles):
     prediction = predictor.predict(candles, last_price=100_000)
     log_return = prediction["return"]
     assert prediction["price"] == pytest.approx(100_000 * np.exp(log_return), rel=1e-12)
-    assert prediction["return_percent"] == pytest.approx(100 * (np.exp(log_return) - 1), rel=1e-9, abs=1e-12)
+    assert prediction["return_percent"] == pytest.approx(
+        100 * (np.exp(log_return) - 1), rel=1e-9, abs=1e-12
+    )
     assert prediction["price_change"] == pytest.approx(prediction["price"] - 100_000, abs=1e-6)
     assert prediction["confidence"] == max(prediction["p_up"], 1 - prediction["p_up"]) >= 0.5
     assert prediction["price_low"] < prediction["price"] < prediction["price_high"]
@@ -125,16 +137,22 @@ def test_candles_may_come_in_the_shapes_users_have(predictor, candles):
     expected = predictor.predict(candles)
     times = candles["timestamp"]
     milliseconds = candles.assign(timestamp=times.astype("int64"))
-    text = candles.assign(timestamp=times.dt.strftime("%Y-%m-%d %H:%M:%S")).rename(columns={"timestamp": "date"})
+    text = candles.assign(timestamp=times.dt.strftime("%Y-%m-%d %H:%M:%S")).rename(
+        columns={"timestamp": "date"}
+    )
     shuffled_columns = candles[candles.columns[::-1]].assign(trades=1)
-    naive = candles.assign(timestamp=times.dt.tz_localize(None)).set_index(np.arange(len(candles)) + 7)
+    naive = candles.assign(timestamp=times.dt.tz_localize(None)).set_index(
+        np.arange(len(candles)) + 7
+    )
     for frame in (milliseconds, text, shuffled_columns, naive):
         before = frame.copy()
         assert predictor.predict(frame) == expected
         pd.testing.assert_frame_equal(frame, before)
 
 
-def test_fewer_than_60_candles_are_refused_with_both_numbers_and_up_to_534_warn_once(predictor, candles):
+def test_fewer_than_60_candles_are_refused_with_both_numbers_and_up_to_534_warn_once(
+    predictor, candles
+):
     with pytest.raises(ValueError, match=r"59 candles are too few: .*60.*534"):
         predictor.predict(candles.iloc[:59])
     with pytest.warns(UserWarning, match=r"only 60 candles .*still warming up.*534") as caught:
@@ -148,7 +166,10 @@ def test_fewer_than_60_candles_are_refused_with_both_numbers_and_up_to_534_warn_
 
 def test_a_gap_in_the_window_is_refused_and_one_before_it_is_not(predictor, candles):
     n = len(candles)
-    with pytest.raises(ValueError, match=r"2 candle\(s\) missing among the last 60, first right before .*fetch them"):
+    with pytest.raises(
+        ValueError,
+        match=r"2 candle\(s\) missing among the last 60, first right before .*fetch them",
+    ):
         predictor.predict(candles.drop(index=[n - 30, n - 29]))
     assert predictor.predict(candles.drop(index=[n - 61]))  # the window begins right after it
     with pytest.raises(ValueError, match="missing among the last 60"):
@@ -159,7 +180,9 @@ def test_a_gap_in_the_window_is_refused_and_one_before_it_is_not(predictor, cand
 
 def test_a_long_gap_starts_the_warm_up_again(predictor, candles):
     with pytest.warns(UserWarning, match="only 100 candles without a long gap"):
-        after_gap = predictor.predict(candles.drop(index=range(len(candles) - 110, len(candles) - 100)))
+        after_gap = predictor.predict(
+            candles.drop(index=range(len(candles) - 110, len(candles) - 100))
+        )
     with pytest.warns(UserWarning):
         alone = predictor.predict(candles.iloc[-100:])
     assert after_gap == alone
@@ -171,16 +194,23 @@ def test_missing_funding_and_open_interest_count_as_their_training_mean(predicto
     mean = predictor._x_scaler.mean[-2:]
     at_mean = candles.assign(
         funding_rate=np.float32(mean[0]),
-        open_interest=1e9 * np.exp(np.arange(len(candles)) * mean[1]),  # every change is the training mean
+        open_interest=1e9
+        * np.exp(np.arange(len(candles)) * mean[1]),  # every change is the training mean
     )
-    assert predictor.predict(bare)["return"] == pytest.approx(predictor.predict(at_mean)["return"], rel=1e-3, abs=1e-9)
+    assert predictor.predict(bare)["return"] == pytest.approx(
+        predictor.predict(at_mean)["return"], rel=1e-3, abs=1e-9
+    )
     assert predictor.predict(bare)["return"] != predictor.predict(candles)["return"]
 
 
 def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, candles, monkeypatch):
-    now = candles["timestamp"].iloc[-1] + pd.Timedelta(minutes=59)  # the last candle closes in a minute
-    monkeypatch.setattr("pipeline.candles.time.time", lambda: now.timestamp())
-    with pytest.warns(UserWarning, match=r"1 candle\(s\) from .* have not closed yet and are left out") as caught:
+    now = candles["timestamp"].iloc[-1] + pd.Timedelta(
+        minutes=59
+    )  # the last candle closes in a minute
+    monkeypatch.setattr("pipeline.candles.schema.time.time", lambda: now.timestamp())
+    with pytest.warns(
+        UserWarning, match=r"1 candle\(s\) from .* have not closed yet and are left out"
+    ) as caught:
         prediction = predictor.predict(candles)
     assert caught[0].filename == __file__
     assert prediction["timestamp"] == candles["timestamp"].iloc[-1]
@@ -191,11 +221,15 @@ def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, ca
 
 
 def test_the_direction_of_a_coin_at_a_fraction_of_the_price_is_the_same(predictor, candles):
-    cheap = candles.assign(**{name: candles[name] / 2**18 for name in ("open", "high", "low", "close")})
+    cheap = candles.assign(
+        **{name: candles[name] / 2**18 for name in ("open", "high", "low", "close")}
+    )
     assert predictor.predict(cheap)["return"] == predictor.predict(candles)["return"]
 
 
-@pytest.mark.parametrize("price", [0, -1.0, float("nan"), float("inf"), "100", True, [1.0], 10**400, pd.NA])
+@pytest.mark.parametrize(
+    "price", [0, -1.0, float("nan"), float("inf"), "100", True, [1.0], 10**400, pd.NA]
+)
 def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
     with pytest.raises(ValueError, match="last_price is .*pass a positive price"):
         predictor.predict(candles, price)
@@ -250,7 +284,9 @@ def test_the_scalers_of_another_model_are_noticed(tiny_bundle, tmp_path):
         ("feature_cols", "log_return", "'feature_cols'"),
     ],
 )
-def test_a_scaler_file_with_wrong_content_is_refused_by_name(tiny_bundle, tmp_path, key, value, message):
+def test_a_scaler_file_with_wrong_content_is_refused_by_name(
+    tiny_bundle, tmp_path, key, value, message
+):
     folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
     (folder / METADATA_FILE).unlink()
     scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
@@ -277,7 +313,9 @@ def test_a_file_that_changed_after_training_is_noticed_by_its_hash(tiny_bundle, 
     folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
     content = (folder / MODEL_FILE).read_bytes()
     (folder / MODEL_FILE).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match=r"crypto_v2_final_model.h5: its bytes are not those that metadata_v2.json"):
+    with pytest.raises(
+        ValueError, match=r"crypto_v2_final_model.h5: its bytes are not those that metadata_v2.json"
+    ):
         CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
 
 
@@ -293,12 +331,16 @@ def test_a_model_of_synthetic_candles_says_so_whenever_it_is_opened(tiny_bundle,
     (folder / METADATA_FILE).unlink()
     scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
     (folder / SCALER_FILE).write_bytes(pickle.dumps({**scalers, "synthetic": True}, protocol=4))
-    with pytest.warns(UserWarning, match="trained on synthetic candles: what it forecasts says nothing"):
+    with pytest.warns(
+        UserWarning, match="trained on synthetic candles: what it forecasts says nothing"
+    ):
         assert CryptoPricePredictorV2.from_directory(folder).is_synthetic
 
 
 @pytest.mark.slow
-def test_a_short_lookback_still_needs_the_49_candles_of_the_volatility(tmp_path, signal_dir, candles):
+def test_a_short_lookback_still_needs_the_49_candles_of_the_volatility(
+    tmp_path, signal_dir, candles
+):
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, lookback=20, epochs=1)
     train_v2_production.main(config)
     short = CryptoPricePredictorV2.from_directory(tmp_path)
@@ -313,7 +355,9 @@ def test_the_best_checkpoint_opens_with_the_same_scalers(tiny_bundle, predictor,
     best = CryptoPricePredictorV2(tiny_bundle / "best_v2_model.h5", tiny_bundle / SCALER_FILE)
     from_best, from_final = best.predict(candles), predictor.predict(candles)
     assert from_best["timestamp"] == from_final["timestamp"]
-    assert abs(from_best["return"] - from_final["return"]) <= 1e-6  # the final model may run as its ONNX twin
+    assert (
+        abs(from_best["return"] - from_final["return"]) <= 1e-6
+    )  # the final model may run as its ONNX twin
 
 
 def test_the_scaler_file_is_what_the_documents_promise_for_people_with_scikit_learn(tiny_bundle):
@@ -335,7 +379,14 @@ def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
     tiny_bundle, predictor, candles, tmp_path, monkeypatch, capsys
 ):
     candles.to_csv(tmp_path / "recent.csv", index=False)
-    options = ["--model-dir", tiny_bundle, "--candles", tmp_path / "recent.csv", "--picture", tmp_path / "forecast.png"]
+    options = [
+        "--model-dir",
+        tiny_bundle,
+        "--candles",
+        tmp_path / "recent.csv",
+        "--picture",
+        tmp_path / "forecast.png",
+    ]
     monkeypatch.setattr(sys, "argv", ["inference_v2.py", "predict", *map(str, options)])
     inference_v2.main()
     printed = capsys.readouterr().out
@@ -346,15 +397,21 @@ def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
     assert (tmp_path / "forecast.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_predict_command_ends_bad_input_in_one_line_and_status_2(tiny_bundle, candles, tmp_path):
+def test_the_predict_command_ends_bad_input_in_one_line_and_status_2(
+    tiny_bundle, candles, tmp_path
+):
     candles.iloc[:10].to_csv(tmp_path / "few.csv", index=False)
-    result = run_command("inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "few.csv")
+    result = run_command(
+        "inference_v2.py", "predict", "--model-dir", tiny_bundle, "--candles", tmp_path / "few.csv"
+    )
     assert result.returncode == 2
     assert result.stderr.startswith("error: candles: 10 candles are too few")
     assert result.stderr.count("\n") == 1
 
 
-def test_a_bundle_moved_halfway_is_completed_when_it_is_opened(tiny_bundle, candles, predictor, tmp_path):
+def test_a_bundle_moved_halfway_is_completed_when_it_is_opened(
+    tiny_bundle, candles, predictor, tmp_path
+):
     folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
     partial = folder / ".partial"
     partial.mkdir()
@@ -370,7 +427,12 @@ def test_metrics_hold_no_number_that_is_not_measured(tiny_bundle):
     test = metrics["test"]
     assert test["verdict"] in ("EDGE", "NO EDGE")
     assert set(test["models"]) == {"naive", "drift", "ridge", "xgboost", "lstm"}
-    assert [entry["baseline"] for entry in test["verdicts"]] == ["naive", "drift", "ridge", "xgboost"]
+    assert [entry["baseline"] for entry in test["verdicts"]] == [
+        "naive",
+        "drift",
+        "ridge",
+        "xgboost",
+    ]
     predictions = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
     actual = predictions["base_price"] * np.exp(predictions["actual_return"])
     for model in test["models"]:
@@ -386,9 +448,15 @@ def test_metrics_hold_no_number_that_is_not_measured(tiny_bundle):
 
 def test_a_window_gives_the_same_bits_alone_and_among_many(predictor):
     network, n_features = predictor._network, len(predictor.feature_cols)
-    rows = np.random.default_rng(0).standard_normal((predictor.lookback + 299, n_features)).astype(np.float32)
+    rows = (
+        np.random.default_rng(0)
+        .standard_normal((predictor.lookback + 299, n_features))
+        .astype(np.float32)
+    )
     end = np.arange(predictor.lookback - 1, len(rows))
     whole = network.run(rows, end)
     for few in (1, 2, 5, 16, 17):
         for first in range(0, 120, few):
-            assert np.array_equal(network.run(rows, end[first : first + few]), whole[first : first + few])
+            assert np.array_equal(
+                network.run(rows, end[first : first + few]), whole[first : first + few]
+            )

@@ -24,56 +24,77 @@ SCORES = ("slope", "slope_low", "slope_high")
 
 
 def predictions_of(n_hours=400, n_coins=3, seed=0, slope=1.0):
-    """Coins with p_up that would be calibrated at slope 1, and the true quantiles of a normal distribution."""
+    """Coins with p_up that would be calibrated at slope 1, and the true quantiles of a normal
+    distribution."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     log_odds = 0.5 * rng.standard_normal((n_coins, n_hours))
     rose = rng.random((n_coins, n_hours)) < 1 / (1 + np.exp(-slope * log_odds))
     volatility = np.array([0.005, 0.01, 0.02])[:n_coins, None] * np.ones(n_hours)
     size = np.abs(rng.standard_normal((n_coins, n_hours))) * volatility
-    return pd.DataFrame({
-        "symbol": np.repeat(["BTC/USDT", "ETH/USDT", "SOL/USDT"][:n_coins], n_hours),
-        "timestamp": np.tile(hours, n_coins),
-        "actual_return": np.where(rose, size, -size).ravel(),
-        "volatility": volatility.ravel(),
-        "p_up": (1 / (1 + np.exp(-log_odds))).ravel(),
-        **{name: z * volatility.ravel() for name, z in (("q10", -1.281552), ("q50", 0.0), ("q90", 1.281552))},
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "symbol": np.repeat(["BTC/USDT", "ETH/USDT", "SOL/USDT"][:n_coins], n_hours),
+            "timestamp": np.tile(hours, n_coins),
+            "actual_return": np.where(rose, size, -size).ravel(),
+            "volatility": volatility.ravel(),
+            "p_up": (1 / (1 + np.exp(-log_odds))).ravel(),
+            **{
+                name: z * volatility.ravel()
+                for name, z in (("q10", -1.281552), ("q50", 0.0), ("q90", 1.281552))
+            },
+        }
+    )
 
 
 def test_pinball_loss_charges_each_side_by_its_level():
-    assert pinball_loss([3.0, -1.0, 1.0], [1.0, 1.0, 1.0], 0.1) == pytest.approx([0.1 * 2, 0.9 * 2, 0.0])
-    assert pinball_loss([3.0, -1.0], [1.0, 1.0], 0.5) == pytest.approx([1.0, 1.0])  # half of the absolute error
+    assert pinball_loss([3.0, -1.0, 1.0], [1.0, 1.0, 1.0], 0.1) == pytest.approx(
+        [0.1 * 2, 0.9 * 2, 0.0]
+    )
+    assert pinball_loss([3.0, -1.0], [1.0, 1.0], 0.5) == pytest.approx(
+        [1.0, 1.0]
+    )  # half of the absolute error
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), level=st.floats(0.02, 0.98))
 def test_no_constant_has_less_pinball_loss_than_the_empirical_quantile(seed, level):
     actual = np.random.default_rng(seed).standard_normal(101)
-    best = pinball_loss(actual, np.full(101, np.quantile(actual, level, method="inverted_cdf")), level).mean()
+    best = pinball_loss(
+        actual, np.full(101, np.quantile(actual, level, method="inverted_cdf")), level
+    ).mean()
     for other in actual[::10]:
         assert best <= pinball_loss(actual, np.full(101, other), level).mean() + 1e-12
 
 
-def test_crps_of_quantiles_agrees_with_hand_arithmetic_and_nears_the_closed_form_as_levels_get_dense():
+def test_crps_of_quantiles_agrees_with_hand_arithmetic_and_with_dense_levels_the_closed_form():
     # Pinball 0.1 * 2, 0.5 * 1 and 0.1 * 1 at levels 0.1, 0.5, 0.9: twice their mean.
-    assert crps_from_quantiles([2.0], [[0.0, 1.0, 3.0]], (0.1, 0.5, 0.9)) == pytest.approx([2 * (0.2 + 0.5 + 0.1) / 3])
-    # CRPS of a standard normal at 0.7 (Gneiting and Raftery 2007): y (2 F - 1) + 2 f - 1 / sqrt(pi).
+    assert crps_from_quantiles([2.0], [[0.0, 1.0, 3.0]], (0.1, 0.5, 0.9)) == pytest.approx(
+        [2 * (0.2 + 0.5 + 0.1) / 3]
+    )
+    # CRPS of a standard normal at 0.7 (Gneiting and Raftery 2007): y (2 F - 1) + 2 f - 1 /
+    # sqrt(pi).
     from scipy import stats
 
     closed = 0.7 * (2 * stats.norm.cdf(0.7) - 1) + 2 * stats.norm.pdf(0.7) - 1 / math.sqrt(math.pi)
     levels = (np.arange(2000) + 0.5) / 2000
-    assert crps_from_quantiles([0.7], [stats.norm.ppf(levels)], levels)[0] == pytest.approx(closed, abs=1e-4)
+    assert crps_from_quantiles([0.7], [stats.norm.ppf(levels)], levels)[0] == pytest.approx(
+        closed, abs=1e-4
+    )
 
 
 def test_interval_scores_agree_with_hand_arithmetic():
-    frame = pd.DataFrame({
-        "symbol": ["BTC/USDT", "ETH/USDT"] * 2,
-        "timestamp": pd.to_datetime(["2024-01-01T00"] * 2 + ["2024-01-01T01"] * 2, utc=True),
-        "actual_return": [0.0, 0.04, 0.03, -0.06],
-        "volatility": [0.01, 0.02, 0.01, 0.02],
-        "q10": -0.02, "q50": 0.0, "q90": 0.02,
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "symbol": ["BTC/USDT", "ETH/USDT"] * 2,
+            "timestamp": pd.to_datetime(["2024-01-01T00"] * 2 + ["2024-01-01T01"] * 2, utc=True),
+            "actual_return": [0.0, 0.04, 0.03, -0.06],
+            "volatility": [0.01, 0.02, 0.01, 0.02],
+            "q10": -0.02,
+            "q50": 0.0,
+            "q90": 0.02,
+        }
+    )
     scores = interval_scores(frame)
     assert (scores["coverage"], scores["below"], scores["above"]) == (0.25, 0.25, 0.5)
     assert scores["by_symbol"] == {"BTC/USDT": 0.5, "ETH/USDT": 0.0}
@@ -116,7 +137,8 @@ def test_skill_of_quantiles_agrees_with_hand_arithmetic():
     for name in ("q10", "q50", "q90"):
         predictions[f"zero_{name}"] = 0.0
     [compared] = compare_quantiles(predictions, "lstm", ("zero",))
-    # Of three zeros: (0.1 + 0.5 + 0.9) / 3 of a rise, the mirror image of a fall: half of the absolute return.
+    # Of three zeros: (0.1 + 0.5 + 0.9) / 3 of a rise, the mirror image of a fall: half of the
+    # absolute return.
     ours = interval_scores(predictions)["pinball_mean"]
     theirs = (predictions["actual_return"].abs() / predictions["volatility"]).mean() / 2
     assert compared["skill"] == pytest.approx(1 - ours / theirs)
@@ -139,24 +161,36 @@ def test_equal_probabilities_share_a_bin_whatever_the_order_of_rows():
     assert [row["n"] for row in checked["bins"]] == [90, 10]
     order = np.random.default_rng(0).permutation(100)
     assert reliability(probability[order], outcome[order]) == checked
-    assert reliability(np.full(5, 0.5), [1, 0, 1, 0, 1])["bins"] == [{"probability": 0.5, "share": 0.6, "n": 5}]
+    assert reliability(np.full(5, 0.5), [1, 0, 1, 0, 1])["bins"] == [
+        {"probability": 0.5, "share": 0.6, "n": 5}
+    ]
 
 
 def test_true_probabilities_are_reliable_and_exaggerated_ones_are_not():
     rng = np.random.default_rng(1)
     truth = rng.uniform(0.3, 0.7, 40_000)
     outcome = rng.random(40_000) < truth
-    assert reliability(truth, outcome)["mean_absolute_deviation"] < 0.01  # chance leaves about 0.006
+    assert (
+        reliability(truth, outcome)["mean_absolute_deviation"] < 0.01
+    )  # chance leaves about 0.006
     exaggerated = np.clip(0.5 + 2 * (truth - 0.5), 0, 1)
-    assert reliability(exaggerated, outcome)["mean_absolute_deviation"] == pytest.approx(0.1, abs=0.01)
+    assert reliability(exaggerated, outcome)["mean_absolute_deviation"] == pytest.approx(
+        0.1, abs=0.01
+    )
 
 
 def test_a_brier_score_is_decomposed_by_hand():
-    # At 0.4 half came true, at 0.9 all: recalibrated 0.5 and 1, Brier 0.125; the base rate 0.75 has 0.1875.
+    # At 0.4 half came true, at 0.9 all: recalibrated 0.5 and 1, Brier 0.125; the base rate 0.75 has
+    # 0.1875.
     parts = brier_decomposition([0.4, 0.4, 0.9, 0.9], [0, 1, 1, 1])
     brier = (0.16 + 0.36 + 0.01 + 0.01) / 4
     assert parts == pytest.approx(
-        {"brier": brier, "miscalibration": brier - 0.125, "discrimination": 0.0625, "uncertainty": 0.1875}
+        {
+            "brier": brier,
+            "miscalibration": brier - 0.125,
+            "discrimination": 0.0625,
+            "uncertainty": 0.1875,
+        }
     )
 
 
@@ -172,7 +206,9 @@ def test_the_parts_of_a_brier_score_are_never_negative_and_add_up(seed, n):
 
 
 def slope_of(frame, **options):
-    return calibration_slope(frame["p_up"], frame["actual_return"] > 0, frame["timestamp"], **options)
+    return calibration_slope(
+        frame["p_up"], frame["actual_return"] > 0, frame["timestamp"], **options
+    )
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
@@ -183,7 +219,8 @@ def test_the_calibration_slope_is_recovered_within_its_interval(slope):
 
 
 def test_the_interval_of_the_slope_holds_for_coins_that_share_their_hour():
-    # Three copies of one coin: an interval that counted rows would be too narrow by sqrt(3). 300 runs.
+    # Three copies of one coin: an interval that counted rows would be too narrow by sqrt(3). 300
+    # runs.
     held = 0
     for seed in range(300):
         single = predictions_of(150, n_coins=1, seed=seed)
@@ -217,7 +254,9 @@ def test_probability_scores_are_plain_json_and_leave_out_what_did_not_move():
     predictions = predictions_of()
     scores = probability_scores(predictions)
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
-    still = predictions.assign(actual_return=0.0, timestamp=predictions["timestamp"] + pd.Timedelta(days=99))
+    still = predictions.assign(
+        actual_return=0.0, timestamp=predictions["timestamp"] + pd.Timedelta(days=99)
+    )
     assert probability_scores(pd.concat([predictions, still])) == scores
     assert probability_scores(still) is None
 
@@ -239,7 +278,10 @@ def test_confidence_is_the_probability_of_the_called_direction():
         (lambda: pinball_loss([1.0], [1.0], 1.0), "level is 1.0"),
         (lambda: pinball_loss([1.0], [np.nan], 0.5), "quantile has 1 NaN"),
         (lambda: crps_from_quantiles([1.0], [[1.0, 2.0]], (0.5,)), r"shape \(1, 2\) for 1 levels"),
-        (lambda: compare_quantiles(predictions_of(), "lstm", ["garch"]), r"lack the columns \['garch_q10'"),
+        (
+            lambda: compare_quantiles(predictions_of(), "lstm", ["garch"]),
+            r"lack the columns \['garch_q10'",
+        ),
         (lambda: interval_scores(predictions_of().assign(q90=np.nan)), "q90 has 1200 NaN"),
         (lambda: reliability([0.5, 0.6], [1]), "outcome has 1 values"),
         (lambda: calibration_slope([0.5, 0.6], [1, 0], [1]), "2 values but 1 instants"),

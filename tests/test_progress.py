@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from pipeline import progress
+from pipeline import terminal
 
 
 def test_the_log_keeps_whole_lines_and_drops_what_a_carriage_return_overwrote(tmp_path, capsys):
-    with progress.terminal_log(tmp_path / "log.txt"):
+    with terminal.terminal_log(tmp_path / "log.txt"):
         print("first")
         sys.stdout.write("10 %\r50 %\r100 %\n")
-        logging.getLogger("pipeline.store").warning("a notice")
+        logging.getLogger("pipeline.candles.store").warning("a notice")
         logging.getLogger("elsewhere").warning("not ours")
     print("after")
     assert (tmp_path / "log.txt").read_text() == "first\n100 %\n      ! a notice\n"
@@ -23,14 +23,14 @@ def test_the_log_keeps_whole_lines_and_drops_what_a_carriage_return_overwrote(tm
 def test_the_terminal_log_leaves_logging_as_it_was(tmp_path):
     logger = logging.getLogger("pipeline")
     before = (list(logger.handlers), logger.level)
-    with pytest.raises(ZeroDivisionError), progress.terminal_log(tmp_path / "log.txt"):
+    with pytest.raises(ZeroDivisionError), terminal.terminal_log(tmp_path / "log.txt"):
         print(1 / 0)
     assert (list(logger.handlers), logger.level) == before
     assert sys.stdout.__class__.__name__ != "_Tee"
 
 
 def test_phases_are_numbered_and_timed(capsys):
-    phases = progress.Phases(2)
+    phases = terminal.Phases(2)
     phases.start("Fetch", "1h candles")
     phases.start("Train")
     first, second = capsys.readouterr().out.split("\n\n")[0], capsys.readouterr()
@@ -44,20 +44,24 @@ def test_phases_are_numbered_and_timed(capsys):
     ("error", "status", "line"),
     [
         (ValueError("two\nlines"), 2, "error: two lines\n"),
-        (FileNotFoundError("x.h5: there is no such file"), 2, "error: x.h5: there is no such file\n"),
+        (
+            FileNotFoundError("x.h5: there is no such file"),
+            2,
+            "error: x.h5: there is no such file\n",
+        ),
         (BrokenPipeError(), 141, ""),
         (KeyboardInterrupt(), 130, "\ninterrupted; --resume goes on\n"),
     ],
 )
 def test_expected_errors_are_one_line_and_a_status(capsys, error, status, line):
-    with pytest.raises(SystemExit) as exit, progress.one_line_errors("; --resume goes on"):
+    with pytest.raises(SystemExit) as exit, terminal.one_line_errors("; --resume goes on"):
         raise error
     assert exit.value.code == status
     assert capsys.readouterr().err == line
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_remedy(capsys):
-    with pytest.raises(SystemExit) as exit, progress.one_line_errors():
+    with pytest.raises(SystemExit) as exit, terminal.one_line_errors():
         import no_such_package.at_all  # noqa: F401
     assert exit.value.code == 2
     assert capsys.readouterr().err == (
@@ -66,16 +70,16 @@ def test_a_package_that_is_not_installed_is_named_with_the_remedy(capsys):
 
 
 def test_a_bug_keeps_its_traceback():
-    with pytest.raises(KeyError), progress.one_line_errors():
+    with pytest.raises(KeyError), terminal.one_line_errors():
         raise KeyError("a bug")
-    with pytest.raises(ModuleNotFoundError), progress.one_line_errors():
+    with pytest.raises(ModuleNotFoundError), terminal.one_line_errors():
         import pipeline.no_such_module  # noqa: F401
 
 
 def test_a_bar_is_silent_where_nobody_watches(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    bar = progress.bar(10, "epoch 1", "batch")
+    bar = terminal.bar(10, "epoch 1", "batch")
     bar.update()
     bar.close()
     assert stream.getvalue() == ""

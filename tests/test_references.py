@@ -1,7 +1,8 @@
-"""The evaluation's numbers beside independent implementations and published examples, where the definition is the same.
+"""The evaluation's numbers beside independent implementations and published examples, where the
+definition is the same.
 
-Tolerance 1e-8 unless said otherwise. Checked with statsmodels 0.15.0, arch 8.0.0, scikit-learn 1.9.1, scipy 1.17.1 and
-scoringrules 0.10.0.
+Tolerance 1e-8 unless said otherwise. Checked with statsmodels 0.15.0, arch 8.0.0, scikit-learn
+1.9.1, scipy 1.17.1 and scoringrules 0.10.0.
 """
 
 import numpy as np
@@ -13,7 +14,13 @@ import statsmodels.tsa.stattools as sm_tsa
 from arch.bootstrap import MCS
 from arch.covariance.kernel import Bartlett
 from scipy import stats
-from sklearn.metrics import brier_score_loss, mean_absolute_error, mean_pinball_loss, r2_score, roc_auc_score
+from sklearn.metrics import (
+    brier_score_loss,
+    mean_absolute_error,
+    mean_pinball_loss,
+    r2_score,
+    roc_auc_score,
+)
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.evaluation.comparison import model_confidence_set, scaled_absolute_error
@@ -25,7 +32,13 @@ from pipeline.evaluation.probability import (
     interval_scores,
     pinball_loss,
 )
-from pipeline.evaluation.significance import diebold_mariano, holm, pesaran_timmermann, standard_error, wilson_interval
+from pipeline.evaluation.significance import (
+    diebold_mariano,
+    holm,
+    pesaran_timmermann,
+    standard_error,
+    wilson_interval,
+)
 from tests.test_comparison import predictions_of as predictions_of_models
 from tests.test_probability import predictions_of
 
@@ -42,7 +55,9 @@ def autocorrelated(rng, n):
     return noise[1:] + 0.6 * noise[:-1] + 0.2
 
 
-@pytest.mark.filterwarnings("ignore:\\s*numba is not available")  # arch 7 runs its kernels uncompiled then
+@pytest.mark.filterwarnings(
+    "ignore:\\s*numba is not available"
+)  # arch 7 runs its kernels uncompiled then
 def test_the_standard_error_at_horizon_1_is_that_of_statsmodels_and_arch(rng):
     for n, lags in ((27, 3), (500, 8)):
         series = autocorrelated(rng, n)
@@ -57,48 +72,65 @@ def test_the_standard_error_at_horizon_1_is_that_of_statsmodels_and_arch(rng):
 
 
 def test_the_standard_error_at_longer_horizons_is_that_of_a_regression_on_cosines(rng):
-    # The coefficients of a regression on cosines, whose mean square is the estimator, by statsmodels' least squares.
+    # The coefficients of a regression on cosines, whose mean square is the estimator, by
+    # statsmodels' least squares.
     series = autocorrelated(rng, 300)
     time = (np.arange(300) + 0.5) / 300
-    cosines = np.sqrt(2) * np.cos(np.pi * np.outer(time, np.arange(1, 18)))  # 0.4 * 300^(2/3) = 17.9
+    cosines = np.sqrt(2) * np.cos(
+        np.pi * np.outer(time, np.arange(1, 18))
+    )  # 0.4 * 300^(2/3) = 17.9
     coefficients = sm.OLS(series, sm.add_constant(cosines)).fit().params[1:]
     error, degrees_of_freedom = standard_error(series, horizon=4)
     assert error == pytest.approx(np.sqrt(np.mean(coefficients**2)), **EXACT)
     assert degrees_of_freedom == 17
 
 
-@pytest.mark.skipif(not hasattr(sm_tsa, "diebold_mariano_test"), reason="statsmodels has no such test before 0.15")
+@pytest.mark.skipif(
+    not hasattr(sm_tsa, "diebold_mariano_test"), reason="statsmodels has no such test before 0.15"
+)
 def test_diebold_mariano_is_that_of_statsmodels_with_the_same_lags(rng):
     baseline, model = np.abs(autocorrelated(rng, 300)) + 1.0, np.abs(autocorrelated(rng, 300)) + 1.0
-    theirs = sm_tsa.diebold_mariano_test(np.zeros(300), baseline, model, criterion="mad", harvey_adj=True, horizon=1)
+    theirs = sm_tsa.diebold_mariano_test(
+        np.zeros(300), baseline, model, criterion="mad", harvey_adj=True, horizon=1
+    )
     ours = diebold_mariano(model, baseline, np.arange(300))
     assert ours.statistic == pytest.approx(theirs.statistic, **EXACT)
     assert ours.p_value == pytest.approx(theirs.pvalue, **EXACT)
 
 
-@pytest.mark.skipif(not hasattr(sm_diagnostic, "pesaran_timmermann"), reason="statsmodels has no such test before 0.15")
+@pytest.mark.skipif(
+    not hasattr(sm_diagnostic, "pesaran_timmermann"),
+    reason="statsmodels has no such test before 0.15",
+)
 def test_pesaran_timmermann_is_that_of_statsmodels_but_for_its_term_of_order_two(rng):
     actual, predicted = rng.standard_normal((2, 150))
     theirs = sm_diagnostic.pesaran_timmermann(actual, predicted, alternative="larger")
-    assert pesaran_timmermann(actual, predicted)[0] == pytest.approx(theirs.statistic * np.sqrt(150 / 149), **EXACT)
+    assert pesaran_timmermann(actual, predicted)[0] == pytest.approx(
+        theirs.statistic * np.sqrt(150 / 149), **EXACT
+    )
 
 
 def test_pesaran_timmermann_by_instant_is_near_the_slope_with_errors_clustered_by_hour(rng):
-    # Pesaran and Timmermann (2009): the regression of actual on predicted directions. Its error is robust under the
-    # alternative and ours under none, so they agree near the null alone; statsmodels' HAC of sums by time.
+    # Pesaran and Timmermann (2009): the regression of actual on predicted directions. Its error is
+    # robust under the alternative and ours under none, so they agree near the null alone;
+    # statsmodels' HAC of sums by time.
     hours = np.repeat(np.arange(400), 8)
     shared = np.repeat(rng.standard_normal(400), 8)
     actual, predicted = shared + rng.standard_normal(3200), np.repeat(rng.standard_normal(400), 8)
     up, called = (actual > 0).astype(float), (predicted > 0).astype(float)
     kwds = {"time": hours, "maxlags": 8}
     fit = sm.OLS(up, sm.add_constant(called)).fit(cov_type="hac-groupsum", cov_kwds=kwds)
-    assert pesaran_timmermann(actual, predicted, hours)[0] == pytest.approx(fit.tvalues[1], rel=0.03)
+    assert pesaran_timmermann(actual, predicted, hours)[0] == pytest.approx(
+        fit.tvalues[1], rel=0.03
+    )
     assert abs(pesaran_timmermann(actual, predicted)[0]) > 1.5 * abs(fit.tvalues[1])
 
 
 def test_holm_agrees_with_its_definition_written_out():
     # Times 5, 4, 3, 2, 1: 0.05, 0.08, 0.09, 0.08, 0.05; none below the one before it.
-    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09], **EXACT)
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx(
+        [0.05, 0.08, 0.09, 0.09, 0.09], **EXACT
+    )
 
 
 @pytest.mark.parametrize("successes, n", [(0, 20), (7, 20), (526, 1000), (15, 15)])
@@ -132,7 +164,8 @@ def test_crps_of_dense_quantiles_is_near_that_of_closed_forms(rng):
 
 
 def test_the_pinball_losses_of_an_interval_are_its_interval_score():
-    # Gneiting and Raftery (2007): the interval score is 2 / alpha times the sum of the two pinball losses.
+    # Gneiting and Raftery (2007): the interval score is 2 / alpha times the sum of the two pinball
+    # losses.
     frame = predictions_of(200)
     scaled = {name: frame[name] / frame["volatility"] for name in ("actual_return", "q10", "q90")}
     theirs = scoringrules.interval_score(*(values.to_numpy() for values in scaled.values()), 0.2)
@@ -145,8 +178,12 @@ def test_brier_and_roc_auc_are_those_of_scikit_learn_and_scoringrules(rng):
     metrics = direction_metrics(actual, probability - 0.5, p_up=probability)
     rose = actual > 0
     assert metrics["brier"] == pytest.approx(brier_score_loss(rose, probability), **EXACT)
-    assert metrics["brier"] == pytest.approx(scoringrules.brier_score(rose * 1.0, probability).mean(), **EXACT)
-    assert brier_decomposition(probability, rose)["brier"] == pytest.approx(metrics["brier"], **EXACT)
+    assert metrics["brier"] == pytest.approx(
+        scoringrules.brier_score(rose * 1.0, probability).mean(), **EXACT
+    )
+    assert brier_decomposition(probability, rose)["brier"] == pytest.approx(
+        metrics["brier"], **EXACT
+    )
     assert metrics["roc_auc"] == pytest.approx(roc_auc_score(rose, probability), **EXACT)
 
 
@@ -168,14 +205,18 @@ def test_holm_s_correction_is_that_of_statsmodels(rng):
 
 def test_the_calibration_slope_is_statsmodels_and_its_interval_near_the_clustered_one():
     frame = predictions_of(3000)
-    rose, log_odds = (frame["actual_return"] > 0).astype(float), np.log(frame["p_up"] / (1 - frame["p_up"]))
+    rose, log_odds = (
+        (frame["actual_return"] > 0).astype(float),
+        np.log(frame["p_up"] / (1 - frame["p_up"])),
+    )
     hours = frame["timestamp"].factorize()[0]
     fit = sm.Logit(rose.to_numpy(), sm.add_constant(log_odds.to_numpy())).fit(
         disp=0, cov_type="cluster", cov_kwds={"groups": hours}
     )
     ours = calibration_slope(frame["p_up"], rose, frame["timestamp"])
     assert ours["slope"] == pytest.approx(fit.params[1], **EXACT)
-    # Theirs takes hours as independent; ours looks at 15 lags as well, which adds noise and no bias.
+    # Theirs takes hours as independent; ours looks at 15 lags as well, which adds noise and no
+    # bias.
     low, high = fit.conf_int()[1]
     assert ours["slope_high"] - ours["slope_low"] == pytest.approx(high - low, rel=0.1)
 
@@ -183,8 +224,12 @@ def test_the_calibration_slope_is_statsmodels_and_its_interval_near_the_clustere
 def test_the_confidence_set_is_that_of_arch_on_losses_averaged_by_hour():
     predictions = predictions_of_models(300, good=0.1, bad=-0.1)
     models = ["naive", "good", "bad"]
-    hourly = [scaled_absolute_error(predictions, name).reshape(2, 300).mean(axis=0) for name in models]
-    theirs = MCS(np.column_stack(hourly), size=0.05, reps=1000, block_size=7, seed=0)  # 300^(1/3) = 6.7
+    hourly = [
+        scaled_absolute_error(predictions, name).reshape(2, 300).mean(axis=0) for name in models
+    ]
+    theirs = MCS(
+        np.column_stack(hourly), size=0.05, reps=1000, block_size=7, seed=0
+    )  # 300^(1/3) = 6.7
     theirs.compute()
     ours = model_confidence_set(predictions, models)
     expected = {models[i]: p for i, p in theirs.pvalues["Pvalue"].items()}

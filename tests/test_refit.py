@@ -1,4 +1,5 @@
-"""A network that learns the validation part once that has calibrated it: what decides, what changes, what resumes."""
+"""A network that learns the validation part once that has calibrated it: what decides, what
+changes, what resumes."""
 
 import json
 from dataclasses import replace
@@ -12,10 +13,10 @@ import pytest
 import train_v2_production
 from config import ConfigV2
 from inference_v2 import FILES
-from pipeline import safe_pickle
-from pipeline.scaling import ScaledSamples
-from pipeline.splitting import Split
-from pipeline.training import fit
+from pipeline.bundle import safe_pickle
+from pipeline.samples.scaling import ScaledSamples
+from pipeline.samples.splitting import Split
+from pipeline.training.fit import fit
 from tests import networks
 from tests.conftest import TINY
 
@@ -61,16 +62,22 @@ def test_what_is_fitted_on_validation_is_of_the_network_that_never_saw_it(once, 
     for name in ("X", "y"):
         np.testing.assert_array_equal(left[name].scale, right[name].scale)
     assert left["calibration"]["shrinkage"] > 0  # else nothing is compared
-    history = [json.loads((folder / FILES.metadata).read_text())["history"] for folder in (once, twice)]
+    history = [
+        json.loads((folder / FILES.metadata).read_text())["history"] for folder in (once, twice)
+    ]
     assert history[0]["val_loss"] == history[1]["val_loss"]
 
 
 def test_the_network_that_is_served_is_another_one_and_alone_in_the_bundle(once, twice):
     left, right = (pd.read_parquet(folder / FILES.predictions) for folder in (once, twice))
     assert (left["lstm_raw"] != right["lstm_raw"]).mean() > 0.99
-    assert (left["xgboost_raw"] != right["xgboost_raw"]).mean() > 0.9  # the rivals learn the validation part too
+    assert (
+        left["xgboost_raw"] != right["xgboost_raw"]
+    ).mean() > 0.9  # the rivals learn the validation part too
     np.testing.assert_array_equal(left["ewma_q10"], right["ewma_q10"])
-    assert sorted(path.name for path in twice.iterdir()) == sorted(path.name for path in once.iterdir())
+    assert sorted(path.name for path in twice.iterdir()) == sorted(
+        path.name for path in once.iterdir()
+    )
 
 
 def test_the_second_network_learns_training_and_validation_and_nothing_else():
@@ -82,7 +89,9 @@ def test_the_second_network_learns_training_and_validation_and_nothing_else():
 
 
 @pytest.mark.slow
-def test_the_second_network_keeps_the_epoch_that_validation_chose_for_the_first(config, tmp_path, monkeypatch):
+def test_the_second_network_keeps_the_epoch_that_validation_chose_for_the_first(
+    config, tmp_path, monkeypatch
+):
     fit, kept = train_v2_production.fit_network, []
 
     def best_was_the_second(scaled, config, folder, build, kept_epoch=None):
@@ -100,16 +109,31 @@ def test_the_kept_epochs_weights_are_those_after_it_whatever_the_loss_does_later
     saved = {}
     for kept in (0, 2, None):
         keras.utils.set_random_seed(3)
-        model = keras.Sequential([keras.Input((3, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+        model = keras.Sequential(
+            [keras.Input((3, 1)), keras.layers.Flatten(), keras.layers.Dense(1)]
+        )
         folder = tmp_path / str(kept)
         folder.mkdir()
         after = []
         history = fit(
-            model, scaled, loss=keras.losses.MeanSquaredError(), epochs=3, batch_size=16, learning_rate=0.01,
-            clip_value=1.0, early_stopping_patience=9, reduce_lr_patience=9, seed=1, checkpoint=folder / "best.h5",
-            state_dir=folder, one_cycle=True, kept_epoch=kept,
-            on_epoch=lambda epoch, logs, model=model, after=after: after.append(model.get_weights()),
-        )  # fmt: skip
+            model,
+            scaled,
+            loss=keras.losses.MeanSquaredError(),
+            epochs=3,
+            batch_size=16,
+            learning_rate=0.01,
+            clip_value=1.0,
+            early_stopping_patience=9,
+            reduce_lr_patience=9,
+            seed=1,
+            checkpoint=folder / "best.h5",
+            state_dir=folder,
+            one_cycle=True,
+            kept_epoch=kept,
+            on_epoch=lambda epoch, logs, model=model, after=after: after.append(
+                model.get_weights()
+            ),
+        )
         assert history.best_epoch == (2 if kept is None else kept)  # the loss falls to the end
         for ours, theirs in zip(model.get_weights(), after[history.best_epoch], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -123,7 +147,9 @@ def test_without_a_fixed_number_of_epochs_it_is_refused():
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_between_its_networks_resumes_to_the_same_forecasts(config, twice, tmp_path, monkeypatch):
+def test_a_run_cut_off_between_its_networks_resumes_to_the_same_forecasts(
+    config, twice, tmp_path, monkeypatch
+):
     fit, calls = train_v2_production.fit_network, []
 
     def killed_at_the_second(*args, **settings):

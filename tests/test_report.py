@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.candles import utc_from_ms
-from pipeline.evaluation import plots, report, tables
+from pipeline.candles.schema import utc_from_ms
 from pipeline.evaluation.scoring import score_run
+from pipeline.report import pictures, run_page, tables
 from tests.test_verdict import make_predictions, with_quantiles
 
 HISTORY = {"loss": [1.0, 0.9, 0.8], "val_loss": [1.0, 0.95, 0.97], "best_epoch": 1}
@@ -45,9 +45,16 @@ class Page(html.parser.HTMLParser):
 
 def score(parts, **changed):
     arguments = {
-        "network": "lstm", "baselines": ("naive", "drift", "ridge", "xgboost"), "interval_baselines": (),
-        "timeframe": "1h", "horizon": 1, "synthetic": False, "fee_bps": 5.0, "threshold": 0.0, "funding": {},
-    }  # fmt: skip
+        "network": "lstm",
+        "baselines": ("naive", "drift", "ridge", "xgboost"),
+        "interval_baselines": (),
+        "timeframe": "1h",
+        "horizon": 1,
+        "synthetic": False,
+        "fee_bps": 5.0,
+        "threshold": 0.0,
+        "funding": {},
+    }
     return score_run(parts, **{**arguments, **changed})
 
 
@@ -56,11 +63,23 @@ def render(predictions, scores, history=HISTORY, synthetic=False, venue="binance
     facts = {"rows": 900, "first": "2024-01-01T00:00:00+00:00", "last": "2024-02-01T00:00:00+00:00"}
     symbols = {symbol: {**facts, "missing_candles": 2} for symbol in predictions["symbol"].unique()}
     metrics = {
-        "data": {"source": "exchange", "venue": venue, "synthetic": synthetic, "timeframe": "1h", "symbols": symbols},
-        "split": {"test": {"n": len(predictions), "first": "2024-01-01T01:00Z", "last": "2024-01-13T12:00Z"}},
+        "data": {
+            "source": "exchange",
+            "venue": venue,
+            "synthetic": synthetic,
+            "timeframe": "1h",
+            "symbols": symbols,
+        },
+        "split": {
+            "test": {
+                "n": len(predictions),
+                "first": "2024-01-01T01:00Z",
+                "last": "2024-01-13T12:00Z",
+            }
+        },
         **scores,
     }
-    source = report.html_report(metrics, predictions, history, SETTINGS)
+    source = run_page.html_report(metrics, predictions, history, SETTINGS)
     return source, Page(source)
 
 
@@ -85,18 +104,34 @@ def page(predictions, scores):
 def test_the_page_says_the_verdict_first_and_shows_every_part(page):
     text = page[1].text
     parts = (
-        "EDGE: the network BEATS naive", "came closer than assuming", "Where and when it helped", "Every score",
-        "May be the best one", "Is the confidence a probability?", "Is the interval as wide", "lstm against ewma",
-        "Actual against predicted", "Does it copy the last move?", "Money", "not a promise", "Fold by fold",
-        "Training curves", "Where it comes from", "not trading advice",
-    )  # fmt: skip
+        "EDGE: the network BEATS naive",
+        "came closer than assuming",
+        "Where and when it helped",
+        "Every score",
+        "May be the best one",
+        "Is the confidence a probability?",
+        "Is the interval as wide",
+        "lstm against ewma",
+        "Actual against predicted",
+        "Does it copy the last move?",
+        "Money",
+        "not a promise",
+        "Fold by fold",
+        "Training curves",
+        "Where it comes from",
+        "not trading advice",
+    )
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
 
 
 def test_the_page_asks_for_nothing_outside_itself(page):
     source, parsed = page
-    links = [value for name, value in parsed.attributes if name in ("href", "src", "xlink:href", "action")]
+    links = [
+        value
+        for name, value in parsed.attributes
+        if name in ("href", "src", "xlink:href", "action")
+    ]
     assert all(value.startswith(("#", "data:")) for value in links)
     assert set(re.findall(r"url\((.)", source)) == {"#"}
     assert "@import" not in source and not parsed.tags["img"] and not parsed.tags["iframe"]
@@ -107,7 +142,7 @@ def test_pictures_follow_the_pages_colours_and_share_no_id(page):
     ids = [value for name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids)) > 0
     body = source[source.index("</style>") :]
-    for colour, variable in plots.VARIABLES.items():
+    for colour, variable in pictures.VARIABLES.items():
         assert colour not in body and f"var(--{variable})" in source
     assert source.count("<style") == 1  # a style of a picture's own would rule the whole page
     referred = set(re.findall(r'(?:url\(|xlink:href=")#([\w-]+)', source))
@@ -121,22 +156,37 @@ def test_the_same_run_makes_the_same_page(page, predictions, scores):
 def test_the_last_excerpt_shows_without_script_and_the_others_wait_for_the_choice(page):
     source = page[0]
     assert re.findall(r'<div id="(week\d)"( hidden)?>', source) == [
-        ("week0", ""), ("week1", " hidden"), ("week2", " hidden"), ("week3", " hidden")
-    ]  # fmt: skip
+        ("week0", ""),
+        ("week1", " hidden"),
+        ("week2", " hidden"),
+        ("week3", " hidden"),
+    ]
     assert '<option value="week0">BTC/USDT, 2024-01-10 to 2024-01-17 (last)</option>' in source
-    assert '<select aria-label="symbol and span" hidden>' in source  # of no use before the script shows it
+    assert (
+        '<select aria-label="symbol and span" hidden>' in source
+    )  # of no use before the script shows it
 
 
 def test_excerpts_are_the_last_168_samples_and_the_wildest_before_them():
     frame = make_predictions(168 * 3 + 5)
-    frame = frame[frame["symbol"] == "BTC/USDT"].assign(actual_return=0.001).sample(frac=1, random_state=0)
+    frame = (
+        frame[frame["symbol"] == "BTC/USDT"]
+        .assign(actual_return=0.001)
+        .sample(frac=1, random_state=0)
+    )
     hours = frame["timestamp"].rank()
     frame.loc[(hours > 5) & (hours <= 5 + 168), "actual_return"] = -0.002  # the oldest full span
-    (last_title, last), (wild_title, wild) = report.excerpts(frame)
+    (last_title, last), (wild_title, wild) = run_page.excerpts(frame)
     assert (len(last), len(wild)) == (168, 168)
-    assert last["timestamp"].iloc[-1] == frame["timestamp"].max() and last["timestamp"].is_monotonic_increasing
+    assert (
+        last["timestamp"].iloc[-1] == frame["timestamp"].max()
+        and last["timestamp"].is_monotonic_increasing
+    )
     assert (wild["actual_return"] == -0.002).all()
-    assert last_title.endswith("(last)") and wild_title == "BTC/USDT, 2024-01-01 to 2024-01-08 (wildest)"
+    assert (
+        last_title.endswith("(last)")
+        and wild_title == "BTC/USDT, 2024-01-01 to 2024-01-08 (wildest)"
+    )
 
 
 def test_what_comes_from_data_is_text_and_never_markup(predictions):
@@ -194,7 +244,9 @@ def test_prices_that_stand_still_have_a_page():
 def test_synthetic_candles_are_said_to_be_so_before_the_verdict(predictions, scores):
     test = scores["test"] | {"verdict": "NO CLAIM (synthetic data)"}
     _, parsed = render(predictions, scores | {"test": test}, synthetic=True)
-    assert parsed.text.index("SYNTHETIC CANDLES") < parsed.text.index("NO CLAIM (synthetic data): the network")
+    assert parsed.text.index("SYNTHETIC CANDLES") < parsed.text.index(
+        "NO CLAIM (synthetic data): the network"
+    )
     assert "nothing is known about any market" in parsed.text
 
 
@@ -204,14 +256,18 @@ def test_a_page_of_twenty_two_coins_stays_small():
     frame = pd.concat([part.assign(symbol=part["symbol"] + str(i)) for i, part in enumerate(coins)])
     source, parsed = render(frame, score([frame]))
     assert len(source.encode()) < 1_500_000
-    assert parsed.tags["option"] == 2 * report.SYMBOLS_SHOWN
+    assert parsed.tags["option"] == 2 * run_page.SYMBOLS_SHOWN
     assert "and 16 more" in parsed.text
 
 
 def test_an_account_that_is_ruined_or_knows_the_future_can_be_drawn():
     time = ["2024-01-01T00:00Z", "2024-01-02T00:00Z", "2024-01-03T00:00Z"]
-    equity = {"timestamp": time, "strategy": [1.0, 1e200, float("inf")], "buy_and_hold": [1.0, 0.0, None]}
-    assert plots.to_svg(plots.equity_plot(equity), "money").startswith("<svg viewBox=")
+    equity = {
+        "timestamp": time,
+        "strategy": [1.0, 1e200, float("inf")],
+        "buy_and_hold": [1.0, 0.0, None],
+    }
+    assert pictures.to_svg(pictures.equity_plot(equity), "money").startswith("<svg viewBox=")
 
 
 # --- words and cells ---
@@ -219,16 +275,33 @@ def test_an_account_that_is_ruined_or_knows_the_future_can_be_drawn():
 
 def run_of(verdict, p_holm=0.01, skill=0.005, run="NO EDGE", mae=0.004, lost_to=()):
     """As much of a run's part "test" as the sentences read."""
-    naive = {"model": "lstm", "baseline": "naive", "skill": skill, "p_holm": p_holm, "verdict": verdict}
+    naive = {
+        "model": "lstm",
+        "baseline": "naive",
+        "skill": skill,
+        "p_holm": p_holm,
+        "verdict": verdict,
+    }
     others = [naive | {"baseline": baseline, "verdict": "LOSES"} for baseline in lost_to]
-    return {"verdict": run, "n": 1234, "verdicts": [naive, *others], "models": {"lstm": {"mae": mae}}}
+    return {
+        "verdict": run,
+        "n": 1234,
+        "verdicts": [naive, *others],
+        "models": {"lstm": {"mae": mae}},
+    }
 
 
 @pytest.mark.parametrize(
     "test, meaning",
     [
-        (run_of("BEATS", run="EDGE"), "came closer .* more than luck explains: its errors were 0.50 % smaller"),
-        (run_of("BEATS", lost_to=["xgboost"]), "came closer .* but what costs less did better still: xgboost"),
+        (
+            run_of("BEATS", run="EDGE"),
+            "came closer .* more than luck explains: its errors were 0.50 % smaller",
+        ),
+        (
+            run_of("BEATS", lost_to=["xgboost"]),
+            "came closer .* but what costs less did better still: xgboost",
+        ),
         (run_of("TIES", p_holm=0.4), "no better than assuming .*; the difference may be luck"),
         (run_of("TIES", p_holm=0.4, lost_to=["ridge"]), "no better than .* and worse than ridge"),
         (run_of("TIES", p_holm=None), "too few forecasts"),
@@ -244,8 +317,8 @@ def test_the_verdict_is_said_in_words_for_everybody(test, meaning):
 def test_the_verdict_sentence_names_skill_p_value_and_who_did_better():
     sentence = tables.verdict_sentence(run_of("BEATS", p_holm=1e-5, lost_to=["xgboost"]))
     assert sentence == (
-        "NO EDGE: the network BEATS naive (skill +0.500 %, Holm's p < 0.001) and LOSES to xgboost, 1,234 forecasts out "
-        "of sample"
+        "NO EDGE: the network BEATS naive (skill +0.500 %, Holm's p < 0.001) and LOSES to "
+        "xgboost, 1,234 forecasts out of sample"
     )
     assert "Holm's p = 0.040)" in tables.verdict_sentence(run_of("BEATS", p_holm=0.04))
 
@@ -253,9 +326,22 @@ def test_the_verdict_sentence_names_skill_p_value_and_who_did_better():
 @pytest.mark.parametrize(
     "last, following, finding",
     [
-        (0.97, 0.01, "To a large part the forecast copies the last move: it correlates +0.970 with"),
-        (-0.6, 0.02, "To a large part the forecast is the last move turned around: it correlates -0.600"),
-        (0.1, 0.03, "The forecast is no copy of the last move: it correlates +0.100 with the last return and +0.030"),
+        (
+            0.97,
+            0.01,
+            "To a large part the forecast copies the last move: it correlates +0.970 with",
+        ),
+        (
+            -0.6,
+            0.02,
+            "To a large part the forecast is the last move turned around: it correlates -0.600",
+        ),
+        (
+            0.1,
+            0.03,
+            "The forecast is no copy of the last move: it correlates +0.100 with the last return "
+            "and +0.030",
+        ),
         (None, None, "undefined"),
     ],
 )
@@ -267,7 +353,11 @@ def test_a_forecast_that_copies_the_last_move_is_told(last, following, finding):
 
 @pytest.mark.parametrize(
     "break_even, said",
-    [(1.144, "It breaks even at a fee of 1.14 bps a side; 5"), (-7.0, "loses even without fees; 5"), (None, "Nothing")],
+    [
+        (1.144, "It breaks even at a fee of 1.14 bps a side; 5"),
+        (-7.0, "loses even without fees; 5"),
+        (None, "Nothing"),
+    ],
 )
 def test_the_break_even_fee_stands_beside_the_fee_assumed(break_even, said):
     sentence = tables.fee_sentence({"break_even_fee_bps": break_even, "fee_bps": 5.0})
@@ -284,23 +374,33 @@ def test_the_break_even_fee_has_its_interval_and_that_of_the_most_confident_tent
         "top_tenth": tenth,
     }
     assert tables.fee_sentence(money) == (
-        "It breaks even at a fee of 4.27 (1.00 to 7.50) bps a side; the top tenth (known only afterwards) at "
-        "9.50 (4.25 to 14.75); 5 bps a side are assumed."
+        "It breaks even at a fee of 4.27 (1.00 to 7.50) bps a side; the top tenth (known only "
+        "afterwards) at 9.50 (4.25 to 14.75); 5 bps a side are assumed."
     )
 
 
 def test_folds_are_counted_by_verdict_and_their_lengths_are_in_days():
     fold = {"from": "2024-01-01T00:00Z", "to": "2024-01-31T12:00Z", "n": 2876, "p_value": 0.0004}
-    folds = [fold | {"skill": 0.0032, "verdict": "BEATS"}, fold | {"skill": None, "p_value": None, "verdict": "LOSES"}]
+    folds = [
+        fold | {"skill": 0.0032, "verdict": "BEATS"},
+        fold | {"skill": None, "p_value": None, "verdict": "LOSES"},
+    ]
     assert tables.fold_rows(folds)[1:] == [
         ["2024-01-01", "30.5", "2,876", "+0.320", "<0.001", "BEATS"],
         ["2024-01-01", "30.5", "2,876", "–", "–", "LOSES"],
     ]
-    assert tables.fold_sentence(folds) == ("2 folds against naive: BEATS 1, TIES 0, LOSES 1; skill +0.32 to +0.32 %.")
+    assert tables.fold_sentence(folds) == (
+        "2 folds against naive: BEATS 1, TIES 0, LOSES 1; skill +0.32 to +0.32 %."
+    )
 
 
 def test_accounts_are_shown_in_percent():
-    account = {"total_return": -0.2109, "annualised_return": None, "sharpe": -3.507, "max_drawdown": 0.2451}
+    account = {
+        "total_return": -0.2109,
+        "annualised_return": None,
+        "sharpe": -3.507,
+        "max_drawdown": 0.2451,
+    }
     rows = tables.account_rows(dict.fromkeys(("net", "gross", "buy_and_hold"), account))
     assert rows[1] == ["after fees", "-21.1", "–", "-3.51", "24.5"]
 
@@ -310,7 +410,13 @@ def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 100 and len(lines) <= 29
     titles = [line[6:19].strip() for line in shown.rsplit("\n\n", 1)[1].splitlines()]
-    assert [title for title in titles if title] == ["interval", "confidence", "best models", "money", "folds"]
+    assert [title for title in titles if title] == [
+        "interval",
+        "confidence",
+        "best models",
+        "money",
+        "folds",
+    ]
     text = " ".join(" ".join(lines).split())
     assert "Its quantiles (pinball skill): BEATS ewma" in text
     assert "5 bps a side are assumed. A summary, not a promise." in text
@@ -327,18 +433,25 @@ def test_a_single_fold_is_not_called_one(predictions, scores):
 def test_a_picture_of_any_span_finds_its_dates_without_a_warning(hours):
     times = utc_from_ms(1_704_067_200_000 + np.linspace(0, hours * 3_600_000, 12).astype(np.int64))
     rows = pd.DataFrame({"timestamp": times, "actual_return": 0.01, "lstm": 0.001})
-    assert plots.to_svg(plots.week_plot(rows, "lstm"), "span").startswith("<svg")
+    assert pictures.to_svg(pictures.week_plot(rows, "lstm"), "span").startswith("<svg")
 
 
 def test_a_month_of_a_few_hours_is_left_out_of_the_picture_unless_there_is_no_other(monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "forest_plot", lambda rows, *_: drawn.append([row[0] for row in rows]))
-    monkeypatch.setattr(report.page, "picture", lambda *_: "")
+    monkeypatch.setattr(
+        pictures, "forest_plot", lambda rows, *_: drawn.append([row[0] for row in rows])
+    )
+    monkeypatch.setattr(run_page.page, "picture", lambda *_: "")
     full = {"skill": 0.01, "low": 0.0, "high": 0.02, "n": 700}
     short = {"skill": 0.9, "low": None, "high": None, "n": 1}
     coins = [{"symbol": "BTC/USDT", **full}]
-    report._skill_by(
-        {"skill_by": {"symbol": coins, "month": [{"month": "2023-09", **short}, {"month": "2023-10", **full}]}}
+    run_page._skill_by(
+        {
+            "skill_by": {
+                "symbol": coins,
+                "month": [{"month": "2023-09", **short}, {"month": "2023-10", **full}],
+            }
+        }
     )
-    report._skill_by({"skill_by": {"symbol": coins, "month": [{"month": "2023-09", **short}]}})
+    run_page._skill_by({"skill_by": {"symbol": coins, "month": [{"month": "2023-09", **short}]}})
     assert drawn == [["BTC/USDT"], ["2023-10"], ["BTC/USDT"], ["2023-09"]]

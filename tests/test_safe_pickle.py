@@ -1,4 +1,5 @@
-"""Scaler files: what comes back of what `dump` writes, what it refuses, and the arithmetic of the record."""
+"""Scaler files: what comes back of what `dump` writes, what it refuses, and the arithmetic of the
+record."""
 
 import collections
 import copy
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
-from pipeline import safe_pickle
-from pipeline.scaler_records import MinMaxRecord, ScalerRecord
+from pipeline.bundle import safe_pickle
+from pipeline.bundle.scaler_records import MinMaxRecord, ScalerRecord
 
 
 def fitted_scaler(n_features: int = 3) -> StandardScaler:
@@ -29,12 +30,20 @@ def fitted_scaler(n_features: int = 3) -> StandardScaler:
 
 def test_plain_types_and_arrays_come_back_as_they_were(tmp_path):
     written = {
-        "feature_cols": ["body", "rsi"], "lookback": 60, "big": -(2**200), "shrink": 0.25, "real": True,
-        "none": None, "nan": float("nan"), "hash": b"\x00\xff", "text": "ö" * 300,
+        "feature_cols": ["body", "rsi"],
+        "lookback": 60,
+        "big": -(2**200),
+        "shrink": 0.25,
+        "real": True,
+        "none": None,
+        "nan": float("nan"),
+        "hash": b"\x00\xff",
+        "text": "ö" * 300,
         "tuple": ("BTC/USDT", 1, (), (2.0,)),
-        "nested": {"empty": {}, "list": [], "four": (1, 2, 3, 4)}, "long_list": list(range(2500)),
+        "nested": {"empty": {}, "list": [], "four": (1, 2, 3, 4)},
+        "long_list": list(range(2500)),
         "many_keys": {str(i): i for i in range(2500)},
-    }  # fmt: skip
+    }
     safe_pickle.dump(written, tmp_path / "scalers.pkl")
     loaded = safe_pickle.load(tmp_path / "scalers.pkl")
     assert np.isnan(written.pop("nan")) and np.isnan(loaded.pop("nan"))
@@ -42,25 +51,36 @@ def test_plain_types_and_arrays_come_back_as_they_were(tmp_path):
     assert [type(value) for value in loaded.values()] == [type(value) for value in written.values()]
 
 
-@given(st_numpy.arrays(
-    st.one_of(
-        st_numpy.boolean_dtypes(), st_numpy.integer_dtypes(), st_numpy.unsigned_integer_dtypes(),
-        st_numpy.floating_dtypes(sizes=(16, 32, 64)),
-    ),
-    st_numpy.array_shapes(min_dims=0, max_dims=3, min_side=0),
-))  # fmt: skip
+@given(
+    st_numpy.arrays(
+        st.one_of(
+            st_numpy.boolean_dtypes(),
+            st_numpy.integer_dtypes(),
+            st_numpy.unsigned_integer_dtypes(),
+            st_numpy.floating_dtypes(sizes=(16, 32, 64)),
+        ),
+        st_numpy.array_shapes(min_dims=0, max_dims=3, min_side=0),
+    )
+)
 def test_numeric_arrays_and_scalars_of_any_shape_and_byte_order_round_trip(array):
-    data = pickle.dumps({"array": array, "fortran": np.asfortranarray(array), "scalars": list(array.flat)}, 4)
+    data = pickle.dumps(
+        {"array": array, "fortran": np.asfortranarray(array), "scalars": list(array.flat)}, 4
+    )
     ours, theirs = safe_pickle._read(data, len(data)), pickle.loads(data)
     for key in ("array", "fortran"):
         assert ours[key].dtype == theirs[key].dtype and ours[key].shape == theirs[key].shape
         assert ours[key].tobytes() == theirs[key].tobytes()
-        assert ours[key].flags.writeable and ours[key].flags.f_contiguous == theirs[key].flags.f_contiguous
+        assert (
+            ours[key].flags.writeable
+            and ours[key].flags.f_contiguous == theirs[key].flags.f_contiguous
+        )
     assert [type(item) for item in ours["scalars"]] == [type(item) for item in theirs["scalars"]]
     np.testing.assert_array_equal(ours["scalars"], theirs["scalars"])
 
 
-def test_a_file_is_an_ordinary_pickle_of_protocol_4_that_gives_scikit_learn_its_scaler_back(tmp_path):
+def test_a_file_is_an_ordinary_pickle_of_protocol_4_that_gives_scikit_learn_its_scaler_back(
+    tmp_path,
+):
     scaler = fitted_scaler()
     safe_pickle.dump({"X": scaler}, tmp_path / "scalers.pkl")
     data = (tmp_path / "scalers.pkl").read_bytes()
@@ -69,7 +89,8 @@ def test_a_file_is_an_ordinary_pickle_of_protocol_4_that_gives_scikit_learn_its_
 
 
 def test_standard_scaler_becomes_a_record_of_its_parameters(tmp_path):
-    # Column 0: mean (1 + 3) / 2 = 2, deviation 1. Column 1 is constant, which scikit-learn divides by 1.
+    # Column 0: mean (1 + 3) / 2 = 2, deviation 1. Column 1 is constant, which scikit-learn divides
+    # by 1.
     scaler = StandardScaler().fit([[1.0, 10.0], [3.0, 10.0]])
     safe_pickle.dump({"X": scaler, "again": scaler}, tmp_path / "scalers.pkl")
     record = safe_pickle.load(tmp_path / "scalers.pkl")["X"]
@@ -93,11 +114,17 @@ def test_record_agrees_with_scikit_learn_bit_for_bit(train, x):
 
 def test_min_max_scaler_becomes_a_record_of_its_parameters(tmp_path):
     # Prices of 50 to 250: 0 is scaled to -0.25, and a unit of price is a 200th of the range.
-    safe_pickle.dump({"y": {"BTC/USDT": MinMaxScaler().fit([[250.0], [50.0], [100.0]])}}, tmp_path / "scalers.pkl")
+    safe_pickle.dump(
+        {"y": {"BTC/USDT": MinMaxScaler().fit([[250.0], [50.0], [100.0]])}},
+        tmp_path / "scalers.pkl",
+    )
     record = safe_pickle.load(tmp_path / "scalers.pkl")["y"]["BTC/USDT"]
     assert type(record) is MinMaxRecord
     assert (record.min.tolist(), record.scale.tolist()) == ([-0.25], [0.005])
-    assert record.transform([[150.0], [300.0]]).tolist() == [[0.5], [1.25]]  # above 1: it does not clip
+    assert record.transform([[150.0], [300.0]]).tolist() == [
+        [0.5],
+        [1.25],
+    ]  # above 1: it does not clip
     assert record.inverse_transform([[0.5]]).tolist() == [[150.0]]
 
 
@@ -184,7 +211,7 @@ def test_what_the_file_shares_is_shared_for_arrays_and_copied_for_lists(tmp_path
 def test_importing_and_loading_take_neither_scikit_learn_nor_scipy_nor_pandas(tmp_path):
     safe_pickle.dump({"X": fitted_scaler()}, tmp_path / "scalers.pkl")
     code = (
-        "import sys; from pipeline import safe_pickle\n"
+        "import sys; from pipeline.bundle import safe_pickle\n"
         "safe_pickle.load(sys.argv[1])['X'].transform([[1.0, 2.0, 3.0]])\n"
         "print({'sklearn', 'scipy', 'pandas', 'joblib'} & set(sys.modules))"
     )
@@ -234,7 +261,10 @@ class Calling:
         (np.zeros(2, dtype=complex), "dtype 'c16' is not numeric"),
         (np.zeros(2).view(np.ma.MaskedArray), "numpy.ma.* is not admitted"),
         (pandas.Series([1.0]), r"pandas\..* is not admitted"),
-        (RobustScaler().fit([[1.0], [2.0]]), "sklearn.preprocessing._data.RobustScaler is not admitted"),
+        (
+            RobustScaler().fit([[1.0], [2.0]]),
+            "sklearn.preprocessing._data.RobustScaler is not admitted",
+        ),
         (MinMaxScaler(), "a MinMaxScaler has no min_: it is not fitted"),
         (MinMaxScaler(clip=True).fit([[1.0], [2.0]]), "a MinMaxScaler's clip is not False"),
         (StandardScaler(), "no mean_: it is not fitted"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.scaling import (
+from pipeline.samples.scaling import (
     price_to_log_return,
     rows_seen,
     scale_on_train,
@@ -13,8 +13,8 @@ from pipeline.scaling import (
     scale_rows,
     to_log_return,
 )
-from pipeline.splitting import Split
-from pipeline.windows import Samples
+from pipeline.samples.splitting import Split
+from pipeline.samples.windows import Samples
 
 NOW = np.datetime64("2024-01-01", "ms")
 
@@ -48,9 +48,25 @@ def make_split(train, val, test):
 
 
 def ten_candles():
-    """Rows 0, 10, 20, 40, 80, …: training windows of three end in rows 2, 3 and 5 and so see the rows 0 to 5."""
-    rows = np.array([[0, 1], [10, 1], [20, 1], [40, 4], [80, 1], [90, 4], [700, 9], [800, 9], [900, 9], [999, 9]])
-    samples = make_samples(rows, [2, 3, 5, 7, 9], [0.01, -0.03, 0.02, 9.0, -9.0], [0.01, 0.01, 0.02, 0.01, 0.01])
+    """Rows 0, 10, 20, 40, 80, …: training windows of three end in rows 2, 3 and 5 and so see the
+    rows 0 to 5."""
+    rows = np.array(
+        [
+            [0, 1],
+            [10, 1],
+            [20, 1],
+            [40, 4],
+            [80, 1],
+            [90, 4],
+            [700, 9],
+            [800, 9],
+            [900, 9],
+            [999, 9],
+        ]
+    )
+    samples = make_samples(
+        rows, [2, 3, 5, 7, 9], [0.01, -0.03, 0.02, 9.0, -9.0], [0.01, 0.01, 0.02, 0.01, 0.01]
+    )
     return samples, make_split([0, 1, 2], [3], [4])
 
 
@@ -58,9 +74,12 @@ def test_the_scaler_sees_each_training_candle_once():
     samples, split = ten_candles()
     assert rows_seen(samples, split.train).tolist() == [True] * 6 + [False] * 4
     scaled, scalers = scale_on_train(samples, split)
-    # Unique candles: (0 + 10 + 20 + 40 + 80 + 90) / 6 = 40 and (4 + 8) / 6 = 2. Over windows it were 37.8.
+    # Unique candles: (0 + 10 + 20 + 40 + 80 + 90) / 6 = 40 and (4 + 8) / 6 = 2. Over windows it
+    # were 37.8.
     assert scalers.X.mean_ == pytest.approx([40, 2])
-    assert scalers.X.var_ == pytest.approx([(1600 + 900 + 400 + 0 + 1600 + 2500) / 6, (4 * 1 + 2 * 4) / 6])
+    assert scalers.X.var_ == pytest.approx(
+        [(1600 + 900 + 400 + 0 + 1600 + 2500) / 6, (4 * 1 + 2 * 4) / 6]
+    )
     assert scaled.rows.dtype == np.float32
     assert scaled.rows[:6].mean(axis=0) == pytest.approx([0, 0], abs=1e-6)
     assert scaled.rows[6, 1] == pytest.approx((9 - 2) / 2**0.5)
@@ -79,22 +98,34 @@ def test_the_target_is_the_volatility_scaled_return_of_unit_variance_in_training
     # Over volatility: 1, -3, 1; their mean is -1/3, their variance 11/3 - 1/9 = 32/9.
     assert scaled.target == pytest.approx(np.array([1, -3, 1, 900, -900]) / (32 / 9) ** 0.5)
     assert scaled.target.dtype == np.float32
-    assert scalers.y.transform(np.zeros((1, 1)))[0, 0] == 0  # no mean is taken off: 0 is the naive forecast
+    assert (
+        scalers.y.transform(np.zeros((1, 1)))[0, 0] == 0
+    )  # no mean is taken off: 0 is the naive forecast
 
 
 def test_to_log_return_inverts_the_scaling():
     rng = np.random.default_rng(1)
     log_return, volatility = rng.normal(0, 0.01, 50), rng.uniform(0.001, 0.02, 50)
     samples = make_samples(rng.normal(size=(60, 2)), np.arange(5, 55), log_return, volatility)
-    scaled, scalers = scale_on_train(samples, make_split(np.arange(30), np.arange(30, 40), np.arange(40, 50)))
-    assert to_log_return(scaled.target, volatility, scalers.y) == pytest.approx(log_return, rel=1e-6)
-    assert to_log_return(np.zeros(50, dtype=np.float32), volatility, scalers.y).tolist() == [0.0] * 50
+    scaled, scalers = scale_on_train(
+        samples, make_split(np.arange(30), np.arange(30, 40), np.arange(40, 50))
+    )
+    assert to_log_return(scaled.target, volatility, scalers.y) == pytest.approx(
+        log_return, rel=1e-6
+    )
+    assert (
+        to_log_return(np.zeros(50, dtype=np.float32), volatility, scalers.y).tolist() == [0.0] * 50
+    )
 
 
 def test_nothing_of_validation_or_test_enters_the_scalers():
     samples, split = ten_candles()
     scaled, scalers = scale_on_train(samples, split)
-    rows, log_return, volatility = samples.rows.copy(), samples.log_return.copy(), samples.volatility.copy()
+    rows, log_return, volatility = (
+        samples.rows.copy(),
+        samples.log_return.copy(),
+        samples.volatility.copy(),
+    )
     rows[6:], log_return[3:], volatility[3:] = [[-5e5, np.nan]], 123.0, 7.0
     other, other_scalers = scale_on_train(
         replace(samples, rows=rows, log_return=log_return, volatility=volatility), split
@@ -129,7 +160,9 @@ def test_a_feature_that_never_changes_in_training_is_named(value):
     samples, split = ten_candles()
     rows = samples.rows.copy()
     rows[:6, 1] = value  # it changes later, which training cannot know
-    with pytest.raises(ValueError, match="feature 'second' never changes in the 6 candles of the training part"):
+    with pytest.raises(
+        ValueError, match="feature 'second' never changes in the 6 candles of the training part"
+    ):
         scale_on_train(replace(samples, rows=rows), split)
 
 
@@ -137,22 +170,30 @@ def test_a_feature_that_never_changes_in_training_is_named(value):
 
 
 def two_coins():
-    """Five samples of coin A, five of coin B; a window is one row, whose only feature is the close."""
+    """Five samples of coin A, five of coin B; a window is one row, whose only feature is the
+    close."""
     base = np.array([100.0, 120, 110, 140, 180, 1.0, 2, 3, 2, 8])
     after = np.array([120.0, 110, 140, 180, 90, 2.0, 3, 2, 8, 1])
     samples = make_samples(base[:, None], np.arange(10), np.log(after / base), lookback=1)
-    samples = replace(samples, symbols=("A/USDT", "B/USDT"), symbol=np.repeat([0, 1], 5), base_price=base)
+    samples = replace(
+        samples, symbols=("A/USDT", "B/USDT"), symbol=np.repeat([0, 1], 5), base_price=base
+    )
     return samples, make_split([0, 5, 1, 6, 2, 7], [3, 8], [4, 9])
 
 
 def test_prices_are_scaled_to_the_range_of_each_coin_s_training_targets():
     scaled, scalers = scale_prices_on_train(*two_coins())
-    # A: targets 120, 110, 140 in training, so 0 is 110 and 1 is 140. B: 2, 3, 2, so 0 is 2 and 1 is 3.
-    assert scaled.target == pytest.approx([1 / 3, 0, 1, 70 / 30, -20 / 30, 0, 1, 0, 6, -1], rel=1e-6, abs=1e-6)
+    # A: targets 120, 110, 140 in training, so 0 is 110 and 1 is 140. B: 2, 3, 2, so 0 is 2 and 1 is
+    # 3.
+    assert scaled.target == pytest.approx(
+        [1 / 3, 0, 1, 70 / 30, -20 / 30, 0, 1, 0, 6, -1], rel=1e-6, abs=1e-6
+    )
     assert scaled.target.dtype == np.float32
     assert scalers.y["A/USDT"].inverse_transform([[0.5]])[0, 0] == pytest.approx(125.0)
     # A's closes in training are 100, 120, 110: mean 110, variance 200 / 3. B's are 1, 2, 3.
-    assert scaled.rows[:5, 0] == pytest.approx((np.array([100, 120, 110, 140, 180]) - 110) / (200 / 3) ** 0.5)
+    assert scaled.rows[:5, 0] == pytest.approx(
+        (np.array([100, 120, 110, 140, 180]) - 110) / (200 / 3) ** 0.5
+    )
     assert scaled.rows[5:, 0] == pytest.approx((np.array([1, 2, 3, 2, 8]) - 2) / (2 / 3) ** 0.5)
 
 
@@ -162,7 +203,8 @@ def test_nothing_of_validation_or_test_enters_the_price_scalers():
     log_return, rows = samples.log_return.copy(), samples.rows.copy()
     log_return[later], rows[later] = 3.0, 1e6
     (_, ours), (_, theirs) = (
-        scale_prices_on_train(s, split) for s in (samples, replace(samples, log_return=log_return, rows=rows))
+        scale_prices_on_train(s, split)
+        for s in (samples, replace(samples, log_return=log_return, rows=rows))
     )
     for symbol in samples.symbols:
         assert ours.y[symbol].data_min_ == theirs.y[symbol].data_min_
@@ -172,14 +214,18 @@ def test_nothing_of_validation_or_test_enters_the_price_scalers():
 
 def test_a_coin_without_training_samples_is_named():
     samples, split = two_coins()
-    with pytest.raises(ValueError, match="B/USDT: no sample in the training part; leave the symbol out"):
+    with pytest.raises(
+        ValueError, match="B/USDT: no sample in the training part; leave the symbol out"
+    ):
         scale_prices_on_train(samples, replace(split, train=np.array([0, 1, 2])))
 
 
 def test_a_scaled_price_becomes_the_log_return_from_the_base_price():
     samples, split = two_coins()
     scaled, scalers = scale_prices_on_train(samples, split)
-    half = price_to_log_return(np.array([0.5], dtype=np.float32), np.array([100.0]), scalers.y["A/USDT"])
+    half = price_to_log_return(
+        np.array([0.5], dtype=np.float32), np.array([100.0]), scalers.y["A/USDT"]
+    )
     assert half == pytest.approx([np.log(1.25)])  # halfway from 110 to 140 is 125
     back = scalers.to_log_return(scaled.target[:, None], samples, np.arange(10))
     assert back[:, 0] == pytest.approx(samples.log_return, abs=1e-6)

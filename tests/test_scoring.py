@@ -1,4 +1,5 @@
-"""What is said of a run's forecasts where they are few, flat, of one coin or unusable: the rest of it stands."""
+"""What is said of a run's forecasts where they are few, flat, of one coin or unusable: the rest of
+it stands."""
 
 import json
 
@@ -6,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.candles import utc_from_ms
+from pipeline.candles.schema import utc_from_ms
 from pipeline.evaluation.scoring import score_run
 
 HOUR = 3_600_000
@@ -19,23 +20,46 @@ def predictions(n: int = 400, symbols=("BTC/USDT", "ETH/USDT"), seed: int = 0) -
     for symbol in symbols:
         actual = 0.01 * rng.standard_normal(n)
         forecast = 0.002 * rng.standard_normal(n)
-        frame = pd.DataFrame({
-            "symbol": symbol, "timestamp": utc_from_ms(START + HOUR * np.arange(n)), "base_price": 100.0,
-            "current_return": np.r_[0.0, actual[:-1]], "actual_return": actual, "volatility": 0.01,
-            "naive": 0.0, "drift": 1e-5, "ridge": 0.5 * forecast, "lstm": forecast, "p_up": 0.5 + 10 * forecast,
-            "ridge_raw": forecast, "lstm_raw": 2 * forecast,
-            **{f"{prefix}{name}": forecast * (prefix == "") + shift for prefix in ("", "ewma_", "garch_")
-               for name, shift in (("q10", -0.0128), ("q50", 0.0), ("q90", 0.0128))},
-        })  # fmt: skip
+        frame = pd.DataFrame(
+            {
+                "symbol": symbol,
+                "timestamp": utc_from_ms(START + HOUR * np.arange(n)),
+                "base_price": 100.0,
+                "current_return": np.r_[0.0, actual[:-1]],
+                "actual_return": actual,
+                "volatility": 0.01,
+                "naive": 0.0,
+                "drift": 1e-5,
+                "ridge": 0.5 * forecast,
+                "lstm": forecast,
+                "p_up": 0.5 + 10 * forecast,
+                "ridge_raw": forecast,
+                "lstm_raw": 2 * forecast,
+                **{
+                    f"{prefix}{name}": forecast * (prefix == "") + shift
+                    for prefix in ("", "ewma_", "garch_")
+                    for name, shift in (("q10", -0.0128), ("q50", 0.0), ("q90", 0.0128))
+                },
+            }
+        )
         parts.append(frame)
-    return pd.concat(parts, ignore_index=True).sort_values(["timestamp", "symbol"], ignore_index=True)
+    return pd.concat(parts, ignore_index=True).sort_values(
+        ["timestamp", "symbol"], ignore_index=True
+    )
 
 
 def score(*parts: pd.DataFrame, **changed):
     options = {
-        "network": "lstm", "baselines": ("naive", "drift", "ridge"), "interval_baselines": ("ewma", "garch", "har"),
-        "timeframe": "1h", "horizon": 1, "synthetic": False, "fee_bps": 5.0, "threshold": 0.0, "funding": {},
-    } | changed  # fmt: skip
+        "network": "lstm",
+        "baselines": ("naive", "drift", "ridge"),
+        "interval_baselines": ("ewma", "garch", "har"),
+        "timeframe": "1h",
+        "horizon": 1,
+        "synthetic": False,
+        "fee_bps": 5.0,
+        "threshold": 0.0,
+        "funding": {},
+    } | changed
     scores = score_run(parts, **options)
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores  # plain data, without NaN
     return scores
@@ -47,7 +71,10 @@ def test_folds_are_scored_together_and_each_alone():
     scores = score(whole[half], whole[~half])
     assert scores["test"] == score(whole)["test"]
     assert [fold["n"] for fold in scores["folds"]] == [400, 400]
-    assert scores["folds"][0]["from"] == "2024-01-01T00:00Z" and scores["folds"][1]["to"] == "2024-01-17T15:00Z"
+    assert (
+        scores["folds"][0]["from"] == "2024-01-01T00:00Z"
+        and scores["folds"][1]["to"] == "2024-01-17T15:00Z"
+    )
 
 
 def test_direction_is_called_by_the_forecast_before_shrinkage():
@@ -59,7 +86,9 @@ def test_direction_is_called_by_the_forecast_before_shrinkage():
 def test_an_interval_baseline_that_did_not_converge_in_a_fold_is_left_out():
     first, second = predictions(seed=1), predictions(seed=2)
     second["timestamp"] += pd.Timedelta(days=30)
-    compared = score(first, second.drop(columns=["garch_q10", "garch_q50", "garch_q90"]))["test"]["interval"]
+    compared = score(first, second.drop(columns=["garch_q10", "garch_q50", "garch_q90"]))["test"][
+        "interval"
+    ]
     assert [entry["baseline"] for entry in compared["comparisons"]] == ["ewma"]
 
 
@@ -83,7 +112,8 @@ def test_a_handful_of_samples_of_one_coin_is_scored_as_far_as_it_goes(n, caplog)
 def test_prices_that_stand_still_are_scored_without_a_made_up_number():
     scores = score(predictions().assign(actual_return=0.0, current_return=0.0))
     assert (
-        scores["test"]["models"]["lstm"]["roc_auc"] is None and scores["test"]["models"]["naive"]["mape_percent"] == 0
+        scores["test"]["models"]["lstm"]["roc_auc"] is None
+        and scores["test"]["models"]["naive"]["mape_percent"] == 0
     )
     assert scores["backtest"]["gross"]["total_return"] == 0
 

@@ -32,7 +32,8 @@ def losses(n, seed, memory=0.5):
 
 
 def newey_west_by_hand(difference, lags):
-    """The formulas of the papers, written out: Bartlett sum, Harvey-Leybourne-Newbold factor, Student t."""
+    """The formulas of the papers, written out: Bartlett sum, Harvey-Leybourne-Newbold factor,
+    Student t."""
     n = len(difference)
     mean = sum(difference) / n
     centred = [d - mean for d in difference]
@@ -45,10 +46,12 @@ def newey_west_by_hand(difference, lags):
 
 
 def cosines_by_hand(difference, n_cosines):
-    """Lazarus, Lewis, Stock and Watson (2018): the mean square of B cosine-weighted sums; Student t(B)."""
+    """Lazarus, Lewis, Stock and Watson (2018): the mean square of B cosine-weighted sums; Student
+    t(B)."""
     n = len(difference)
     weighted = [
-        math.sqrt(2 / n) * sum(d * math.cos(math.pi * j * (t + 0.5) / n) for t, d in enumerate(difference))
+        math.sqrt(2 / n)
+        * sum(d * math.cos(math.pi * j * (t + 0.5) / n) for t, d in enumerate(difference))
         for j in range(1, n_cosines + 1)
     ]
     long_run = sum(w * w for w in weighted) / n_cosines
@@ -68,8 +71,12 @@ def test_diebold_mariano_at_horizon_1_agrees_with_the_formulas_written_out(n, la
 
 
 # 0.4 * 200^(2/3) = 13.7; 200 / 48 = 4.2 half-overlapping stretches of 24; never fewer than 2.
-@pytest.mark.parametrize("n, horizon, n_cosines", [(200, 2, 13), (200, 6, 13), (200, 24, 4), (200, 50, 2)])
-def test_diebold_mariano_at_longer_horizons_agrees_with_the_formulas_written_out(n, horizon, n_cosines):
+@pytest.mark.parametrize(
+    "n, horizon, n_cosines", [(200, 2, 13), (200, 6, 13), (200, 24, 4), (200, 50, 2)]
+)
+def test_diebold_mariano_at_longer_horizons_agrees_with_the_formulas_written_out(
+    n, horizon, n_cosines
+):
     model, baseline = losses(n, seed=n)
     test = diebold_mariano(model, baseline, np.arange(n), horizon)
     statistic, p_value = cosines_by_hand((baseline - model).tolist(), n_cosines)
@@ -78,7 +85,8 @@ def test_diebold_mariano_at_longer_horizons_agrees_with_the_formulas_written_out
 
 
 def rejections(horizon, n, n_runs, shift=0.0, seed=0):
-    """Share of the runs that tell fully overlapping losses, equal on average but for `shift`, apart at 5 %."""
+    """Share of the runs that tell fully overlapping losses, equal on average but for `shift`, apart
+    at 5 %."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((n_runs, n + horizon))
     total = np.cumsum(noise, axis=1)
@@ -106,7 +114,10 @@ def test_a_model_with_the_smaller_loss_has_a_positive_statistic():
 
 def test_swapping_model_and_baseline_flips_the_sign_and_keeps_the_p_value():
     model, baseline = losses(100, seed=2)
-    one, other = (diebold_mariano(model, baseline, np.arange(100)), diebold_mariano(baseline, model, np.arange(100)))
+    one, other = (
+        diebold_mariano(model, baseline, np.arange(100)),
+        diebold_mariano(baseline, model, np.arange(100)),
+    )
     assert one.statistic == pytest.approx(-other.statistic)
     assert one.mean_difference == pytest.approx(-other.mean_difference)
     assert one.p_value == pytest.approx(other.p_value)
@@ -142,8 +153,9 @@ def test_equal_losses_tie_even_if_rounding_differs():
 
 
 def test_correlated_coins_do_not_inflate_the_size_of_the_test():
-    # Both forecasts are equally good; the loss differences of five coins share a common part each hour.
-    # 600 runs at 5 %: a binomial standard error of 0.9 points, so [0.02, 0.09] allows for small samples.
+    # Both forecasts are equally good; the loss differences of five coins share a common part each
+    # hour. 600 runs at 5 %: a binomial standard error of 0.9 points, so [0.02, 0.09] allows for
+    # small samples.
     rng = np.random.default_rng(11)
     n_runs, n_hours, n_coins = 600, 150, 5
     hours = np.tile(np.arange(n_hours), n_coins)
@@ -151,7 +163,9 @@ def test_correlated_coins_do_not_inflate_the_size_of_the_test():
     for _ in range(n_runs):
         common = rng.standard_normal(n_hours)
         difference = (common + 0.5 * rng.standard_normal((n_coins, n_hours))).ravel()
-        by_instant += diebold_mariano(10 - difference, np.full(len(difference), 10.0), hours).p_value < 0.05
+        by_instant += (
+            diebold_mariano(10 - difference, np.full(len(difference), 10.0), hours).p_value < 0.05
+        )
         by_row += stats.ttest_1samp(difference, 0).pvalue < 0.05
     assert 0.02 <= by_instant / n_runs <= 0.09
     assert by_row / n_runs > 0.25  # what the averaging is for
@@ -160,16 +174,28 @@ def test_correlated_coins_do_not_inflate_the_size_of_the_test():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda model, baseline, hours: (model[:9], baseline[:9], hours[:9]), "only 9 instants .* needs 10"),
+        (
+            lambda model, baseline, hours: (model[:9], baseline[:9], hours[:9]),
+            "only 9 instants .* needs 10",
+        ),
         (lambda model, baseline, hours: (model, baseline, hours // 5), "only 8 instants"),
         (
             lambda model, baseline, hours: (model, baseline, hours, 11),
             "only 40 instants at a horizon of 11; .* needs 44",
         ),
         (lambda model, baseline, hours: (model, baseline, hours, 0), "horizon is 0"),
-        (lambda model, baseline, hours: (np.where(hours == 7, np.nan, model), baseline, hours), "loss_model has 1 NaN"),
-        (lambda model, baseline, hours: (model, np.where(hours < 2, np.inf, baseline), hours), "loss_baseline has 2"),
-        (lambda model, baseline, hours: (model, baseline[1:], hours), "loss_baseline has 39 values"),
+        (
+            lambda model, baseline, hours: (np.where(hours == 7, np.nan, model), baseline, hours),
+            "loss_model has 1 NaN",
+        ),
+        (
+            lambda model, baseline, hours: (model, np.where(hours < 2, np.inf, baseline), hours),
+            "loss_baseline has 2",
+        ),
+        (
+            lambda model, baseline, hours: (model, baseline[1:], hours),
+            "loss_baseline has 39 values",
+        ),
         (lambda model, baseline, hours: (model, baseline, hours[1:]), "40 values but 39 instants"),
         (lambda model, baseline, hours: (model, model + 1, hours), "no variance"),
         (lambda model, baseline, hours: ([], [], []), r"shape \(0,\)"),
@@ -205,8 +231,9 @@ def two_by_two(up_up, up_down, down_up, down_down):
 
 
 def test_pesaran_timmermann_agrees_with_hand_arithmetic():
-    # 100 moves, 50 up; 60 calls up; 70 hits. Expected: 0.5 * 0.6 + 0.5 * 0.4 = 0.5, variance 0.25 / 100.
-    # Variance of the expectation: 0 + 0.2^2 * 0.25 / 100 + 4 * 0.25 * 0.24 / 100^2 = 0.0001 + 0.000024.
+    # 100 moves, 50 up; 60 calls up; 70 hits. Expected: 0.5 * 0.6 + 0.5 * 0.4 = 0.5, variance 0.25 /
+    # 100. Variance of the expectation: 0 + 0.2^2 * 0.25 / 100 + 4 * 0.25 * 0.24 / 100^2 = 0.0001 +
+    # 0.000024.
     statistic, p_value = pesaran_timmermann(*two_by_two(40, 10, 20, 30))
     assert statistic == pytest.approx((0.7 - 0.5) / math.sqrt(0.0025 - 0.000124))
     assert statistic == pytest.approx(4.1031, abs=1e-4)
@@ -232,13 +259,21 @@ def test_pesaran_timmermann_is_the_chi_square_of_its_table(counts):
 def test_pesaran_timmermann_agrees_with_a_regression_of_directions_in_a_large_sample():
     # Pesaran and Timmermann (2009), JASA 104(485): the slope of actual on predicted directions.
     actual, predicted = two_by_two(1330, 1170, 1240, 1260)
-    slope = OLS((actual > 0).astype(float), add_constant((predicted > 0).astype(float))).fit().tvalues[1]
+    slope = (
+        OLS((actual > 0).astype(float), add_constant((predicted > 0).astype(float)))
+        .fit()
+        .tvalues[1]
+    )
     assert pesaran_timmermann(actual, predicted)[0] == pytest.approx(slope, rel=0.002)
 
 
 def coins_of_one_market(rng, n_hours, n_coins=22, correlation=0.5, horizon=1):
-    """(n_hours, n_coins) returns, overlapping where the horizon is above 1, and one call an hour for all coins."""
-    shared, own = rng.standard_normal((n_hours + horizon, 1)), rng.standard_normal((n_hours + horizon, n_coins))
+    """(n_hours, n_coins) returns, overlapping where the horizon is above 1, and one call an hour
+    for all coins."""
+    shared, own = (
+        rng.standard_normal((n_hours + horizon, 1)),
+        rng.standard_normal((n_hours + horizon, n_coins)),
+    )
     total = np.cumsum(math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own, axis=0)
     returns = total[horizon:] - total[:-horizon]
     return returns, np.repeat(rng.standard_normal((n_hours, 1)), n_coins, axis=1)
@@ -268,7 +303,9 @@ def test_intervals_of_directions_hold_where_forecasts_overlap():
     held = 0
     for _ in range(300):
         returns, _ = coins_of_one_market(rng, 300, n_coins=5, horizon=12)
-        calls = np.convolve(rng.standard_normal(311), np.ones(12), "valid")[:, None]  # as slow as the returns
+        calls = np.convolve(rng.standard_normal(311), np.ones(12), "valid")[
+            :, None
+        ]  # as slow as the returns
         low, high = accuracy_interval(((returns > 0) == (calls > 0)).ravel(), hours, horizon=12)
         held += low <= 0.5 <= high
     assert 0.92 <= held / 300 <= 0.98
@@ -282,22 +319,34 @@ def test_for_one_coin_without_memory_the_interval_is_nearly_wilsons():
 
 def test_more_coins_with_the_same_hits_narrow_no_interval():
     hits = np.random.default_rng(6).random(300) < 0.5
-    once, twice, often = (accuracy_interval(np.tile(hits, k), np.tile(np.arange(300), k)) for k in (1, 2, 20))
+    once, twice, often = (
+        accuracy_interval(np.tile(hits, k), np.tile(np.arange(300), k)) for k in (1, 2, 20)
+    )
     assert often == pytest.approx(twice)
-    assert twice[1] - twice[0] > 0.85 * (once[1] - once[0])  # one is never narrower than Wilson's, so it differs a bit
+    assert twice[1] - twice[0] > 0.85 * (
+        once[1] - once[0]
+    )  # one is never narrower than Wilson's, so it differs a bit
 
 
 def test_where_no_error_can_be_told_an_instant_counts_as_one_trial():
     # Wilson for 5 of 5, hand arithmetic: low = 5 / (5 + z^2).
-    assert accuracy_interval(np.ones(110), np.repeat(np.arange(5), 22)) == pytest.approx((5 / 8.8415, 1.0), abs=1e-4)
+    assert accuracy_interval(np.ones(110), np.repeat(np.arange(5), 22)) == pytest.approx(
+        (5 / 8.8415, 1.0), abs=1e-4
+    )
     # All right in 120 overlapping forecasts of 24 candles: five stretches that share nothing.
-    assert accuracy_interval(np.ones(120), np.arange(120), 24) == pytest.approx((5 / 8.8415, 1.0), abs=1e-4)
+    assert accuracy_interval(np.ones(120), np.arange(120), 24) == pytest.approx(
+        (5 / 8.8415, 1.0), abs=1e-4
+    )
     assert accuracy_interval([1, 0], [0, 0])[0] < 0.1  # one instant, half right
 
 
 def test_pesaran_timmermann_by_instant_is_a_t_test_of_the_excess_hits():
     rng = np.random.default_rng(7)
-    actual, predicted, hours = rng.standard_normal(120), rng.standard_normal(120), np.repeat(np.arange(40), 3)
+    actual, predicted, hours = (
+        rng.standard_normal(120),
+        rng.standard_normal(120),
+        np.repeat(np.arange(40), 3),
+    )
     up, called = actual > 0, predicted > 0
     excess = 2 * (up - up.mean()) * (called - called.mean())
     # Their mean is the hit rate minus that of independent directions, the classical numerator.
@@ -305,18 +354,28 @@ def test_pesaran_timmermann_by_instant_is_a_t_test_of_the_excess_hits():
     assert excess.mean() == pytest.approx((up == called).mean() - independent)
     statistic, _ = newey_west_by_hand(excess.reshape(40, 3).sum(axis=1).tolist(), lags=4)
     assert pesaran_timmermann(actual, predicted, hours)[0] == pytest.approx(statistic)
-    assert pesaran_timmermann(actual, predicted, hours)[1] == pytest.approx(stats.t.sf(statistic, 39))
+    assert pesaran_timmermann(actual, predicted, hours)[1] == pytest.approx(
+        stats.t.sf(statistic, 39)
+    )
 
 
 def test_pesaran_timmermann_stays_classical_where_each_sample_has_its_instant():
     actual, predicted = two_by_two(40, 10, 20, 30)
-    assert pesaran_timmermann(actual, predicted, np.arange(100)) == pesaran_timmermann(actual, predicted)
-    assert pesaran_timmermann(actual, predicted, np.arange(100), 24) != pesaran_timmermann(actual, predicted)
-    assert pesaran_timmermann(actual, predicted, np.arange(100), 30) is None  # 120 instants are needed
+    assert pesaran_timmermann(actual, predicted, np.arange(100)) == pesaran_timmermann(
+        actual, predicted
+    )
+    assert pesaran_timmermann(actual, predicted, np.arange(100), 24) != pesaran_timmermann(
+        actual, predicted
+    )
+    assert (
+        pesaran_timmermann(actual, predicted, np.arange(100), 30) is None
+    )  # 120 instants are needed
     assert pesaran_timmermann(actual, predicted, np.arange(100) // 20) is None  # 5 instants
 
 
-@pytest.mark.parametrize("counts", [(5, 0, 5, 0), (0, 5, 0, 5), (5, 5, 0, 0), (0, 0, 5, 5), (1, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "counts", [(5, 0, 5, 0), (0, 5, 0, 5), (5, 5, 0, 0), (0, 0, 5, 5), (1, 0, 0, 0)]
+)
 def test_pesaran_timmermann_is_undefined_for_a_single_class(counts):
     assert pesaran_timmermann(*two_by_two(*counts)) is None
 
@@ -324,7 +383,12 @@ def test_pesaran_timmermann_is_undefined_for_a_single_class(counts):
 @pytest.mark.parametrize(
     "successes, n, low, high",
     # Newcombe (1998), Statistics in Medicine 17, Table I, method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
 )
 def test_wilson_intervals_agree_with_newcombes_table(successes, n, low, high):
     assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
@@ -337,7 +401,8 @@ def test_wilson_interval_refuses_what_is_no_proportion(successes, n):
 
 
 def test_holm_multiplies_by_the_tests_that_remain_and_never_decreases():
-    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last is raised to 0.06.
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last is raised to
+    # 0.06.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.7, 0.8]) == pytest.approx([1.0, 1.0])
     assert holm([0.03]) == pytest.approx([0.03])

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
-from pipeline import store
-from pipeline.candles import TIME_REMEDY, read_candles, timestamps_ms, utc_from_ms
-from pipeline.store import content_sha256, file_name, read_directory, read_published, read_table, write_candles
+from pipeline.candles import store
+from pipeline.candles.schema import TIME_REMEDY, read_candles, timestamps_ms, utc_from_ms
+from pipeline.candles.store import (
+    content_sha256,
+    file_name,
+    read_directory,
+    read_published,
+    read_table,
+    write_candles,
+)
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -25,24 +32,31 @@ def make_candles(n: int = 48, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(0.01 * rng.standard_normal(n)))
     open_ = close * np.exp(0.001 * rng.standard_normal(n))
-    return pd.DataFrame({
-        "timestamp": utc_from_ms(START + HOUR * np.arange(n)),
-        "open": open_,
-        "high": np.maximum(open_, close) * (1 + 0.01 * rng.random(n)),
-        "low": np.minimum(open_, close) * (1 - 0.01 * rng.random(n)),
-        "close": close,
-        "volume": rng.lognormal(3, 2, n),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "timestamp": utc_from_ms(START + HOUR * np.arange(n)),
+            "open": open_,
+            "high": np.maximum(open_, close) * (1 + 0.01 * rng.random(n)),
+            "low": np.minimum(open_, close) * (1 - 0.01 * rng.random(n)),
+            "close": close,
+            "volume": rng.lognormal(3, 2, n),
+        }
+    )
 
 
 def make_funding(n: int = 6) -> pd.DataFrame:
     return pd.DataFrame(
-        {"timestamp": utc_from_ms(START + 8 * HOUR * np.arange(n)), "funding_rate": 1e-4 * np.arange(n)}
+        {
+            "timestamp": utc_from_ms(START + 8 * HOUR * np.arange(n)),
+            "funding_rate": 1e-4 * np.arange(n),
+        }
     )
 
 
 def save(frame: pd.DataFrame, path) -> None:
-    frame.to_parquet(path, index=False) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+    frame.to_parquet(path, index=False) if path.suffix == ".parquet" else frame.to_csv(
+        path, index=False
+    )
 
 
 def refusal(function, *args, kind: type[Exception] = ValueError) -> str:
@@ -51,7 +65,8 @@ def refusal(function, *args, kind: type[Exception] = ValueError) -> str:
     return str(caught.value)
 
 
-# --- names and formats --------------------------------------------------------------------------------------
+# --- names and formats
+# --------------------------------------------------------------------------------------
 
 
 def test_files_are_named_by_symbol_and_kind():
@@ -66,7 +81,9 @@ def test_parquet_and_csv_give_equal_frames_to_the_last_bit(tmp_path):
     for suffix in (".parquet", ".csv"):
         (tmp_path / suffix).mkdir()
         save(candles, tmp_path / suffix / f"BTCUSDT_1h{suffix}")
-        assert_frame_equal(read_directory(tmp_path / suffix, "BTC/USDT", "1h"), candles, check_exact=True)
+        assert_frame_equal(
+            read_directory(tmp_path / suffix, "BTC/USDT", "1h"), candles, check_exact=True
+        )
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "iso"])
@@ -86,7 +103,8 @@ def test_of_both_formats_parquet_is_read(tmp_path):
     assert len(read_directory(tmp_path, "BTC/USDT", "1h")) == 48
 
 
-# --- funding and open interest ------------------------------------------------------------------------------
+# --- funding and open interest
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -94,7 +112,9 @@ def test_funding_and_open_interest_beside_the_candles_are_joined(tmp_path, suffi
     candles = make_candles(24)
     save(candles, tmp_path / f"BTCUSDT_1h{suffix}")
     save(make_funding(3), tmp_path / f"BTCUSDT_funding{suffix}")
-    interest = pd.DataFrame({"timestamp": candles["timestamp"], "open_interest": 1000.0 + np.arange(24)})
+    interest = pd.DataFrame(
+        {"timestamp": candles["timestamp"], "open_interest": 1000.0 + np.arange(24)}
+    )
     save(interest.iloc[4:], tmp_path / f"BTCUSDT_open_interest{suffix}")
     joined = read_directory(tmp_path, "BTC/USDT", "1h")
     assert joined.columns.tolist() == [*candles.columns, "funding_rate", "open_interest"]
@@ -115,7 +135,10 @@ def test_a_column_of_the_candle_file_is_not_overwritten_and_another_symbols_not_
 def test_a_funding_file_without_rows_gives_an_empty_column(tmp_path):
     for suffix in (".parquet", ".csv"):
         path = tmp_path / f"BTCUSDT_funding{suffix}"
-        for empty in (make_funding(0), pd.DataFrame({"timestamp": [], "funding_rate": []}, dtype=float)):
+        for empty in (
+            make_funding(0),
+            pd.DataFrame({"timestamp": [], "funding_rate": []}, dtype=float),
+        ):
             save(empty, path)
             assert len(read_published(path, "funding_rate")) == 0
         save(make_candles(), tmp_path / f"BTCUSDT_1h{suffix}")
@@ -131,37 +154,66 @@ NO_NUMBER = "remove the text, use a point as decimal sign and no thousands separ
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (lambda f: f.rename(columns={"funding_rate": "rate"}),
-         f": column 'funding_rate' missing among ['timestamp', 'rate']; {NAMES}"),
-        (lambda f: f.rename(columns={"timestamp": "time"}),
-         f": column 'timestamp' missing among ['time', 'funding_rate']; {NAMES}"),
-        (lambda f: f.assign(funding_rate=[0, 1e-4, np.nan, 3e-4, 4e-4, 5e-4]),
-         ", column 'funding_rate': nan in row 2 is not finite; drop the row"),
-        (lambda f: f.assign(funding_rate=[0, -np.inf, 2e-4, 3e-4, 4e-4, 5e-4]),
-         ", column 'funding_rate': -inf in row 1 is not finite; drop the row"),
-        (lambda f: f.assign(funding_rate=["0.01%"] * 6),
-         f", column 'funding_rate': 6 value(s) that are not numbers, first '0.01%' in row 0; {NO_NUMBER}"),
-        (lambda f: f.iloc[[0, 2, 1, 3, 4, 5]],
-         f": 1 time(s) unsorted or repeated, first 2024-01-01 08:00:00+00:00 in row 2; {ORDER}"),
-        (lambda f: f.iloc[[0, 1, 1, 2, 3, 3]],
-         f": 2 time(s) unsorted or repeated, first 2024-01-01 08:00:00+00:00 in row 2; {ORDER}"),
-        (lambda f: f.assign(timestamp=range(6)),
-         f", column 'timestamp': 6 number(s) that are no epoch time, first 0 in row 0; {TIME_REMEDY}"),
+        (
+            lambda f: f.rename(columns={"funding_rate": "rate"}),
+            f": column 'funding_rate' missing among ['timestamp', 'rate']; {NAMES}",
+        ),
+        (
+            lambda f: f.rename(columns={"timestamp": "time"}),
+            f": column 'timestamp' missing among ['time', 'funding_rate']; {NAMES}",
+        ),
+        (
+            lambda f: f.assign(funding_rate=[0, 1e-4, np.nan, 3e-4, 4e-4, 5e-4]),
+            ", column 'funding_rate': nan in row 2 is not finite; drop the row",
+        ),
+        (
+            lambda f: f.assign(funding_rate=[0, -np.inf, 2e-4, 3e-4, 4e-4, 5e-4]),
+            ", column 'funding_rate': -inf in row 1 is not finite; drop the row",
+        ),
+        (
+            lambda f: f.assign(funding_rate=["0.01%"] * 6),
+            ", column 'funding_rate': 6 value(s) that are not numbers, first '0.01%' in row 0; "
+            f"{NO_NUMBER}",
+        ),
+        (
+            lambda f: f.iloc[[0, 2, 1, 3, 4, 5]],
+            f": 1 time(s) unsorted or repeated, first 2024-01-01 08:00:00+00:00 in row 2; {ORDER}",
+        ),
+        (
+            lambda f: f.iloc[[0, 1, 1, 2, 3, 3]],
+            f": 2 time(s) unsorted or repeated, first 2024-01-01 08:00:00+00:00 in row 2; {ORDER}",
+        ),
+        (
+            lambda f: f.assign(timestamp=range(6)),
+            ", column 'timestamp': 6 number(s) that are no epoch time, first 0 in row 0; "
+            f"{TIME_REMEDY}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unsound_funding_file_is_refused_by_name_row_and_value(tmp_path, suffix, fault, message):
     save(make_candles(), tmp_path / f"BTCUSDT_1h{suffix}")
     save(fault(make_funding()), tmp_path / f"BTCUSDT_funding{suffix}")
-    assert refusal(read_directory, tmp_path, "BTC/USDT", "1h") == f"BTCUSDT_funding{suffix}{message}"
+    assert (
+        refusal(read_directory, tmp_path, "BTC/USDT", "1h") == f"BTCUSDT_funding{suffix}{message}"
+    )
 
 
 def test_missing_funding_is_counted_by_the_interval_that_the_series_has_there():
     hours = np.array([0, 8, 16, 40, 48, 56, 64])  # every 8 hours, with two left out
     assert store.count_missing(hours * 3_600_000, "funding").tolist() == [0, 0, 0, 2, 0, 0, 0]
-    assert store.count_missing(hours * 1_800_000, "funding").tolist() == [0, 0, 0, 2, 0, 0, 0]  # every 4 hours
+    assert store.count_missing(hours * 1_800_000, "funding").tolist() == [
+        0,
+        0,
+        0,
+        2,
+        0,
+        0,
+        0,
+    ]  # every 4 hours
 
 
-# --- missing and damaged files ------------------------------------------------------------------------------
+# --- missing and damaged files
+# ------------------------------------------------------------------------------
 
 
 def test_a_missing_directory_is_named(tmp_path):
@@ -172,16 +224,27 @@ def test_a_missing_directory_is_named(tmp_path):
 
 
 def test_a_missing_file_comes_with_what_is_there_its_own_symbol_first(tmp_path):
-    assert refusal(read_directory, tmp_path, "ETH/USDT", "4h").endswith(f"in {tmp_path}; it holds no candles")
-    for name in ("ADAUSDT_1h.csv", "ETHUSDT_1h.parquet", "ETHUSDT_15m.parquet", "ETHUSDT_15m.csv", "notes.txt"):
+    assert refusal(read_directory, tmp_path, "ETH/USDT", "4h").endswith(
+        f"in {tmp_path}; it holds no candles"
+    )
+    for name in (
+        "ADAUSDT_1h.csv",
+        "ETHUSDT_1h.parquet",
+        "ETHUSDT_15m.parquet",
+        "ETHUSDT_15m.csv",
+        "notes.txt",
+    ):
         (tmp_path / name).touch()
     message = refusal(read_directory, tmp_path, "ETH/USDT", "4h")
     assert message == (
-        f"ETH/USDT: no ETHUSDT_4h.parquet or ETHUSDT_4h.csv in {tmp_path}; it holds ETHUSDT_15m, ETHUSDT_1h, ADAUSDT_1h"
+        f"ETH/USDT: no ETHUSDT_4h.parquet or ETHUSDT_4h.csv in {tmp_path}; it holds ETHUSDT_15m, "
+        "ETHUSDT_1h, ADAUSDT_1h"
     )
     for number in range(20):
         (tmp_path / f"X{number:02}_1h.csv").touch()
-    assert refusal(read_directory, tmp_path, "BTC/USDT", "1h").endswith(" X07_1h, X08_1h and 11 more")
+    assert refusal(read_directory, tmp_path, "BTC/USDT", "1h").endswith(
+        " X07_1h, X08_1h and 11 more"
+    )
 
 
 def test_a_missing_table_is_a_file_not_found_error(tmp_path):
@@ -202,18 +265,31 @@ def test_a_truncated_parquet_file_is_named(tmp_path, kept):
 
 def test_what_only_calls_itself_parquet_is_named(tmp_path):
     path = tmp_path / "BTCUSDT_1h.parquet"
-    for content in (b"timestamp,open\n1,2\n", b"<html>Please log in</html>", b"version https://git-lfs", b"\0" * 500):
+    for content in (
+        b"timestamp,open\n1,2\n",
+        b"<html>Please log in</html>",
+        b"version https://git-lfs",
+        b"\0" * 500,
+    ):
         path.write_bytes(content)
         assert refusal(read_table, path).startswith(f"{path}: not a readable parquet file (")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)  # the same damage each time: no luck involved
-@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3))
+@settings(
+    max_examples=100, deadline=None, derandomize=True
+)  # the same damage each time: no luck involved
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3
+    )
+)
 def test_flipped_bytes_in_a_parquet_file_are_a_value_error_or_pass(tmp_path_factory, flips):
     path = tmp_path_factory.getbasetemp() / "flipped.parquet"
     save(make_candles(), path)
     content = bytearray(path.read_bytes())
-    footer = len(content) * 2 // 5  # the data lie before it, and without checksums a flip there may change a price
+    footer = (
+        len(content) * 2 // 5
+    )  # the data lie before it, and without checksums a flip there may change a price
     for where, byte in flips:
         content[footer + int(where * (len(content) - footer))] = byte
     path.write_bytes(content)
@@ -249,7 +325,8 @@ def test_a_csv_cut_off_in_a_row_is_refused_in_that_row(tmp_path):
     save(make_candles(4), path)
     path.write_text(path.read_text().rstrip().rpartition(",")[0])
     assert refusal(read_directory, tmp_path, "BTC/USDT", "1h") == (
-        "BTCUSDT_1h.csv: NaN in 'volume' in 1 row(s), first at 2024-01-01 03:00 (volume = nan); drop or mend the rows"
+        "BTCUSDT_1h.csv: NaN in 'volume' in 1 row(s), first at 2024-01-01 03:00 (volume = nan); "
+        "drop or mend the rows"
     )
 
 
@@ -260,13 +337,17 @@ def test_a_csv_with_a_field_more_than_its_header_is_not_read_shifted(tmp_path):
     header, *rows = path.read_text().splitlines()
     path.write_text("\n".join([header, *(row + ",1" for row in rows)]))
     message = refusal(read_directory, tmp_path, "BTC/USDT", "1h")
-    assert message.startswith("BTCUSDT_1h.csv, column 'timestamp': 4 number(s) that are no epoch time")
+    assert message.startswith(
+        "BTCUSDT_1h.csv, column 'timestamp': 4 number(s) that are no epoch time"
+    )
 
 
 def test_an_empty_csv_and_one_without_rows_are_named(tmp_path):
     path = tmp_path / "BTCUSDT_1h.csv"
     path.touch()
-    assert refusal(read_directory, tmp_path, "BTC/USDT", "1h").startswith(f"{path}: not a readable csv file (")
+    assert refusal(read_directory, tmp_path, "BTC/USDT", "1h").startswith(
+        f"{path}: not a readable csv file ("
+    )
     save(make_candles(0), path)
     assert refusal(read_directory, tmp_path, "BTC/USDT", "1h") == (
         "BTCUSDT_1h.csv: there are no candles; pass at least one row"
@@ -283,16 +364,18 @@ def test_binary_noise_as_csv_is_a_value_error(tmp_path):
 def test_unsound_candles_are_refused_under_the_name_of_their_file(tmp_path):
     save(make_candles().iloc[::-1], tmp_path / "BTCUSDT_1h.csv")
     assert refusal(read_directory, tmp_path, "BTC/USDT", "1h") == (
-        "BTCUSDT_1h.csv: times that run backwards in 47 row(s), first at 2024-01-02 22:00; sort by 'timestamp'"
+        "BTCUSDT_1h.csv: times that run backwards in 47 row(s), first at 2024-01-02 22:00; sort "
+        "by 'timestamp'"
     )
     save(make_candles(), tmp_path / "ETHUSDT_15m.parquet")
     assert refusal(read_directory, tmp_path, "ETH/USDT", "15m") == (
-        "ETHUSDT_15m.parquet: no two of 48 candles are 15m apart, the closest are 60 min; "
-        "pass candles of that timeframe, or name theirs"
+        "ETHUSDT_15m.parquet: no two of 48 candles are 15m apart, the closest are 60 min; pass "
+        "candles of that timeframe, or name theirs"
     )
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# --- writing
+# ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_last_is_read_back_and_nothing_else_is_left(tmp_path):
@@ -300,12 +383,18 @@ def test_what_is_written_last_is_read_back_and_nothing_else_is_left(tmp_path):
         candles = make_candles(n).assign(funding_rate=1e-4)
         path = write_candles(candles, tmp_path / "new" / "binance", "BTC/USDT", "1h")
         assert_frame_equal(read_directory(path.parent, "BTC/USDT", "1h"), candles, check_exact=True)
-    assert list((tmp_path / "new/binance").iterdir()) == [tmp_path / "new/binance/BTCUSDT_1h.parquet"] == [path]
+    assert (
+        list((tmp_path / "new/binance").iterdir())
+        == [tmp_path / "new/binance/BTCUSDT_1h.parquet"]
+        == [path]
+    )
 
 
 def test_the_schema_is_written_whatever_form_the_frame_has(tmp_path):
     candles = make_candles()
-    loose = candles.assign(timestamp=candles["timestamp"].dt.tz_convert("Asia/Taipei"), note="x").set_index("note")
+    loose = candles.assign(
+        timestamp=candles["timestamp"].dt.tz_convert("Asia/Taipei"), note="x"
+    ).set_index("note")
     path = write_candles(loose.astype({"close": str}), tmp_path, "BTC/USDT", "1h")
     written = pd.read_parquet(path)
     assert written.columns.tolist() == candles.columns.tolist()
@@ -317,7 +406,9 @@ def test_unsound_candles_are_not_written(tmp_path):
     message = refusal(write_candles, make_candles().iloc[::-1], tmp_path / "new", "BTC/USDT", "1h")
     assert message.startswith("BTC/USDT: times that run backwards in 47 row(s)")
     four_hours = make_candles().iloc[::4]
-    assert "no two of 12 candles are 1h apart" in refusal(write_candles, four_hours, tmp_path / "new", "BTC/USDT", "1h")
+    assert "no two of 12 candles are 1h apart" in refusal(
+        write_candles, four_hours, tmp_path / "new", "BTC/USDT", "1h"
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -343,7 +434,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert [p.name for p in tmp_path.iterdir()] == ["BTCUSDT_1h.parquet"]
 
 
-# --- hashing ------------------------------------------------------------------------------------------------
+# --- hashing
+# ------------------------------------------------------------------------------------------------
 
 
 def test_the_hash_is_that_of_the_names_and_the_little_endian_values():
@@ -380,13 +472,19 @@ def test_the_hash_differs_when_any_value_differs_by_one_bit(row, column):
 
 def test_the_hash_differs_with_rows_columns_and_order():
     candles = make_candles(12)
-    others = [candles.iloc[:-1], candles.iloc[1:], candles.iloc[::-1], candles.assign(open_interest=1.0)]
+    others = [
+        candles.iloc[:-1],
+        candles.iloc[1:],
+        candles.iloc[::-1],
+        candles.assign(open_interest=1.0),
+    ]
     others.append(candles.rename(columns={"volume": "open_interest"}))
     others.append(candles.assign(open=candles["close"], close=candles["open"]))
     assert len({content_sha256(frame) for frame in [candles, *others]}) == 7
 
 
-# --- real candles -------------------------------------------------------------------------------------------
+# --- real candles
+# -------------------------------------------------------------------------------------------
 
 
 def test_real_funding_and_open_interest_are_joined(real_data):
@@ -394,12 +492,19 @@ def test_real_funding_and_open_interest_are_joined(real_data):
     assert candles.columns[-2:].tolist() == ["funding_rate", "open_interest"]
     assert len(candles) == 3041
     assert candles["funding_rate"].notna().mean() > 0.99
-    # Hourly values, of which 2,142 exist: a value may also count for the candle after its own, at most.
+    # Hourly values, of which 2,142 exist: a value may also count for the candle after its own, at
+    # most.
     assert 2142 - 1 <= candles["open_interest"].notna().sum() <= 2142 + 20
-    assert candles["open_interest"].first_valid_index() == candles.index[candles["timestamp"] >= "2025-12-07 11:00"][0]
+    assert (
+        candles["open_interest"].first_valid_index()
+        == candles.index[candles["timestamp"] >= "2025-12-07 11:00"][0]
+    )
 
 
 def test_real_spot_candles_have_neither_funding_nor_open_interest(real_data):
     assert "funding_rate" not in read_directory(real_data / "binance", "ETH/USDT", "15m")
     message = refusal(read_directory, real_data / "binance", "VET/USDT", "1h")
-    assert message.startswith("VET/USDT: no VETUSDT_1h.parquet or VETUSDT_1h.csv in ") and "APEUSDT_15m" in message
+    assert (
+        message.startswith("VET/USDT: no VETUSDT_1h.parquet or VETUSDT_1h.csv in ")
+        and "APEUSDT_15m" in message
+    )

@@ -1,4 +1,5 @@
-"""The store when a writer dies at any moment, when two write at once, when one holds the lock, when the power fails."""
+"""The store when a writer dies at any moment, when two write at once, when one holds the lock, when
+the power fails."""
 
 import errno
 import fcntl
@@ -17,21 +18,29 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
-from pipeline import files, store, updating
-from pipeline.store import read_series, write_candles
-from pipeline.updating import update_series
+from pipeline import atomic
+from pipeline.candles import store, updating
+from pipeline.candles.store import read_series, write_candles
+from pipeline.candles.updating import update_series
 from tests.store_kills import make_series
 
 ROOT = Path(__file__).resolve().parents[1]
 BTC = "BTC/USDT"
 SERIES = make_series(200)
-STEPS = ((files, "_acquire"), (os, "fsync"), (os, "replace"), (Path, "unlink"), (parquet.ParquetWriter, "write_table"))
+STEPS = (
+    (atomic, "_acquire"),
+    (os, "fsync"),
+    (os, "replace"),
+    (Path, "unlink"),
+    (parquet.ParquetWriter, "write_table"),
+)
 """What an update does to the disk; reading may be interrupted anywhere, it changes nothing."""
 
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
-    """Tails from 20 rows on, of at most 10; and no waiting for the disk, which no test can tell from waiting."""
+    """Tails from 20 rows on, of at most 10; and no waiting for the disk, which no test can tell
+    from waiting."""
     monkeypatch.setattr(updating, "BLOCK_ROWS", 10)
     monkeypatch.setattr(updating, "WHOLE_ROWS", 20)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
@@ -45,7 +54,8 @@ class Steps:
     """Counts an update's steps on the disk, and ends it before or after one of them."""
 
     def __init__(self, monkeypatch, fatal: int, *, after: bool, only_once: bool) -> None:
-        """`only_once` is Ctrl-C, after which the update cleans up; else it is a kill, after which nothing happens."""
+        """`only_once` is Ctrl-C, after which the update cleans up; else it is a kill, after which
+        nothing happens."""
         self.count, self.fatal, self.after, self.only_once = 0, fatal, after, only_once
         for owner, name in STEPS:
             monkeypatch.setattr(owner, name, self.wrap(getattr(owner, name)))
@@ -79,7 +89,11 @@ def stored(directory: Path) -> pd.DataFrame | None:
 
 
 def is_equal(frame: pd.DataFrame | None, other: pd.DataFrame | None) -> bool:
-    return frame is other if frame is None or other is None else frame.equals(other.reset_index(drop=True))
+    return (
+        frame is other
+        if frame is None or other is None
+        else frame.equals(other.reset_index(drop=True))
+    )
 
 
 REWRITTEN = SERIES[3:34].assign(volume=1.0)
@@ -91,9 +105,13 @@ SCENES = {
     "a first tail": ((SERIES[:30],), SERIES[29:33], SERIES[:33]),
     "a longer tail": ((SERIES[:30], SERIES[29:33]), SERIES[32:38], SERIES[:38]),
     "a merged tail": ((SERIES[:30], SERIES[29:33]), SERIES[32:45], SERIES[:45]),
-    "rewritten history": ((SERIES[:28], SERIES[27:31]), REWRITTEN, pd.concat([SERIES[:3], REWRITTEN])),
+    "rewritten history": (
+        (SERIES[:28], SERIES[27:31]),
+        REWRITTEN,
+        pd.concat([SERIES[:3], REWRITTEN]),
+    ),
     "earlier rows": ((SERIES[10:38], SERIES[37:41]), SERIES[:11], SERIES[:41]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("only_once", [False, True], ids=["kill", "Ctrl-C"])
@@ -125,12 +143,16 @@ def test_an_update_that_dies_at_any_step_is_done_or_not_done(tmp_path, scene, on
                 assert not [name for name in names_in(directory) if name.endswith(".unfinished")]
             result = update(directory, rows, wait_s=0)
             assert is_equal(stored(directory), expected)
-            assert result.added == (0 if is_done else len(expected) - len(before if before is not None else []))
+            assert result.added == (
+                0 if is_done else len(expected) - len(before if before is not None else [])
+            )
             assert names_in(directory) <= {"BTCUSDT_1m.parquet", "BTCUSDT_1m.tail.parquet"}
     assert fatal > 5 and outcomes == {False, True}
 
 
-def test_a_tail_that_a_kill_left_after_its_merging_counts_for_nothing_and_goes_with_the_next_update(tmp_path, caplog):
+def test_a_tail_that_a_kill_left_after_its_merging_counts_for_nothing_and_goes_with_the_next_update(
+    tmp_path, caplog
+):
     update(tmp_path, SERIES[:30])
     update(tmp_path, SERIES[29:33])
     shutil.copy(tmp_path / "BTCUSDT_1m.tail.parquet", tmp_path / "kept")
@@ -173,7 +195,9 @@ def test_a_full_disk_leaves_the_series_as_it_was_and_nothing_else(tmp_path, monk
             assert names_in(tmp_path) == {"BTCUSDT_1m.parquet", "BTCUSDT_1m.tail.parquet"}
 
 
-def test_what_is_renamed_is_on_the_disk_and_what_is_merged_is_before_its_tail_goes(tmp_path, monkeypatch):
+def test_what_is_renamed_is_on_the_disk_and_what_is_merged_is_before_its_tail_goes(
+    tmp_path, monkeypatch
+):
     update(tmp_path, SERIES[:30])
     update(tmp_path, SERIES[29:33])
     log = []
@@ -185,7 +209,7 @@ def test_what_is_renamed_is_on_the_disk_and_what_is_merged_is_before_its_tail_go
 
         return logging_step
 
-    for owner, name in ((files, "flush"), (os, "replace"), (Path, "unlink")):
+    for owner, name in ((atomic, "flush"), (os, "replace"), (Path, "unlink")):
         monkeypatch.setattr(owner, name, logged(getattr(owner, name)))
     update(tmp_path, SERIES[32:60])
     unfinished = f".BTCUSDT_1m.parquet.{os.getpid()}.unfinished"
@@ -200,11 +224,16 @@ def test_what_is_renamed_is_on_the_disk_and_what_is_merged_is_before_its_tail_go
     ]
 
 
-# --- several writers ----------------------------------------------------------------------------------------
+# --- several writers
+# ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ends", [(36,), (60,), (60, 64, 80)], ids=["longer tail", "merged tail", "two mergers"])
-def test_a_reader_between_whose_two_files_updates_come_sees_a_whole_series(tmp_path, monkeypatch, caplog, ends):
+@pytest.mark.parametrize(
+    "ends", [(36,), (60,), (60, 64, 80)], ids=["longer tail", "merged tail", "two mergers"]
+)
+def test_a_reader_between_whose_two_files_updates_come_sees_a_whole_series(
+    tmp_path, monkeypatch, caplog, ends
+):
     update(tmp_path, SERIES[:30])
     update(tmp_path, SERIES[29:33])
     open_parquet, opened = store._open_parquet, []
@@ -243,17 +272,22 @@ series, first = make_series(200), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for begin in range(first, first + 100, 4):
-    updating.update_series(Path(sys.argv[1]), "BTC/USDT", "1m", series[begin : begin + 5], venue="binance")
+    rows = series[begin : begin + 5]
+    updating.update_series(Path(sys.argv[1]), "BTC/USDT", "1m", rows, venue="binance")
 """
 
 
 def start_writer(directory: Path, first: int) -> subprocess.Popen:
     command = [sys.executable, "-c", WRITER, str(directory), str(first)]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
-def test_two_processes_that_update_one_series_at_once_add_up_and_a_reader_never_sees_half_of_it(tmp_path):
+def test_two_processes_that_update_one_series_at_once_add_up_and_a_reader_never_sees_half_of_it(
+    tmp_path,
+):
     update(tmp_path, SERIES[:10])
     writers = [start_writer(tmp_path, 9), start_writer(tmp_path, 60)]
     for writer in writers:
@@ -264,7 +298,9 @@ def test_two_processes_that_update_one_series_at_once_add_up_and_a_reader_never_
     n_rows = 0
     while any(writer.poll() is None for writer in writers):
         now = stored(tmp_path)
-        assert len(now) >= n_rows and is_equal(now, SERIES[SERIES["timestamp"].isin(now["timestamp"])])
+        assert len(now) >= n_rows and is_equal(
+            now, SERIES[SERIES["timestamp"].isin(now["timestamp"])]
+        )
         n_rows = len(now)
     for writer in writers:
         writer.communicate()
@@ -277,25 +313,31 @@ def test_twenty_kills_at_random_moments_lose_nothing():
     command = [sys.executable, "-m", "tests.store_kills", "--kills", "20"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert re.match(r"20 kills in \d+ s, seed \d+: every time the series was whole and the next", done.stdout)
+    assert re.match(
+        r"20 kills in \d+ s, seed \d+: every time the series was whole and the next", done.stdout
+    )
 
 
-# --- the lock -----------------------------------------------------------------------------------------------
+# --- the lock
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_writer_waits_for_another_one_but_not_for_ever(tmp_path):
     update(tmp_path, SERIES[:30])
     path = tmp_path / "BTCUSDT_1m.parquet"
-    with files.locked(path, 0):
+    with atomic.locked(path, 0):
         began = time.monotonic()
         with pytest.raises(ValueError) as caught:
             update(tmp_path, SERIES[29:33], wait_s=0.1)
         assert 0.1 <= time.monotonic() - began < 5
         assert str(caught.value) == (
-            f"{path}: another process has been writing it for more than 0.1 s; wait for it, or end it"
+            f"{path}: another process has been writing it for more than 0.1 s; wait for it, or end "
+            "it"
         )
         assert is_equal(stored(tmp_path), SERIES[:30])  # readers do not wait
-        update_series(tmp_path, "ETH/USDT", "1m", SERIES[:30], venue="binance", wait_s=0)  # nor do other series
+        update_series(
+            tmp_path, "ETH/USDT", "1m", SERIES[:30], venue="binance", wait_s=0
+        )  # nor do other series
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(update, tmp_path, SERIES[29:33])
             time.sleep(0.05)
@@ -308,8 +350,8 @@ def test_a_writer_waits_for_another_one_but_not_for_ever(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pipeline import files
-with files.locked(Path(sys.argv[1]), 0):
+from pipeline import atomic
+with atomic.locked(Path(sys.argv[1]), 0):
     print("locked", flush=True)
     time.sleep(60)
 """
@@ -318,7 +360,9 @@ with files.locked(Path(sys.argv[1]), 0):
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     update(tmp_path, SERIES[:30])
     path = tmp_path / "BTCUSDT_1m.parquet"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == "locked\n"
     with pytest.raises(ValueError, match="another process has been writing it for more than 0 s"):
         update(tmp_path, SERIES[29:33], wait_s=0)
@@ -330,21 +374,31 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["no flock", "not supported"])
-def test_where_nothing_can_be_locked_an_update_says_so_and_goes_on(tmp_path, monkeypatch, caplog, how):
+def test_where_nothing_can_be_locked_an_update_says_so_and_goes_on(
+    tmp_path, monkeypatch, caplog, how
+):
     def refuse(*_):
         raise OSError(errno.ENOTSUP, "operation not supported")
 
-    monkeypatch.setattr(files, "fcntl", None) if how == "no flock" else monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(atomic, "fcntl", None) if how == "no flock" else monkeypatch.setattr(
+        fcntl, "flock", refuse
+    )
     assert update(tmp_path, SERIES[:30]).added == 30
-    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING
+    ]
     assert warnings == [
-        f"{tmp_path / 'BTCUSDT_1m.parquet'}: cannot be locked here; let only one process write it at a time"
+        f"{tmp_path / 'BTCUSDT_1m.parquet'}: cannot be locked here; let only one process write it "
+        "at a time"
     ]
     assert names_in(tmp_path) == {"BTCUSDT_1m.parquet"}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     path = tmp_path / "absent" / "BTCUSDT_1m.parquet"
-    with pytest.raises(ValueError) as caught, files.locked(path, 0):
+    with pytest.raises(ValueError) as caught, atomic.locked(path, 0):
         pass
-    assert str(caught.value) == f"{path.parent}: cannot be written (No such file or directory); choose another folder"
+    assert (
+        str(caught.value)
+        == f"{path.parent}: cannot be written (No such file or directory); choose another folder"
+    )

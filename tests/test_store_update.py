@@ -1,4 +1,5 @@
-"""Updating a stored series: what is added, compared and reported, what an update reads and writes, the audit."""
+"""Updating a stored series: what is added, compared and reported, what an update reads and writes,
+the audit."""
 
 import logging
 import os
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
-from pipeline import files, store, updating
-from pipeline.candles import timestamps_ms, utc_from_ms
-from pipeline.store import audit, last_rows, read_directory, read_series, write_candles
-from pipeline.updating import update_series
+from pipeline import atomic
+from pipeline.candles import store, updating
+from pipeline.candles.schema import timestamps_ms, utc_from_ms
+from pipeline.candles.store import audit, last_rows, read_directory, read_series, write_candles
+from pipeline.candles.updating import update_series
 from tests.store_kills import MINUTE, START, make_series
 
 BTC = "BTC/USDT"
@@ -30,7 +32,9 @@ def short_blocks(monkeypatch):
     monkeypatch.setattr(updating, "WHOLE_ROWS", 20)
 
 
-def update(directory: Path, rows: pd.DataFrame, venue: str = "binance", symbol: str = BTC, kind: str = "1m"):
+def update(
+    directory: Path, rows: pd.DataFrame, venue: str = "binance", symbol: str = BTC, kind: str = "1m"
+):
     return update_series(directory, symbol, kind, rows, venue=venue)
 
 
@@ -53,10 +57,13 @@ def names_in(directory: Path) -> list[str]:
 
 
 def make_published(n: int, column: str = "funding_rate", hours: int = 8) -> pd.DataFrame:
-    return pd.DataFrame({"timestamp": utc_from_ms(START + hours * HOUR * np.arange(n)), column: 1e-4 * np.arange(n)})
+    return pd.DataFrame(
+        {"timestamp": utc_from_ms(START + hours * HOUR * np.arange(n)), column: 1e-4 * np.arange(n)}
+    )
 
 
-# --- growing ------------------------------------------------------------------------------------------------
+# --- growing
+# ------------------------------------------------------------------------------------------
 
 
 def test_a_series_that_is_not_there_is_none(tmp_path):
@@ -69,7 +76,12 @@ def test_an_update_adds_what_is_new_and_compares_the_rest(tmp_path, caplog):
     first = update(tmp_path / "new" / "binance", SERIES[:100])
     assert (first.added, first.checked, len(first.rewritten), first.gap_before) == (100, 0, 0, 0)
     second = update(tmp_path / "new" / "binance", SERIES[90:130])
-    assert (second.added, second.checked, len(second.rewritten), second.gap_before) == (30, 10, 0, 0)
+    assert (second.added, second.checked, len(second.rewritten), second.gap_before) == (
+        30,
+        10,
+        0,
+        0,
+    )
     assert_frame_equal(stored(tmp_path / "new" / "binance"), SERIES[:130], check_exact=True)
     assert names_in(tmp_path / "new" / "binance") == ["BTCUSDT_1m.parquet"]
     assert warnings_in(caplog) == []
@@ -82,7 +94,9 @@ def test_an_update_that_brings_nothing_new_writes_nothing(tmp_path):
     assert (tmp_path / "BTCUSDT_1m.parquet").stat() == before
 
 
-def test_a_short_series_is_one_file_and_a_long_one_has_a_tail_that_every_reader_reads(tmp_path, short_blocks):
+def test_a_short_series_is_one_file_and_a_long_one_has_a_tail_that_every_reader_reads(
+    tmp_path, short_blocks
+):
     update(tmp_path, SERIES[:18])
     update(tmp_path, SERIES[17:20])
     assert names_in(tmp_path) == ["BTCUSDT_1m.parquet"]
@@ -99,7 +113,9 @@ def test_a_short_series_is_one_file_and_a_long_one_has_a_tail_that_every_reader_
         assert_frame_equal(read, SERIES[:30], check_exact=True)
     update(tmp_path, SERIES[29:31])  # 11 would be too many
     assert names_in(tmp_path) == ["BTCUSDT_1m.parquet"]
-    assert_frame_equal(pd.read_parquet(tmp_path / "BTCUSDT_1m.parquet"), SERIES[:31], check_exact=True)
+    assert_frame_equal(
+        pd.read_parquet(tmp_path / "BTCUSDT_1m.parquet"), SERIES[:31], check_exact=True
+    )
 
 
 def test_the_last_rows_are_those_of_main_file_and_tail(tmp_path, short_blocks):
@@ -116,7 +132,9 @@ pieces = st.lists(
         st.integers(0, 79),  # first minute
         st.integers(1, 40),  # minutes
         st.sets(st.integers(0, 79), max_size=3),  # minutes without a candle
-        st.dictionaries(st.integers(0, 79), st.sampled_from(["open", "close", "volume"]), max_size=2),  # rewritten
+        st.dictionaries(
+            st.integers(0, 79), st.sampled_from(["open", "close", "volume"]), max_size=2
+        ),  # rewritten
     ),
     min_size=1,
     max_size=8,
@@ -126,21 +144,29 @@ pieces = st.lists(
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(pieces)
-def test_pieces_in_any_order_make_up_the_series_and_every_difference_is_reported(tmp_path_factory, pieces):
+def test_pieces_in_any_order_make_up_the_series_and_every_difference_is_reported(
+    tmp_path_factory, pieces
+):
     directory = tmp_path_factory.mktemp("series")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(updating, "BLOCK_ROWS", 7)
         patch.setattr(updating, "WHOLE_ROWS", 15)
-        patch.setattr(files, "flush", lambda path: None)  # for speed
+        patch.setattr(atomic, "flush", lambda path: None)  # for speed
         truth: dict[int, pd.Series] = {}
         for begin, length, without, rewritten in pieces:
-            rows = SERIES[begin : min(80, begin + length)].drop(index=list(without), errors="ignore")
+            rows = SERIES[begin : min(80, begin + length)].drop(
+                index=list(without), errors="ignore"
+            )
             for minute, column in rewritten.items():
                 if minute in rows.index:
-                    rows.loc[minute, column] = rows.loc[minute, "low" if column != "volume" else "volume"] + 0.005
+                    rows.loc[minute, column] = (
+                        rows.loc[minute, "low" if column != "volume" else "volume"] + 0.005
+                    )
             together = np.array(sorted(set(rows.index) | set(truth)))
             if len(rows) == 0 or (len(together) > 2 and np.diff(together).min() > 1):
-                continue  # a series without two candles a minute apart is refused as one of a longer timeframe
+                # a series without two candles a minute apart is refused as one of a longer
+                # timeframe
+                continue
             span = [minute for minute in truth if rows.index[0] <= minute <= rows.index[-1]]
             differing = {
                 (minute, column)
@@ -155,11 +181,14 @@ def test_pieces_in_any_order_make_up_the_series_and_every_difference_is_reported
             reported = (timestamps_ms(result.rewritten) - START) // MINUTE
             assert set(zip(reported, result.rewritten["column"])) == differing
             truth |= {minute: rows.loc[minute] for minute in rows.index}
-            expected = pd.DataFrame([truth[minute] for minute in sorted(truth)]).astype(SERIES.dtypes)
+            expected = pd.DataFrame([truth[minute] for minute in sorted(truth)]).astype(
+                SERIES.dtypes
+            )
             assert_frame_equal(stored(directory), expected.reset_index(drop=True), check_exact=True)
 
 
-# --- rewritten history, gaps --------------------------------------------------------------------------------
+# --- rewritten history, gaps
+# ------------------------------------------------------------------------------------------
 
 
 def test_a_rewritten_candle_is_reported_warned_of_and_replaced(tmp_path, short_blocks, caplog):
@@ -172,11 +201,15 @@ def test_a_rewritten_candle_is_reported_warned_of_and_replaced(tmp_path, short_b
     assert (result.added, result.checked) == (1, 52)
     assert result.rewritten["timestamp"].tolist() == SERIES["timestamp"][[3, 51, 51]].tolist()
     assert result.rewritten["column"].tolist() == ["volume", "high", "close"]
-    assert result.rewritten["stored"].tolist() == [SERIES.volume[3], SERIES.high[51], SERIES.close[51]]
+    assert result.rewritten["stored"].tolist() == [
+        SERIES.volume[3],
+        SERIES.high[51],
+        SERIES.close[51],
+    ]
     assert result.rewritten["new"].tolist() == [12.5, 999.0, 999.0]
     assert warnings_in(caplog) == [
-        "BTCUSDT_1m.parquet: 2 stored row(s) have other values in BTC/USDT 1m from binance; the new ones replace them; "
-        f"first 2024-01-01 00:03, volume {SERIES.volume[3]:.12g}, now 12.5"
+        "BTCUSDT_1m.parquet: 2 stored row(s) have other values in BTC/USDT 1m from binance; the "
+        f"new ones replace them; first 2024-01-01 00:03, volume {SERIES.volume[3]:.12g}, now 12.5"
     ]
     assert_frame_equal(stored(tmp_path), pd.concat([SERIES[:2], rows]), check_exact=True)
 
@@ -195,9 +228,13 @@ def test_a_stored_candle_that_the_exchange_no_longer_has_is_reported_and_stays(t
 
 def test_a_gap_before_the_new_rows_is_reported_and_can_be_filled_later(tmp_path, caplog):
     update(tmp_path, SERIES[:50])
-    assert update(tmp_path, SERIES[50:60]).gap_before == 0  # next to each other: nothing compared, nothing missing
+    assert (
+        update(tmp_path, SERIES[50:60]).gap_before == 0
+    )  # next to each other: nothing compared, nothing missing
     assert update(tmp_path, SERIES[63:64]).gap_before == 3
-    assert warnings_in(caplog) == ["BTCUSDT_1m.parquet: 3 row(s) are missing before those of BTC/USDT 1m from binance"]
+    assert warnings_in(caplog) == [
+        "BTCUSDT_1m.parquet: 3 row(s) are missing before those of BTC/USDT 1m from binance"
+    ]
     assert update(tmp_path, SERIES[59:66]).added == 5
     assert_frame_equal(stored(tmp_path), SERIES[:66], check_exact=True)
 
@@ -205,24 +242,39 @@ def test_a_gap_before_the_new_rows_is_reported_and_can_be_filled_later(tmp_path,
 def test_a_short_update_across_gaps_is_not_taken_for_a_longer_timeframe(tmp_path):
     update(tmp_path, SERIES[:50])
     assert update(tmp_path, SERIES.iloc[[49, 52, 55, 60]]).added == 3
-    assert "no two of 4 candles are 1m apart" in refusal(update, tmp_path / "new", SERIES.iloc[[49, 52, 55, 60]])
+    assert "no two of 4 candles are 1m apart" in refusal(
+        update, tmp_path / "new", SERIES.iloc[[49, 52, 55, 60]]
+    )
 
 
-# --- refused, and the store as it was -----------------------------------------------------------------------
+# --- refused, and the store as it was
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (lambda rows: rows[:0], "BTC/USDT 1m from binance: no rows to update with; fetch from the last stored row on"),
-        (lambda rows: rows[::-1], "BTC/USDT 1m from binance: times that run backwards in 29 row(s)"),
+        (
+            lambda rows: rows[:0],
+            "BTC/USDT 1m from binance: no rows to update with; fetch from the last stored row on",
+        ),
+        (
+            lambda rows: rows[::-1],
+            "BTC/USDT 1m from binance: times that run backwards in 29 row(s)",
+        ),
         (lambda rows: rows.assign(high=1.0), "BTC/USDT 1m from binance: high below low"),
-        (lambda rows: rows.assign(timestamp=rows["timestamp"] + pd.Timedelta(1, "s")),
-         "BTC/USDT 1m from binance: times off the 1m grid in 30 row(s), first 2024-01-01 00:40:01+00:00; pass candles"),
-        (lambda rows: rows.assign(funding_rate=1e-4), "keep funding and open interest in files of their own"),
+        (
+            lambda rows: rows.assign(timestamp=rows["timestamp"] + pd.Timedelta(1, "s")),
+            "BTC/USDT 1m from binance: times off the 1m grid in 30 row(s), first 2024-01-01 "
+            "00:40:01+00:00; pass candles",
+        ),
+        (
+            lambda rows: rows.assign(funding_rate=1e-4),
+            "keep funding and open interest in files of their own",
+        ),
         (lambda rows: rows.drop(columns="volume"), "column 'volume' missing"),
     ],
-)  # fmt: skip
+)
 def test_unsound_rows_are_refused_and_the_store_stays_as_it_was(tmp_path, fault, message):
     update(tmp_path, SERIES[:50])
     before = (tmp_path / "BTCUSDT_1m.parquet").read_bytes()
@@ -234,13 +286,17 @@ def test_unsound_rows_are_refused_and_the_store_stays_as_it_was(tmp_path, fault,
 def test_a_series_stays_with_its_exchange_and_symbol(tmp_path):
     update(tmp_path, SERIES[:50])
     assert refusal(update, tmp_path, SERIES[40:70], venue="okx") == (
-        "BTCUSDT_1m.parquet: its venue is binance, that of the new rows okx; a series comes from one exchange, whole: "
-        "update it from there, or keep the new rows in another directory"
+        "BTCUSDT_1m.parquet: its venue is binance, that of the new rows okx; a series comes from "
+        "one exchange, whole: update it from there, or keep the new rows in another directory"
     )
     message = refusal(update, tmp_path, SERIES[40:70], symbol="BTC/USDT:USDT")
-    assert message.startswith("BTCUSDT_1m.parquet: its symbol is BTC/USDT, that of the new rows BTC/USDT:USDT;")
+    assert message.startswith(
+        "BTCUSDT_1m.parquet: its symbol is BTC/USDT, that of the new rows BTC/USDT:USDT;"
+    )
     assert len(stored(tmp_path)) == 50
-    update(tmp_path, make_published(3), venue="binanceusdm", kind="funding")  # beside spot candles, from elsewhere
+    update(
+        tmp_path, make_published(3), venue="binanceusdm", kind="funding"
+    )  # beside spot candles, from elsewhere
     venues = {series.kind: series.venue for series in store.list_series(tmp_path)}
     assert venues == {"1m": "binance", "funding": "binanceusdm"}
 
@@ -254,12 +310,16 @@ def test_a_users_file_is_taken_over_where_the_exchange_agrees_with_it(tmp_path, 
     other = SERIES[25:40].assign(volume=1.0)
     for rows, n in ((other, 5), (SERIES[30:40], 0)):
         message = refusal(update, tmp_path, rows)
-        assert message.startswith(f"BTCUSDT_1m{suffix} names no exchange, and of {n} rows in the span of those of BTC/")
+        assert message.startswith(
+            f"BTCUSDT_1m{suffix} names no exchange, and of {n} rows in the span of those of BTC/"
+        )
     assert path.read_bytes() == before and names_in(tmp_path) == [path.name]
     result = update(tmp_path, SERIES[25:40])
     assert (result.added, result.checked) == (10, 5)
     assert_frame_equal(stored(tmp_path), SERIES[:40], check_exact=True)
-    assert store.list_series(tmp_path) == [store.Series(tmp_path / "BTCUSDT_1m.parquet", BTC, "1m", "binance")]
+    assert store.list_series(tmp_path) == [
+        store.Series(tmp_path / "BTCUSDT_1m.parquet", BTC, "1m", "binance")
+    ]
     assert suffix == ".parquet" or path.read_bytes() == before
 
 
@@ -273,7 +333,9 @@ def test_candles_written_whole_replace_main_file_and_tail(tmp_path, short_blocks
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
-def test_a_tail_whose_main_file_someone_else_took_away_is_not_read_but_warned_of(tmp_path, short_blocks, caplog, how):
+def test_a_tail_whose_main_file_someone_else_took_away_is_not_read_but_warned_of(
+    tmp_path, short_blocks, caplog, how
+):
     update(tmp_path, SERIES[:50])
     update(tmp_path, SERIES[49:54])
     path = tmp_path / "BTCUSDT_1m.parquet"
@@ -291,7 +353,8 @@ def test_a_tail_whose_main_file_someone_else_took_away_is_not_read_but_warned_of
     assert names_in(tmp_path) == ["BTCUSDT_1m.parquet"]
 
 
-# --- published series ---------------------------------------------------------------------------------------
+# --- published series
+# ------------------------------------------------------------------------------------------
 
 
 def test_funding_and_open_interest_grow_and_are_joined(tmp_path, short_blocks):
@@ -302,11 +365,21 @@ def test_funding_and_open_interest_grow_and_are_joined(tmp_path, short_blocks):
         result = update(tmp_path, values[28:35], kind=kind)
         assert (result.added, result.checked, result.gap_before) == (5, 2, 0)
         assert update(tmp_path, values[37:], kind=kind).gap_before == 2
-        assert_frame_equal(stored(tmp_path, kind), values.drop(index=[35, 36]).reset_index(drop=True), check_exact=True)
+        assert_frame_equal(
+            stored(tmp_path, kind),
+            values.drop(index=[35, 36]).reset_index(drop=True),
+            check_exact=True,
+        )
     assert len([name for name in names_in(tmp_path) if ".tail." in name]) == 2
-    assert read_directory(tmp_path, BTC, "1m").columns.tolist()[-2:] == ["funding_rate", "open_interest"]
+    assert read_directory(tmp_path, BTC, "1m").columns.tolist()[-2:] == [
+        "funding_rate",
+        "open_interest",
+    ]
     assert "nan in row 2 is not finite" in refusal(
-        update, tmp_path, values[30:].assign(open_interest=[1, 2, np.nan, *range(7)]), kind="open_interest"
+        update,
+        tmp_path,
+        values[30:].assign(open_interest=[1, 2, np.nan, *range(7)]),
+        kind="open_interest",
     )
 
 
@@ -320,10 +393,13 @@ def test_missing_settlements_are_counted_by_the_interval_they_have_there():
         assert store.count_missing(8 * HOUR * np.arange(n), "funding").tolist() == [0] * n
 
 
-# --- damage and audit ---------------------------------------------------------------------------------------
+# --- damage and audit
+# ------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_file_is_named_with_its_remedy_and_the_other_series_stay_usable(tmp_path, short_blocks):
+def test_a_damaged_file_is_named_with_its_remedy_and_the_other_series_stay_usable(
+    tmp_path, short_blocks
+):
     for symbol in (BTC, "ETH/USDT", "SOL/USDT"):
         update(tmp_path, SERIES[:50], symbol=symbol)
         update(tmp_path, SERIES[49:54], symbol=symbol)
@@ -335,7 +411,9 @@ def test_a_damaged_file_is_named_with_its_remedy_and_the_other_series_stay_usabl
         symbol = path.name[:3] + "/USDT"
         for refused in (
             refusal(read_series, tmp_path, symbol, "1m"),
-            refusal(update, tmp_path, SERIES[53:60] if path == tail else SERIES[0:60], symbol=symbol),
+            refusal(
+                update, tmp_path, SERIES[53:60] if path == tail else SERIES[0:60], symbol=symbol
+            ),
         ):
             assert refused.startswith(f"{path}: not a readable parquet file (")
             assert refused.endswith("); delete it and fetch or copy it again")
@@ -354,12 +432,23 @@ def test_the_audit_has_a_line_a_series(tmp_path):
     (tmp_path / "DOGEUSDT_1h.parquet").write_bytes(b"PAR1")
     report = audit(tmp_path)
     assert report[["symbol", "kind", "venue"]].to_numpy().tolist() == [
-        [BTC, "1m", "binance"], [BTC, "funding", "binanceusdm"], ["DOGEUSDT", "1h", ""], ["ETHUSDT", "1m", ""]
-    ]  # fmt: skip
+        [BTC, "1m", "binance"],
+        [BTC, "funding", "binanceusdm"],
+        ["DOGEUSDT", "1h", ""],
+        ["ETHUSDT", "1m", ""],
+    ]
     numbers = ["rows", "n_gaps", "missing", "longest_gap"]
-    assert report[numbers].to_numpy().tolist() == [[96, 2, 4, 3], [19, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert report[numbers].to_numpy().tolist() == [
+        [96, 2, 4, 3],
+        [19, 1, 1, 1],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
     assert report["first"].iloc[0] == pd.Timestamp("2024-01-01", tz="UTC")
-    assert report["last"].iloc[0] == pd.Timestamp("2024-01-01 01:39", tz="UTC") and report["last"].isna()[2]
+    assert (
+        report["last"].iloc[0] == pd.Timestamp("2024-01-01 01:39", tz="UTC")
+        and report["last"].isna()[2]
+    )
     assert report["problems"][:2].tolist() == ["", ""]
     assert "DOGEUSDT_1h.parquet: not a readable parquet file" in report["problems"][2]
     assert report["problems"][3].startswith("ETHUSDT_1m.csv: times that run backwards")
@@ -374,7 +463,8 @@ def test_the_names_at_hand_are_those_of_series_not_of_tails(tmp_path, short_bloc
     assert refusal(read_directory, tmp_path, BTC, "1h").endswith("; it holds BTCUSDT_1m")
 
 
-# --- cost ---------------------------------------------------------------------------------------------------
+# --- cost
+# ------------------------------------------------------------------------------------------
 
 
 def bytes_moved() -> tuple[int, int]:

@@ -1,6 +1,8 @@
-"""The synthetic market looks like one, is a martingale unless told otherwise, and is the same every time.
+"""The synthetic market looks like one, is a martingale unless told otherwise, and is the same every
+time.
 
-Every run is seeded, so that nothing here is flaky; the bounds are derived so that another seed passes too.
+Every run is seeded, so that nothing here is flaky; the bounds are derived so that another seed
+passes too.
 """
 
 import math
@@ -15,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import synthetic
-from pipeline.candles import timeframe_ms, timestamps_ms, validate_candles
-from pipeline.synthetic import synthetic_candles, synthetic_market
+from pipeline.candles import synthetic
+from pipeline.candles.schema import timeframe_ms, timestamps_ms, validate_candles
+from pipeline.candles.synthetic import synthetic_candles, synthetic_market
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "PEPE/USDT")  # the last has no entry in the table
 SEEDS = (1, 2, 3, 4, 5)
@@ -38,9 +40,11 @@ def autocorrelation(values, lag):
 
 
 def fair_coin_bound(n_tests):
-    """Bound on |sum(c_t s_t)| / sqrt(sum(c_t^2)) for fair signs s_t and fixed c_t, over `n_tests` sums.
+    """Bound on |sum(c_t s_t)| / sqrt(sum(c_t^2)) for fair signs s_t and fixed c_t, over `n_tests`
+    sums.
 
-    Hoeffding (1963): P(it exceeds b) <= 2 exp(-b^2 / 2). This b makes a false alarm in any of the tests rarer
+    Hoeffding (1963): P(it exceeds b) <= 2 exp(-b^2 / 2). This b makes a false alarm in any of the
+        tests rarer
     than one in a million.
     """
     return math.sqrt(2.0 * math.log(2.0 * n_tests / 1e-6))
@@ -61,8 +65,12 @@ def self_normalised_sum(products):
     signal_r2=st.floats(0.0, 0.99),
     symbol=st.sampled_from(SYMBOLS),
 )
-def test_every_frame_passes_the_validator_and_has_no_gaps(n_candles, timeframe, seed, signal_r2, symbol):
-    candles = synthetic_candles(n_candles, symbol=symbol, timeframe=timeframe, seed=seed, signal_r2=signal_r2)
+def test_every_frame_passes_the_validator_and_has_no_gaps(
+    n_candles, timeframe, seed, signal_r2, symbol
+):
+    candles = synthetic_candles(
+        n_candles, symbol=symbol, timeframe=timeframe, seed=seed, signal_r2=signal_r2
+    )
     validate_candles(candles, timeframe)
     assert candles.columns.tolist() == COLUMNS
     assert candles.index.equals(pd.RangeIndex(n_candles))
@@ -133,7 +141,12 @@ def test_volatility_clusters_and_the_clusters_fade(markets):
     for market in markets:
         absolute = np.abs(log_returns(market["BTC/USDT"]))
         assert 0.15 < autocorrelation(absolute, 1) < 0.4
-        assert 0.04 < autocorrelation(absolute, 48) < autocorrelation(absolute, 6) < autocorrelation(absolute, 1)
+        assert (
+            0.04
+            < autocorrelation(absolute, 48)
+            < autocorrelation(absolute, 6)
+            < autocorrelation(absolute, 1)
+        )
 
 
 def test_afternoons_are_busier_than_nights_and_workdays_than_weekends(markets):
@@ -143,7 +156,10 @@ def test_afternoons_are_busier_than_nights_and_workdays_than_weekends(markets):
         hour = candles["timestamp"].dt.hour.to_numpy()
         weekend = candles["timestamp"].dt.day_of_week.to_numpy() >= 5
         for activity in (movement, candles["volume"].to_numpy()):
-            assert activity[(hour >= 14) & (hour < 17)].mean() > 1.4 * activity[(hour >= 3) & (hour < 6)].mean()
+            assert (
+                activity[(hour >= 14) & (hour < 17)].mean()
+                > 1.4 * activity[(hour >= 3) & (hour < 6)].mean()
+            )
             assert activity[weekend].mean() < 0.8 * activity[~weekend].mean()
 
 
@@ -163,8 +179,8 @@ def test_volume_follows_volatility_and_is_persistent(markets):
 
 
 def test_ranges_are_those_of_a_brownian_path():
-    # Feller (1951): the mean range of a Brownian path is sqrt(8 / pi) standard deviations, its mean absolute
-    # change sqrt(2 / pi). Parkinson (1980): its mean squared range is 4 ln 2 variances.
+    # Feller (1951): the mean range of a Brownian path is sqrt(8 / pi) standard deviations, its mean
+    # absolute change sqrt(2 / pi). Parkinson (1980): its mean squared range is 4 ln 2 variances.
     candles = synthetic_candles(50_000)
     log_range = np.log(candles["high"] / candles["low"]).to_numpy()[1:]
     returns = log_returns(candles)
@@ -176,7 +192,8 @@ def test_ranges_are_those_of_a_brownian_path():
 
 
 def test_returns_do_not_forecast_returns(markets):
-    # Given all sizes, the products r[t] r[t + lag] of returns with fair signs have fair signs of their own.
+    # Given all sizes, the products r[t] r[t + lag] of returns with fair signs have fair signs of
+    # their own.
     lags = (1, 2, 3, 8, 24, 168)
     bound = fair_coin_bound(len(markets) * len(SYMBOLS) ** 2 * len(lags) * 2)
     for market in markets:
@@ -202,7 +219,8 @@ def known_at_close(candles):
 
 
 def test_nothing_else_in_the_frame_forecasts_returns(markets):
-    # The sign of the next return is a fair coin whatever was known before, so the products of signs are too.
+    # The sign of the next return is a fair coin whatever was known before, so the products of signs
+    # are too.
     bound = fair_coin_bound(len(markets) * len(SYMBOLS) * 6)
     for market in markets:
         for candles in market.values():
@@ -218,19 +236,28 @@ def test_the_same_checks_notice_a_planted_signal_of_two_percent():
     bound = fair_coin_bound(1000)
     assert self_normalised_sum(products) > bound
     assert self_normalised_sum(np.sign(products)) > bound
-    assert self_normalised_sum(np.sign(known_at_close(candles)["momentum"][:-1]) * np.sign(returns[1:])) > bound
+    assert (
+        self_normalised_sum(
+            np.sign(known_at_close(candles)["momentum"][:-1]) * np.sign(returns[1:])
+        )
+        > bound
+    )
 
 
 @pytest.mark.parametrize("signal_r2", [0.0, 0.01, 0.05, 0.3])
 def test_ideal_forecast_explains_the_planted_share_of_variance(signal_r2):
-    # The standard error of an AR(1) coefficient phi is sqrt((1 - phi^2) / n), that of phi^2 is 2 phi times
-    # it, at most 1 / sqrt(n) = 0.0045: the bound is three times that.
+    # The standard error of an AR(1) coefficient phi is sqrt((1 - phi^2) / n), that of phi^2 is 2
+    # phi times it, at most 1 / sqrt(n) = 0.0045: the bound is three times that.
     clock, phi = synthetic._clock("1h", 50_000, "2025-01-01"), math.sqrt(signal_r2)
-    market, own = (synthetic._draw_factor(np.random.default_rng(seed), clock, phi) for seed in (1, 2))
+    market, own = (
+        synthetic._draw_factor(np.random.default_rng(seed), clock, phi) for seed in (1, 2)
+    )
     scaled = synthetic._mix(market.shock, own.shock)
     assert scaled.var() == pytest.approx(1.0, abs=0.05)
     unexplained = scaled[1:] - phi * scaled[:-1]
-    assert 1.0 - (unexplained**2).mean() / (scaled[1:] ** 2).mean() == pytest.approx(signal_r2, abs=0.0135)
+    assert 1.0 - (unexplained**2).mean() / (scaled[1:] ** 2).mean() == pytest.approx(
+        signal_r2, abs=0.0135
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -243,7 +270,9 @@ def test_planted_signal_shows_in_past_candles(seed):
 
 
 def test_planting_a_signal_leaves_the_volatility_alone():
-    plain, planted = (log_returns(synthetic_candles(50_000, signal_r2=share)) for share in (0.0, 0.3))
+    plain, planted = (
+        log_returns(synthetic_candles(50_000, signal_r2=share)) for share in (0.0, 0.3)
+    )
     assert planted.std() == pytest.approx(plain.std(), rel=0.05)
 
 
@@ -252,7 +281,8 @@ def test_planting_a_signal_leaves_the_volatility_alone():
 
 @pytest.mark.parametrize("timeframe", ["15m", "1h", "4h", "8h"])
 def test_funding_changes_with_the_candles_that_open_at_a_settlement_and_holds_in_between(timeframe):
-    # A candle that closes at 08:00 does not know the settlement of 08:00; the one that opens then does.
+    # A candle that closes at 08:00 does not know the settlement of 08:00; the one that opens then
+    # does.
     candles = synthetic_candles(2000, timeframe=timeframe)
     changed = candles["funding_rate"].diff().to_numpy()[1:] != 0
     at_settlement = timestamps_ms(candles)[1:] % (8 * 3_600_000) == 0
@@ -260,7 +290,8 @@ def test_funding_changes_with_the_candles_that_open_at_a_settlement_and_holds_in
 
 
 def test_settlements_stamped_at_the_close_are_not_yet_known():
-    # An 8h candle knows the settlement at its open, which follows the candle before and not its own.
+    # An 8h candle knows the settlement at its open, which follows the candle before and not its
+    # own.
     candles = synthetic_candles(20_000, timeframe="8h")
     change = np.diff(candles["funding_rate"].to_numpy())
     returns = log_returns(candles)
@@ -282,7 +313,9 @@ def test_open_interest_is_that_of_the_open_and_reverts_slowly(markets):
         level = np.log(candles["open_interest"].to_numpy())
         returns = log_returns(candles)
         assert np.corrcoef(np.diff(level)[1:], returns[:-1])[0, 1] > 0.1
-        assert self_normalised_sum(np.sign(np.diff(level)) * np.sign(returns)) < fair_coin_bound(len(markets))
+        assert self_normalised_sum(np.sign(np.diff(level)) * np.sign(returns)) < fair_coin_bound(
+            len(markets)
+        )
         assert autocorrelation(level, 24) > 0.9
         assert np.abs(level - np.median(level)).max() < 2.0
 
@@ -299,7 +332,7 @@ def test_same_arguments_give_the_same_bits():
 @pytest.mark.slow
 def test_another_process_draws_the_same_candles():
     code = (
-        "from pipeline.synthetic import synthetic_candles\n"
+        "from pipeline.candles.synthetic import synthetic_candles\n"
         "print(synthetic_candles(50, symbol='PEPE/USDT').drop(columns='timestamp').sum().tolist())"
     )
     other = subprocess.run(
@@ -328,7 +361,8 @@ def test_seeds_symbols_and_timeframes_are_markets_of_their_own():
     base = synthetic_candles(2000, seed=1)
     others = [synthetic_candles(2000, seed=2), synthetic_candles(2000, seed=1, timeframe="15m")]
     for other in others:
-        # Independent returns correlate by about 1 / sqrt(n) = 0.022; five times that, for the fat tails.
+        # Independent returns correlate by about 1 / sqrt(n) = 0.022; five times that, for the fat
+        # tails.
         assert abs(np.corrcoef(log_returns(base), log_returns(other))[0, 1]) < 0.11
     unknown = [synthetic_candles(1, symbol=symbol) for symbol in ("PEPE/USDT", "SHIB/USDT")]
     assert unknown[0]["open"][0] != unknown[1]["open"][0]

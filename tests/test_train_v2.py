@@ -1,4 +1,5 @@
-"""The production run end to end: its files, its honesty, its behaviour under bad input and kills."""
+"""The production run end to end: its files, its honesty, its behaviour under bad input and
+kills."""
 
 import html.parser
 import json
@@ -15,9 +16,9 @@ import pytest
 import train_v2_production
 from feature_engineering import V2_WARMUP
 from inference_v2 import METADATA_FILE, CryptoPricePredictorV2
-from pipeline import artifacts
-from pipeline.store import write_candles
-from pipeline.synthetic import synthetic_market
+from pipeline.bundle import files
+from pipeline.candles.store import write_candles
+from pipeline.candles.synthetic import synthetic_market
 from tests import networks
 from tests.conftest import TINY
 
@@ -33,7 +34,8 @@ FILES = {
     "metadata_v2.json",
 }
 TINY_OPTIONS = (
-    "--lstm-units 6 4 --conv-filters 4 --conv-lstm-units 4 --dense-units 4 3 --candles 700 --learning-rate 0.005"
+    "--lstm-units 6 4 --conv-filters 4 --conv-lstm-units 4 --dense-units 4 3 --candles 700 "
+    "--learning-rate 0.005"
 ).split()
 
 
@@ -42,7 +44,9 @@ def train_command(*options):
 
 
 def run(*options, **kwargs):
-    return subprocess.run(train_command(*options), cwd=ROOT, capture_output=True, text=True, **kwargs)
+    return subprocess.run(
+        train_command(*options), cwd=ROOT, capture_output=True, text=True, **kwargs
+    )
 
 
 def train(config, **changes):
@@ -59,27 +63,36 @@ def stop_in_training(config, monkeypatch, epoch=0):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config)
 
 
 def test_a_bundle_holds_the_eight_files_and_their_hashes(tiny_bundle):
     assert {path.name for path in tiny_bundle.iterdir()} - {"crypto_v2_final_model.onnx"} == FILES
     metadata = json.loads((tiny_bundle / METADATA_FILE).read_text())
-    assert set(metadata["files"]) - {"crypto_v2_final_model.onnx"} == FILES - {"training_log_v2.txt", METADATA_FILE}
+    assert set(metadata["files"]) - {"crypto_v2_final_model.onnx"} == FILES - {
+        "training_log_v2.txt",
+        METADATA_FILE,
+    }
     for name, sha in metadata["files"].items():
-        assert artifacts.sha256_of(tiny_bundle / name) == sha
+        assert files.sha256_of(tiny_bundle / name) == sha
     assert metadata["data"]["source"] == "directory"
     assert metadata["data"]["symbols"]["BTC/USDT"]["rows"] == 1174
     assert metadata["environment"]["keras"]
     assert metadata["config"]["seed"] == 42
     assert list(metadata["cuts"]) == ["train_end", "val_end", "test_start", "test_end"]
-    assert "output_dir" not in metadata["config"]  # a bundle that is shared tells nothing of its maker's folders
+    assert (
+        "output_dir" not in metadata["config"]
+    )  # a bundle that is shared tells nothing of its maker's folders
 
 
-def test_predictions_have_the_documented_columns_in_time_order_without_a_gap_in_the_numbers(tiny_bundle):
+def test_predictions_have_the_documented_columns_in_time_order_without_a_gap_in_the_numbers(
+    tiny_bundle,
+):
     predictions = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
-    documented = "symbol timestamp base_price actual_return naive ridge xgboost lstm q10 q50 q90 p_up".split()
+    documented = (
+        "symbol timestamp base_price actual_return naive ridge xgboost lstm q10 q50 q90 p_up"
+    ).split()
     assert set(documented) <= set(predictions.columns)
     assert not predictions.isna().any().any()
     assert predictions["timestamp"].is_monotonic_increasing
@@ -90,14 +103,27 @@ def test_predictions_have_the_documented_columns_in_time_order_without_a_gap_in_
 def test_the_parts_follow_each_other_and_every_test_target_is_later_than_all_training(tiny_bundle):
     metadata = json.loads((tiny_bundle / METADATA_FILE).read_text())
     train, val, test = (metadata["split"][name] for name in ("train", "val", "test"))
-    assert train["first"] < train["last"] < val["first"] < val["last"] < test["first"] < test["last"]
+    assert (
+        train["first"] < train["last"] < val["first"] < val["last"] < test["first"] < test["last"]
+    )
     assert train["n"] == pytest.approx(0.7 * 2 * 640, rel=0.01)
 
 
 def test_the_log_holds_the_nine_phases_the_table_and_the_verdict(tiny_bundle):
     log = (tiny_bundle / "training_log_v2.txt").read_text()
     for number, title in enumerate(
-        ("Fetch", "Features", "Windows", "Split", "Scale", "Baselines", "Build", "Train", "Evaluate"), start=1
+        (
+            "Fetch",
+            "Features",
+            "Windows",
+            "Split",
+            "Scale",
+            "Baselines",
+            "Build",
+            "Train",
+            "Evaluate",
+        ),
+        start=1,
     ):
         assert f"[{number}/9] {title}" in log
     assert "price MAPE %" in log
@@ -113,7 +139,11 @@ class Tags(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [value for name, value in attrs if name in ("href", "src") and not value.startswith("data:")]
+        self.links += [
+            value
+            for name, value in attrs
+            if name in ("href", "src") and not value.startswith("data:")
+        ]
 
     def handle_data(self, data):
         self.text += data
@@ -123,17 +153,23 @@ def test_the_report_is_one_self_contained_page_with_verdict_table_and_pictures(t
     page = Tags()
     page.feed((tiny_bundle / "report_v2.html").read_text(encoding="utf-8"))
     assert page.links == []
-    assert page.tags.count("svg") == 8  # skill by symbol and month, two calibrations, a span a coin, training, money
+    assert (
+        page.tags.count("svg") == 8
+    )  # skill by symbol and month, two calibrations, a span a coin, training, money
     metrics = json.loads((tiny_bundle / "metrics_v2.json").read_text())
     for model, numbers in metrics["test"]["models"].items():
         assert model in page.text
         assert f"{numbers['mape_percent']:.4f}" in page.text
     assert metrics["test"]["verdict"] in page.text
-    assert page.text.index("the network") < page.text.index("price MAPE")  # the verdict stands on top
+    assert page.text.index("the network") < page.text.index(
+        "price MAPE"
+    )  # the verdict stands on top
 
 
 @pytest.mark.slow
-def test_same_seed_and_candles_give_identical_metrics_and_forecasts(tiny_bundle, signal_dir, tmp_path):
+def test_same_seed_and_candles_give_identical_metrics_and_forecasts(
+    tiny_bundle, signal_dir, tmp_path
+):
     train_v2_production.main(replace(TINY, candles_dir=signal_dir, output_dir=tmp_path))
     for name in ("metrics_v2.json", "predictions_v2.parquet"):
         assert (tmp_path / name).read_bytes() == (tiny_bundle / name).read_bytes()
@@ -144,7 +180,9 @@ def test_another_seed_gives_another_network(signal_dir, tmp_path):
     config = replace(TINY, candles_dir=signal_dir, epochs=1)
     train(config, output_dir=tmp_path / "ours")
     train(config, output_dir=tmp_path / "theirs", seed=7)
-    ours, theirs = (pd.read_parquet(tmp_path / p / "predictions_v2.parquet")["lstm"] for p in ("ours", "theirs"))
+    ours, theirs = (
+        pd.read_parquet(tmp_path / p / "predictions_v2.parquet")["lstm"] for p in ("ours", "theirs")
+    )
     assert (ours != theirs).any()
 
 
@@ -157,7 +195,9 @@ def test_a_run_killed_in_training_keeps_the_old_bundle_and_resume_ends_as_if_not
     train(config, epochs=1)
     old = {path.name: path.read_bytes() for path in config.output_dir.iterdir()}
     stop_in_training(config, monkeypatch, epoch=1)
-    assert {path.name: path.read_bytes() for path in config.output_dir.iterdir() if path.is_file()} == old
+    assert {
+        path.name: path.read_bytes() for path in config.output_dir.iterdir() if path.is_file()
+    } == old
     CryptoPricePredictorV2.from_directory(config.output_dir)
 
     train(config, resume=True)
@@ -176,8 +216,12 @@ def test_a_mistyped_command_leaves_an_interrupted_run_alone(signal_dir, tmp_path
 
 
 @pytest.mark.slow
-def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_same(signal_dir, tmp_path, capsys):
-    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1, train_ratio=0.7, val_ratio=0.29)
+def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_same(
+    signal_dir, tmp_path, capsys
+):
+    config = replace(
+        TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1, train_ratio=0.7, val_ratio=0.29
+    )
     test = train(config)["test"]
     assert test["n_instants"] < 10
     assert all(entry["p_holm"] is None and entry["verdict"] == "TIES" for entry in test["verdicts"])
@@ -187,8 +231,12 @@ def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_s
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_in_some_epoch_does_not_keep_the_run_from_being_saved(signal_dir, tmp_path, no_twin):
-    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, learning_rate=1e12, epochs=3)
+def test_a_loss_that_is_not_finite_in_some_epoch_does_not_keep_the_run_from_being_saved(
+    signal_dir, tmp_path, no_twin
+):
+    config = replace(
+        TINY, candles_dir=signal_dir, output_dir=tmp_path, learning_rate=1e12, epochs=3
+    )
     train_v2_production.main(config)
     history = json.loads((tmp_path / METADATA_FILE).read_text())["history"]
     assert None in history["loss"] or max(history["loss"]) > 1e6
@@ -202,17 +250,21 @@ def test_a_coin_that_was_halted_does_not_outweigh_the_others(signal_market, tmp_
             halted.loc[600:899, ["open", "high", "low", "close"]] = frame["close"].iloc[599]
         write_candles(halted, tmp_path, symbol, "1h")
     train(TINY, candles_dir=tmp_path, output_dir=tmp_path / "out", epochs=1)
-    from pipeline import safe_pickle
+    from pipeline.bundle import safe_pickle
 
     assert safe_pickle.load(tmp_path / "out" / "scalers_v2.pkl")["y"].scale[0] < 2
 
 
 @pytest.mark.slow
-def test_candles_that_have_not_closed_are_not_trained_on(signal_market, signal_dir, tmp_path, monkeypatch):
+def test_candles_that_have_not_closed_are_not_trained_on(
+    signal_market, signal_dir, tmp_path, monkeypatch
+):
     last = signal_market["BTC/USDT"]["timestamp"].iloc[-1]
-    monkeypatch.setattr("pipeline.candles.time.time", lambda: last.timestamp() + 60)
+    monkeypatch.setattr("pipeline.candles.schema.time.time", lambda: last.timestamp() + 60)
     metrics = train(TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1)
-    assert metrics["data"]["symbols"]["BTC/USDT"]["last"] == (last - pd.Timedelta(hours=1)).isoformat()
+    assert (
+        metrics["data"]["symbols"]["BTC/USDT"]["last"] == (last - pd.Timedelta(hours=1)).isoformat()
+    )
 
 
 @pytest.mark.slow
@@ -221,15 +273,32 @@ def test_resuming_on_other_candles_is_refused(signal_dir, signal_market, tmp_pat
     stop_in_training(config, monkeypatch)
     changed = dict(signal_market)
     changed["BTC/USDT"] = changed["BTC/USDT"].assign(volume=lambda frame: frame["volume"] + 1)
-    monkeypatch.setattr("data_fetcher.store.read_directory", lambda folder, symbol, timeframe: changed[symbol])
-    with pytest.raises(ValueError, match="--resume: the candles are not those of the interrupted run"):
+    monkeypatch.setattr(
+        "data_fetcher.store.read_directory", lambda folder, symbol, timeframe: changed[symbol]
+    )
+    with pytest.raises(
+        ValueError, match="--resume: the candles are not those of the interrupted run"
+    ):
         train(config, resume=True)
 
 
 @pytest.mark.slow
-def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(tiny_bundle, signal_dir, tmp_path):
-    options = ("--candles-dir", signal_dir, "--output-dir", tmp_path / "out", "--epochs", 4, "--dropout", 0.1)
-    with subprocess.Popen(train_command(*options), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(
+    tiny_bundle, signal_dir, tmp_path
+):
+    options = (
+        "--candles-dir",
+        signal_dir,
+        "--output-dir",
+        tmp_path / "out",
+        "--epochs",
+        4,
+        "--dropout",
+        0.1,
+    )
+    with subprocess.Popen(
+        train_command(*options), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if "epoch   2" in line:
                 os.kill(process.pid, signal.SIGKILL)
@@ -244,8 +313,10 @@ def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(tiny_bundle, 
 
 
 @pytest.mark.slow
-def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere(tmp_path, monkeypatch, capsys):
-    from pipeline.exchanges import ExchangeError
+def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere(
+    tmp_path, monkeypatch, capsys
+):
+    from pipeline.candles.exchanges import ExchangeError
 
     def no_network(name, jobs, **_):
         return dict.fromkeys(jobs, ExchangeError(f"{name} cannot be reached; no network"))
@@ -253,9 +324,11 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
     def no_yahoo(*_, **__):
         raise ExchangeError("yahoo cannot be reached; no network")
 
-    monkeypatch.setattr("pipeline.exchanges.fetch_many", no_network)
-    monkeypatch.setattr("pipeline.yahoo.fetch_candles", no_yahoo)
-    metrics = train_v2_production.main(replace(TINY, output_dir=tmp_path, epochs=1), build=networks.for_v2)
+    monkeypatch.setattr("pipeline.candles.exchanges.fetch_many", no_network)
+    monkeypatch.setattr("pipeline.candles.yahoo.fetch_candles", no_yahoo)
+    metrics = train_v2_production.main(
+        replace(TINY, output_dir=tmp_path, epochs=1), build=networks.for_v2
+    )
     terminal = capsys.readouterr().out
     assert "SYNTHETIC CANDLES" in terminal
     assert "NO CLAIM (synthetic data)" in terminal.splitlines()[-2]
@@ -263,7 +336,7 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
     assert json.loads((tmp_path / METADATA_FILE).read_text())["synthetic"] is True
     assert json.loads((tmp_path / "metrics_v2.json").read_text())["data"]["synthetic"] is True
     assert "SYNTHETIC CANDLES" in (tmp_path / "report_v2.html").read_text(encoding="utf-8")
-    from pipeline import safe_pickle
+    from pipeline.bundle import safe_pickle
 
     assert safe_pickle.load(tmp_path / "scalers_v2.pkl")["synthetic"] is True
     with pytest.raises(ExchangeError):
@@ -273,12 +346,18 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"symbols": ("BTC/USDT", "SOL/USDT")}, r"SOL/USDT: no SOLUSDT_1h.parquet or SOLUSDT_1h.csv"),
+        (
+            {"symbols": ("BTC/USDT", "SOL/USDT")},
+            r"SOL/USDT: no SOLUSDT_1h.parquet or SOLUSDT_1h.csv",
+        ),
         ({"symbols": ("BTCUSDT",)}, "unknown symbol 'BTCUSDT'"),
         ({"timeframe": "1hour"}, "unknown timeframe '1hour'"),
         ({"candles": -5}, "candles is -5"),
         ({"candles_dir": Path("/no/such/place")}, "there is no such directory"),
-        ({"train_ratio": 0.9, "val_ratio": 0.2}, "train_ratio . val_ratio is 1.1; pass less than 1"),
+        (
+            {"train_ratio": 0.9, "val_ratio": 0.2},
+            "train_ratio . val_ratio is 1.1; pass less than 1",
+        ),
         ({"train_ratio": float("nan")}, "train_ratio is nan"),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"seed": -1}, "seed is -1"),
@@ -297,9 +376,13 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
         ({"lookback": 1000}, r"no sample in 1174 candles"),
     ],
 )
-def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(signal_dir, tmp_path, changes, message):
+def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(
+    signal_dir, tmp_path, changes, message
+):
     with pytest.raises(ValueError, match=message):
-        train_v2_production.main(replace(TINY, **{"candles_dir": signal_dir, "output_dir": tmp_path, **changes}))
+        train_v2_production.main(
+            replace(TINY, **{"candles_dir": signal_dir, "output_dir": tmp_path, **changes})
+        )
 
 
 @pytest.mark.parametrize(
@@ -317,11 +400,11 @@ def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(signal_d
 def test_on_the_command_line_bad_candles_are_one_line_on_stderr_and_status_2(
     signal_market, tmp_path, mistake, message, monkeypatch, capsys
 ):
-    from pipeline import progress
+    from pipeline import terminal
 
     mistake(signal_market["BTC/USDT"]).to_csv(tmp_path / "BTCUSDT_1h.csv", index=False)
     config = replace(TINY, symbols=("BTC/USDT",), candles_dir=tmp_path, output_dir=tmp_path / "out")
-    with pytest.raises(SystemExit) as exit, progress.one_line_errors():
+    with pytest.raises(SystemExit) as exit, terminal.one_line_errors():
         train_v2_production.main(config)
     error = capsys.readouterr().err
     assert exit.value.code == 2
@@ -352,17 +435,28 @@ def test_the_help_explains_every_option(tmp_path):
 @pytest.mark.slow
 def test_horizon_timeframe_and_split_by_dates_run_through(signal_dir, tmp_path):
     config = replace(
-        TINY, candles_dir=signal_dir, output_dir=tmp_path, epochs=1, horizon=3,
-        train_end="2024-12-18", val_end="2024-12-23", test_start="2024-12-25", test_end="2024-12-30",
-    )  # fmt: skip
+        TINY,
+        candles_dir=signal_dir,
+        output_dir=tmp_path,
+        epochs=1,
+        horizon=3,
+        train_end="2024-12-18",
+        val_end="2024-12-23",
+        test_start="2024-12-25",
+        test_end="2024-12-30",
+    )
     metrics = train(config)
     assert metrics["split"]["train"]["last"] == "2024-12-19T00:00Z"
-    assert metrics["split"]["val"]["first"] == "2024-12-19T03:00Z"  # three hours ahead, none of them in training
+    assert (
+        metrics["split"]["val"]["first"] == "2024-12-19T03:00Z"
+    )  # three hours ahead, none of them in training
     assert metrics["split"]["test"]["first"] == "2024-12-25T03:00Z"
     assert metrics["split"]["test"]["last"] == "2024-12-31T00:00Z"
     predictor = CryptoPricePredictorV2.from_directory(tmp_path)
     frame = pd.read_parquet(signal_dir / "BTCUSDT_1h.parquet")
-    assert predictor.predict(frame)["timestamp"] == frame["timestamp"].iloc[-1] + pd.Timedelta(hours=3)
+    assert predictor.predict(frame)["timestamp"] == frame["timestamp"].iloc[-1] + pd.Timedelta(
+        hours=3
+    )
 
 
 def run_on(market, folder):
@@ -374,24 +468,34 @@ def run_on(market, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))]
+)
 def test_on_martingales_the_network_finds_no_edge(tmp_path, no_twin, seed):
     market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=seed)
     test = run_on(market, tmp_path)
     assert test["verdict"] == "NO EDGE"
-    assert all(entry["verdict"] != "BEATS" for entry in test["verdicts"] if entry["baseline"] == "naive")
+    assert all(
+        entry["verdict"] != "BEATS" for entry in test["verdicts"] if entry["baseline"] == "naive"
+    )
 
 
 @pytest.mark.slow
 def test_a_planted_signal_is_found_by_the_network(tmp_path, no_twin):
-    market = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=1, signal_r2=0.08)
+    market = synthetic_market(
+        ("BTC/USDT", "ETH/USDT"), "1h", 3000 + V2_WARMUP, seed=1, signal_r2=0.08
+    )
     against_naive = run_on(market, tmp_path)["verdicts"][0]
     assert (against_naive["baseline"], against_naive["verdict"]) == ("naive", "BEATS")
 
 
 @pytest.mark.slow
-def test_real_candles_give_the_known_naive_error_and_a_network_not_far_from_it(real_data, tmp_path, no_twin):
-    config = replace(TINY, candles_dir=real_data / "binanceusdm", candles=8000, epochs=2, output_dir=tmp_path)
+def test_real_candles_give_the_known_naive_error_and_a_network_not_far_from_it(
+    real_data, tmp_path, no_twin
+):
+    config = replace(
+        TINY, candles_dir=real_data / "binanceusdm", candles=8000, epochs=2, output_dir=tmp_path
+    )
     test = train_v2_production.main(config)["test"]
     naive = test["models"]["naive"]
     assert naive["mape_percent"] == pytest.approx(0.34, abs=0.01)

@@ -1,4 +1,5 @@
-"""The fit loop: batches, the plain .h5 files, and a resumed run that equals an uninterrupted one."""
+"""The fit loop: batches, the plain .h5 files, and a resumed run that equals an uninterrupted
+one."""
 
 import subprocess
 import sys
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 
 from models.dual_stream import build_dual_stream
-from pipeline import training
-from pipeline.runtime import BATCH, KerasNetwork
-from pipeline.scaling import ScaledSamples
-from pipeline.training import STATE_FILE, Hidden, WindowBatches, _OneCycle, fit, save_plain_h5
+from pipeline.bundle.network import BATCH, KerasNetwork
+from pipeline.samples.scaling import ScaledSamples
+from pipeline.training import fit as fit_module
+from pipeline.training.fit import STATE_FILE, Hidden, WindowBatches, _OneCycle, fit, save_plain_h5
 
 LOOKBACK, N_FEATURES = 5, 3
 
 
 def scaled_samples(n=300, seed=0):
-    """Samples whose target is half the last row's first feature plus noise; 200 to train, 100 to validate."""
+    """Samples whose target is half the last row's first feature plus noise; 200 to train, 100 to
+    validate."""
     generator = np.random.default_rng(seed)
     rows = generator.normal(size=(n + LOOKBACK, N_FEATURES)).astype(np.float32)
     end = np.arange(LOOKBACK, n + LOOKBACK)
@@ -32,12 +34,18 @@ def scaled_samples(n=300, seed=0):
 def small_network(seed=1):
     keras.utils.set_random_seed(seed)
     return build_dual_stream(
-        LOOKBACK, N_FEATURES, lstm_units=(4, 3), conv_filters=4, conv_lstm_units=3, dense_units=(4, 3)
+        LOOKBACK,
+        N_FEATURES,
+        lstm_units=(4, 3),
+        conv_filters=4,
+        conv_lstm_units=3,
+        dense_units=(4, 3),
     )
 
 
 def dense_network(seed=1):
-    """What the fit loop must keep of a network: weights, moving averages, dropout's random state; quickly traced."""
+    """What the fit loop must keep of a network: weights, moving averages, dropout's random state;
+    quickly traced."""
     keras.utils.set_random_seed(seed)
     window = keras.Input((LOOKBACK, N_FEATURES))
     hidden = keras.layers.Dense(8, activation="tanh")(keras.layers.Flatten()(window))
@@ -47,14 +55,21 @@ def dense_network(seed=1):
 
 def fit_small(model, scaled, folder, **changes):
     settings = {
-        "loss": keras.losses.Huber(), "epochs": 4, "batch_size": 32, "learning_rate": 0.01, "clip_value": 1.0,
-        "early_stopping_patience": 10, "reduce_lr_patience": 5, "seed": 7,
-        "checkpoint": folder / "best.h5", "state_dir": folder,
-    }  # fmt: skip
+        "loss": keras.losses.Huber(),
+        "epochs": 4,
+        "batch_size": 32,
+        "learning_rate": 0.01,
+        "clip_value": 1.0,
+        "early_stopping_patience": 10,
+        "reduce_lr_patience": 5,
+        "seed": 7,
+        "checkpoint": folder / "best.h5",
+        "state_dir": folder,
+    }
     return fit(model, scaled, **{**settings, **changes})
 
 
-def test_the_default_network_has_between_40_000_and_60_000_parameters_and_starts_at_the_naive_forecast():
+def test_the_default_network_has_40_000_to_60_000_parameters_and_starts_at_the_naive_forecast():
     model = build_dual_stream(60, 18)
     # LSTM 4u(f + u + 1), Conv1D 3fu + u, Dense fu + u, BatchNorm 4u
     trend = 4 * 64 * (18 + 64 + 1) + 4 * 32 * (64 + 32 + 1)
@@ -97,7 +112,13 @@ def test_fitting_learns_a_planted_link_and_keeps_the_best_epoch(tmp_path):
     scaled = scaled_samples()
     model = small_network()
     history = fit_small(model, scaled, tmp_path, epochs=12)
-    assert len(history.loss) == len(history.val_loss) == len(history.learning_rate) == len(history.seconds) == 12
+    assert (
+        len(history.loss)
+        == len(history.val_loss)
+        == len(history.learning_rate)
+        == len(history.seconds)
+        == 12
+    )
     assert history.val_loss[history.best_epoch] == min(history.val_loss) < 0.8 * history.val_loss[0]
     saved = keras.models.load_model(tmp_path / "best.h5", compile=False)
     for ours, theirs in zip(model.get_weights(), saved.get_weights()):
@@ -153,7 +174,9 @@ def test_one_cycle_rises_over_a_fifth_of_the_steps_and_falls_to_nothing():
 @pytest.mark.slow
 def test_all_epochs_of_one_cycle_are_run_and_told_their_step_sizes(tmp_path):
     scaled = scaled_samples()
-    history = fit_small(dense_network(), scaled, tmp_path, epochs=5, one_cycle=True, early_stopping_patience=1)
+    history = fit_small(
+        dense_network(), scaled, tmp_path, epochs=5, one_cycle=True, early_stopping_patience=1
+    )
     assert len(history.loss) == 5
     assert history.learning_rate[-1] == pytest.approx(0.0, abs=1e-12)
     assert history.learning_rate[0] > history.learning_rate[2] > 0.001
@@ -162,7 +185,9 @@ def test_all_epochs_of_one_cycle_are_run_and_told_their_step_sizes(tmp_path):
 def test_hidden_columns_are_zero_in_whole_windows_drawn_anew_each_epoch():
     scaled = scaled_samples()
     plain = WindowBatches(scaled, scaled.split.train, 50, shuffle_seed=3)
-    hiding = WindowBatches(scaled, scaled.split.train, 50, shuffle_seed=3, hidden=Hidden(np.array([1]), 0.4))
+    hiding = WindowBatches(
+        scaled, scaled.split.train, 50, shuffle_seed=3, hidden=Hidden(np.array([1]), 0.4)
+    )
     hidden = []
     for epoch in range(2):
         shown = np.concatenate([plain[i][0] for i in range(len(plain))])
@@ -195,7 +220,9 @@ def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
     scaled = scaled_samples()
     expected = fit_small(dense_network(), scaled, tmp_path)
     epochs = []
-    history = fit_small(dense_network(), scaled, tmp_path, on_epoch=lambda epoch, logs: epochs.append(epoch))
+    history = fit_small(
+        dense_network(), scaled, tmp_path, on_epoch=lambda epoch, logs: epochs.append(epoch)
+    )
     assert epochs == []
     assert history == expected
 
@@ -203,8 +230,12 @@ def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
 @pytest.mark.slow
 def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
     scaled = scaled_samples()
-    scaled.target[scaled.split.val] = 0.0  # any forecast that moves away from 0 makes validation worse
-    history = fit_small(dense_network(), scaled, tmp_path, epochs=30, early_stopping_patience=3, learning_rate=0.05)
+    scaled.target[scaled.split.val] = (
+        0.0  # any forecast that moves away from 0 makes validation worse
+    )
+    history = fit_small(
+        dense_network(), scaled, tmp_path, epochs=30, early_stopping_patience=3, learning_rate=0.05
+    )
     assert len(history.loss) < 30
     assert len(history.loss) == history.best_epoch + 1 + 3
 
@@ -231,7 +262,9 @@ import tensorflow as tf, numpy as np
 model = tf.keras.models.load_model({str(path)!r})
 print(float(model(np.ones((1, {LOOKBACK}, {N_FEATURES}), "float32"))[0, 0]))
 """
-    output = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     ours = float(model(np.ones((1, LOOKBACK, N_FEATURES), "float32"))[0, 0])
     assert float(output.stdout) == pytest.approx(ours, abs=1e-6)
 
@@ -255,8 +288,8 @@ def test_a_kill_while_the_state_is_written_leaves_the_previous_state(tmp_path, m
     model = dense_network()
     model.compile(optimizer="adam", loss="mse")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training.np, "savez", cut_off)
-        training._save_state(model, tmp_path / STATE_FILE, {})
+        patched.setattr(fit_module.np, "savez", cut_off)
+        fit_module._save_state(model, tmp_path / STATE_FILE, {})
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
@@ -264,7 +297,9 @@ def test_a_kill_while_the_state_is_written_leaves_the_previous_state(tmp_path, m
 def test_a_window_gives_the_same_bits_alone_in_a_pair_and_in_a_crowd(tmp_path):
     model = build_dual_stream(60, 18)
     keras.utils.set_random_seed(2)
-    model.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.get_weights()])
+    model.set_weights(
+        [np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.get_weights()]
+    )
     save_plain_h5(model, tmp_path / "model.h5")
     network = KerasNetwork(tmp_path / "model.h5", input_shape=(60, 18))
     rows = np.random.default_rng(1).normal(size=(2 * BATCH, 18)).astype(np.float32)
@@ -287,5 +322,7 @@ def test_broken_model_files_are_value_errors_that_name_the_file(tmp_path):
         (tmp_path / "cut.h5").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"cut.h5: not a readable Keras .h5 model .*truncated"):
             KerasNetwork(tmp_path / "cut.h5", input_shape=(LOOKBACK, N_FEATURES))
-    with pytest.raises(ValueError, match=r"takes windows of shape \(5, 3\), the scaler file says \(60, 18\)"):
+    with pytest.raises(
+        ValueError, match=r"takes windows of shape \(5, 3\), the scaler file says \(60, 18\)"
+    ):
         KerasNetwork(tmp_path / "model.h5", input_shape=(60, 18))

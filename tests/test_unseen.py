@@ -1,4 +1,5 @@
-"""A saved bundle on candles it has never seen: what is scored, what is left out, what is said about it."""
+"""A saved bundle on candles it has never seen: what is scored, what is left out, what is said about
+it."""
 
 import json
 import pickle
@@ -17,10 +18,10 @@ import inference_v2
 from data_fetcher import fetch_candles
 from feature_engineering import compute_features
 from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
-from pipeline.dataset import CandleSet
-from pipeline.drift import feature_quantiles, measure_drift, population_stability
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.synthetic import synthetic_market
 from pipeline.evaluation.unseen import as_text, drift_table, read_metadata, score_unseen
-from pipeline.synthetic import synthetic_market
+from pipeline.samples.drift import feature_quantiles, measure_drift, population_stability
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUR = pd.Timedelta(hours=1)
@@ -42,7 +43,9 @@ def market(signal_market):
 
 
 def score(predictor, market, metadata, since=None, **options):
-    features = {s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()}
+    features = {
+        s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()
+    }
     since_ms = None if since is None else pd.Timestamp(since).value // 10**6
     return score_unseen(predictor, market, features, metadata, since_ms, **options)
 
@@ -69,18 +72,32 @@ def synthetic_copy(bundle, folder):
 
 def test_on_its_own_test_part_the_bundle_scores_as_its_training_run_did(scored, tiny_bundle):
     result, predictions = scored
-    trained = pd.read_parquet(tiny_bundle / "predictions_v2.parquet").sort_values(["timestamp", "symbol"])
+    trained = pd.read_parquet(tiny_bundle / "predictions_v2.parquet").sort_values(
+        ["timestamp", "symbol"]
+    )
     assert list(predictions["timestamp"]) == list(trained["timestamp"])
     assert list(predictions["symbol"]) == list(trained["symbol"])
-    for name in ("base_price", "current_return", "actual_return", "volatility", "ewma_q10", "ewma_q90"):
+    for name in (
+        "base_price",
+        "current_return",
+        "actual_return",
+        "volatility",
+        "ewma_q10",
+        "ewma_q90",
+    ):
         assert np.array_equal(predictions[name], trained[name]), name
     for name in ("lstm", "q10", "q50", "q90", "p_up"):
-        assert np.abs(predictions[name].to_numpy() - trained[name].to_numpy()).max() <= 1e-5 * trained[name].std(), name
+        assert (
+            np.abs(predictions[name].to_numpy() - trained[name].to_numpy()).max()
+            <= 1e-5 * trained[name].std()
+        ), name
     before = json.loads((tiny_bundle / "metrics_v2.json").read_text())["test"]
     for name in ("mape_percent", "mae", "rmse", "r2", "direction_accuracy", "brier"):
         ours, theirs = (test["models"]["lstm"][name] for test in (result["test"], before))
         assert ours == pytest.approx(theirs, rel=1e-6), name
-    assert result["test"]["verdicts"][0]["skill"] == pytest.approx(before["verdicts"][0]["skill"], rel=1e-6)
+    assert result["test"]["verdicts"][0]["skill"] == pytest.approx(
+        before["verdicts"][0]["skill"], rel=1e-6
+    )
     assert [c["baseline"] for c in result["test"]["interval"]["comparisons"]] == ["ewma"]
 
 
@@ -100,7 +117,9 @@ def test_the_forecasts_are_those_of_predict_history_bit_for_bit(predictor, score
         assert rows.loc[t, "base_price"] == closes[t]
 
 
-def test_no_target_begins_before_the_end_of_validation_and_the_first_that_may_is_there(scored, metadata, market):
+def test_no_target_begins_before_the_end_of_validation_and_the_first_that_may_is_there(
+    scored, metadata, market
+):
     result, predictions = scored
     val_end = pd.Timestamp(metadata["cuts"]["val_end"])
     made_at = predictions["timestamp"] + HOUR
@@ -127,7 +146,10 @@ def test_the_bundles_own_test_part_is_said_to_have_been_looked_at_and_later_cand
     predictor, market, metadata, scored, unscored
 ):
     n = len(scored[1])
-    assert any(f"{n} of {n} forecasts lie in the bundle's own test part" in note for note in scored[0]["notes"])
+    assert any(
+        f"{n} of {n} forecasts lie in the bundle's own test part" in note
+        for note in scored[0]["notes"]
+    )
     cuts = {**metadata["cuts"], "test_end": f"{scored[1]['timestamp'].iloc[9]:%Y-%m-%dT%H:%M:%SZ}"}
     result, predictions = score(predictor, market, {**metadata, "cuts": cuts})
     inside = int((predictions["timestamp"] + 2 * HOUR <= pd.Timestamp(cuts["test_end"])).sum())
@@ -139,7 +161,10 @@ def test_the_bundles_own_test_part_is_said_to_have_been_looked_at_and_later_cand
 
 
 def test_without_metadata_it_needs_since_and_says_that_it_trusts_it(predictor, market, scored):
-    with pytest.raises(ValueError, match=r"no metadata .* which candles it has seen; copy metadata_v2.json .*--since"):
+    with pytest.raises(
+        ValueError,
+        match=r"no metadata .* which candles it has seen; copy metadata_v2.json .*--since",
+    ):
         score(predictor, market, {})
     start = scored[1]["timestamp"].iloc[0] + HOUR
     result, predictions = score(predictor, market, {}, since=start)
@@ -157,7 +182,9 @@ def test_later_candles_of_a_synthetic_market_give_no_claim(tiny_bundle, tmp_path
     with pytest.warns(UserWarning, match="trained on synthetic candles"):
         predictor = CryptoPricePredictorV2.from_directory(folder)
     since = later["BTC/USDT"]["timestamp"].iloc[0]
-    result, predictions = score(predictor, CandleSet(later, "1h", "directory", "DIR"), {}, since=since)
+    result, predictions = score(
+        predictor, CandleSet(later, "1h", "directory", "DIR"), {}, since=since
+    )
     assert len(predictions) == 2 * (700 - 533 - 1)  # 474 of warm-up, a window of 60, a target
     assert result["test"]["verdict"] == "NO CLAIM (synthetic data)"
     assert "VERDICT  NO CLAIM (synthetic data)" in as_text(result)
@@ -184,14 +211,23 @@ def test_coins_it_was_not_trained_on_are_scored_and_named_and_one_without_sample
     assert "XRP/USDT: no sample in 100 candles" in caplog.text
     by_symbol = predictions.set_index(["symbol", "timestamp"])["lstm"]
     assert np.array_equal(by_symbol["SOL/USDT"], by_symbol["ETH/USDT"])  # the cut is one of time
-    with pytest.raises(ValueError, match="no forecast can be made from .*: the last candle opens at .*; fetch newer"):
-        score(predictor, CandleSet({"XRP/USDT": eth.iloc[:100]}, "1h", "directory", "DIR"), metadata)
+    with pytest.raises(
+        ValueError,
+        match="no forecast can be made from .*: the last candle opens at .*; fetch newer",
+    ):
+        score(
+            predictor, CandleSet({"XRP/USDT": eth.iloc[:100]}, "1h", "directory", "DIR"), metadata
+        )
 
 
-def test_samples_follow_the_rules_of_training_at_gaps(predictor, market, metadata, scored, unscored):
+def test_samples_follow_the_rules_of_training_at_gaps(
+    predictor, market, metadata, scored, unscored
+):
     candles = market.candles["BTC/USDT"]
     gap = len(candles) - 70
-    holed = CandleSet({"BTC/USDT": candles.drop(index=gap).reset_index(drop=True)}, "1h", "directory", "DIR")
+    holed = CandleSet(
+        {"BTC/USDT": candles.drop(index=gap).reset_index(drop=True)}, "1h", "directory", "DIR"
+    )
     _, predictions = score(predictor, holed, metadata)
     whole = scored[1].loc[scored[1]["symbol"] == "BTC/USDT", "timestamp"]
     # The candle before the gap has no target; the 59 after it have a gap in their window.
@@ -200,7 +236,9 @@ def test_samples_follow_the_rules_of_training_at_gaps(predictor, market, metadat
     assert len(lost) == 61
 
 
-def test_a_training_run_writes_what_drift_and_intervals_are_judged_by(metadata, predictor, tiny_bundle):
+def test_a_training_run_writes_what_drift_and_intervals_are_judged_by(
+    metadata, predictor, tiny_bundle
+):
     assert list(metadata["feature_quantiles"]) == predictor.feature_cols
     for numbers in metadata["feature_quantiles"].values():
         edges = [numbers["low"], *numbers["edges"], numbers["high"]]
@@ -208,11 +246,17 @@ def test_a_training_run_writes_what_drift_and_intervals_are_judged_by(metadata, 
         assert sum(numbers["shares"]) == pytest.approx(1)
     trained = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
     ratio = trained["ewma_q90"] / trained["volatility"]
-    assert ratio.to_numpy() == pytest.approx(metadata["interval_baselines"]["ewma"]["q90"], rel=1e-12)
+    assert ratio.to_numpy() == pytest.approx(
+        metadata["interval_baselines"]["ewma"]["q90"], rel=1e-12
+    )
 
 
-def test_a_feature_that_has_moved_is_found_and_the_others_are_not(predictor, market, metadata, unscored):
-    features = {s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()}
+def test_a_feature_that_has_moved_is_found_and_the_others_are_not(
+    predictor, market, metadata, unscored
+):
+    features = {
+        s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()
+    }
     quantiles = feature_quantiles(
         np.concatenate([f.to_numpy()[500:] for f in features.values()]),
         np.concatenate([np.arange(500, len(f)) * 3_600_000 for f in features.values()]),
@@ -237,16 +281,23 @@ def test_population_stability_by_hand():
     assert population_stability(half, np.array([0.0, 1.0])) == pytest.approx(expected)
 
 
-@given(st.lists(st.integers(1, 50), min_size=4, max_size=4), st.lists(st.integers(1, 50), min_size=4, max_size=4))
+@given(
+    st.lists(st.integers(1, 50), min_size=4, max_size=4),
+    st.lists(st.integers(1, 50), min_size=4, max_size=4),
+)
 def test_population_stability_is_symmetric_and_never_negative(first, other):
     first, other = np.array(first) / sum(first), np.array(other) / sum(other)
-    assert population_stability(first, other) == pytest.approx(population_stability(other, first), abs=1e-12)
+    assert population_stability(first, other) == pytest.approx(
+        population_stability(other, first), abs=1e-12
+    )
     assert population_stability(first, other) >= 0
 
 
 def drift_of(before, now, days=100):
     """Drift of one feature whose values come evenly over so many days."""
-    times = [np.linspace(0, days * 86_400_000, len(values)).astype(np.int64) for values in (before, now)]
+    times = [
+        np.linspace(0, days * 86_400_000, len(values)).astype(np.int64) for values in (before, now)
+    ]
     quantiles = feature_quantiles(np.array(before)[:, None], times[0], ["x"])
     return measure_drift(np.array(now)[:, None], times[1], ["x"], quantiles)[0]
 
@@ -258,7 +309,8 @@ def test_deciles_by_hand():
     assert row["outside"] == pytest.approx(
         1 / 1000
     )  # the quantiles of 0.1 % and 99.9 % are 1 and 999: only 1000 is out
-    # Shifted by one decile: the first is empty, the last has two: (1e-4 - .1) ln(1e-3) + (.2 - .1) ln 2
+    # Shifted by one decile: the first is empty, the last has two: (1e-4 - .1) ln(1e-3) + (.2 - .1)
+    # ln 2
     row = drift_of(np.arange(1, 1001.0), np.arange(101, 1101.0))
     assert row["psi"] == pytest.approx((1e-4 - 0.1) * np.log(1e-3) + 0.1 * np.log(2), rel=1e-9)
     assert row["reading"] == "shifted"
@@ -274,7 +326,12 @@ def test_repeated_values_constants_and_missing_ones_do_not_read_as_drift():
     assert drift_of(np.ones(10), np.ones(5))["psi"] == pytest.approx(0)
     assert drift_of(np.ones(10), np.full(5, 2.0))["outside"] == 1.0
     gone = drift_of(funding, np.full(20, np.nan))
-    assert (gone["psi"], gone["outside"], gone["missing"], gone["reading"]) == (None, None, 1.0, "missing")
+    assert (gone["psi"], gone["outside"], gone["missing"], gone["reading"]) == (
+        None,
+        None,
+        1.0,
+        "missing",
+    )
     half = drift_of(funding, np.where(np.arange(2000) % 2, np.nan, np.repeat(funding, 2)))
     assert half["missing"] == 0.5
     assert half["psi"] == pytest.approx(0)
@@ -285,20 +342,27 @@ def test_a_feature_missing_throughout_training_has_no_quantiles():
     rows = np.array([[1.0, np.nan], [2.0, np.nan]])
     quantiles = feature_quantiles(rows, np.array([0, 1]), ["a", "b"])
     assert list(quantiles) == ["a"]
-    assert [row["feature"] for row in measure_drift(rows, np.array([0, 1]), ["a", "b"], quantiles)] == ["a"]
+    assert [
+        row["feature"] for row in measure_drift(rows, np.array([0, 1]), ["a", "b"], quantiles)
+    ] == ["a"]
 
 
 def test_the_usual_psi_is_that_of_equally_long_stretches_of_training():
-    # A slow wave: each half of the training part holds one half of the values, so halves always look shifted.
+    # A slow wave: each half of the training part holds one half of the values, so halves always
+    # look shifted.
     slow = np.arange(1000.0)
     row = drift_of(slow, slow[:500], days=100)
     quantiles = feature_quantiles(slow[:, None], np.arange(1000) * 8_640_000, ["x"])["x"]
     lengths, psi = np.transpose(quantiles["usual"])
-    assert list(lengths) == pytest.approx([5, 10, 20, 50], rel=0.01)  # 100 pieces would hold 10 candles each
+    assert list(lengths) == pytest.approx(
+        [5, 10, 20, 50], rel=0.01
+    )  # 100 pieces would hold 10 candles each
     half = 5 * (1e-4 - 0.1) * np.log(1e-3) + 5 * 0.1 * np.log(2)
     assert psi[-1] == pytest.approx(half, rel=1e-6)
     assert row["usual"] == pytest.approx(half, rel=1e-6)  # 100 days: beyond the longest stretch
-    assert drift_table([row]).endswith("shifted, as usual\n")  # no worse than halves of the training part are
+    assert drift_table([row]).endswith(
+        "shifted, as usual\n"
+    )  # no worse than halves of the training part are
     fast = np.random.default_rng(0).permutation(slow)
     assert drift_of(fast, fast[:500])["usual"] < 0.05
 
@@ -306,8 +370,24 @@ def test_the_usual_psi_is_that_of_equally_long_stretches_of_training():
 def test_evaluate_from_the_shell_prints_tables_drift_and_verdict_and_writes_both_files(
     tiny_bundle, signal_dir, tmp_path, scored
 ):
-    options = ["--model-dir", tiny_bundle, "--candles-dir", signal_dir, "--fee-bps", 0, "--output", tmp_path]
-    command = [sys.executable, "inference_v2.py", "evaluate", *options, "--predictions", tmp_path / "unseen.parquet"]
+    options = [
+        "--model-dir",
+        tiny_bundle,
+        "--candles-dir",
+        signal_dir,
+        "--fee-bps",
+        0,
+        "--output",
+        tmp_path,
+    ]
+    command = [
+        sys.executable,
+        "inference_v2.py",
+        "evaluate",
+        *options,
+        "--predictions",
+        tmp_path / "unseen.parquet",
+    ]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result, predictions = scored
@@ -326,20 +406,35 @@ def evaluate(monkeypatch, *options):
     inference_v2.main()
 
 
-def test_evaluate_takes_symbols_since_and_until(tiny_bundle, signal_dir, scored, tmp_path, monkeypatch, capsys):
+def test_evaluate_takes_symbols_since_and_until(
+    tiny_bundle, signal_dir, scored, tmp_path, monkeypatch, capsys
+):
     times = scored[1]["timestamp"].drop_duplicates().reset_index(drop=True)
     evaluate(
-        monkeypatch, "--model-dir", tiny_bundle, "--candles-dir", signal_dir, "--symbols", "eth/usdt",
-        "--since", f"{times[10]:%Y-%m-%dT%H:%M}", "--until", f"{times[60]:%Y-%m-%dT%H:%M}",
-        "--output", tmp_path / "a.json",
-    )  # fmt: skip
+        monkeypatch,
+        "--model-dir",
+        tiny_bundle,
+        "--candles-dir",
+        signal_dir,
+        "--symbols",
+        "eth/usdt",
+        "--since",
+        f"{times[10]:%Y-%m-%dT%H:%M}",
+        "--until",
+        f"{times[60]:%Y-%m-%dT%H:%M}",
+        "--output",
+        tmp_path / "a.json",
+    )
     capsys.readouterr()
     written = json.loads((tmp_path / "a.json").read_text())
     assert list(written["data"]["symbols"]) == ["ETH/USDT"]
-    # Made at times[10], so at the close of candle 9; the last target is candle 59, which closes at times[60].
+    # Made at times[10], so at the close of candle 9; the last target is candle 59, which closes at
+    # times[60].
     assert written["span"] == {
-        "first": f"{times[9]:%Y-%m-%dT%H:%MZ}", "last": f"{times[58]:%Y-%m-%dT%H:%MZ}", "n": 50,
-    }  # fmt: skip
+        "first": f"{times[9]:%Y-%m-%dT%H:%MZ}",
+        "last": f"{times[58]:%Y-%m-%dT%H:%MZ}",
+        "n": 50,
+    }
 
 
 def test_evaluate_scores_the_trained_pairs_that_are_there_and_names_the_others(
@@ -357,19 +452,33 @@ def test_evaluate_scores_the_trained_pairs_that_are_there_and_names_the_others(
         evaluate(monkeypatch, "--model-dir", tiny_bundle, "--candles-dir", empty)
 
 
-def test_evaluate_without_metadata_or_candles_ends_in_a_sentence(tiny_bundle, signal_dir, tmp_path, monkeypatch):
+def test_evaluate_without_metadata_or_candles_ends_in_a_sentence(
+    tiny_bundle, signal_dir, tmp_path, monkeypatch
+):
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
     (folder / METADATA_FILE).unlink()
     with pytest.raises(ValueError, match="pass --since"):
         evaluate(monkeypatch, "--model-dir", folder, "--candles-dir", signal_dir)
     with pytest.raises(ValueError, match="no SOLUSDT_1h.parquet"):
-        evaluate(monkeypatch, "--model-dir", tiny_bundle, "--candles-dir", signal_dir, "--symbols", "SOL/USDT")
+        evaluate(
+            monkeypatch,
+            "--model-dir",
+            tiny_bundle,
+            "--candles-dir",
+            signal_dir,
+            "--symbols",
+            "SOL/USDT",
+        )
 
 
-def test_real_candles_after_the_test_part_of_a_bundle_are_scored(tiny_bundle, predictor, metadata, real_data):
+def test_real_candles_after_the_test_part_of_a_bundle_are_scored(
+    tiny_bundle, predictor, metadata, real_data
+):
     market = fetch_candles(["BTC/USDT"], "1h", 1200, candles_dir=real_data / "binanceusdm")
-    if market.candles["BTC/USDT"]["timestamp"].iloc[-300] < pd.Timestamp(metadata["cuts"]["val_end"]):
+    if market.candles["BTC/USDT"]["timestamp"].iloc[-300] < pd.Timestamp(
+        metadata["cuts"]["val_end"]
+    ):
         metadata = {**metadata, "cuts": {}}
     since = market.candles["BTC/USDT"]["timestamp"].iloc[-300]
     result, predictions = score(predictor, market, metadata, since=since)

@@ -1,4 +1,5 @@
-"""v1 end to end: two timeframes that end together, quantiles that cannot cross, and what the run says of them."""
+"""v1 end to end: two timeframes that end together, quantiles that cannot cross, and what the run
+says of them."""
 
 import json
 import logging
@@ -13,24 +14,32 @@ import pandas as pd
 import pytest
 
 from config import ConfigV1
-from feature_engineering_v1 import V1_FEATURES, V1_WARMUP, compute_v1_features
-from generations import train_v1
-from generations.inference_v1 import FILES, CryptoPricePredictorV1
-from pipeline import leakage, safe_pickle
-from pipeline.candles import timestamps_ms
-from pipeline.scaling import OUTLIER_LIMIT
-from pipeline.store import write_candles
-from pipeline.synthetic import synthetic_market
-from pipeline.timeframes import resample_candles
+from generations.v1 import train_v1
+from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
+from generations.v1.inference import FILES, CryptoPricePredictorV1
+from generations.v1.timeframes import resample_candles
+from pipeline.bundle import safe_pickle
+from pipeline.candles.schema import timestamps_ms
+from pipeline.candles.store import write_candles
+from pipeline.candles.synthetic import synthetic_market
+from pipeline.samples import leakage
+from pipeline.samples.scaling import OUTLIER_LIMIT
 from tests import networks
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ConfigV1(
-    candles=500, epochs=5, batch_size=32, learning_rate=0.01, lstm_units=(8, 8), conv_filters=(8, 8),
-    conv_lstm_units=(8, 8), dense_units=(8, 8), dropout=0.0,
-)  # fmt: skip
+    candles=500,
+    epochs=5,
+    batch_size=32,
+    learning_rate=0.01,
+    lstm_units=(8, 8),
+    conv_filters=(8, 8),
+    conv_lstm_units=(8, 8),
+    dense_units=(8, 8),
+    dropout=0.0,
+)
 """A run in seconds."""
 HOUR = pd.Timedelta(hours=1)
 
@@ -62,7 +71,9 @@ def folder(market, tmp_path_factory):
 def bundle(folder, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("bundle")
     metrics = train_v1.main(replace(TINY, candles_dir=folder, output_dir=output_dir))
-    assert metrics["calibration"]["shrinkage"] > 0  # else every forecast is 0 and parity means nothing
+    assert (
+        metrics["calibration"]["shrinkage"] > 0
+    )  # else every forecast is 0 and parity means nothing
     return output_dir
 
 
@@ -82,39 +93,65 @@ def hours(quarters):
 
 
 def test_a_bundle_holds_its_files_scores_and_a_verdict(bundle):
-    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {*FILES.bundle, FILES.metadata}
-    metadata, metrics = (json.loads((bundle / name).read_text()) for name in (FILES.metadata, FILES.metrics))
+    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {
+        *FILES.bundle,
+        FILES.metadata,
+    }
+    metadata, metrics = (
+        json.loads((bundle / name).read_text()) for name in (FILES.metadata, FILES.metrics)
+    )
     assert metadata["feature_cols"] == list(V1_FEATURES)
     assert metadata["quantile_regression"] is True
     assert metrics["data"]["timeframe"] == "1h" and metrics["data"]["fine"]["timeframe"] == "15m"
     assert set(metrics["test"]["models"]) == {"naive", "drift", "ridge", "xgboost", "lstm"}
-    assert [entry["baseline"] for entry in metrics["test"]["interval"]["comparisons"]] == ["ewma", "garch", "har"]
+    assert [entry["baseline"] for entry in metrics["test"]["interval"]["comparisons"]] == [
+        "ewma",
+        "garch",
+        "har",
+    ]
     assert metrics["test"]["verdict"] in ("EDGE", "NO EDGE")
     assert "<h1>v1 on BTC/USDT, ETH/USDT" in (bundle / FILES.report).read_text(encoding="utf-8")
     train, val, test = (metadata["split"][name] for name in ("train", "val", "test"))
-    assert train["first"] < train["last"] < val["first"] < val["last"] < test["first"] < test["last"]
+    assert (
+        train["first"] < train["last"] < val["first"] < val["last"] < test["first"] < test["last"]
+    )
 
 
 def test_quantiles_never_cross_and_the_forecast_is_the_median(bundle):
     predictions = pd.read_parquet(bundle / FILES.predictions)
-    assert (predictions["q10"] < predictions["q50"]).all() and (predictions["q50"] < predictions["q90"]).all()
+    assert (predictions["q10"] < predictions["q50"]).all() and (
+        predictions["q50"] < predictions["q90"]
+    ).all()
     assert (predictions["lstm"] == predictions["q50"]).all()
     assert not predictions.isna().any().any()
 
 
-def test_each_coin_has_its_own_z_score_of_each_timeframe_from_the_training_part_alone(bundle, market):
+def test_each_coin_has_its_own_z_score_of_each_timeframe_from_the_training_part_alone(
+    bundle, market
+):
     scalers = safe_pickle.load(bundle / FILES.scalers)["X"]
     metadata = json.loads((bundle / FILES.metadata).read_text())
     first, last = (pd.Timestamp(metadata["split"]["train"][name]) for name in ("first", "last"))
     for symbol, quarters in market.items():
-        for timeframe, candles in (("15m", quarters), ("1h", resample_candles(quarters, "15m", "1h"))):
+        for timeframe, candles in (
+            ("15m", quarters),
+            ("1h", resample_candles(quarters, "15m", "1h")),
+        ):
             step = pd.Timedelta(timeframe.replace("m", "min"))
             closes = candles["timestamp"] + step
             # the first training target closes an hour after its windows of 60 candles end
             seen = (closes > first - HOUR - 60 * step) & (closes <= last - HOUR)
-            rows = compute_v1_features(candles, timeframe)[seen].to_numpy(np.float32).astype(np.float64)
-            np.testing.assert_allclose(scalers[timeframe][symbol].mean, rows.mean(axis=0), rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(scalers[timeframe][symbol].scale, rows.std(axis=0), rtol=1e-9)
+            rows = (
+                compute_v1_features(candles, timeframe)[seen]
+                .to_numpy(np.float32)
+                .astype(np.float64)
+            )
+            np.testing.assert_allclose(
+                scalers[timeframe][symbol].mean, rows.mean(axis=0), rtol=1e-9, atol=1e-12
+            )
+            np.testing.assert_allclose(
+                scalers[timeframe][symbol].scale, rows.std(axis=0), rtol=1e-9
+            )
     assert set(scalers["1h"]) == set(scalers["15m"]) == {"BTC/USDT", "ETH/USDT", "all"}
 
 
@@ -122,11 +159,18 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(bundle, market):
     saved = pd.read_parquet(bundle / FILES.predictions)
     for symbol, quarters in market.items():
         opened = CryptoPricePredictorV1(bundle / FILES.model, bundle / FILES.scalers, symbol=symbol)
-        history = opened.predict_history(resample_candles(quarters, "15m", "1h"), quarters).set_index("timestamp")
+        history = opened.predict_history(
+            resample_candles(quarters, "15m", "1h"), quarters
+        ).set_index("timestamp")
         rows = saved[saved["symbol"] == symbol].set_index("timestamp")
         assert len(rows) > 50
         served = history.loc[rows.index]
-        for ours, theirs in (("predicted_return", "lstm"), ("q10", "q10"), ("q90", "q90"), ("p_up", "p_up")):
+        for ours, theirs in (
+            ("predicted_return", "lstm"),
+            ("q10", "q10"),
+            ("q90", "q90"),
+            ("p_up", "p_up"),
+        ):
             assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
 
 
@@ -161,7 +205,11 @@ def test_nothing_looks_ahead_from_15m_candles_to_forecasts(predictor, quarters):
         """A row a quarter: what the hour that ends with it forecasts, else NaN."""
         history = predictor.predict_history(resample_candles(candles, "15m", "1h"), candles)
         last_quarter = history["timestamp"] + HOUR - pd.Timedelta(minutes=15)
-        return history.set_index(pd.Index(last_quarter)).drop(columns="timestamp").reindex(candles["timestamp"])
+        return (
+            history.set_index(pd.Index(last_quarter))
+            .drop(columns="timestamp")
+            .reindex(candles["timestamp"])
+        )
 
     def with_index(candles):
         if len(candles) < 4 * 60:  # too few to forecast from
@@ -171,9 +219,13 @@ def test_nothing_looks_ahead_from_15m_candles_to_forecasts(predictor, quarters):
     leakage.check(with_index, quarters.iloc[:1200])
 
 
-def test_a_forecast_sees_the_last_quarter_of_the_hour_and_not_the_one_after(predictor, hours, quarters):
+def test_a_forecast_sees_the_last_quarter_of_the_hour_and_not_the_one_after(
+    predictor, hours, quarters
+):
     expected = predictor.predict(hours.iloc[:700], quarters.iloc[:2800])
-    assert predictor.predict(hours.iloc[:700], quarters) == expected  # later quarters have not closed yet
+    assert (
+        predictor.predict(hours.iloc[:700], quarters) == expected
+    )  # later quarters have not closed yet
     changed = quarters.copy()
     changed.loc[2799, "volume"] *= 3
     assert predictor.predict(hours.iloc[:700], changed.iloc[:2800])["q90"] != expected["q90"]
@@ -183,7 +235,11 @@ def test_a_prediction_is_consistent_with_itself(predictor, hours, quarters):
     prediction = predictor.predict(hours, quarters, last_price=100_000)
     q10, q50, q90 = (prediction[name] for name in ("q10", "q50", "q90"))
     assert q10 < q50 < q90
-    assert (prediction["price"], prediction["price_low"], prediction["price_high"]) == (q50, q10, q90)
+    assert (prediction["price"], prediction["price_low"], prediction["price_high"]) == (
+        q50,
+        q10,
+        q90,
+    )
     assert prediction["uncertainty"] == pytest.approx((q90 - q10) / q50, rel=1e-12)
     assert prediction["hint"] == ("reduce" if prediction["uncertainty"] > 0.015 else "trade")
     assert prediction["timestamp"] == hours["timestamp"].iloc[-1] + HOUR
@@ -196,10 +252,17 @@ def test_a_wild_hour_is_uncertain_and_hints_to_reduce(predictor, hours, quarters
 
 
 def test_timeframes_that_do_not_end_together_and_gaps_are_refused(predictor, hours, quarters):
-    with pytest.raises(ValueError, match=r"15m candles: none closes at 2025-01-01 00:00 .* pass both timeframes up to"):
+    with pytest.raises(
+        ValueError,
+        match=r"15m candles: none closes at 2025-01-01 00:00 .* pass both timeframes up to",
+    ):
         predictor.predict(hours, quarters.iloc[:-1])
-    with pytest.raises(ValueError, match=r"pair 1 of 2, 15m candles: 1 candle\(s\) missing among the last 60"):
-        predictor.predict_batch([(hours, quarters), (hours, quarters.drop(index=len(quarters) - 9))])
+    with pytest.raises(
+        ValueError, match=r"pair 1 of 2, 15m candles: 1 candle\(s\) missing among the last 60"
+    ):
+        predictor.predict_batch(
+            [(hours, quarters), (hours, quarters.drop(index=len(quarters) - 9))]
+        )
     with pytest.raises(ValueError, match=r"1h candles: 59 candles are too few"):
         predictor.predict(hours.tail(59), quarters)
     with pytest.raises(ValueError, match="15m candles: no two of 974 candles are 15m apart"):
@@ -211,8 +274,12 @@ def test_timeframes_that_do_not_end_together_and_gaps_are_refused(predictor, hou
     assert caught[0].filename == __file__
 
 
-def test_a_pair_that_training_did_not_see_is_standardised_by_all_under_a_warning(bundle, hours, quarters):
-    with pytest.warns(UserWarning, match=r"symbol is 'SOL/USDT', none of the trained BTC/USDT, ETH/USDT"):
+def test_a_pair_that_training_did_not_see_is_standardised_by_all_under_a_warning(
+    bundle, hours, quarters
+):
+    with pytest.warns(
+        UserWarning, match=r"symbol is 'SOL/USDT', none of the trained BTC/USDT, ETH/USDT"
+    ):
         other = CryptoPricePredictorV1.from_directory(bundle, symbol="SOL/USDT")
     with pytest.warns(UserWarning, match="symbol is None"):
         unnamed = CryptoPricePredictorV1.from_directory(bundle)
@@ -227,7 +294,9 @@ def test_outliers_are_clipped_in_what_the_network_sees(predictor, hours):
 
 
 def train(folder, tmp_path, build=None, **changes):
-    config = replace(TINY, **{"candles_dir": folder, "output_dir": tmp_path, "epochs": 1, **changes})
+    config = replace(
+        TINY, **{"candles_dir": folder, "output_dir": tmp_path, "epochs": 1, **changes}
+    )
     return train_v1.main(config, build=build)
 
 
@@ -239,16 +308,24 @@ def test_a_pair_without_15m_candles_is_left_out_with_a_notice(market, tmp_path, 
     assert symbols == ("BTC/USDT",)
     assert pd.Timestamp(end_ms, unit="ms") == pd.Timestamp("2025-01-01")
     assert "left out, there are no 15m candles" in caplog.text and "ETH/USDT" in caplog.text
-    with pytest.raises(ValueError, match=r"none of ETH/USDT has 15m candles .* --timeframes 15m 1h"):
+    with pytest.raises(
+        ValueError, match=r"none of ETH/USDT has 15m candles .* --timeframes 15m 1h"
+    ):
         train_v1.with_quarters(tmp_path, ("ETH/USDT",))
 
 
 def test_hours_end_where_the_15m_candles_end_and_quarters_reach_back_far_enough(market, tmp_path):
     write_market(market, tmp_path)
     write_candles(market["BTC/USDT"].iloc[:-10], tmp_path, "BTC/USDT", "15m")
-    found = train_v1.fetch(replace(TINY, symbols=("BTC/USDT",), candles_dir=tmp_path, candles=300), None)
-    assert found["1h"].candles["BTC/USDT"]["timestamp"].iloc[-1] == pd.Timestamp("2024-12-31T20:00Z")
-    assert found["15m"].candles["BTC/USDT"]["timestamp"].iloc[-1] == pd.Timestamp("2024-12-31T20:45Z")
+    found = train_v1.fetch(
+        replace(TINY, symbols=("BTC/USDT",), candles_dir=tmp_path, candles=300), None
+    )
+    assert found["1h"].candles["BTC/USDT"]["timestamp"].iloc[-1] == pd.Timestamp(
+        "2024-12-31T20:00Z"
+    )
+    assert found["15m"].candles["BTC/USDT"]["timestamp"].iloc[-1] == pd.Timestamp(
+        "2024-12-31T20:45Z"
+    )
     assert len(found["1h"].candles["BTC/USDT"]) == 300 + V1_WARMUP
     assert len(found["15m"].candles["BTC/USDT"]) == 4 * 300 + 60 + V1_WARMUP
 
@@ -277,16 +354,25 @@ def test_synthetic_hours_are_made_of_the_synthetic_quarters(capsys):
         ({"lookback": 1000}, "no sample in 974 candles"),
     ],
 )
-def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(folder, tmp_path, changes, message):
+def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(
+    folder, tmp_path, changes, message
+):
     with pytest.raises(ValueError, match=message):
         train(folder, tmp_path, **changes)
 
 
 @pytest.mark.slow
 def test_the_help_explains_every_option():
-    command = [sys.executable, "-m", "generations.train_v1", "--help"]
+    command = [sys.executable, "-m", "generations.v1.train_v1", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for option in ("--candles-dir", "--symbols", "--candles", "--epochs", "--output-dir", "--resume"):
+    for option in (
+        "--candles-dir",
+        "--symbols",
+        "--candles",
+        "--epochs",
+        "--output-dir",
+        "--resume",
+    ):
         assert option in result.stdout
     assert "--no-quantile-regression" in result.stdout
 
@@ -310,14 +396,17 @@ def test_the_network_opens_by_plain_load_model_in_a_fresh_process_elsewhere(bund
 import numpy as np, tensorflow as tf
 for name in {[FILES.model, FILES.checkpoint]!r}:
     model = tf.keras.models.load_model({str(bundle)!r} + "/" + name)
-    quantiles = model.predict([np.random.normal(size=(3, 60, 50)), np.random.normal(size=(3, 60, 50))], verbose=0)
+    windows = [np.random.normal(size=(3, 60, 50)), np.random.normal(size=(3, 60, 50))]
+    quantiles = model.predict(windows, verbose=0)
     assert quantiles.shape == (3, 3) and (np.diff(quantiles) > 0).all()
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_resumes_and_ends_as_if_nothing_happened(folder, tmp_path, monkeypatch):
+def test_a_run_that_was_cut_off_resumes_and_ends_as_if_nothing_happened(
+    folder, tmp_path, monkeypatch
+):
     def small(output_dir, **changes):
         with networks.bare():
             train(folder, output_dir, build=networks.for_v1, epochs=3, **changes)
@@ -329,7 +418,7 @@ def test_a_run_that_was_cut_off_resumes_and_ends_as_if_nothing_happened(folder, 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         small(tmp_path)
     small(tmp_path, resume=True)
     for name in (FILES.metrics, FILES.predictions):
@@ -356,7 +445,9 @@ def test_on_martingales_the_network_finds_no_edge_and_its_intervals_hold(tmp_pat
     for seed in (1, 2, 3):
         test = run_on(tmp_path / str(seed), 2000, seed=seed)
         assert test["verdict"] == "NO EDGE"
-        assert test["verdicts"][0]["baseline"] == "naive" and test["verdicts"][0]["verdict"] != "BEATS"
+        assert (
+            test["verdicts"][0]["baseline"] == "naive" and test["verdicts"][0]["verdict"] != "BEATS"
+        )
         covered.append(test["interval"]["coverage"])
     # Volatility drifts between validation and test, so a single market may hold 73 or 88 %.
     assert np.mean(covered) == pytest.approx(0.8, abs=0.04)
@@ -379,15 +470,33 @@ def test_real_candles_of_both_timeframes_give_the_known_naive_error(real_data, t
         CryptoPricePredictorV1.from_directory(tmp_path, symbol="BTC/USDT")
 
 
-def test_from_an_exchange_both_timeframes_come_and_a_pair_with_one_alone_is_left_out(market, caplog):
-    candles = {symbol: quarters.drop(columns=["funding_rate", "open_interest"]) for symbol, quarters in market.items()}
-    series = {symbol: {"1h": resample_candles(quarters, "15m", "1h")} for symbol, quarters in candles.items()}
+def test_from_an_exchange_both_timeframes_come_and_a_pair_with_one_alone_is_left_out(
+    market, caplog
+):
+    candles = {
+        symbol: quarters.drop(columns=["funding_rate", "open_interest"])
+        for symbol, quarters in market.items()
+    }
+    series = {
+        symbol: {"1h": resample_candles(quarters, "15m", "1h")}
+        for symbol, quarters in candles.items()
+    }
     series["BTC/USDT"]["15m"] = candles["BTC/USDT"]
     now_ms = int(timestamps_ms(candles["BTC/USDT"])[-1]) + 900_000
     with ExchangeServer(market_of(series), now_ms=now_ms) as server, caplog.at_level(logging.INFO):
-        config = replace(TINY, source="exchange", exchange="binance", base_url=server.url, cache_dir=None, candles=200)
+        config = replace(
+            TINY,
+            source="exchange",
+            exchange="binance",
+            base_url=server.url,
+            cache_dir=None,
+            candles=200,
+        )
         found = train_v1.fetch(config, None)
     assert list(found["1h"].candles) == list(found["15m"].candles) == ["BTC/USDT"]
     assert len(found["15m"].candles["BTC/USDT"]) == 4 * 200 + 60 + V1_WARMUP
-    assert found["15m"].candles["BTC/USDT"]["timestamp"].iloc[-1] == candles["BTC/USDT"]["timestamp"].iloc[-1]
+    assert (
+        found["15m"].candles["BTC/USDT"]["timestamp"].iloc[-1]
+        == candles["BTC/USDT"]["timestamp"].iloc[-1]
+    )
     assert "left out, there are no 15m candles: ETH/USDT" in caplog.text

@@ -1,4 +1,5 @@
-"""v1-final end to end: the report's network, its scaled prices, its bundle, and a predictor that says the same."""
+"""v1-final end to end: the report's network, its scaled prices, its bundle, and a predictor that
+says the same."""
 
 import json
 import pickle
@@ -13,21 +14,33 @@ import pandas as pd
 import pytest
 
 from config import ConfigV1Final
-from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_features, compute_level_features
-from generations import train_v1_final
-from generations.inference_v1_final import FILES, CryptoPricePredictorV1Final
-from pipeline import artifacts, leakage, safe_pickle
+from feature_engineering import (
+    V1_FINAL_FEATURES,
+    V1_FINAL_WARMUP,
+    compute_features,
+    compute_level_features,
+)
+from generations.v1_final import train_v1_final
+from generations.v1_final.inference import FILES, CryptoPricePredictorV1Final
+from pipeline.bundle import files, safe_pickle
+from pipeline.candles.synthetic import synthetic_candles, synthetic_market
 from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
-from pipeline.synthetic import synthetic_candles, synthetic_market
+from pipeline.samples import leakage
 from tests import networks
 from tests.conftest import write_market
 
 ROOT = Path(__file__).resolve().parents[1]
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 TINY = ConfigV1Final(
-    symbols=SYMBOLS, candles=500, epochs=3, learning_rate=0.01, lstm_units=(6, 5, 4, 3), conv_filters=(4, 3),
-    conv_lstm_units=(4, 3), dense_units=(6, 5, 4, 3),
-)  # fmt: skip
+    symbols=SYMBOLS,
+    candles=500,
+    epochs=3,
+    learning_rate=0.01,
+    lstm_units=(6, 5, 4, 3),
+    conv_filters=(4, 3),
+    conv_lstm_units=(4, 3),
+    dense_units=(6, 5, 4, 3),
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +81,20 @@ def lstm(n_in, units):
 
 
 def test_the_report_s_network_has_exactly_271_889_parameters(network):
-    normalised = (128, 96, 64, 64, 48, 48, 96, 64, 32)  # 9 batch normalisations, 4 numbers a channel
-    streams = lstm(14, 128) + lstm(128, 96) + lstm(96, 64) + lstm(64, 32) + lstm(48, 48) + lstm(48, 32)
+    normalised = (
+        128,
+        96,
+        64,
+        64,
+        48,
+        48,
+        96,
+        64,
+        32,
+    )  # 9 batch normalisations, 4 numbers a channel
+    streams = (
+        lstm(14, 128) + lstm(128, 96) + lstm(96, 64) + lstm(64, 32) + lstm(48, 48) + lstm(48, 32)
+    )
     convolutions = (3 * 14 * 64 + 64) + (3 * 64 * 48 + 48)
     dense = (64 * 96 + 96) + (96 * 64 + 64) + (64 * 32 + 32) + (32 * 16 + 16) + (16 + 1)
     assert streams + convolutions + dense + 4 * sum(normalised) == 271_889
@@ -89,7 +114,11 @@ def test_its_lstms_can_run_on_cudnn_and_its_layers_are_keras_own(network):
         if type(layer).__name__ == "LSTM":
             settings = layer.get_config()
             assert (settings["activation"], settings["recurrent_activation"]) == ("tanh", "sigmoid")
-            assert (settings["recurrent_dropout"], settings["unroll"], settings["use_bias"]) == (0.0, False, True)
+            assert (settings["recurrent_dropout"], settings["unroll"], settings["use_bias"]) == (
+                0.0,
+                False,
+                True,
+            )
     assert network.layers[-1].get_config()["activation"] == "sigmoid"
 
 
@@ -102,7 +131,9 @@ def test_the_14_features_are_the_raw_candle_and_v2_s_indicators():
     assert tuple(features) == V1_FINAL_FEATURES and len(V1_FINAL_FEATURES) == 14
     for name in ("open", "high", "low", "close", "volume"):
         assert features[name].tolist() == candles[name].tolist()
-    pd.testing.assert_frame_equal(features.iloc[:, 5:], compute_features(candles, "1h", V1_FINAL_FEATURES[5:]))
+    pd.testing.assert_frame_equal(
+        features.iloc[:, 5:], compute_features(candles, "1h", V1_FINAL_FEATURES[5:])
+    )
     close = candles["close"].to_numpy()
     assert features["momentum_10"].iloc[100] == pytest.approx(close[100] / close[90] - 1)
     leakage.check(lambda frame: compute_level_features(frame, "1h"), candles)
@@ -126,26 +157,36 @@ def test_the_price_errors_are_those_of_the_report_per_coin_with_naive_beside():
     errors = price_errors(predictions, ("naive", "lstm"))
     # Errors of the network 30, 20, 30; of naive 10, 10, 0.
     assert errors["A/USDT"]["lstm"] == pytest.approx(
-        {"mae": 80 / 3, "rmse": (2200 / 3) ** 0.5, "mape_percent": 100 * (30 / 110 + 20 / 190 + 30 / 400) / 3,
-         "min": 20.0, "median": 30.0, "max": 30.0}
-    )  # fmt: skip
+        {
+            "mae": 80 / 3,
+            "rmse": (2200 / 3) ** 0.5,
+            "mape_percent": 100 * (30 / 110 + 20 / 190 + 30 / 400) / 3,
+            "min": 20.0,
+            "median": 30.0,
+            "max": 30.0,
+        }
+    )
     assert errors["A/USDT"]["naive"]["mae"] == pytest.approx(20 / 3)
     assert errors["B/USDT"]["lstm"]["mae"] == pytest.approx(0.0, abs=1e-12)
     assert price_error_rows(errors)[2][:3] == ["A/USDT lstm", "26.67", "27.08"]
     rows = sample_rows(predictions, ("naive", "lstm"), n_rows=2)
     assert rows[1] == ["A/USDT 2024-01-01 00:00", "110.00", "100.00", "9.09", "80.00", "27.27"]
-    assert [row[0] for row in rows[1:]] == [f"{s} 2024-01-01 0{h}:00" for s, h in (("A/USDT", 0), ("A/USDT", 2), ("B/USDT", 3))]  # fmt: skip  # noqa: E501
+    expected = (("A/USDT", 0), ("A/USDT", 2), ("B/USDT", 3))
+    assert [row[0] for row in rows[1:]] == [f"{s} 2024-01-01 0{h}:00" for s, h in expected]
 
 
 # The run
 
 
 def test_a_run_leaves_the_eight_files_and_their_hashes(bundle):
-    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {*FILES.bundle, FILES.metadata}
+    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {
+        *FILES.bundle,
+        FILES.metadata,
+    }
     metadata = json.loads((bundle / FILES.metadata).read_text())
     assert set(metadata["files"]) - {FILES.twin} == set(FILES.hashed)
     for name, sha in metadata["files"].items():
-        assert artifacts.sha256_of(bundle / name) == sha
+        assert files.sha256_of(bundle / name) == sha
     assert metadata["feature_cols"] == list(V1_FINAL_FEATURES)
     assert "<h1>v1-final on BTC/USDT" in (bundle / FILES.report).read_text(encoding="utf-8")
 
@@ -153,14 +194,26 @@ def test_a_run_leaves_the_eight_files_and_their_hashes(bundle):
 def test_the_parts_follow_each_other_in_time(bundle):
     split = json.loads((bundle / FILES.metadata).read_text())["split"]
     train, val, test = (split[name] for name in ("train", "val", "test"))
-    assert train["first"] < train["last"] < val["first"] < val["last"] < test["first"] < test["last"]
+    assert (
+        train["first"] < train["last"] < val["first"] < val["last"] < test["first"] < test["last"]
+    )
     assert train["n"] == pytest.approx(0.7 * 2 * 440, rel=0.01)
 
 
 def test_the_log_holds_the_report_s_table_with_naive_beside_and_the_verdict(bundle):
     log = (bundle / FILES.log).read_text()
-    for text in ("[9/9] Evaluate", "MAE $", "RMSE $", "MAPE %", "median $", "BTC/USDT naive", "BTC/USDT lstm",
-                 "sample predictions", "lstm against naive", "no shrinkage"):  # fmt: skip
+    for text in (
+        "[9/9] Evaluate",
+        "MAE $",
+        "RMSE $",
+        "MAPE %",
+        "median $",
+        "BTC/USDT naive",
+        "BTC/USDT lstm",
+        "sample predictions",
+        "lstm against naive",
+        "no shrinkage",
+    ):
         assert text in log, text
     assert "VERDICT" in log.splitlines()[-2]
 
@@ -170,7 +223,9 @@ def test_the_metrics_agree_with_the_saved_predictions(bundle):
     predictions = pd.read_parquet(bundle / FILES.predictions)
     for symbol, rows in predictions.groupby("symbol"):
         error = rows["base_price"] * (np.exp(rows["lstm"]) - np.exp(rows["actual_return"]))
-        assert metrics["price_errors"][symbol]["lstm"]["mae"] == pytest.approx(error.abs().mean(), rel=1e-9)
+        assert metrics["price_errors"][symbol]["lstm"]["mae"] == pytest.approx(
+            error.abs().mean(), rel=1e-9
+        )
         assert metrics["price_errors"][symbol]["lstm"]["mae"] == pytest.approx(
             metrics["test"]["models"]["lstm"]["by_symbol"][symbol]["mae"], rel=1e-9
         )
@@ -224,7 +279,9 @@ for name in ("{FILES.model}", "{FILES.checkpoint}"):
     y_pred = scaler_y.inverse_transform(y_pred_normalized)
     print(y_pred.shape, float(y_pred[0, 0]))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
         shape, price = line.rsplit(" ", 1)
@@ -243,7 +300,10 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(bundle, market):
         rows = saved[saved["symbol"] == symbol].set_index("timestamp")
         served = own.predict_history(frame).set_index("timestamp").loc[rows.index]
         assert len(rows) > 50
-        for ours, theirs in (("predicted_return", "lstm"), *((name, name) for name in ("q10", "q50", "q90", "p_up"))):
+        for ours, theirs in (
+            ("predicted_return", "lstm"),
+            *((name, name) for name in ("q10", "q50", "q90", "p_up")),
+        ):
             assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
 
 
@@ -273,7 +333,10 @@ def test_the_price_is_what_the_network_says_in_the_coin_s_own_units(bundle, pred
 
 def test_another_last_price_changes_the_return_but_not_the_price(predictor, market):
     frame = market["ETH/USDT"]
-    usual, other = predictor.predict(frame), predictor.predict(frame, last_price=2 * frame["close"].iloc[-1])
+    usual, other = (
+        predictor.predict(frame),
+        predictor.predict(frame, last_price=2 * frame["close"].iloc[-1]),
+    )
     assert other["price"] == pytest.approx(
         usual["price"], rel=1e-12
     )  # a level does not depend on where it is seen from
@@ -290,7 +353,10 @@ def test_nothing_looks_ahead_from_candles_to_forecasts(predictor, market):
 
 
 def test_a_pair_the_network_has_not_seen_is_refused(bundle):
-    with pytest.raises(ValueError, match=r"symbol is 'SOL/USDT'; this model knows the price levels of BTC/USDT, ETH"):
+    with pytest.raises(
+        ValueError,
+        match=r"symbol is 'SOL/USDT'; this model knows the price levels of BTC/USDT, ETH",
+    ):
         CryptoPricePredictorV1Final.from_directory(bundle, symbol="SOL/USDT")
     with pytest.raises(ValueError, match="symbol is None; .*pass one of these"):
         CryptoPricePredictorV1Final.from_directory(bundle)
@@ -326,7 +392,9 @@ def test_a_scaler_file_with_wrong_content_is_refused(bundle, tmp_path, key, valu
 )
 def test_bad_settings_are_value_errors(candles_dir, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        train_v1_final.main(replace(TINY, **{"candles_dir": candles_dir, "output_dir": tmp_path, **changes}))
+        train_v1_final.main(
+            replace(TINY, **{"candles_dir": candles_dir, "output_dir": tmp_path, **changes})
+        )
 
 
 @pytest.mark.slow
@@ -343,7 +411,7 @@ def test_a_killed_run_resumes_to_the_same_end(candles_dir, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config)
     train(replace(config, resume=True))
     for name in (FILES.metrics, FILES.predictions):
@@ -363,11 +431,19 @@ def test_one_coin_of_synthetic_candles_makes_no_claim_and_needs_no_symbol(tmp_pa
 @pytest.mark.slow
 def test_the_command_explains_every_option_and_ends_bad_ones_in_one_line():
     def run(*arguments):
-        command = [sys.executable, "-m", "generations.train_v1_final", *arguments]
+        command = [sys.executable, "-m", "generations.v1_final.train_v1_final", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     text = run("--help").stdout
-    for option in ("--candles-dir", "--symbols", "--candles", "--epochs", "--output-dir", "--resume", "--lstm-units"):
+    for option in (
+        "--candles-dir",
+        "--symbols",
+        "--candles",
+        "--epochs",
+        "--output-dir",
+        "--resume",
+        "--lstm-units",
+    ):
         assert option in text
     result = run("--epochs", "0")
     assert (result.returncode, result.stderr) == (2, "error: epochs is 0; pass at least 1\n")

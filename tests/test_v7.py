@@ -16,21 +16,27 @@ import pandas as pd
 import pytest
 
 from config import TRADING_PAIRS, V7_PAIRS, ConfigV7
-from feature_engineering_v7 import V7_FEATURES, V7_WARMUP
-from generations import train_v7_main
-from generations.inference_v7 import METADATA, CryptoPricePredictorV7, job_files
-from pipeline import artifacts, leakage, safe_pickle
-from pipeline.ohlc import HEADS
-from pipeline.store import write_candles
-from pipeline.synthetic import synthetic_market
+from generations.v7 import train_v7_main
+from generations.v7.features import V7_FEATURES, V7_WARMUP
+from generations.v7.inference import METADATA, CryptoPricePredictorV7, job_files
+from generations.v7.ohlc import HEADS
+from pipeline.bundle import files, safe_pickle
+from pipeline.candles.store import write_candles
+from pipeline.candles.synthetic import synthetic_market
+from pipeline.samples import leakage
 from tests import networks
 
 ROOT = Path(__file__).resolve().parents[1]
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT", "LTC/USDT")
 TINY = ConfigV7(
-    symbols=SYMBOLS, candles=560, epochs=3, learning_rate=0.01, lstm_units=(5, 4, 3), dense_units=(5, 4),
+    symbols=SYMBOLS,
+    candles=560,
+    epochs=3,
+    learning_rate=0.01,
+    lstm_units=(5, 4, 3),
+    dense_units=(5, 4),
     own_process=False,
-)  # fmt: skip
+)
 NAMES = ["BTCUSDT_15m", "BTCUSDT_1h", "ETHUSDT_1h"]
 
 
@@ -46,7 +52,12 @@ def candles_dir(market, tmp_path_factory):
     folder = tmp_path_factory.mktemp("candles")
     for symbol, frame in market.items():
         write_candles(frame, folder, symbol, "1h")
-    write_candles(synthetic_market(["BTC/USDT"], "15m", 560 + V7_WARMUP, seed=4)["BTC/USDT"], folder, "BTC/USDT", "15m")
+    write_candles(
+        synthetic_market(["BTC/USDT"], "15m", 560 + V7_WARMUP, seed=4)["BTC/USDT"],
+        folder,
+        "BTC/USDT",
+        "15m",
+    )
     write_candles(market["ETH/USDT"].iloc[:600], folder, "XRP/USDT", "1h")
     (folder / "LTCUSDT_1h.parquet").write_bytes(b"PAR1 and nothing else")
     return folder
@@ -58,7 +69,9 @@ def networks_folder(candles_dir, tmp_path_factory):
     output, built = tmp_path_factory.mktemp("v7"), itertools.count(1)
 
     def build(config):
-        return (train_v7_main.build_network if next(built) == len(NAMES) else networks.for_v7)(config)
+        return (train_v7_main.build_network if next(built) == len(NAMES) else networks.for_v7)(
+            config
+        )
 
     train_v7_main.main(replace(TINY, candles_dir=candles_dir, output_dir=output), build=build)
     return output
@@ -80,9 +93,14 @@ def copied(networks_folder, tmp_path):
 
 def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(networks_folder):
     expected = {file for name in NAMES for file in job_files(name)} | {
-        METADATA, "metrics_v7.json", "training_log_v7.txt", "predictions_v7_15m.parquet", "predictions_v7_1h.parquet",
-        "report_v7_15m.html", "report_v7_1h.html",
-    }  # fmt: skip
+        METADATA,
+        "metrics_v7.json",
+        "training_log_v7.txt",
+        "predictions_v7_15m.parquet",
+        "predictions_v7_1h.parquet",
+        "report_v7_15m.html",
+        "report_v7_1h.html",
+    }
     assert {path.name for path in networks_folder.iterdir()} == expected
     metadata = json.loads((networks_folder / METADATA).read_text())
     assert sorted(metadata["jobs"]) == NAMES
@@ -92,7 +110,7 @@ def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(netwo
     assert "LTCUSDT_1h" in skipped["LTCUSDT_1h"]
     for name in NAMES:
         for file, sha in metadata["jobs"][name]["files"].items():
-            assert artifacts.sha256_of(networks_folder / file) == sha
+            assert files.sha256_of(networks_folder / file) == sha
 
 
 def test_the_metadata_has_mse_mae_and_mape_of_each_price_beside_naive(networks_folder):
@@ -103,9 +121,12 @@ def test_the_metadata_has_mse_mae_and_mape_of_each_price_beside_naive(networks_f
         for head in HEADS:
             error = rows[f"{model}_{head}"] - rows[f"actual_{head}"]
             assert entry["heads"][model][head] == pytest.approx(
-                {"mse": (error**2).mean(), "mae": error.abs().mean(),
-                 "mape_percent": 100 * (error.abs() / rows[f"actual_{head}"]).mean()}
-            )  # fmt: skip
+                {
+                    "mse": (error**2).mean(),
+                    "mae": error.abs().mean(),
+                    "mape_percent": 100 * (error.abs() / rows[f"actual_{head}"]).mean(),
+                }
+            )
     assert entry["n"] == len(rows)
     assert entry["split"]["val"]["last"] < entry["split"]["test"]["first"]
     close = rows["base_price"] * np.exp(rows["lstm"])
@@ -156,12 +177,16 @@ scaler_y = pickle.load(open("ETHUSDT_1h_v7_scalers.pkl", "rb"))["y"]
 predicted = (open_pred, close_pred, high_pred, low_pred)
 print(model.input_shape, *(float(scaler_y.inverse_transform(p)[0, 0]) for p in predicted))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     shape, prices = done.stdout.splitlines()[-1].rsplit(")", 1)
     assert shape == "(None, 60, 13"
     served = predictor.predict(frame)
-    assert [float(price) for price in prices.split()] == pytest.approx([served[head] for head in HEADS], rel=1e-6)
+    assert [float(price) for price in prices.split()] == pytest.approx(
+        [served[head] for head in HEADS], rel=1e-6
+    )
 
 
 # The predictor
@@ -172,7 +197,12 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(networks_folder, p
     rows = saved[saved["symbol"] == "ETH/USDT"].set_index("timestamp")
     served = predictor.predict_history(market["ETH/USDT"]).set_index("timestamp").loc[rows.index]
     assert len(rows) > 80
-    pairs = (("predicted_return", "lstm"), ("q10", "q10"), ("p_up", "p_up"), *((h, f"lstm_{h}") for h in HEADS))
+    pairs = (
+        ("predicted_return", "lstm"),
+        ("q10", "q10"),
+        ("p_up", "p_up"),
+        *((h, f"lstm_{h}") for h in HEADS),
+    )
     for ours, theirs in pairs:
         assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy()), ours
 
@@ -195,7 +225,10 @@ def test_predict_and_predict_batch_equal_the_history_bit_for_bit(predictor, mark
 
 def test_another_last_price_changes_the_return_but_not_the_candle(predictor, market):
     frame = market["ETH/USDT"]
-    usual, other = predictor.predict(frame), predictor.predict(frame, last_price=2 * frame["close"].iloc[-1])
+    usual, other = (
+        predictor.predict(frame),
+        predictor.predict(frame, last_price=2 * frame["close"].iloc[-1]),
+    )
     assert [other[head] for head in HEADS] == [usual[head] for head in HEADS]
     assert other["return"] == pytest.approx(usual["return"] - np.log(2), rel=1e-9)
 
@@ -208,7 +241,9 @@ def test_nothing_looks_ahead_from_candles_to_forecasts(predictor, market):
     leakage.check(forecasts, market["ETH/USDT"])
 
 
-def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_training_mean(predictor, market):
+def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_training_mean(
+    predictor, market
+):
     frame = market["ETH/USDT"].iloc[-60:]
     with pytest.warns(UserWarning, match="still warming up"):
         assert np.isfinite(predictor.predict(frame)["price"])
@@ -218,7 +253,10 @@ def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_t
 
 
 def test_a_pair_or_timeframe_without_a_network_is_named_with_what_there_is(networks_folder):
-    with pytest.raises(FileNotFoundError, match=r"no network of ETH/USDT and 15m; .* BTCUSDT_15m, BTCUSDT_1h, ETHUSDT"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no network of ETH/USDT and 15m; .* BTCUSDT_15m, BTCUSDT_1h, ETHUSDT",
+    ):
         CryptoPricePredictorV7.from_directory(networks_folder, symbol="ETH/USDT", timeframe="15m")
 
 
@@ -246,7 +284,9 @@ def test_a_scaler_file_with_wrong_content_is_refused(copied, key, value, message
 def test_a_damaged_metadata_file_costs_nothing(copied, candles_dir, market, capsys, monkeypatch):
     whole = json.loads((copied / METADATA).read_text())["jobs"]
     (copied / METADATA).write_text('{"jobs": {"BTCUSDT_1h"')
-    served = CryptoPricePredictorV7.from_directory(copied, symbol="ETH/USDT").predict(market["ETH/USDT"])
+    served = CryptoPricePredictorV7.from_directory(copied, symbol="ETH/USDT").predict(
+        market["ETH/USDT"]
+    )
     assert served["low"] <= served["close"]
     (copied / "BTCUSDT_15m_v7.h5").write_bytes(b"half")
     with pytest.raises(ValueError, match="nothing to resume"):
@@ -278,7 +318,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.progress.tell_epoch", interrupt)
+        patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config)
     assert {path.name for path in tmp_path.glob("*_v7*")} == {*job_files("BTCUSDT_15m"), METADATA}
     assert list(json.loads((tmp_path / METADATA).read_text())["jobs"]) == ["BTCUSDT_15m"]
@@ -295,11 +335,31 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
 def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_dir, tmp_path):
     def start(*more):
         command = [
-            sys.executable, "-m", "generations.train_v7_main", "--candles-dir", str(candles_dir),
-            "--symbols", "BTC/USDT", "--output-dir", str(tmp_path), "--candles", "560", "--epochs", "2",
-            "--lstm-units", "5", "4", "3", "--dense-units", "5", "4", *more,
-        ]  # fmt: skip
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            sys.executable,
+            "-m",
+            "generations.v7.train_v7_main",
+            "--candles-dir",
+            str(candles_dir),
+            "--symbols",
+            "BTC/USDT",
+            "--output-dir",
+            str(tmp_path),
+            "--candles",
+            "560",
+            "--epochs",
+            "2",
+            "--lstm-units",
+            "5",
+            "4",
+            "3",
+            "--dense-units",
+            "5",
+            "4",
+            *more,
+        ]
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     with start() as run:
         for line in run.stdout:
@@ -321,7 +381,10 @@ def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_di
     ("changes", "message"),
     [
         ({"symbols": ("SOL/USDT",)}, r"no candles for any of 1 pairs: SOL/USDT: no SOLUSDT_1"),
-        ({"symbols": ("XRP/USDT",)}, r"no network could be trained; the first reason: .*XRPUSDT_15m"),
+        (
+            {"symbols": ("XRP/USDT",)},
+            r"no network could be trained; the first reason: .*XRPUSDT_15m",
+        ),
         ({"epochs": 0}, "epochs is 0"),
         ({"dense_units": (8, 0)}, "number of units is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
@@ -333,7 +396,9 @@ def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_di
 )
 def test_bad_settings_are_value_errors(candles_dir, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        train_v7_main.main(replace(TINY, **{"candles_dir": candles_dir, "output_dir": tmp_path, **changes}))
+        train_v7_main.main(
+            replace(TINY, **{"candles_dir": candles_dir, "output_dir": tmp_path, **changes})
+        )
 
 
 def test_all_means_the_document_s_20_coins():
@@ -342,7 +407,9 @@ def test_all_means_the_document_s_20_coins():
 
 def test_a_later_run_of_one_coin_keeps_the_others_in_the_metadata(copied, candles_dir):
     before = safe_pickle.load(copied / "BTCUSDT_1h_v7_scalers.pkl")["record"]
-    config = replace(TINY, candles_dir=candles_dir, output_dir=copied, symbols=("ETH/USDT",), timeframes=("1h",))
+    config = replace(
+        TINY, candles_dir=candles_dir, output_dir=copied, symbols=("ETH/USDT",), timeframes=("1h",)
+    )
     with networks.bare():
         train_v7_main.main(replace(config, epochs=1), build=networks.for_v7)
     jobs = json.loads((copied / METADATA).read_text())["jobs"]
@@ -354,9 +421,13 @@ def test_a_later_run_of_one_coin_keeps_the_others_in_the_metadata(copied, candle
 @pytest.mark.slow
 def test_on_real_candles_a_network_of_price_levels_loses_to_no_change(real_data, tmp_path):
     config = replace(
-        TINY, symbols=("BTC/USDT",), timeframes=("1h",), candles_dir=real_data / "binance", candles=1500,
+        TINY,
+        symbols=("BTC/USDT",),
+        timeframes=("1h",),
+        candles_dir=real_data / "binance",
+        candles=1500,
         output_dir=tmp_path,
-    )  # fmt: skip
+    )
     test = train_v7_main.main(config)["1h"]["test"]
     assert test["models"]["naive"]["mape_percent"] < 0.5
     assert {entry["verdict"] for entry in test["verdicts"]} == {"LOSES"}

@@ -1,15 +1,16 @@
-"""The parts of v7: possible candles by construction, the 13 inputs, one scale for all prices, the naive candle."""
+"""The parts of v7: possible candles by construction, the 13 inputs, one scale for all prices, the
+naive candle."""
 
 import numpy as np
 import pytest
 import talib
 
-from feature_engineering_v7 import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
-from pipeline import leakage
-from pipeline.ohlc import HEADS, naive_candles, scale_candles_on_train, to_prices
-from pipeline.splitting import split_samples
-from pipeline.synthetic import synthetic_candles
-from pipeline.windows import make_windows
+from generations.v7.features import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
+from generations.v7.ohlc import HEADS, naive_candles, scale_candles_on_train, to_prices
+from pipeline.candles.synthetic import synthetic_candles
+from pipeline.samples import leakage
+from pipeline.samples.splitting import split_samples
+from pipeline.samples.windows import make_windows
 
 # The network
 
@@ -29,7 +30,9 @@ def test_the_network_has_the_document_s_layers_and_357_348_parameters(network):
     assert bilstm(13, 128) + bilstm(256, 64) + bilstm(128, 32) + dense == 357_348
     assert network.count_params() == 357_348
     assert network.input_shape == (None, 60, 13)
-    assert [layer.rate for layer in network.layers if type(layer).__name__ == "Dropout"] == [0.2] * 3
+    assert [layer.rate for layer in network.layers if type(layer).__name__ == "Dropout"] == [
+        0.2
+    ] * 3
     assert all(type(layer).__module__.startswith("keras.") for layer in network.layers)
 
 
@@ -79,7 +82,9 @@ def test_after_the_warm_up_the_inputs_no_longer_depend_on_where_the_history_star
     whole = compute_ohlc_features(candles, "1h")
     later = compute_ohlc_features(candles.iloc[200:], "1h")
     rows = slice(V7_WARMUP + 200, None)
-    difference = (whole.iloc[rows] - later.loc[whole.index[rows]]).abs().max() / whole.iloc[V7_WARMUP:].std()
+    difference = (whole.iloc[rows] - later.loc[whole.index[rows]]).abs().max() / whole.iloc[
+        V7_WARMUP:
+    ].std()
     assert difference.max() < 1e-6
 
 
@@ -102,9 +107,13 @@ def scaled():
 def test_all_prices_share_one_scale_fitted_on_the_training_part_alone(scaled):
     candles, prices, scalers = scaled
     samples, train = prices.samples, prices.split.train
-    seen = candles.iloc[samples.end[train].min() - 59 : samples.end[train].max() + 2]  # windows, and the last target
+    seen = candles.iloc[
+        samples.end[train].min() - 59 : samples.end[train].max() + 2
+    ]  # windows, and the last target
     low, high = seen["low"].min(), seen["high"].max()
-    assert candles["high"].max() > high or candles["low"].min() < low  # else the test would show nothing
+    assert (
+        candles["high"].max() > high or candles["low"].min() < low
+    )  # else the test would show nothing
     for index, name in enumerate(V7_FEATURES):
         if name in V7_PRICES:
             assert (scalers.X.data_min_[index], scalers.X.data_max_[index]) == (low, high)

@@ -14,21 +14,37 @@ import pandas as pd
 import pytest
 
 from config import ConfigV9
-from feature_engineering_v9 import V9_FEATURES, V9_WARMUP
-from generations import btc_1h_v9_training
-from generations.inference_v9 import DIRECTION_FILE, FILES, RESULTS_FILE, VOLATILITY_FILE, CryptoPricePredictorV9
-from pipeline import artifacts, leakage, safe_pickle
-from pipeline.evaluation.tasks import qlike
-from pipeline.store import write_candles
-from pipeline.synthetic import synthetic_market
+from generations.v9 import btc_1h_v9_training
+from generations.v9.features import V9_FEATURES, V9_WARMUP
+from generations.v9.inference import (
+    DIRECTION_FILE,
+    FILES,
+    RESULTS_FILE,
+    VOLATILITY_FILE,
+    CryptoPricePredictorV9,
+)
+from generations.v9.model_scores import qlike
+from pipeline.bundle import files, safe_pickle
+from pipeline.candles.store import write_candles
+from pipeline.candles.synthetic import synthetic_market
+from pipeline.samples import leakage
 from tests import networks
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ConfigV9(
-    candles=900, epochs=3, learning_rate=0.01, direction_learning_rate=0.01, direction_lstm_units=(4, 3),
-    direction_dense_units=(4, 3), attention_heads=2, price_lstm_units=(4, 3), price_dense_units=(4, 3, 3), trees=20,
-    tree_depth=3, dropout=0.1,
-)  # fmt: skip
+    candles=900,
+    epochs=3,
+    learning_rate=0.01,
+    direction_learning_rate=0.01,
+    direction_lstm_units=(4, 3),
+    direction_dense_units=(4, 3),
+    attention_heads=2,
+    price_lstm_units=(4, 3),
+    price_dense_units=(4, 3, 3),
+    trees=20,
+    tree_depth=3,
+    dropout=0.1,
+)
 DOCUMENT_KEYS = {
     "direction_metrics": {"accuracy", "precision", "recall", "f1", "roc_auc"},
     "volatility_metrics": {"rmse", "mae", "mape", "r2"},
@@ -65,7 +81,9 @@ def train(config, **changes):
     """A run with networks of one layer, for what does not depend on them."""
     with networks.bare():
         return btc_1h_v9_training.main(
-            replace(config, **changes), build_direction=networks.for_v9_direction, build_price=networks.for_v9_price
+            replace(config, **changes),
+            build_direction=networks.for_v9_direction,
+            build_price=networks.for_v9_price,
         )
 
 
@@ -104,7 +122,11 @@ def test_the_networks_have_the_document_s_layers():
         inner = [s.get("layer", {}).get("config", s) for s in settings]
         for config in (s for s in inner if "recurrent_activation" in s):
             assert (config["activation"], config["recurrent_activation"]) == ("tanh", "sigmoid")
-            assert (config["recurrent_dropout"], config["unroll"], config["use_bias"]) == (0.0, False, True)
+            assert (config["recurrent_dropout"], config["unroll"], config["use_bias"]) == (
+                0.0,
+                False,
+                True,
+            )
 
 
 @pytest.mark.slow
@@ -120,13 +142,23 @@ def test_before_training_the_networks_say_what_costs_nothing():
 
 
 def test_a_run_leaves_the_document_s_files_and_their_hashes(bundle):
-    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {*FILES.bundle, FILES.metadata}
-    documented = {"direction_model_v9.h5", "volatility_model_v9.json", "price_model_v9.h5", "v9_results.json"}
-    assert documented | {"training.log", "scalers_v9.pkl"} <= {path.name for path in bundle.iterdir()}
+    assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {
+        *FILES.bundle,
+        FILES.metadata,
+    }
+    documented = {
+        "direction_model_v9.h5",
+        "volatility_model_v9.json",
+        "price_model_v9.h5",
+        "v9_results.json",
+    }
+    assert documented | {"training.log", "scalers_v9.pkl"} <= {
+        path.name for path in bundle.iterdir()
+    }
     metadata = json.loads((bundle / FILES.metadata).read_text())
     assert set(metadata["files"]) - {FILES.twin} == set(FILES.hashed)
     for name, sha in metadata["files"].items():
-        assert artifacts.sha256_of(bundle / name) == sha
+        assert files.sha256_of(bundle / name) == sha
     assert metadata["feature_cols"] == list(V9_FEATURES)
     page = (bundle / FILES.report).read_text(encoding="utf-8")
     assert "<h1>v9 on BTC/USDT" in page and "Direction, volatility, and their combination" in page
@@ -144,7 +176,14 @@ def test_the_results_have_the_document_s_keys_and_the_baselines_beside_them(bund
     metrics = json.loads((bundle / FILES.metrics).read_text())
     assert results["price_metrics"] == metrics["price"]
     log = (bundle / FILES.log).read_text()
-    for text in ("[10/10] Evaluate", "bilstm", "last_move", "QLIKE", "xgboost against har", "combined against lstm"):
+    for text in (
+        "[10/10] Evaluate",
+        "bilstm",
+        "last_move",
+        "QLIKE",
+        "xgboost against har",
+        "combined against lstm",
+    ):
         assert text in log, text
     assert "VERDICT" in log.splitlines()[-2]
 
@@ -159,7 +198,9 @@ def test_the_metrics_agree_with_the_saved_predictions(bundle):
     error = actual - rows["base_price"] * np.exp(rows["lstm"])
     assert metrics["price"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
     assert metrics["price"]["mape_percent"] == pytest.approx(100 * (error.abs() / actual).mean())
-    assert metrics["price"]["r2"] == pytest.approx(1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum())
+    assert metrics["price"]["r2"] == pytest.approx(
+        1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum()
+    )
     naive = metrics["price"]["baselines"]["naive"]
     assert naive["mae"] == pytest.approx((actual - rows["base_price"]).abs().mean())
     known = rows.dropna(subset="volatility_realised")
@@ -217,7 +258,9 @@ tf.keras.models.load_model('best_price_model_v9.h5')
 print(dir_model.input_shape, price_model.input_shape, X_new_2d.shape)
 print(*(float(np.ravel(value)[0]) for value in ensemble_output.values()))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     shapes, numbers = done.stdout.splitlines()
     assert shapes == "(None, 60, 46) (None, 60, 46) (16, 2760)"
@@ -227,7 +270,9 @@ print(*(float(np.ravel(value)[0]) for value in ensemble_output.values()))
     har = predictor._har.variance(predictor._inputs(candles)[-1:, -3:])[0]
     assert prediction["volatility"] == pytest.approx(np.sqrt(ratio * har), rel=1e-5)
     y_scale = pickle.loads((bundle / FILES.scalers).read_bytes())["y"].scale_[0]
-    shrunk = predictor._calibration.shrinkage * output * y_scale * predictor._volatility(candles)[-1]
+    shrunk = (
+        predictor._calibration.shrinkage * output * y_scale * predictor._volatility(candles)[-1]
+    )
     assert prediction["return"] == pytest.approx(shrunk, rel=1e-4, abs=1e-9)
 
 
@@ -237,8 +282,22 @@ print(*(float(np.ravel(value)[0]) for value in ensemble_output.values()))
 def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(bundle, predictor, candles):
     saved = pd.read_parquet(bundle / FILES.predictions).set_index("timestamp")
     served = predictor.predict_history(candles).set_index("timestamp").loc[saved.index]
-    same = ("q10", "q50", "q90", "p_up", "direction", "direction_p_up", "combined", "combined_p_up", "combined_q10")
-    pairs = {"predicted_return": "lstm", "volatility": "volatility_forecast", **{name: name for name in same}}
+    same = (
+        "q10",
+        "q50",
+        "q90",
+        "p_up",
+        "direction",
+        "direction_p_up",
+        "combined",
+        "combined_p_up",
+        "combined_q10",
+    )
+    pairs = {
+        "predicted_return": "lstm",
+        "volatility": "volatility_forecast",
+        **{name: name for name in same},
+    }
     assert len(saved) > 100
     for ours, theirs in pairs.items():
         assert np.array_equal(served[ours].to_numpy(), saved[theirs].to_numpy()), ours
@@ -287,7 +346,11 @@ def test_nothing_looks_ahead_from_candles_to_forecasts(predictor, candles):
         ("X", [1.0], "'X' is .* not a usable MinMaxRecord"),
         ("har", {}, "HAR model: .* train the model again"),
         ("ensemble", {"price_weight": 1.0}, "ensemble: quantiles are None"),
-        ("sha256", {DIRECTION_FILE: "0"}, f"{DIRECTION_FILE}: scalers_v9.pkl belongs to another model"),
+        (
+            "sha256",
+            {DIRECTION_FILE: "0"},
+            f"{DIRECTION_FILE}: scalers_v9.pkl belongs to another model",
+        ),
         ("feature_cols", ["funding_rate"], "unknown feature 'funding_rate'"),
         ("lookback", 30, r"takes windows of shape \(60, 46\)"),
         ("volatility_horizon", 0, "'volatility_horizon' is 0, not a usable int"),
@@ -317,21 +380,38 @@ def test_a_missing_or_exchanged_model_is_named(bundle, tmp_path, name):
 # Where the candles come from, and bad settings
 
 
-def test_the_document_s_own_file_is_read_where_nothing_else_is_asked_for(candles, tmp_path, monkeypatch, capsys):
-    """`./data/BTCUSDT_1h.csv`, as Binance's klines are usually saved: more columns, the times in ms."""
+def test_the_document_s_own_file_is_read_where_nothing_else_is_asked_for(
+    candles, tmp_path, monkeypatch, capsys
+):
+    """`./data/BTCUSDT_1h.csv`, as Binance's klines are usually saved: more columns, the times in
+    ms."""
     monkeypatch.chdir(tmp_path)
     config = replace(TINY, candles=300)
     assert not btc_1h_v9_training.has_own_files(config)
     (tmp_path / "data").mkdir()
-    times = candles["timestamp"].astype("int64") // (1 if candles["timestamp"].dt.unit == "ms" else 10**6)
-    klines = candles.assign(timestamp=times, close_time=times + 3_599_999, quote_volume=1.0, trades=5)
-    klines = klines.rename(columns={"timestamp": "open_time"}).drop(columns=["funding_rate", "open_interest"])
+    times = candles["timestamp"].astype("int64") // (
+        1 if candles["timestamp"].dt.unit == "ms" else 10**6
+    )
+    klines = candles.assign(
+        timestamp=times, close_time=times + 3_599_999, quote_volume=1.0, trades=5
+    )
+    klines = klines.rename(columns={"timestamp": "open_time"}).drop(
+        columns=["funding_rate", "open_interest"]
+    )
     klines.to_csv("data/BTCUSDT_1h.csv", index=False)
     market = btc_1h_v9_training.fetch(config, None)
     assert "candles from data/" in capsys.readouterr().out
     assert (market.source, len(market.candles["BTC/USDT"])) == ("directory", 300 + V9_WARMUP)
-    assert market.candles["BTC/USDT"]["close"].tolist() == candles["close"].tolist()[-300 - V9_WARMUP :]
-    for other in ({"exchange": "hub"}, {"source": "synthetic"}, {"candles_dir": Path("x")}, {"timeframe": "4h"}):
+    assert (
+        market.candles["BTC/USDT"]["close"].tolist()
+        == candles["close"].tolist()[-300 - V9_WARMUP :]
+    )
+    for other in (
+        {"exchange": "hub"},
+        {"source": "synthetic"},
+        {"candles_dir": Path("x")},
+        {"timeframe": "4h"},
+    ):
         assert not btc_1h_v9_training.has_own_files(replace(config, **other))
     assert not btc_1h_v9_training.has_own_files(replace(config, symbols=("BTC/USDT", "ETH/USDT")))
 
@@ -351,7 +431,9 @@ def test_the_document_s_own_file_is_read_where_nothing_else_is_asked_for(candles
 )
 def test_bad_settings_are_value_errors(candles_dir, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        btc_1h_v9_training.main(replace(TINY, **{"candles_dir": candles_dir, "output_dir": tmp_path, **changes}))
+        btc_1h_v9_training.main(
+            replace(TINY, **{"candles_dir": candles_dir, "output_dir": tmp_path, **changes})
+        )
 
 
 @pytest.mark.slow
@@ -366,7 +448,7 @@ def test_a_run_killed_in_either_network_resumes_to_the_same_end(
         def interrupt(epoch, logs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("pipeline.progress.tell_epoch", interrupt)
+        monkeypatch.setattr("pipeline.terminal.tell_epoch", interrupt)
         return whole(*arguments)
 
     with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
@@ -380,12 +462,17 @@ def test_a_run_killed_in_either_network_resumes_to_the_same_end(
 
 @pytest.mark.slow
 def test_two_coins_of_synthetic_candles_make_no_claim(tmp_path, capsys):
-    config = replace(TINY, symbols=("BTC/USDT", "ETH/USDT"), source="synthetic", output_dir=tmp_path, epochs=1)
+    config = replace(
+        TINY, symbols=("BTC/USDT", "ETH/USDT"), source="synthetic", output_dir=tmp_path, epochs=1
+    )
     metrics = train(config)
     assert metrics["test"]["verdict"] == "NO CLAIM (synthetic data)"
     assert "SYNTHETIC CANDLES" in capsys.readouterr().out
     price = metrics["price"]
-    assert price["rmse"] is None and set(price["by_symbol"]) == {"BTC/USDT", "ETH/USDT"}  # dollars do not add up
+    assert price["rmse"] is None and set(price["by_symbol"]) == {
+        "BTC/USDT",
+        "ETH/USDT",
+    }  # dollars do not add up
     with pytest.warns(UserWarning, match="trained on synthetic candles"):
         assert CryptoPricePredictorV9.from_directory(tmp_path).symbols == ["BTC/USDT", "ETH/USDT"]
 
@@ -393,11 +480,19 @@ def test_two_coins_of_synthetic_candles_make_no_claim(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_command_explains_every_option_and_ends_bad_ones_in_one_line():
     def run(*arguments):
-        command = [sys.executable, "-m", "generations.btc_1h_v9_training", *arguments]
+        command = [sys.executable, "-m", "generations.v9.btc_1h_v9_training", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     text = run("--help").stdout
-    for option in ("--candles-dir", "--symbols", "--candles", "--epochs", "--output-dir", "--resume", "--trees"):
+    for option in (
+        "--candles-dir",
+        "--symbols",
+        "--candles",
+        "--epochs",
+        "--output-dir",
+        "--resume",
+        "--trees",
+    ):
         assert option in text
     result = run("--epochs", "0")
     assert (result.returncode, result.stderr) == (2, "error: epochs is 0; pass at least 1\n")

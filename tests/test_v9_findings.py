@@ -1,4 +1,5 @@
-"""What v9 must find, a planted signal and the volatility of real candles; and that no script copies another."""
+"""What v9 must find, a planted signal and the volatility of real candles; and that no script copies
+another."""
 
 import ast
 from pathlib import Path
@@ -8,19 +9,19 @@ import pandas as pd
 import pytest
 
 from config import ConfigV9
-from feature_engineering_v9 import V9_WARMUP, compute_v9_features
-from generations import btc_1h_v9_training
-from generations.inference_v9 import DIRECTION_FILE, VOLATILITY_FILE
-from pipeline.direction import direction_samples
+from generations.v9 import btc_1h_v9_training
+from generations.v9.direction import direction_samples
+from generations.v9.features import V9_WARMUP, compute_v9_features
+from generations.v9.inference import DIRECTION_FILE, VOLATILITY_FILE
+from generations.v9.model_scores import qlike
+from generations.v9.three_models import volatility_task
+from generations.v9.volatility import TreeModel, fit_trees, sample_har_inputs
+from pipeline.bundle.network import KerasNetwork
+from pipeline.candles.synthetic import synthetic_market
 from pipeline.evaluation.comparison import compare_losses
-from pipeline.evaluation.tasks import qlike
-from pipeline.runtime import KerasNetwork
-from pipeline.scaling import scale_on_train, to_min_max
-from pipeline.splitting import split_samples
-from pipeline.synthetic import synthetic_market
-from pipeline.tasks import volatility_task
-from pipeline.volatility import TreeModel, fit_trees, sample_har_inputs
-from pipeline.windows import make_windows
+from pipeline.samples.scaling import scale_on_train, to_min_max
+from pipeline.samples.splitting import split_samples
+from pipeline.samples.windows import make_windows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,19 +39,30 @@ def test_the_direction_network_finds_a_planted_signal(tmp_path, no_twin):
     parts = split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
     task = direction_samples(to_min_max(*scale_on_train(samples, parts))[0])
     config = ConfigV9(
-        direction_lstm_units=(32, 16), direction_dense_units=(32, 16), epochs=6, batch_size=64, dropout=0.1
+        direction_lstm_units=(32, 16),
+        direction_dense_units=(32, 16),
+        epochs=6,
+        batch_size=64,
+        dropout=0.1,
     )
-    btc_1h_v9_training.train_direction(btc_1h_v9_training.build_direction_network(config), task, config, tmp_path)
+    btc_1h_v9_training.train_direction(
+        btc_1h_v9_training.build_direction_network(config), task, config, tmp_path
+    )
     test = task.split.test
-    p_up = KerasNetwork(tmp_path / DIRECTION_FILE, input_shape=(60, 46)).run(task.rows, samples.end[test])
+    p_up = KerasNetwork(tmp_path / DIRECTION_FILE, input_shape=(60, 46)).run(
+        task.rows, samples.end[test]
+    )
     hits = (p_up > 0.5) == (task.target[test] == 1)
-    # 890 forecasts: chance has a standard deviation of 1.7 points; a signal of 15 % lets 62 % be right.
+    # 890 forecasts: chance has a standard deviation of 1.7 points; a signal of 15 % lets 62 % be
+    # right.
     assert hits.mean() > 0.56
 
 
 @pytest.mark.slow
 def test_on_real_candles_the_volatility_model_beats_ewma(real_data, tmp_path):
-    frame = pd.read_parquet(real_data / "binanceusdm" / "BTCUSDT_1h.parquet").iloc[-10_000 - V9_WARMUP :]
+    frame = pd.read_parquet(real_data / "binanceusdm" / "BTCUSDT_1h.parquet").iloc[
+        -10_000 - V9_WARMUP :
+    ]
     market = {"BTC/USDT": frame.reset_index(drop=True)}
     samples, features = problem(market, 1)
     ahead = make_windows(features, market, "1h", 60, 24, V9_WARMUP)
@@ -58,7 +70,17 @@ def test_on_real_candles_the_volatility_model_beats_ewma(real_data, tmp_path):
     rows = to_min_max(*scale_on_train(samples, parts))[0].rows
     task = volatility_task(market, ahead, parts)
     path = tmp_path / VOLATILITY_FILE
-    fit_trees(rows, ahead, task.split, task.ratio, path, trees=300, tree_depth=6, tree_learning_rate=0.05, seed=42)
+    fit_trees(
+        rows,
+        ahead,
+        task.split,
+        task.ratio,
+        path,
+        trees=300,
+        tree_depth=6,
+        tree_learning_rate=0.05,
+        seed=42,
+    )
     test = task.split.test
     har = task.har.variance(sample_har_inputs(market, ahead, 24))[test]
     forecast = har * TreeModel(path, input_shape=(60, 46)).run(rows, ahead.end[test])
@@ -74,7 +96,11 @@ def test_no_function_of_ten_lines_or_more_exists_twice_across_the_training_scrip
     for path in [ROOT / "train_v2_production.py", *sorted((ROOT / "generations").glob("*.py"))]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 >= 10:
-                body = [part for part in node.body if not isinstance(getattr(part, "value", None), ast.Constant)]
+                body = [
+                    part
+                    for part in node.body
+                    if not isinstance(getattr(part, "value", None), ast.Constant)
+                ]
                 text = ast.dump(ast.Module(body, []))
                 assert text not in seen, f"{node.name} of {path.name} is {seen[text]}"
                 seen[text] = f"that of {path.name}"

@@ -1,4 +1,5 @@
-"""v9's parts by hand arithmetic: features, min-max scaling, volatility, direction and the combination."""
+"""v9's parts by hand arithmetic: features, min-max scaling, volatility, direction and the
+combination."""
 
 import math
 from dataclasses import replace
@@ -10,26 +11,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
-from feature_engineering_v9 import V9_FEATURES, V9_OWN_FEATURES, V9_WARMUP, compute_v9_features
-from pipeline import leakage
-from pipeline.candles import read_candles
-from pipeline.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
-from pipeline.ensemble import Ensemble, apply_ensemble, fit_ensemble
-from pipeline.evaluation.tasks import direction_scores, volatility_scores
-from pipeline.indicators import log_returns
-from pipeline.intervals import QUANTILE_NAMES
-from pipeline.scaling import MIN_MAX_BAND, scale_on_train, scale_rows_min_max, to_min_max
-from pipeline.splitting import split_samples
-from pipeline.synthetic import synthetic_candles
-from pipeline.volatility import HarModel, TreeModel, fit_har, fit_trees, har_inputs, realised_variance
-from pipeline.windows import make_windows
+from generations.v9.combination import Ensemble, apply_ensemble, fit_ensemble
+from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
+from generations.v9.features import V9_FEATURES, V9_OWN_FEATURES, V9_WARMUP, compute_v9_features
+from generations.v9.model_scores import direction_scores, volatility_scores
+from generations.v9.volatility import (
+    HarModel,
+    TreeModel,
+    fit_har,
+    fit_trees,
+    har_inputs,
+    realised_variance,
+)
+from pipeline.candles.schema import read_candles
+from pipeline.candles.synthetic import synthetic_candles
+from pipeline.forecasts.intervals import QUANTILE_NAMES
+from pipeline.samples import leakage
+from pipeline.samples.indicators import log_returns
+from pipeline.samples.scaling import MIN_MAX_BAND, scale_on_train, scale_rows_min_max, to_min_max
+from pipeline.samples.splitting import split_samples
+from pipeline.samples.windows import make_windows
 
 
 def make_candles(close, *, high=None, low=None, volume=None):
     close = np.asarray(close, dtype=float)
     return pd.DataFrame(
         {
-            "timestamp": pd.date_range("2024-01-01", periods=len(close), freq="h", tz="UTC").as_unit("ms"),
+            "timestamp": pd.date_range(
+                "2024-01-01", periods=len(close), freq="h", tz="UTC"
+            ).as_unit("ms"),
             "open": close,
             "high": close if high is None else high,
             "low": close if low is None else low,
@@ -57,7 +67,9 @@ def test_there_are_46_features_and_16_of_them_are_v2_s():
 
 
 def test_trend_and_range_features_agree_with_hand_arithmetic():
-    rising = make_candles(100.0 + np.arange(300), high=101.0 + np.arange(300), low=99.0 + np.arange(300))
+    rising = make_candles(
+        100.0 + np.arange(300), high=101.0 + np.arange(300), low=99.0 + np.arange(300)
+    )
     assert feature(rising, "momentum_48")[-1] == pytest.approx(48 / 351)
     assert feature(rising, "sma_20_gap")[-1] == pytest.approx(math.log(399 / 389.5))
     # 20 closes one apart: population variance (20² - 1) / 12; the last one lies 9.5 above the mean.
@@ -79,12 +91,18 @@ def test_volume_and_volatility_features_agree_with_hand_arithmetic():
     for window in (24, 168, 720):
         assert feature(candles, f"volatility_ratio_{window}")[-1] == pytest.approx(0.0, abs=1e-9)
     assert feature(candles, "range_ratio_24")[-1] == pytest.approx(math.log(2.0))
-    assert feature(candles, "volume_trend")[-1] == pytest.approx(math.log(8 / ((144 + 24 * 8) / 168)))
-    assert feature(candles, "money_flow")[-1] == pytest.approx(-1.0)  # every close is its candle's low
+    assert feature(candles, "volume_trend")[-1] == pytest.approx(
+        math.log(8 / ((144 + 24 * 8) / 168))
+    )
+    assert feature(candles, "money_flow")[-1] == pytest.approx(
+        -1.0
+    )  # every close is its candle's low
 
 
 def test_the_clock_features_are_those_of_the_candle_s_close():
-    candles = make_candles(np.full(30, 5.0))  # 2024-01-01 was a Monday; the candle of 05:00 closes at 06:00
+    candles = make_candles(
+        np.full(30, 5.0)
+    )  # 2024-01-01 was a Monday; the candle of 05:00 closes at 06:00
     assert feature(candles, "hour_sin")[5] == pytest.approx(1.0)
     assert feature(candles, "hour_cos")[5] == pytest.approx(0.0, abs=1e-12)
     thursday = 3 * 24 + 24 * 7  # epoch weeks begin on Thursdays
@@ -98,13 +116,19 @@ def test_features_do_not_depend_on_the_units_of_price_and_volume(price, volume):
     scaled = candles.copy()
     scaled[["open", "high", "low", "close"]] *= 2.0**price  # a power of two changes no digit
     scaled["volume"] *= 2.0**volume
-    pd.testing.assert_frame_equal(compute_v9_features(scaled, "1h"), compute_v9_features(candles, "1h"))
+    pd.testing.assert_frame_equal(
+        compute_v9_features(scaled, "1h"), compute_v9_features(candles, "1h")
+    )
 
 
 def test_no_feature_sees_a_later_candle():
     candles = synthetic_candles(900, seed=3)
-    candles = pd.concat([candles.iloc[:300], candles.iloc[330:]], ignore_index=True)  # a gap of 30 candles
-    cuts = tuple((row + 1.5) / len(candles) for row in (1, 24, 48, 199, 298, 299, 301, 330, 500, 720, 860))
+    candles = pd.concat(
+        [candles.iloc[:300], candles.iloc[330:]], ignore_index=True
+    )  # a gap of 30 candles
+    cuts = tuple(
+        (row + 1.5) / len(candles) for row in (1, 24, 48, 199, 298, 299, 301, 330, 500, 720, 860)
+    )
     leakage.check(lambda frame: compute_v9_features(frame, "1h"), candles, cuts=cuts)
     leakage.check(lambda frame: har_inputs(frame, "1h", 24), candles, cuts=cuts)
 
@@ -126,7 +150,9 @@ def test_after_the_warmup_the_start_of_the_history_is_forgotten():
 
 
 def test_after_the_warmup_the_start_of_real_candles_is_forgotten(real_data):
-    candles = read_candles(pd.read_parquet(real_data / "binanceusdm" / "BTCUSDT_1h.parquet"), "1h").iloc[:6000]
+    candles = read_candles(
+        pd.read_parquet(real_data / "binanceusdm" / "BTCUSDT_1h.parquet"), "1h"
+    ).iloc[:6000]
     assert forgotten(candles, (137, 500, 1234, 1696, 1700)) < 1e-6  # March 2020 is among them
 
 
@@ -142,9 +168,9 @@ def test_prices_that_stand_still_and_no_volume_leave_no_nan_and_no_infinity():
     candles.loc[300:, ["open", "high", "low", "close"]] = candles["close"][299]
     candles.loc[300:, "volume"] = 0.0
     assert np.isfinite(compute_v9_features(candles, "1h").iloc[199:]).all(axis=None)
-    assert np.isfinite(compute_v9_features(make_candles(np.full(300, 7.3), volume=np.zeros(300)), "1h").iloc[199:]).all(
-        axis=None
-    )
+    assert np.isfinite(
+        compute_v9_features(make_candles(np.full(300, 7.3), volume=np.zeros(300)), "1h").iloc[199:]
+    ).all(axis=None)
 
 
 def test_an_unknown_feature_is_named():
@@ -165,7 +191,9 @@ def market():
 def standardised(market):
     features = {symbol: compute_v9_features(candles, "1h") for symbol, candles in market.items()}
     samples = make_windows(features, market, "1h", 60, 1, V9_WARMUP)
-    return scale_on_train(samples, split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15))
+    return scale_on_train(
+        samples, split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
+    )
 
 
 def test_min_max_scaling_knows_the_training_part_alone_and_ends_at_the_band(standardised):
@@ -180,7 +208,9 @@ def test_min_max_scaling_knows_the_training_part_alone_and_ends_at_the_band(stan
     expected = np.clip((train - low) / (high - low), -1, 2)
     assert scaled.rows[first : last + 1] == pytest.approx(expected, abs=1e-5)
     assert (scaled.target == standardised[0].target).all()
-    wild = np.stack([high + 10 * (high - low), low - 10 * (high - low), np.full(46, np.nan)]).astype(np.float32)
+    wild = np.stack(
+        [high + 10 * (high - low), low - 10 * (high - low), np.full(46, np.nan)]
+    ).astype(np.float32)
     assert scale_rows_min_max(wild, scalers.X).tolist() == [[2.0] * 46, [-1.0] * 46, [0.5] * 46]
 
 
@@ -199,7 +229,11 @@ def test_the_realised_variance_is_that_of_the_candles_after_t(market):
     for sample in (0, 100, len(samples) - 1):
         t = samples.end[sample]
         assert variance[sample] == pytest.approx(squares[t + 1 : t + 25].sum(), rel=1e-9)
-    still = {"BTC/USDT": make_candles(np.r_[market["BTC/USDT"]["close"].to_numpy()[:1600], np.full(100, 100.0)])}
+    still = {
+        "BTC/USDT": make_candles(
+            np.r_[market["BTC/USDT"]["close"].to_numpy()[:1600], np.full(100, 100.0)]
+        )
+    }
     assert realised_variance(still, ahead(still)).min() == 1e-9
 
 
@@ -220,9 +254,15 @@ def test_the_har_model_finds_its_coefficients_and_is_unbiased():
     assert model.coefficients == pytest.approx([0.5, 0.3, 0.1], abs=0.02)
     # E[exp(noise)] = exp(0.5² / 2): what the logarithm's mean leaves out.
     assert model.intercept == pytest.approx(-0.5 + 0.125, abs=0.2)
-    assert np.mean(variance[:15_000] / model.variance(inputs[:15_000])) == pytest.approx(1.0, rel=1e-9)
+    assert np.mean(variance[:15_000] / model.variance(inputs[:15_000])) == pytest.approx(
+        1.0, rel=1e-9
+    )
     assert HarModel.from_dict(model.as_dict()) == model
-    for bad in ({}, {"intercept": 1.0, "coefficients": [1.0]}, {"intercept": math.nan, "coefficients": [0.0] * 3}):
+    for bad in (
+        {},
+        {"intercept": 1.0, "coefficients": [1.0]},
+        {"intercept": math.nan, "coefficients": [0.0] * 3},
+    ):
         with pytest.raises(ValueError, match="HAR model: .* train the model again"):
             HarModel.from_dict(bad)
 
@@ -231,11 +271,21 @@ def test_the_trees_learn_what_the_windows_say_and_come_back_from_their_file(tmp_
     rng = np.random.default_rng(1)
     rows = rng.uniform(size=(4000, 2)).astype(np.float32)
     candles = {"BTC/USDT": synthetic_candles(4000, seed=8)}
-    samples = make_windows({"BTC/USDT": pd.DataFrame(rows, columns=["a", "b"])}, candles, "1h", 5, 24, 60)
+    samples = make_windows(
+        {"BTC/USDT": pd.DataFrame(rows, columns=["a", "b"])}, candles, "1h", 5, 24, 60
+    )
     split = split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
     ratio = np.exp(3 * rows[samples.end, 0]) * rng.exponential(size=len(samples))
     kept = fit_trees(
-        rows, samples, split, ratio, tmp_path / "trees.json", trees=60, tree_depth=2, tree_learning_rate=0.3, seed=1
+        rows,
+        samples,
+        split,
+        ratio,
+        tmp_path / "trees.json",
+        trees=60,
+        tree_depth=2,
+        tree_learning_rate=0.3,
+        seed=1,
     )
     model = TreeModel(tmp_path / "trees.json", input_shape=(5, 2))
     forecast = model.run(rows, samples.end[split.test])
@@ -269,7 +319,9 @@ def test_volatility_scores_agree_with_hand_arithmetic():
     assert scores["rmse"] == pytest.approx(math.sqrt(0.0002))
     assert (scores["mape"], scores["mape_percent"]) == (pytest.approx(0.25), pytest.approx(25.0))
     assert scores["r2"] == pytest.approx(1 - 0.0004 / 0.0002)
-    assert scores["qlike"] == pytest.approx((4 - math.log(4) - 1) / 2)  # variances: 4 times the forecast, and equal
+    assert scores["qlike"] == pytest.approx(
+        (4 - math.log(4) - 1) / 2
+    )  # variances: 4 times the forecast, and equal
     assert scores["baselines"]["ewma"]["qlike"] == pytest.approx((0.25 - math.log(0.25) - 1) / 2)
     assert scores["baselines"]["har"]["qlike"] == 0.0
     assert [entry["baseline"] for entry in scores["verdicts"]] == ["ewma", "har"]
@@ -282,7 +334,9 @@ def test_candles_that_do_not_move_have_no_direction(standardised):
     scaled, _ = standardised
     log_return = scaled.samples.log_return.copy()
     log_return[scaled.split.train[:3]] = 0.0
-    task = direction_samples(replace(scaled, samples=replace(scaled.samples, log_return=log_return)))
+    task = direction_samples(
+        replace(scaled, samples=replace(scaled.samples, log_return=log_return))
+    )
     assert task.split.train.tolist() == scaled.split.train[3:].tolist()
     assert (task.target[task.split.test] == (log_return[task.split.test] > 0)).all()
     baselines = fit_direction_baselines(task)
@@ -334,11 +388,15 @@ def test_the_combination_takes_from_each_part_what_validation_confirms():
     inside = (actual > served["combined_q10"]) & (actual < served["combined_q90"])
     assert inside.mean() == pytest.approx(0.8, abs=0.01)
     wider = apply_ensemble(from_price, blind, 0.01 * signal, volatility, 2 * ahead)
-    assert wider["combined_q90"] - wider["combined"] == pytest.approx(2 * (served["combined_q90"] - served["combined"]))
+    assert wider["combined_q90"] - wider["combined"] == pytest.approx(
+        2 * (served["combined_q90"] - served["combined"])
+    )
 
 
 def test_an_ensemble_comes_back_from_plain_numbers_and_refuses_others():
-    ensemble = Ensemble(0.1, 0.2, 0.3, 0.4, {name: float(i) for i, name in enumerate(QUANTILE_NAMES)})
+    ensemble = Ensemble(
+        0.1, 0.2, 0.3, 0.4, {name: float(i) for i, name in enumerate(QUANTILE_NAMES)}
+    )
     assert Ensemble.from_dict(ensemble.as_dict()) == ensemble
     for change in (
         {"price_weight": math.nan},

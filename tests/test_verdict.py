@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation import tables
 from pipeline.evaluation.metrics import direction_metrics
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.evaluation.verdict import (
@@ -16,47 +15,76 @@ from pipeline.evaluation.verdict import (
     run_verdict,
     suspicion_warnings,
 )
+from pipeline.report import tables
 
 MODEL_KEYS = {
-    "mape_percent", "mae", "rmse", "mae_percent", "r2", "n_calls", "direction_accuracy",
-    "direction_accuracy_low", "direction_accuracy_high", "pesaran_timmermann_statistic",
-    "pesaran_timmermann_p_value", "top_tenth_accuracy", "roc_auc", "brier",
-    "correlation_with_current_return", "correlation_with_next_return", "by_symbol",
-}  # fmt: skip
+    "mape_percent",
+    "mae",
+    "rmse",
+    "mae_percent",
+    "r2",
+    "n_calls",
+    "direction_accuracy",
+    "direction_accuracy_low",
+    "direction_accuracy_high",
+    "pesaran_timmermann_statistic",
+    "pesaran_timmermann_p_value",
+    "top_tenth_accuracy",
+    "roc_auc",
+    "brier",
+    "correlation_with_current_return",
+    "correlation_with_next_return",
+    "by_symbol",
+}
 RESULT_KEYS = [
-    "n", "n_instants", "models", "verdicts", "verdict", "interval", "probability", "skill_by", "confidence_set",
+    "n",
+    "n_instants",
+    "models",
+    "verdicts",
+    "verdict",
+    "interval",
+    "probability",
+    "skill_by",
+    "confidence_set",
     "warnings",
-]  # fmt: skip
+]
 
 
 def make_predictions(n_hours=300, seed=0, known=0.0):
-    """Two coins; the network knows a share `known` of each return, ridge and XGBoost add noise to nothing."""
+    """Two coins; the network knows a share `known` of each return, ridge and XGBoost add noise to
+    nothing."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     frames = []
     for symbol, volatility in (("BTC/USDT", 0.005), ("ETH/USDT", 0.01)):
         actual = volatility * rng.standard_normal(n_hours)
-        frames.append(pd.DataFrame({
-            "symbol": symbol,
-            "timestamp": hours,
-            "base_price": 100 * np.exp(np.concatenate([[0.0], np.cumsum(actual)[:-1]])),
-            "current_return": np.concatenate([[0.0], actual[:-1]]),
-            "actual_return": actual,
-            "volatility": volatility,
-            "naive": 0.0,
-            "drift": 1e-6,
-            "ridge": 0.02 * volatility * rng.standard_normal(n_hours),
-            "xgboost": 0.2 * volatility * rng.standard_normal(n_hours),
-            "lstm": known * actual + 1e-3 * volatility * rng.standard_normal(n_hours),
-            "p_up": 0.5,
-        }))  # fmt: skip
+        frames.append(
+            pd.DataFrame(
+                {
+                    "symbol": symbol,
+                    "timestamp": hours,
+                    "base_price": 100 * np.exp(np.concatenate([[0.0], np.cumsum(actual)[:-1]])),
+                    "current_return": np.concatenate([[0.0], actual[:-1]]),
+                    "actual_return": actual,
+                    "volatility": volatility,
+                    "naive": 0.0,
+                    "drift": 1e-6,
+                    "ridge": 0.02 * volatility * rng.standard_normal(n_hours),
+                    "xgboost": 0.2 * volatility * rng.standard_normal(n_hours),
+                    "lstm": known * actual + 1e-3 * volatility * rng.standard_normal(n_hours),
+                    "p_up": 0.5,
+                }
+            )
+        )
     return pd.concat(frames, ignore_index=True)
 
 
 def with_quantiles(predictions):
     """The 80 % interval of a normal distribution around the network's forecast."""
     quantiles = {"q10": -1.2816, "q50": 0.0, "q90": 1.2816}
-    columns = {name: predictions["lstm"] + z * predictions["volatility"] for name, z in quantiles.items()}
+    columns = {
+        name: predictions["lstm"] + z * predictions["volatility"] for name, z in quantiles.items()
+    }
     return predictions.assign(**columns)
 
 
@@ -65,9 +93,10 @@ def comparison(baseline, verdict):
 
 
 def test_loss_and_skill_agree_with_hand_arithmetic():
-    # BTC moves by +-2 volatilities each hour, ETH by +-3; the model foresees 1 of BTC and nothing of ETH.
-    # Mean scaled loss: naive (2 + 3) / 2 = 2.5, model (1 + 3) / 2 = 2; squared: 6.5 and 5.
-    # In one of the 40 samples the model foresees 1.5, as a difference without variance cannot be tested.
+    # BTC moves by +-2 volatilities each hour, ETH by +-3; the model foresees 1 of BTC and nothing
+    # of ETH. Mean scaled loss: naive (2 + 3) / 2 = 2.5, model (1 + 3) / 2 = 2; squared: 6.5 and 5.
+    # In one of the 40 samples the model foresees 1.5, as a difference without variance cannot be
+    # tested.
     predictions = make_predictions(20)
     is_btc = predictions["symbol"] == "BTC/USDT"
     sign = np.where(predictions["timestamp"].dt.hour % 2 == 0, 1.0, -1.0)
@@ -127,7 +156,9 @@ def test_the_horizon_reaches_the_test_and_widens_its_window():
     expected = diebold_mariano(loss, loss_naive, predictions["timestamp"], horizon=24)
     [compared] = compare_forecasts(predictions, "lstm", ["naive"], horizon=24)
     assert compared.statistic == pytest.approx(expected.statistic)
-    assert compared.statistic != pytest.approx(compare_forecasts(predictions, "lstm", ["naive"])[0].statistic)
+    assert compared.statistic != pytest.approx(
+        compare_forecasts(predictions, "lstm", ["naive"])[0].statistic
+    )
     [evaluated] = evaluate_forecasts(predictions, baselines=["naive"], horizon=24)["verdicts"]
     assert evaluated["statistic"] == compared.statistic
 
@@ -136,7 +167,9 @@ def test_the_horizon_reaches_the_test_and_widens_its_window():
 @given(seed=st.integers(0, 10_000), share=st.floats(0.2, 1.0))
 def test_statistic_and_skill_have_one_sign_even_if_a_coin_misses_hours(seed, share):
     predictions = make_predictions(60, seed, known=0.02)
-    is_kept = (predictions["symbol"] == "BTC/USDT") | (np.random.default_rng(seed).random(120) < share)
+    is_kept = (predictions["symbol"] == "BTC/USDT") | (
+        np.random.default_rng(seed).random(120) < share
+    )
     for result in compare_forecasts(predictions[is_kept], "lstm", ["naive", "ridge"]):
         assert np.sign(result.skill) == np.sign(result.statistic)
 
@@ -176,7 +209,9 @@ def test_a_run_without_naive_has_no_verdict():
 def test_each_number_above_its_limit_is_doubted_in_one_sentence():
     warnings = suspicion_warnings("lstm", direction_accuracy=0.734, r2=0.031, mae_skill=0.0512)
     assert len(warnings) == 3
-    for warning, number, limit in zip(warnings, ("73.40 %", "3.10 %", "5.12 %"), ("56 %", "2 %", "2 %")):
+    for warning, number, limit in zip(
+        warnings, ("73.40 %", "3.10 %", "5.12 %"), ("56 %", "2 %", "2 %")
+    ):
         assert f"of {number} is above {limit}" in warning
         assert "look-ahead" in warning
     assert suspicion_warnings("lstm", direction_accuracy=0.56, r2=0.02, mae_skill=0.02) == []
@@ -192,8 +227,23 @@ def test_an_evaluation_is_plain_json_of_the_documented_shape():
     for metrics in result["models"].values():
         assert set(metrics) == MODEL_KEYS
         assert list(metrics["by_symbol"]) == ["BTC/USDT", "ETH/USDT"]
-    assert [verdict["baseline"] for verdict in result["verdicts"]] == ["naive", "drift", "ridge", "xgboost"]
-    fields = {"model", "baseline", "loss", "statistic", "p_value", "p_holm", "skill", "squared_skill", "verdict"}
+    assert [verdict["baseline"] for verdict in result["verdicts"]] == [
+        "naive",
+        "drift",
+        "ridge",
+        "xgboost",
+    ]
+    fields = {
+        "model",
+        "baseline",
+        "loss",
+        "statistic",
+        "p_value",
+        "p_holm",
+        "skill",
+        "squared_skill",
+        "verdict",
+    }
     assert all(set(verdict) == fields for verdict in result["verdicts"])
     assert result["models"]["naive"]["direction_accuracy"] is None
     assert result["models"]["naive"]["r2"] == 0.0
@@ -202,7 +252,10 @@ def test_an_evaluation_is_plain_json_of_the_documented_shape():
 
 
 def test_noise_gets_no_edge_and_a_planted_signal_gets_an_edge():
-    noise = [evaluate_forecasts(make_predictions(seed=s), confidence_set=False)["verdict"] for s in range(5)]
+    noise = [
+        evaluate_forecasts(make_predictions(seed=s), confidence_set=False)["verdict"]
+        for s in range(5)
+    ]
     assert noise == ["NO EDGE"] * 5
     planted = make_predictions(known=0.01)
     assert evaluate_forecasts(planted)["verdict"] == "EDGE"
@@ -232,16 +285,19 @@ def test_directions_replace_a_forecast_that_was_shrunk_to_zero():
     assert (erased["n_calls"], erased["direction_accuracy"]) == (0, None)
     kept = evaluate_forecasts(predictions, directions={"lstm": unshrunk})["models"]["lstm"]
     expected = direction_metrics(
-        predictions["actual_return"], unshrunk / predictions["volatility"], p_up=predictions["p_up"],
+        predictions["actual_return"],
+        unshrunk / predictions["volatility"],
+        p_up=predictions["p_up"],
         instants=predictions["timestamp"],
-    )  # fmt: skip
+    )
     assert {key: kept[key] for key in expected} == pytest.approx(expected)
     assert kept["correlation_with_next_return"] > 0.9
     assert kept["mae"] == erased["mae"]
 
 
 def test_the_top_tenth_is_ranked_in_units_of_volatility():
-    # BTC is called right, ETH wrong. By raw size the 0.2 * 0.01 of ETH would outrank the 0.3 * 0.005 of BTC.
+    # BTC is called right, ETH wrong. By raw size the 0.2 * 0.01 of ETH would outrank the 0.3 *
+    # 0.005 of BTC.
     predictions = make_predictions(100)
     is_btc = predictions["symbol"] == "BTC/USDT"
     right = np.sign(predictions["actual_return"])
@@ -263,14 +319,19 @@ def test_the_order_of_rows_changes_no_number():
     shuffled = predictions.sample(frac=1, random_state=1)
     plain, changed = evaluate_forecasts(predictions), evaluate_forecasts(shuffled)
     for model, metrics in plain["models"].items():
-        by_symbol, changed_by_symbol = metrics.pop("by_symbol"), changed["models"][model].pop("by_symbol")
+        by_symbol, changed_by_symbol = (
+            metrics.pop("by_symbol"),
+            changed["models"][model].pop("by_symbol"),
+        )
         assert changed["models"][model] == pytest.approx(metrics)
         for symbol, numbers in by_symbol.items():
             assert changed_by_symbol[symbol] == pytest.approx(numbers)
 
 
 def test_other_generations_may_name_their_own_network_and_baselines():
-    predictions = make_predictions(known=0.1).rename(columns={"lstm": "bilstm"}).drop(columns="p_up")
+    predictions = (
+        make_predictions(known=0.1).rename(columns={"lstm": "bilstm"}).drop(columns="p_up")
+    )
     result = evaluate_forecasts(predictions, network="bilstm", baselines=("naive",), horizon=24)
     assert result["verdict"] == "EDGE"
     assert result["models"]["bilstm"]["brier"] is None
@@ -308,13 +369,22 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
     }
     row = dict(result["models"]["lstm"])
     assert set(row) == MODEL_KEYS
-    assert row.pop("by_symbol")["BTC/USDT"] == {"mape_percent": None, "mae": None, "rmse": None, "mase": None}
+    assert row.pop("by_symbol")["BTC/USDT"] == {
+        "mape_percent": None,
+        "mae": None,
+        "rmse": None,
+        "mase": None,
+    }
     assert set(row.values()) == {None}
-    assert {(e["statistic"], e["skill"], e["verdict"]) for e in result["verdicts"]} == {(None, None, "LOSES")}
+    assert {(e["statistic"], e["skill"], e["verdict"]) for e in result["verdicts"]} == {
+        (None, None, "LOSES")
+    }
     assert result["verdict"] == "NO EDGE"
     assert (result["interval"], result["probability"], result["skill_by"]) == (None, None, None)
     assert set(result["confidence_set"]["p_values"]) == {"naive", "drift", "ridge", "xgboost"}
-    assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(result)
+    assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(
+        result
+    )
     assert "–" in tables.text_table(tables.table_rows(result))
 
 
@@ -324,7 +394,10 @@ def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_corr
     predictions["xgboost"] = np.inf
     result = evaluate_forecasts(predictions)
     assert result["verdicts"][:3] == without["verdicts"]
-    assert result["verdicts"][3] | {"verdict": "TIES", "p_holm": None, "skill": None} == result["verdicts"][3]
+    assert (
+        result["verdicts"][3] | {"verdict": "TIES", "p_holm": None, "skill": None}
+        == result["verdicts"][3]
+    )
     assert (result["verdict"], result["models"]["xgboost"]["mae"]) == ("EDGE", None)
     assert result["warnings"][0].startswith("xgboost: 600 of 600")
 
@@ -333,7 +406,9 @@ def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_corr
 def test_a_frame_that_is_broken_itself_is_still_refused(column):
     predictions = make_predictions()
     predictions.loc[[3, 400], column] = np.nan
-    with pytest.raises(ValueError, match=rf"{column} of predictions: 2 of 600 .* 2024-01-01 03:00:00.* \(BTC/USDT"):
+    with pytest.raises(
+        ValueError, match=rf"{column} of predictions: 2 of 600 .* 2024-01-01 03:00:00.* \(BTC/USDT"
+    ):
         evaluate_forecasts(predictions)
 
 
@@ -378,9 +453,9 @@ def test_quantile_baselines_are_compared_and_one_with_gaps_is_left_out(caplog):
 def test_a_test_part_too_short_to_test_says_so_and_the_rest_stands(caplog):
     result = evaluate_forecasts(make_predictions(6))
     assert "only 6 instants" in caplog.text
-    assert {(e["statistic"], e["p_value"], e["p_holm"], e["verdict"]) for e in result["verdicts"]} == {
-        (None, None, None, "TIES")
-    }
+    assert {
+        (e["statistic"], e["p_value"], e["p_holm"], e["verdict"]) for e in result["verdicts"]
+    } == {(None, None, None, "TIES")}
     assert result["verdict"] == "NO EDGE"
     assert result["models"]["lstm"]["mae"] > 0
 

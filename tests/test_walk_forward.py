@@ -1,4 +1,5 @@
-"""Folds of a walk-forward run: what each may see, and that a kill costs at most the fold in hand."""
+"""Folds of a walk-forward run: what each may see, and that a kill costs at most the fold in
+hand."""
 
 import itertools
 import json
@@ -9,13 +10,15 @@ import pandas as pd
 import pytest
 
 import train_v2_production
-from pipeline.evaluation.walk_forward import fold_splits, run_folds
-from pipeline.splitting import chronological_split
+from pipeline.samples.splitting import chronological_split
+from pipeline.training.walk_forward import fold_splits, run_folds
 from tests import networks
 from tests.conftest import TINY
 
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(1, "D")
-HOURS = np.arange("2024-01-01T00", "2024-04-10T00", dtype="datetime64[h]").astype("datetime64[ms]")  # 100 days
+HOURS = np.arange("2024-01-01T00", "2024-04-10T00", dtype="datetime64[h]").astype(
+    "datetime64[ms]"
+)  # 100 days
 
 
 def split():
@@ -38,7 +41,12 @@ def test_folds_follow_each_other_and_each_trains_on_all_that_came_before():
 
 def test_no_fold_sees_what_it_forecasts():
     for fold in fold_splits(split(), HOURS, 7 * DAY, HOUR):
-        assert HOURS[fold.train].max() < HOURS[fold.val].min() <= HOURS[fold.val].max() < HOURS[fold.test].min()
+        assert (
+            HOURS[fold.train].max()
+            < HOURS[fold.val].min()
+            <= HOURS[fold.val].max()
+            < HOURS[fold.test].min()
+        )
         assert HOURS[fold.test].min() - HOURS[fold.val].max() > HOUR
 
 
@@ -48,10 +56,14 @@ def test_a_rolling_training_part_keeps_its_length():
     assert [fold.train[0] for fold in folds] == [0, 240, 480, 720]
 
 
-@pytest.mark.parametrize(("days", "lengths"), [(30, [39.96]), (25, [25, 14.96]), (15, [15, 15, 9.96]), (100, [39.96])])
+@pytest.mark.parametrize(
+    ("days", "lengths"), [(30, [39.96]), (25, [25, 14.96]), (15, [15, 15, 9.96]), (100, [39.96])]
+)
 def test_a_short_last_fold_joins_the_one_before(days, lengths):
     folds = fold_splits(split(), HOURS, days * DAY, HOUR)
-    assert [(fold.test_end - fold.test_start) / DAY for fold in folds] == pytest.approx(lengths, abs=0.05)
+    assert [(fold.test_end - fold.test_start) / DAY for fold in folds] == pytest.approx(
+        lengths, abs=0.05
+    )
 
 
 def test_a_fold_of_no_length_is_refused():
@@ -82,17 +94,24 @@ def config(signal_dir):
 
 def run(config, folder, **changes):
     with networks.bare():
-        return train_v2_production.main(replace(config, output_dir=folder, **changes), build=networks.for_v2)
+        return train_v2_production.main(
+            replace(config, output_dir=folder, **changes), build=networks.for_v2
+        )
 
 
 @pytest.mark.slow
-def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(config, tmp_path, monkeypatch, capsys):
+def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(
+    config, tmp_path, monkeypatch, capsys
+):
     metrics = run(config, tmp_path / "whole")
     assert len(metrics["folds"]) == 2
     assert metrics["test"]["n"] == sum(fold["n"] for fold in metrics["folds"])
     assert "2 folds of 2 days" in capsys.readouterr().out
     predictions = pd.read_parquet(tmp_path / "whole" / "predictions_v2.parquet")
-    assert len(predictions) == metrics["test"]["n"] and predictions["timestamp"].is_monotonic_increasing
+    assert (
+        len(predictions) == metrics["test"]["n"]
+        and predictions["timestamp"].is_monotonic_increasing
+    )
 
     train, calls = train_v2_production.train, []
 
@@ -109,7 +128,9 @@ def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(conf
     run(config, tmp_path / "killed", resume=True)
     assert "fold 1 of 1 was finished before" in capsys.readouterr().out
     resumed = json.loads((tmp_path / "killed" / "metrics_v2.json").read_text())
-    assert resumed["test"] == json.loads((tmp_path / "whole" / "metrics_v2.json").read_text())["test"]
+    assert (
+        resumed["test"] == json.loads((tmp_path / "whole" / "metrics_v2.json").read_text())["test"]
+    )
     assert not (tmp_path / "killed" / ".partial").exists()
 
 
@@ -120,4 +141,6 @@ def test_a_fold_without_samples_is_left_out_with_a_warning(caplog):
     folds = fold_splits(whole, holed, 10 * DAY, HOUR)
     assert len(folds) == 2
     assert "is left out: test part is empty" in caplog.text
-    assert "is left out: val part is empty" in caplog.text  # the next one's validation lies where that test was
+    assert (
+        "is left out: val part is empty" in caplog.text
+    )  # the next one's validation lies where that test was

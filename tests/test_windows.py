@@ -1,4 +1,5 @@
-"""Which candles become samples, what a sample's target is, and that no window or target spans a gap or two symbols."""
+"""Which candles become samples, what a sample's target is, and that no window or target spans a gap
+or two symbols."""
 
 import logging
 import math
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.candles import timestamps_ms, utc_from_ms
-from pipeline.windows import make_windows, segmented_volatility, usable_rows, window_view
+from pipeline.candles.schema import timestamps_ms, utc_from_ms
+from pipeline.samples.windows import make_windows, segmented_volatility, usable_rows, window_view
 
 HOUR = 3_600_000
 
@@ -18,7 +19,11 @@ HOUR = 3_600_000
 def make_candles(hours, close=None):
     """Candles at these hours since 1970; closes 100, 101, 103, 106, … unless given."""
     hours = np.asarray(hours, dtype=np.int64)
-    close = 100.0 + np.cumsum(np.arange(len(hours))) if close is None else np.asarray(close, dtype=np.float64)
+    close = (
+        100.0 + np.cumsum(np.arange(len(hours)))
+        if close is None
+        else np.asarray(close, dtype=np.float64)
+    )
     return pd.DataFrame({"timestamp": utc_from_ms(hours * HOUR), "close": close})
 
 
@@ -42,15 +47,27 @@ def test_samples_of_a_short_history_agree_with_hand_arithmetic():
     assert samples.end.tolist() == [48, 49, 50]  # row 51 has no next candle
     # Closes of rows 47 to 51: 100 + 47 * 48 / 2 = 1228, 1276, 1325, 1375, 1426.
     assert samples.base_price.tolist() == [1276, 1325, 1375]
-    assert samples.log_return == pytest.approx([math.log(1325 / 1276), math.log(1375 / 1325), math.log(1426 / 1375)])
+    assert samples.log_return == pytest.approx(
+        [math.log(1325 / 1276), math.log(1375 / 1325), math.log(1426 / 1375)]
+    )
     assert samples.current_return[0] == pytest.approx(math.log(1276 / 1228))
     assert samples.current_return[1:] == pytest.approx(samples.log_return[:-1])
-    assert samples.time.astype("int64").tolist() == [48 * HOUR, 49 * HOUR, 50 * HOUR]  # open of candle t
-    assert samples.target_time.astype("int64").tolist() == [50 * HOUR, 51 * HOUR, 52 * HOUR]  # close of candle t + 1
+    assert samples.time.astype("int64").tolist() == [
+        48 * HOUR,
+        49 * HOUR,
+        50 * HOUR,
+    ]  # open of candle t
+    assert samples.target_time.astype("int64").tolist() == [
+        50 * HOUR,
+        51 * HOUR,
+        52 * HOUR,
+    ]  # close of candle t + 1
     assert samples.target_time.dtype == "datetime64[ms]"
     assert (len(samples), samples.n_features, samples.symbol.tolist()) == (3, 2, [0, 0, 0])
     squares = [math.log(1.0 + i / (100 + i * (i - 1) / 2)) ** 2 for i in range(1, 49)]
-    assert samples.volatility[0] == pytest.approx(math.sqrt(sum(squares) / 48))  # an EMA starts from the mean
+    assert samples.volatility[0] == pytest.approx(
+        math.sqrt(sum(squares) / 48)
+    )  # an EMA starts from the mean
 
 
 def test_a_longer_horizon_reaches_further_and_scales_the_volatility():
@@ -64,17 +81,21 @@ def test_a_longer_horizon_reaches_further_and_scales_the_volatility():
 
 
 @pytest.mark.parametrize(
-    ("warmup", "lookback", "first"), [(0, 3, 48), (2, 3, 48), (46, 3, 48), (47, 3, 49), (48, 3, 50), (48, 1, 48)]
+    ("warmup", "lookback", "first"),
+    [(0, 3, 48), (2, 3, 48), (46, 3, 48), (47, 3, 49), (48, 3, 50), (48, 1, 48)],
 )
 def test_no_window_holds_a_row_of_the_warmup(warmup, lookback, first):
     # The window that ends in row e begins in row e - lookback + 1, which is at least `warmup`.
-    assert windows_of(make_candles(range(60)), lookback=lookback, warmup=warmup).end.tolist() == [*range(first, 59)]
+    assert windows_of(make_candles(range(60)), lookback=lookback, warmup=warmup).end.tolist() == [
+        *range(first, 59)
+    ]
 
 
 def test_a_window_or_a_target_across_a_short_gap_is_no_sample():
     hours = [*range(55), *range(56, 62)]  # hour 55 is missing: rows 0..54, then 55..60
     samples = windows_of(make_candles(hours))
-    # Row 54's target would be two hours ahead; rows 55 and 56 have the gap in their window of three.
+    # Row 54's target would be two hours ahead; rows 55 and 56 have the gap in their window of
+    # three.
     assert samples.end.tolist() == [48, 49, 50, 51, 52, 53, 57, 58, 59]
     assert windows_of(make_candles(hours), horizon=2).end.tolist() == [48, 49, 50, 51, 52, 57, 58]
 
@@ -88,12 +109,22 @@ def test_only_a_long_gap_starts_the_warmup_afresh(missing, first_after):
 
 def test_stacked_symbols_never_share_a_window():
     candles = {"BTC/USDT": make_candles(range(52)), "ETH/USDT": make_candles(range(10, 63))}
-    features = {symbol: numbered(frame, start) for (symbol, frame), start in zip(candles.items(), (0, 1000))}
+    features = {
+        symbol: numbered(frame, start) for (symbol, frame), start in zip(candles.items(), (0, 1000))
+    }
     samples = make_windows(features, candles, "1h", 3, 1, 0)
     assert samples.symbols == ("BTC/USDT", "ETH/USDT")
     assert samples.rows.dtype == np.float32
     assert samples.symbol.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert samples.end.tolist() == [48, 49, 50, 100, 101, 102, 103]  # ETH's row 48 is row 52 + 48 of the stack
+    assert samples.end.tolist() == [
+        48,
+        49,
+        50,
+        100,
+        101,
+        102,
+        103,
+    ]  # ETH's row 48 is row 52 + 48 of the stack
     windows = window_view(samples.rows, 3)[samples.end - 2]
     assert windows[2].tolist() == [[48, -48], [49, -49], [50, -50]]
     assert windows[3].tolist() == [[1046, -1046], [1047, -1047], [1048, -1048]]
@@ -102,13 +133,16 @@ def test_stacked_symbols_never_share_a_window():
 
 def test_features_are_taken_by_symbol_and_not_by_order():
     candles = {"BTC/USDT": make_candles(range(52)), "ETH/USDT": make_candles(range(52))}
-    features = {"ETH/USDT": numbered(candles["ETH/USDT"], 1000), "BTC/USDT": numbered(candles["BTC/USDT"])}
+    features = {
+        "ETH/USDT": numbered(candles["ETH/USDT"], 1000),
+        "BTC/USDT": numbered(candles["BTC/USDT"]),
+    }
     samples = make_windows(features, candles, "1h", 3, 1, 0)
     assert samples.rows[[0, 52], 0].tolist() == [0, 1000]
 
 
 def test_samples_after_a_halt_are_dropped_until_half_of_48_candles_have_moved_again(caplog):
-    caplog.set_level(logging.INFO, logger="pipeline.windows")
+    caplog.set_level(logging.INFO, logger="pipeline.samples.windows")
     moving = np.exp(0.01 * (-1.0) ** np.arange(150))
     close = 100 * np.where((np.arange(150) >= 60) & (np.arange(150) < 100), moving[59], moving)
     ends = windows_of(make_candles(range(150), close)).end
@@ -129,13 +163,17 @@ def test_samples_after_a_halt_are_dropped_until_half_of_48_candles_have_moved_ag
     ],
 )
 def test_a_symbol_without_a_sample_is_named(candles, symbol):
-    with pytest.raises(ValueError, match=f"{symbol}: no sample in .* candles; .*fetch more candles"):
+    with pytest.raises(
+        ValueError, match=f"{symbol}: no sample in .* candles; .*fetch more candles"
+    ):
         windows_of(candles)
 
 
 def test_a_horizon_beyond_the_history_is_no_sample():
     for horizon in (51, 52, 53, 1000):
-        with pytest.raises(ValueError, match=f"no sample in 52 candles; .* horizon of {horizon} candles"):
+        with pytest.raises(
+            ValueError, match=f"no sample in 52 candles; .* horizon of {horizon} candles"
+        ):
             windows_of(make_candles(range(52)), horizon=horizon)
 
 
@@ -168,7 +206,8 @@ def test_a_window_view_is_right_and_copies_nothing():
 
 
 def naive_volatility(close, hours):
-    """Mean of the first 48 squared log-returns of a segment, then an EMA of span 48; a list with None where unknown."""
+    """Mean of the first 48 squared log-returns of a segment, then an EMA of span 48; a list with
+    None where unknown."""
     volatility, squares, mean = [], [], None
     for t in range(len(close)):
         if t == 0 or hours[t] - hours[t - 1] > 7:
@@ -197,12 +236,18 @@ def naive_samples(hours, close, lookback, horizon, warmup):
         if None in window or None in span or volatility[t] is None or volatility[t] == 0:
             continue
         if all(row >= segment_start + warmup for row in window):
-            samples.append((t, math.log(close[target] / close[t]), int(hour) + horizon + 1, volatility[t]))
+            samples.append(
+                (t, math.log(close[target] / close[t]), int(hour) + horizon + 1, volatility[t])
+            )
     return samples
 
 
 gappy_hours = st.lists(st.tuples(st.integers(1, 250), st.integers(1, 9)), max_size=6).map(
-    lambda gaps: [hour for hour in range(250) if not any(start <= hour < start + length for start, length in gaps)]
+    lambda gaps: [
+        hour
+        for hour in range(250)
+        if not any(start <= hour < start + length for start, length in gaps)
+    ]
 )
 
 
@@ -231,19 +276,31 @@ def test_samples_are_those_of_a_naive_search(hours, lookback, horizon, warmup, s
 
 
 @settings(max_examples=50, deadline=None)
-@given(first=gappy_hours, second=gappy_hours, lookback=st.integers(2, 12), horizon=st.integers(1, 5))
+@given(
+    first=gappy_hours, second=gappy_hours, lookback=st.integers(2, 12), horizon=st.integers(1, 5)
+)
 def test_two_symbols_give_the_samples_of_each_alone(first, second, lookback, horizon):
     rng = np.random.default_rng(0)
     frames = {
         name: make_candles(hours, 100 * np.exp(np.cumsum(rng.normal(0, 0.01, len(hours)))))
-        for name, hours in (("BTC/USDT", [*first, *range(300, 400)]), ("ETH/USDT", [*second, *range(300, 400)]))
+        for name, hours in (
+            ("BTC/USDT", [*first, *range(300, 400)]),
+            ("ETH/USDT", [*second, *range(300, 400)]),
+        )
     }
     both = windows_of(frames, lookback=lookback, horizon=horizon)
     for index, (symbol, frame) in enumerate(frames.items()):
         alone = windows_of({symbol: frame}, lookback=lookback, horizon=horizon)
         mine, offset = both.symbol == index, index * len(frames["BTC/USDT"])
         assert (both.end[mine] - offset).tolist() == alone.end.tolist()
-        for name in ("target_time", "base_price", "current_return", "log_return", "volatility", "time"):
+        for name in (
+            "target_time",
+            "base_price",
+            "current_return",
+            "log_return",
+            "volatility",
+            "time",
+        ):
             assert (getattr(both, name)[mine] == getattr(alone, name)).all(), name
         opens = both.row_ms[both.end[mine, None] - np.arange(lookback)]
         assert (np.diff(opens, axis=1) == -HOUR).all()

@@ -1,4 +1,5 @@
-"""Jobs side by side on Ray: the results of one process, and a lost worker that costs its own job at most."""
+"""Jobs side by side on Ray: the results of one process, and a lost worker that costs its own job at
+most."""
 
 import functools
 import importlib.util
@@ -14,21 +15,26 @@ import pandas as pd
 import pytest
 
 from config import ConfigV2, ConfigV7
-from pipeline import jobs, workers
-from pipeline.workers import Share, environment_of, share_of
+from pipeline.training import jobs, workers
+from pipeline.training.workers import Share, environment_of, share_of
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install ray")
 # Ray leaves a socket or a file to the garbage collector when it ends.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @pytest.fixture(scope="module")
 def ray():
-    """A local Ray of two cores for all the tests of this file; `run_tasks` takes one that is in use."""
+    """A local Ray of two cores for all the tests of this file; `run_tasks` takes one that is in
+    use."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield ray
     ray.shutdown()
 
@@ -48,7 +54,8 @@ def sleep(seconds):
 
 
 def die_once(marker: Path):
-    """What a job does whose process is killed in its middle, and which then goes on from what it had saved."""
+    """What a job does whose process is killed in its middle, and which then goes on from what it
+    had saved."""
     if not marker.exists():
         marker.write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -70,7 +77,11 @@ def run(tasks, **how):
 
 @needs_ray
 def test_jobs_come_back_as_they_end_with_their_number_and_what_they_said(ray, capsys):
-    tasks = {"slow": functools.partial(sleep, 3.0), "a": functools.partial(speak, 1), "b": functools.partial(speak, 2)}
+    tasks = {
+        "slow": functools.partial(sleep, 3.0),
+        "a": functools.partial(speak, 1),
+        "b": functools.partial(speak, 2),
+    }
     results = run(tasks, n_done=1)
     assert dict(results) == {"slow": 3.0, "a": 1, "b": 2}
     assert results[-1][0] == "slow"  # two at once: the others ended beside it
@@ -80,12 +91,19 @@ def test_jobs_come_back_as_they_end_with_their_number_and_what_they_said(ray, ca
 
 
 @needs_ray
-def test_a_killed_worker_loses_its_job_s_progress_at_most_and_the_job_is_begun_again(ray, tmp_path, caplog):
+def test_a_killed_worker_loses_its_job_s_progress_at_most_and_the_job_is_begun_again(
+    ray, tmp_path, caplog
+):
     tasks = {
         "killed": functools.partial(die_once, tmp_path / "marker"),
         **{f"other {n}": functools.partial(speak, n) for n in range(3)},
     }
-    assert dict(run(tasks)) == {"killed": "half and whole", "other 0": 0, "other 1": 1, "other 2": 2}
+    assert dict(run(tasks)) == {
+        "killed": "half and whole",
+        "other 0": 0,
+        "other 1": 1,
+        "other 2": 2,
+    }
     assert caplog.text.count("killed: its worker was lost") == 1
 
 
@@ -94,7 +112,9 @@ def test_a_job_that_always_loses_its_worker_fails_alone_after_two_retries(ray, c
     results = dict(run({"dies": die, "fails": fail, "works": functools.partial(speak, 3)}))
     assert results["works"] == 3
     assert isinstance(results["fails"], KeyError)
-    assert "its worker was lost 3 times; a lack of memory is the usual cause" in str(results["dies"])
+    assert "its worker was lost 3 times; a lack of memory is the usual cause" in str(
+        results["dies"]
+    )
     assert caplog.text.count("dies: its worker was lost") == 2
 
 
@@ -131,13 +151,17 @@ def test_without_ray_jobs_run_one_after_another_with_a_notice(monkeypatch, caplo
 
 @needs_ray
 @pytest.mark.parametrize("prefix", ["", "ray://"])
-def test_a_cluster_that_cannot_be_reached_is_a_value_error_that_names_the_address(monkeypatch, prefix):
+def test_a_cluster_that_cannot_be_reached_is_a_value_error_that_names_the_address(
+    monkeypatch, prefix
+):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"{prefix}127.0.0.1:{unused.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # the Ray of the other tests would do
-    with pytest.raises(ValueError, match=f"RAY_ADDRESS is '{address}', where no Ray cluster can be reached"):
+    with pytest.raises(
+        ValueError, match=f"RAY_ADDRESS is '{address}', where no Ray cluster can be reached"
+    ):
         run({"a": fail}, workers=1)
 
 
@@ -149,7 +173,9 @@ def test_an_address_without_jobs_is_not_asked(monkeypatch):
 def test_cores_and_gpus_are_divided_among_the_jobs_at_once():
     assert share_of({"CPU": 2.0}, 2) == Share(at_once=2, threads=1, gpus=0)
     assert share_of({"CPU": 2.0}, 4) == Share(at_once=4, threads=1, gpus=0)
-    assert share_of({"CPU": 12.0}, 1) == Share(at_once=12, threads=1, gpus=0)  # a cluster, without --workers
+    assert share_of({"CPU": 12.0}, 1) == Share(
+        at_once=12, threads=1, gpus=0
+    )  # a cluster, without --workers
     assert share_of({"CPU": 8.0, "GPU": 2.0}, 3) == Share(at_once=3, threads=2, gpus=0.5)
     assert share_of({"CPU": 8.0, "GPU": 3.0}, 2) == Share(at_once=2, threads=4, gpus=1)
 
@@ -159,12 +185,18 @@ def test_a_worker_s_sums_have_as_many_threads_as_this_process_s(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     cores = str(len(os.sched_getaffinity(0)))
     environment = environment_of(Share(4, 2, 0))
-    assert (environment["OPENBLAS_NUM_THREADS"], environment["TF_NUM_INTRAOP_THREADS"]) == (cores, cores)
+    assert (environment["OPENBLAS_NUM_THREADS"], environment["TF_NUM_INTRAOP_THREADS"]) == (
+        cores,
+        cores,
+    )
     assert environment["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
     environment = environment_of(Share(4, 2, 0))
-    assert (environment["OPENBLAS_NUM_THREADS"], environment["TF_NUM_INTRAOP_THREADS"]) == ("7", "5")
+    assert (environment["OPENBLAS_NUM_THREADS"], environment["TF_NUM_INTRAOP_THREADS"]) == (
+        "7",
+        "5",
+    )
 
 
 @pytest.mark.parametrize("config", [ConfigV2, ConfigV7])
@@ -175,15 +207,23 @@ def test_no_workers_at_all_are_refused(config):
 
 @needs_ray
 @pytest.mark.slow
-def test_members_of_one_layer_are_the_same_whether_one_or_two_are_trained_at_once(ray, signal_dir, tmp_path):
+def test_members_of_one_layer_are_the_same_whether_one_or_two_are_trained_at_once(
+    ray, signal_dir, tmp_path
+):
     import train_v2_production
     from tests.networks import for_v2
 
-    config = ConfigV2(candles=700, epochs=1, candles_dir=signal_dir, output_dir=tmp_path / "one", ensemble=2)
+    config = ConfigV2(
+        candles=700, epochs=1, candles_dir=signal_dir, output_dir=tmp_path / "one", ensemble=2
+    )
     one = train_v2_production.main(config, build=for_v2)
-    two = train_v2_production.main(replace(config, output_dir=tmp_path / "two", workers=2), build=for_v2)
+    two = train_v2_production.main(
+        replace(config, output_dir=tmp_path / "two", workers=2), build=for_v2
+    )
     assert one == two
-    predictions = [pd.read_parquet(tmp_path / name / "predictions_v2.parquet") for name in ("one", "two")]
+    predictions = [
+        pd.read_parquet(tmp_path / name / "predictions_v2.parquet") for name in ("one", "two")
+    ]
     pd.testing.assert_frame_equal(*predictions, check_exact=True)
 
 
@@ -191,22 +231,34 @@ def test_members_of_one_layer_are_the_same_whether_one_or_two_are_trained_at_onc
 @pytest.mark.slow
 @pytest.mark.soak
 def test_v7_s_networks_are_the_same_whether_one_or_two_are_trained_at_once(ray, tmp_path):
-    from feature_engineering_v7 import V7_WARMUP
-    from generations import train_v7_main
-    from pipeline.store import write_candles
-    from pipeline.synthetic import synthetic_market
+    from generations.v7 import train_v7_main
+    from generations.v7.features import V7_WARMUP
+    from pipeline.candles.store import write_candles
+    from pipeline.candles.synthetic import synthetic_market
 
     symbols = ("BTC/USDT", "ETH/USDT", "XRP/USDT")
     for symbol, frame in synthetic_market(symbols, "1h", 560 + V7_WARMUP, seed=4).items():
         write_candles(frame, tmp_path, symbol, "1h")
     config = ConfigV7(
-        symbols=symbols, timeframes=("1h",), candles=560, epochs=2, lstm_units=(32, 16, 8), dense_units=(8, 4),
-        candles_dir=tmp_path, output_dir=tmp_path / "one",
-    )  # fmt: skip
+        symbols=symbols,
+        timeframes=("1h",),
+        candles=560,
+        epochs=2,
+        lstm_units=(32, 16, 8),
+        dense_units=(8, 4),
+        candles_dir=tmp_path,
+        output_dir=tmp_path / "one",
+    )
     train_v7_main.main(config)
     train_v7_main.main(replace(config, output_dir=tmp_path / "two", workers=2))
-    for name in ("predictions_v7_1h.parquet", "metrics_v7.json", *(f"{s[:3]}USDT_1h_v7.h5" for s in symbols)):
-        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+    for name in (
+        "predictions_v7_1h.parquet",
+        "metrics_v7.json",
+        *(f"{s[:3]}USDT_1h_v7.h5" for s in symbols),
+    ):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), (
+            name
+        )
     log = (tmp_path / "two" / "training_log_v7.txt").read_text()
     assert "[3/3] " in log and log.count("best epoch") == 3
 
@@ -214,15 +266,24 @@ def test_v7_s_networks_are_the_same_whether_one_or_two_are_trained_at_once(ray, 
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.soak
-def test_members_and_folds_are_the_same_whether_one_or_two_are_trained_at_once(ray, signal_dir, tmp_path):
+def test_members_and_folds_are_the_same_whether_one_or_two_are_trained_at_once(
+    ray, signal_dir, tmp_path
+):
     import train_v2_production
 
     config = ConfigV2(
-        candles=700, epochs=2, candles_dir=signal_dir, output_dir=tmp_path / "one", ensemble=2, walk_forward=True,
+        candles=700,
+        epochs=2,
+        candles_dir=signal_dir,
+        output_dir=tmp_path / "one",
+        ensemble=2,
+        walk_forward=True,
         refit_every=2,
-    )  # fmt: skip
+    )
     one = train_v2_production.main(config)
     two = train_v2_production.main(replace(config, output_dir=tmp_path / "two", workers=2))
     assert one == two
-    predictions = [pd.read_parquet(tmp_path / name / "predictions_v2.parquet") for name in ("one", "two")]
+    predictions = [
+        pd.read_parquet(tmp_path / name / "predictions_v2.parquet") for name in ("one", "two")
+    ]
     pd.testing.assert_frame_equal(*predictions, check_exact=True)

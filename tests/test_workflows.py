@@ -9,7 +9,9 @@ from tests import colab
 
 
 def test_an_installation_replaces_nothing_that_colab_ships():
-    assert colab.replacements(colab.ROOT / "requirements.txt", colab.read_freeze(colab.FREEZE)) == []
+    assert (
+        colab.replacements(colab.ROOT / "requirements.txt", colab.read_freeze(colab.FREEZE)) == []
+    )
 
 
 def test_what_is_optional_replaces_three_of_colab_s_packages_by_its_own_demand():
@@ -31,8 +33,14 @@ def test_a_package_that_is_too_old_is_found_whoever_asks_for_a_newer_one(tmp_pat
 
 def test_a_freeze_is_read_without_what_is_no_version(tmp_path):
     file = tmp_path / "freeze.txt"
-    file.write_text("# made by pip\nml_dtypes==0.5.4\ngoogle-colab @ file:///colab.tar.gz\ntorch==2.11.0+cu128\n")
-    assert colab.read_freeze(file) == {"ml-dtypes": Version("0.5.4"), "torch": Version("2.11.0+cu128")}
+    file.write_text(
+        "# made by pip\nml_dtypes==0.5.4\ngoogle-colab @ "
+        "file:///colab.tar.gz\ntorch==2.11.0+cu128\n"
+    )
+    assert colab.read_freeze(file) == {
+        "ml-dtypes": Version("0.5.4"),
+        "torch": Version("2.11.0+cu128"),
+    }
 
 
 def test_github_runs_ci_on_every_python_that_is_admitted():
@@ -47,5 +55,16 @@ def test_github_runs_ci_on_every_python_that_is_admitted():
 def test_the_kept_freeze_names_what_our_requirements_touch(name):
     """Else the comparison would take a package of Colab's for one that it lacks."""
     frozen = colab.read_freeze(colab.FREEZE)
-    lacking = {requirement.name.lower() for requirement in colab.read_requirements(colab.ROOT / name)} - set(frozen)
-    assert lacking <= {"arch", "ccxt", "ta-lib", "tyro", "huggingface_hub", "onnxruntime", "ray", "tf2onnx"}
+    lacking = {
+        requirement.name.lower() for requirement in colab.read_requirements(colab.ROOT / name)
+    } - set(frozen)
+    assert lacking <= {
+        "arch",
+        "ccxt",
+        "ta-lib",
+        "tyro",
+        "huggingface_hub",
+        "onnxruntime",
+        "ray",
+        "tf2onnx",
+    }

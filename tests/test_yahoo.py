@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import yahoo
-from pipeline.candles import CANDLE_COLUMNS, read_candles, timestamps_ms
-from pipeline.exchanges import ExchangeError, UnknownSymbolError
-from pipeline.yahoo import fetch_candles
+from pipeline.candles import yahoo
+from pipeline.candles.exchanges import ExchangeError, UnknownSymbolError
+from pipeline.candles.schema import CANDLE_COLUMNS, read_candles, timestamps_ms
+from pipeline.candles.yahoo import fetch_candles
 from tests.fetching import foreign_hosts, nothing_leaves
 
 pytest.importorskip("yfinance")
@@ -29,13 +29,23 @@ HOUR, DAY = 3_600_000, 86_400_000
 START = 1_767_225_600_000  # 2026-01-01 00:00 UTC
 NOW = START + 50 * HOUR + 60_000  # candle 49 has closed, candle 50 is a minute old
 NAMES = ("open", "high", "low", "close", "volume")
-UNKNOWN = (404, {"chart": {"result": None, "error": {"code": "Not Found", "description": "No data found"}}})
+UNKNOWN = (
+    404,
+    {"chart": {"result": None, "error": {"code": "Not Found", "description": "No data found"}}},
+)
 LIMITED = (429, "Too Many Requests")
 
 
 def candle(number: int, step_ms: int = HOUR) -> list:
     """The candle that opens `number` steps after START; its prices name it."""
-    return [START + number * step_ms, number + 100.5, number + 102.0, number + 99.0, number + 101.5, 1000 + number]
+    return [
+        START + number * step_ms,
+        number + 100.5,
+        number + 102.0,
+        number + 99.0,
+        number + 101.5,
+        1000 + number,
+    ]
 
 
 class LoopbackYahoo(ThreadingHTTPServer):
@@ -46,7 +56,8 @@ class LoopbackYahoo(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.candles = [candle(number) for number in range(51)]
         self.zone = "UTC"
-        self.answers = []  # (status, body) of the next requests for candles; None breaks the connection
+        # (status, body) of the next requests for candles; None breaks the connection
+        self.answers = []
         self.requests = []  # (path, query) of every request
         self.known = True
 
@@ -63,18 +74,32 @@ class LoopbackYahoo(ThreadingHTTPServer):
         zone = {"timezone": "UTC", "gmtoffset": 0}
         periods = [[{**zone, "start": day * 86400, "end": day * 86400 + 86340}] for day in days]
         meta = {
-            "currency": "USD", "symbol": "BTC-USD", "instrumentType": "CRYPTOCURRENCY", "longName": "Bitcoin USD",
-            "exchangeTimezoneName": self.zone, "timezone": "UTC", "gmtoffset": 0, "priceHint": 2,
-            "validRanges": ["1d", "5d", "max"], "tradingPeriods": periods,
-        }  # fmt: skip
+            "currency": "USD",
+            "symbol": "BTC-USD",
+            "instrumentType": "CRYPTOCURRENCY",
+            "longName": "Bitcoin USD",
+            "exchangeTimezoneName": self.zone,
+            "timezone": "UTC",
+            "gmtoffset": 0,
+            "priceHint": 2,
+            "validRanges": ["1d", "5d", "max"],
+            "tradingPeriods": periods,
+        }
         if query.get("includePrePost") in ("True", "true"):
             meta["tradingPeriods"] = {"pre": periods, "regular": periods, "post": periods}
         if not rows:
-            return {"chart": {"result": [{"meta": meta, "indicators": {"quote": [{}]}}], "error": None}}
+            return {
+                "chart": {"result": [{"meta": meta, "indicators": {"quote": [{}]}}], "error": None}
+            }
         columns = {name: [row[1 + i] for row in rows] for i, name in enumerate(NAMES)}
         indicators = {"quote": [columns], "adjclose": [{"adjclose": columns["close"]}]}
         times = [row[0] // 1000 for row in rows]
-        return {"chart": {"result": [{"meta": meta, "timestamp": times, "indicators": indicators}], "error": None}}
+        return {
+            "chart": {
+                "result": [{"meta": meta, "timestamp": times, "indicators": indicators}],
+                "error": None,
+            }
+        }
 
 
 class LoopbackHandler(BaseHTTPRequestHandler):
@@ -108,7 +133,14 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(nothing_leaves, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     with LoopbackYahoo() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -148,7 +180,12 @@ def test_a_span_that_ends_before_its_first_candle_is_empty_and_asks_nothing(serv
 def test_a_span_before_the_first_candle_is_empty(server):
     server.candles = []
     assert fetch(server, since_ms=START).empty
-    refusal = {"chart": {"result": None, "error": {"code": "Bad Request", "description": "Data doesn't exist for …"}}}
+    refusal = {
+        "chart": {
+            "result": None,
+            "error": {"code": "Bad Request", "description": "Data doesn't exist for …"},
+        }
+    }
     server.answers = [(400, refusal)] * 9
     assert fetch(server, since_ms=START).empty
 
@@ -165,11 +202,14 @@ def test_the_log_says_that_the_quote_is_usd_and_what_yahoo_calls_the_coin(server
 
 
 @pytest.mark.parametrize(
-    ("symbol", "ticker"), [("UNI/USDT", "UNI7083-USD"), ("MATIC/USDT", "POL28321-USD"), ("SOL/USDT", "SOL-USD")]
+    ("symbol", "ticker"),
+    [("UNI/USDT", "UNI7083-USD"), ("MATIC/USDT", "POL28321-USD"), ("SOL/USDT", "SOL-USD")],
 )
 def test_a_coin_is_asked_for_by_its_name_at_yahoo(server, symbol, ticker):
     assert fetch(server, symbol, n_candles=5).attrs["market"] == ticker
-    assert {path for path, _ in server.requests if "/chart/" in path} == {f"/v8/finance/chart/{ticker}"}
+    assert {path for path, _ in server.requests if "/chart/" in path} == {
+        f"/v8/finance/chart/{ticker}"
+    }
 
 
 def test_rows_without_values_are_left_out_with_a_notice_and_never_filled(server, caplog):
@@ -189,7 +229,10 @@ def test_a_forming_candle_at_the_present_time_is_dropped_and_a_repeated_row_coun
 
 def test_a_high_below_the_close_is_asked_for_twice_and_then_refused(server):
     server.candles[45][2] = 146.4
-    with pytest.raises(ExchangeError, match=r"1 candles of BTC-USD 1h with impossible values, first 2026-01-02 21:00"):
+    with pytest.raises(
+        ExchangeError,
+        match=r"1 candles of BTC-USD 1h with impossible values, first 2026-01-02 21:00",
+    ):
         fetch(server, since_ms=START)
     assert len(server.chart_queries) == 2
 
@@ -210,13 +253,17 @@ def test_a_price_a_hundred_times_off_is_refused(server):
 def test_minutes_before_midnight_are_kept_though_yahoo_says_that_trading_ends_at_2359(server):
     minute = 60_000
     server.candles = [candle(number, minute) for number in range(1500)]
-    frame = fetch(server, timeframe="1m", since_ms=START + 1430 * minute, now_ms=START + 1450 * minute)
+    frame = fetch(
+        server, timeframe="1m", since_ms=START + 1430 * minute, now_ms=START + 1450 * minute
+    )
     pd.testing.assert_frame_equal(frame, truth(range(1430, 1450), minute))
 
 
 def test_half_hours_are_made_of_two_quarters_and_left_out_where_one_is_missing(server):
     quarter = HOUR // 4
-    server.candles = [candle(number, quarter) for number in range(9)]  # the last is half of a half hour
+    server.candles = [
+        candle(number, quarter) for number in range(9)
+    ]  # the last is half of a half hour
     server.candles[2][1:5] = [None] * 4
     frame = fetch(server, timeframe="30m", since_ms=START, now_ms=START + 9 * quarter)
     assert [row[1:] for row in frame.itertuples(index=False)] == [
@@ -244,11 +291,14 @@ def test_days_of_another_zone_are_refused_and_hours_are_turned_into_utc(server):
     pd.testing.assert_frame_equal(fetch(server, n_candles=20), truth(range(30, 50)))
 
 
-def test_asking_for_more_than_yahoo_keeps_is_a_notice_and_asks_only_for_what_it_keeps(server, caplog):
+def test_asking_for_more_than_yahoo_keeps_is_a_notice_and_asks_only_for_what_it_keeps(
+    server, caplog
+):
     frame = fetch(server, since_ms=NOW - 740 * DAY)
     pd.testing.assert_frame_equal(frame, truth(range(50)))
     assert (
-        "yahoo: 1h candles of BTC/USDT go back 730 days; 10.0 days that were asked for are missing" in caplog.messages
+        "yahoo: 1h candles of BTC/USDT go back 730 days; 10.0 days that were asked for are missing"
+        in caplog.messages
     )
     assert min(int(query["period1"]) for query in server.chart_queries) * 1000 > NOW - 730 * DAY
     assert len(fetch(server, n_candles=100_000)) == 50
@@ -256,7 +306,9 @@ def test_asking_for_more_than_yahoo_keeps_is_a_notice_and_asks_only_for_what_it_
 
 
 def test_a_timeframe_that_yahoo_has_not_is_a_value_error_that_lists_those_it_has(server):
-    with pytest.raises(ValueError, match="yahoo has no timeframe '4h'; it has 1m, 5m, 15m, 30m, 1h, 1d"):
+    with pytest.raises(
+        ValueError, match="yahoo has no timeframe '4h'; it has 1m, 5m, 15m, 30m, 1h, 1d"
+    ):
         fetch(server, timeframe="4h", n_candles=5)
 
 
@@ -297,7 +349,9 @@ FAULTS = {
 def test_a_fault_that_passes_is_waited_out(server, fault):
     waits = []
     server.answers = [fault, fault]  # yfinance itself asks once more after a refusal
-    pd.testing.assert_frame_equal(fetch(server, n_candles=20, sleep=waits.append), truth(range(30, 50)))
+    pd.testing.assert_frame_equal(
+        fetch(server, n_candles=20, sleep=waits.append), truth(range(30, 50))
+    )
     assert waits in ([1.0], [1.0, 3.0])
 
 
@@ -305,15 +359,24 @@ def test_a_fault_that_passes_is_waited_out(server, fault):
 def test_a_fault_that_stays_is_an_exchange_error_after_three_tries(server, fault):
     waits = []
     server.answers = [fault] * 9
-    with pytest.raises(ExchangeError, match=r"yahoo: candles of BTC-USD failed after 3 attempt\(s\)"):
+    with pytest.raises(
+        ExchangeError, match=r"yahoo: candles of BTC-USD failed after 3 attempt\(s\)"
+    ):
         fetch(server, n_candles=20, sleep=waits.append)
     assert waits == [1.0, 3.0]
 
 
 def test_a_refusal_with_a_reason_is_told_and_not_tried_again(server):
-    refusal = {"chart": {"result": None, "error": {"code": "Unprocessable Entity", "description": "1h not available"}}}
+    refusal = {
+        "chart": {
+            "result": None,
+            "error": {"code": "Unprocessable Entity", "description": "1h not available"},
+        }
+    }
     server.answers = [(422, refusal)] * 9
-    with pytest.raises(ExchangeError, match=r"failed after 1 attempt\(s\): HTTP 422, 1h not available; check"):
+    with pytest.raises(
+        ExchangeError, match=r"failed after 1 attempt\(s\): HTTP 422, 1h not available; check"
+    ):
         fetch(server, n_candles=20)
 
 
@@ -326,7 +389,9 @@ def test_a_silent_server_is_given_up_within_the_time_limit(server, monkeypatch):
 
 
 def test_no_listener_is_an_exchange_error_at_once(nothing_leaves):
-    with pytest.raises(ExchangeError, match=r"candles of BTC-USD failed after 1 attempt\(s\): .*onnect"):
+    with pytest.raises(
+        ExchangeError, match=r"candles of BTC-USD failed after 1 attempt\(s\): .*onnect"
+    ):
         fetch_candles("BTC/USDT", "1h", n_candles=5, now_ms=NOW, base_url="http://127.0.0.1:9")
 
 
@@ -339,31 +404,46 @@ def test_with_a_base_url_no_other_host_is_asked(server):
             session.get(url)
 
 
-def test_a_broken_cache_of_yfinance_below_the_home_directory_is_neither_read_nor_mended(server, tmp_path):
+def test_a_broken_cache_of_yfinance_below_the_home_directory_is_neither_read_nor_mended(
+    server, tmp_path
+):
     cache = tmp_path / "py-yfinance"
     cache.mkdir()
     for name in ("tkr-tz.db", "cookies.db"):
         (cache / name).write_bytes(b"no database" * 1000)
     code = f"""
-from pipeline.yahoo import fetch_candles
+from pipeline.candles.yahoo import fetch_candles
 print(len(fetch_candles("BTC/USDT", "1h", n_candles=20, now_ms={NOW}, base_url="{server.url}")))
 """
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment).strip() == b"20"
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["cookies.db", "py-yfinance", "tkr-tz.db"]
+    assert (
+        subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment).strip()
+        == b"20"
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "cookies.db",
+        "py-yfinance",
+        "tkr-tz.db",
+    ]
 
 
 def test_candles_without_volume_are_believed_after_asking_twice(server):
     for row in server.candles[::2]:
         row[5] = 0
     frame = fetch(server, since_ms=START)
-    assert frame["volume"].tolist() == [0.0 if number % 2 == 0 else 1000.0 + number for number in range(50)]
+    assert frame["volume"].tolist() == [
+        0.0 if number % 2 == 0 else 1000.0 + number for number in range(50)
+    ]
     assert len(server.chart_queries) == 2
 
 
 def test_threads_do_not_disturb_each_other(server):
     with ThreadPoolExecutor(4) as pool:
-        frames = list(pool.map(lambda symbol: fetch(server, symbol, n_candles=20), ["BTC/USDT", "ETH/USDT"] * 3))
+        frames = list(
+            pool.map(
+                lambda symbol: fetch(server, symbol, n_candles=20), ["BTC/USDT", "ETH/USDT"] * 3
+            )
+        )
     assert [frame.attrs["market"] for frame in frames] == ["BTC-USD", "ETH-USD"] * 3
 
 
@@ -391,10 +471,14 @@ def test_settings_of_yfinance_are_put_back(server):
 
 
 def test_real_candles_come_back_bit_for_bit(server, real_data):
-    stored = read_candles(pd.read_parquet(next(real_data.rglob("BTCUSDT_1h.parquet"))), "1h").tail(1000)
+    stored = read_candles(pd.read_parquet(next(real_data.rglob("BTCUSDT_1h.parquet"))), "1h").tail(
+        1000
+    )
     stored = stored.reset_index(drop=True).assign(volume=lambda frame: np.floor(frame["volume"]))
     times = timestamps_ms(stored)
-    server.candles = [[int(t), *map(float, row)] for t, row in zip(times, stored[list(NAMES)].to_numpy())]
+    server.candles = [
+        [int(t), *map(float, row)] for t, row in zip(times, stored[list(NAMES)].to_numpy())
+    ]
     frame = fetch(server, n_candles=1000, now_ms=int(times[-1]) + HOUR)
     pd.testing.assert_frame_equal(frame, stored[list(CANDLE_COLUMNS)], check_exact=True)
 

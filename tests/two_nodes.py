@@ -2,8 +2,9 @@
 
     python -m tests.two_nodes
 
-Starts a head and a second node, one core each, as `ray start --head` and `ray start --address` do; trains small
-synthetic networks across both, stops the second node while it works, and prints which node trained what.
+Starts a head and a second node, one core each, as `ray start --head` and `ray start --address` do;
+trains small synthetic networks across both, stops the second node while it works, and prints which
+node trained what.
 """
 
 import functools
@@ -14,9 +15,9 @@ import time
 from pathlib import Path
 
 from config import ConfigV7
-from generations import train_v7_main
-from generations.inference_v7 import CryptoPricePredictorV7
-from pipeline import progress
+from generations.v7 import train_v7_main
+from generations.v7.inference import CryptoPricePredictorV7
+from pipeline import terminal
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT")
 
@@ -28,7 +29,7 @@ def train_and_tell(train_job, folder, name, *args):
     node = ray.get_runtime_context().get_node_id()
     (folder / f"{name}.{node}").touch()
     record = train_job(name, *args)
-    progress.tell(f"{name} was trained on node {node[:8]}")
+    terminal.tell(f"{name} was trained on node {node[:8]}")
     return record
 
 
@@ -46,20 +47,31 @@ def main():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
-    print(f"head {cluster.head_node.node_id[:8]} and node {second.node_id[:8]} at {cluster.address}", flush=True)
+    print(
+        f"head {cluster.head_node.node_id[:8]} and node {second.node_id[:8]} at {cluster.address}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as marks:
         told = functools.partial(train_and_tell, train_v7_main.train_job, Path(marks))
         train_v7_main.train_job = told
         watch = (cluster, second, second.node_id, Path(marks))
         threading.Thread(target=lose, args=watch, daemon=True).start()
         config = ConfigV7(
-            source="synthetic", symbols=SYMBOLS, timeframes=("1h",), candles=600, epochs=3, output_dir=Path(folder),
-            lstm_units=(16, 8, 4), dense_units=(8, 4),
-        )  # fmt: skip
+            source="synthetic",
+            symbols=SYMBOLS,
+            timeframes=("1h",),
+            candles=600,
+            epochs=3,
+            output_dir=Path(folder),
+            lstm_units=(16, 8, 4),
+            dense_units=(8, 4),
+        )
         try:
             train_v7_main.main(config)
             for path in sorted(Path(marks).iterdir()):

@@ -1,1 +1,1 @@
-"""Evaluation of forecasts: metrics, significance of differences, and the verdict of a run."""
+"""Numbers about forecasts: metrics, significance, verdicts. Nothing is printed here."""

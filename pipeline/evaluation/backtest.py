@@ -1,23 +1,27 @@
-"""Money: what trading on the forecasts would have earned. A summary of the forecasts, not a promise.
+"""Money: what trading on the forecasts would have earned. A summary of the forecasts, not a
+promise.
 
-The rules. The position is the sign of the forecast where |forecast| / volatility exceeds a threshold, else flat. It is
-taken at the close of candle t for 1 / n_symbols of the capital, and held to the close of candle t + horizon; it runs on
-without a trade where the next forecast says the same. Where a symbol has no next sample (a gap, or the end) it is
-closed, and opened anew later.
+The rules. The position is the sign of the forecast where |forecast| / volatility exceeds a
+threshold, else flat. It is taken at the close of candle t for 1 / n_symbols of the capital, and
+held to the close of candle t + horizon; it runs on without a trade where the next forecast says the
+same. Where a symbol has no next sample (a gap, or the end) it is closed, and opened anew later.
 
-With a horizon of h candles, only the forecasts of every h-th candle from the first instant on are used, the same ones
-for all symbols. The alternative, h overlapping portfolios, needs the return of each candle, which the frame of
-predictions does not hold, and its returns overlap, so that neither the Sharpe ratio nor its interval would stand.
+With a horizon of h candles, only the forecasts of every h-th candle from the first instant on are
+used, the same ones for all symbols. The alternative, h overlapping portfolios, needs the return of
+each candle, which the frame of predictions does not hold, and its returns overlap, so that neither
+the Sharpe ratio nor its interval would stand.
 
-The net return of an instant is the mean over symbols of position * (e^actual_return - 1) - funding - fees. A fee is
-paid on each change of position, at an entry from flat and at the last exit too. A long pays the funding rate of each
-settlement with entry < settlement <= exit, a short receives it; settlements are taken down to the minute, and the
-notional is that of the entry. Instants compound, from capital brought back to equal shares. The break-even fee adds
-them up instead, which makes it exact: 10^4 * (price_pnl - funding_paid) / turnover. At a loss of everything the
-account ends.
+The net return of an instant is the mean over symbols of position * (e^actual_return - 1) - funding
+- fees. A fee is paid on each change of position, at an entry from flat and at the last exit too. A
+  long pays the funding rate of each
+settlement with entry < settlement <= exit, a short receives it; settlements are taken down to the
+minute, and the notional is that of the entry. Instants compound, from capital brought back to equal
+shares. The break-even fee adds them up instead, which makes it exact: 10^4 * (price_pnl -
+funding_paid) / turnover. At a loss of everything the account ends.
 
-Left out: spreads, slippage, margin calls, and the fees of bringing shares back to equal, which trade a part of each
-return (always long in 19 coins, hourly, in 2024: 0.36 % of the capital an hour, 1.6 % a year in fees of 5 bps).
+Left out: spreads, slippage, margin calls, and the fees of bringing shares back to equal, which
+trade a part of each return (always long in 19 coins, hourly, in 2024: 0.36 % of the capital an
+hour, 1.6 % a year in fees of 5 bps).
 """
 
 from collections.abc import Mapping
@@ -27,11 +31,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts
-from pipeline.candles import MAX_AGE_IN_INTERVALS, timestamps_ms, utc_from_ms
+from pipeline.bundle import files
+from pipeline.candles.schema import MAX_AGE_IN_INTERVALS, timestamps_ms, utc_from_ms
+from pipeline.candles.store import check_published
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import MIN_INSTANTS, is_constant, ratio_half_width
-from pipeline.store import check_published
 
 DAY_MS = 86_400_000
 YEAR_MS = 365 * DAY_MS  # crypto trades around the clock: 8,760 hours a year
@@ -54,21 +58,24 @@ class Performance:
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """Result of `backtest`; shares are of the capital, an instant is a span of `horizon` candles."""
+    """Result of `backtest`; shares are of the capital, an instant is a span of `horizon`
+    candles."""
 
     net: Performance
     """after fees and funding"""
     gross: Performance
     """the same without fees; after funding"""
     buy_and_hold: Performance
-    """every coin bought for an equal share at the start and sold at the end, at the same fee, no funding"""
+    """every coin bought for an equal share at the start and sold at the end, at the same fee, no
+    funding"""
     sharpe_low: float | None
     sharpe_high: float | None
     """95 % interval of the net Sharpe ratio by the stationary bootstrap"""
     win_rate: float | None
     """share of the instants with a position whose net return is positive"""
     break_even_fee_bps: float | None
-    """fee at which the sum of the net returns is 0; negative: it loses without fees too; None without trades"""
+    """fee at which the sum of the net returns is 0; negative: it loses without fees too; None
+    without trades"""
     break_even_low: float | None
     break_even_high: float | None
     """its 95 % interval, that of a ratio of two means; None with too few instants to tell"""
@@ -92,19 +99,26 @@ class Backtest:
     notes: tuple[str, ...]
     """what the numbers leave out or cannot bear, a sentence each"""
     equity: pd.DataFrame
-    """timestamp (UTC), strategy, buy_and_hold: 1 at the first entry, then one row at the end of each instant"""
+    """timestamp (UTC), strategy, buy_and_hold: 1 at the first entry, then one row at the end of
+    each instant"""
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the equity curve as plain Python types for JSON; None for what is undefined or not finite."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "equity"}
+        """All but the equity curve as plain Python types for JSON; None for what is undefined or
+        not finite."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "equity"
+        }
         values["notes"] = list(self.notes)
         accounts = ("net", "gross", "buy_and_hold")
-        return artifacts.plain(values | {name: asdict(values[name]) for name in accounts})
+        return files.plain(values | {name: asdict(values[name]) for name in accounts})
 
 
 @dataclass(frozen=True, eq=False)
 class _Book:
-    """Positions on the common grid of instants: (n_instants, n_symbols) arrays, 0 where a symbol has no sample."""
+    """Positions on the common grid of instants: (n_instants, n_symbols) arrays, 0 where a symbol
+    has no sample."""
 
     symbols: tuple[str, ...]
     edges_ms: np.ndarray
@@ -135,19 +149,22 @@ def backtest(
         horizon: Candles that a forecast spans.
         fee_bps: Fee in 1/100 % of what is bought or sold, a side.
         threshold: Size of a forecast, in units of `volatility`, up to which nothing is held.
-        funding: For each symbol a frame of timestamp (settlement) and funding_rate, or None where there is none.
+        funding: For each symbol a frame of timestamp (settlement) and funding_rate, or None where
+            there is none.
         n_bootstrap: Resamples for the interval of the Sharpe ratio; 0 leaves it out.
 
     Raises:
-        ValueError: As `check_predictions`; settings out of range; timestamps off the grid of the timeframe; a
-            funding series that is not sound.
+        ValueError: As `check_predictions`; settings out of range; timestamps off the grid of the
+            timeframe; a funding series that is not sound.
 
     Example:
         >>> hours = pd.date_range("2024-01-01", periods=3, freq="h", tz="UTC")
-        >>> predictions = pd.DataFrame({"symbol": "BTC/USDT", "timestamp": hours, "base_price": [100.0, 110.0, 99.0],
-        ...     "actual_return": np.log([1.1, 0.9, 1.0]), "volatility": 0.01, "lstm": [0.01, -0.01, 0.0]})
+        >>> predictions = pd.DataFrame({
+        ...     "symbol": "BTC/USDT", "timestamp": hours, "base_price": [100.0, 110.0, 99.0],
+        ...     "actual_return": np.log([1.1, 0.9, 1.0]), "volatility": 0.01,
+        ...     "lstm": [0.01, -0.01, 0.0]})
         >>> result = backtest(predictions, "lstm", timeframe_ms=3_600_000, fee_bps=0.0)
-        >>> round(result.net.total_return, 6), result.n_trades  # + 10 % long, then + 10 % short: 1.1 * 1.1
+        >>> round(result.net.total_return, 6), result.n_trades  # + 10 % long, then short
         (0.21, 2)
     """
     _check_settings(timeframe_ms, horizon, fee_bps, threshold)
@@ -204,11 +221,16 @@ def _sharpe(returns: np.ndarray, span_ms: int) -> float | None:
     if len(returns) < 2 or is_constant(returns):
         return None
     spread = returns.std(ddof=1)
-    return None if spread == 0 else float(returns.mean() / spread * np.sqrt(YEAR_MS / span_ms))  # 0: squares underflow
+    return (
+        None if spread == 0 else float(returns.mean() / spread * np.sqrt(YEAR_MS / span_ms))
+    )  # 0: squares underflow
 
 
-def _sharpe_interval(returns: np.ndarray, span_ms: int, n_bootstrap: int) -> tuple[float | None, float | None]:
-    """95 % percentile interval, by the stationary bootstrap of Politis and Romano (1994), J. Am. Stat. Assoc. 89(428).
+def _sharpe_interval(
+    returns: np.ndarray, span_ms: int, n_bootstrap: int
+) -> tuple[float | None, float | None]:
+    """95 % percentile interval, by the stationary bootstrap of Politis and Romano (1994), J. Am.
+    Stat. Assoc. 89(428).
 
     Blocks are n^(1/3) instants long on average, as the lags of the Diebold-Mariano test.
     """
@@ -220,7 +242,9 @@ def _sharpe_interval(returns: np.ndarray, span_ms: int, n_bootstrap: int) -> tup
         value = _sharpe(sample, span_ms)  # None where the resample missed all of the few trades
         return 0.0 if value is None else value
 
-    resampled = StationaryBootstrap(np.ceil(len(returns) ** (1 / 3)), returns, seed=0).apply(sharpe, n_bootstrap)
+    resampled = StationaryBootstrap(np.ceil(len(returns) ** (1 / 3)), returns, seed=0).apply(
+        sharpe, n_bootstrap
+    )
     low, high = np.quantile(resampled, (0.025, 0.975))
     return float(low), float(high)
 
@@ -228,23 +252,30 @@ def _sharpe_interval(returns: np.ndarray, span_ms: int, n_bootstrap: int) -> tup
 def _check_settings(timeframe_ms: int, horizon: int, fee_bps: float, threshold: float) -> None:
     if timeframe_ms < 1 or horizon < 1:
         raise ValueError(
-            f"timeframe_ms is {timeframe_ms}, horizon {horizon}; a candle lasts at least 1 ms, a forecast spans at "
-            "least 1 candle"
+            f"timeframe_ms is {timeframe_ms}, horizon {horizon}; a candle lasts at least 1 ms, a "
+            "forecast spans at least 1 candle"
         )
     if not 0 <= fee_bps < 1e4:
-        raise ValueError(f"fee_bps is {fee_bps}; pass the fee of one side in basis points, 5 for 0.05 %")
+        raise ValueError(
+            f"fee_bps is {fee_bps}; pass the fee of one side in basis points, 5 for 0.05 %"
+        )
     if not threshold >= 0:
-        raise ValueError(f"threshold is {threshold}; pass 0 or more, in units of the candle's volatility")
+        raise ValueError(
+            f"threshold is {threshold}; pass 0 or more, in units of the candle's volatility"
+        )
 
 
-def _open_book(predictions: pd.DataFrame, model: str, timeframe_ms: int, horizon: int, threshold: float) -> _Book:
+def _open_book(
+    predictions: pd.DataFrame, model: str, timeframe_ms: int, horizon: int, threshold: float
+) -> _Book:
     opens_ms = timestamps_ms(predictions)
     first_ms, span_ms = int(opens_ms.min()), timeframe_ms * horizon
     off_grid = np.flatnonzero((opens_ms - first_ms) % timeframe_ms)
     if len(off_grid):
         raise ValueError(
-            f"{len(off_grid)} of {len(opens_ms)} timestamps of predictions lie between candles of {timeframe_ms} ms, "
-            f"for example {predictions['timestamp'].iloc[off_grid[0]]}; pass the timeframe that was forecast"
+            f"{len(off_grid)} of {len(opens_ms)} timestamps of predictions lie between candles of "
+            f"{timeframe_ms} ms, for example {predictions['timestamp'].iloc[off_grid[0]]}; pass "
+            "the timeframe that was forecast"
         )
     codes, symbols = pd.factorize(predictions["symbol"], sort=True)
     instant, rest = np.divmod(opens_ms - first_ms, span_ms)
@@ -255,15 +286,18 @@ def _open_book(predictions: pd.DataFrame, model: str, timeframe_ms: int, horizon
     position, move = np.zeros(shape), np.zeros(shape)
     position[cell] = np.where(np.abs(score) > threshold, np.sign(score), 0.0)
     move[cell] = np.expm1(predictions["actual_return"].to_numpy(np.float64)[used])
-    edges_ms = first_ms + timeframe_ms + span_ms * np.arange(shape[0] + 1)  # candle t is known at its close
+    edges_ms = (
+        first_ms + timeframe_ms + span_ms * np.arange(shape[0] + 1)
+    )  # candle t is known at its close
     return _Book(tuple(map(str, symbols)), edges_ms, position, move)
 
 
 def _trades(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is opened at the start and closed at the end of each instant: (n_instants, n_symbols) of 0 or 1.
+    """What is opened at the start and closed at the end of each instant: (n_instants, n_symbols) of
+    0 or 1.
 
-    A change of position at one moment is thus shared between the instant that ends and the one that begins: each
-    position pays for its own entry and exit, and a flat instant pays nothing.
+    A change of position at one moment is thus shared between the instant that ends and the one that
+    begins: each position pays for its own entry and exit, and a flat instant pays nothing.
     """
     flat = np.zeros((1, position.shape[1]))
     changed = np.diff(np.concatenate([flat, position, flat]), axis=0) != 0
@@ -272,16 +306,19 @@ def _trades(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flows(book: _Book, rate: np.ndarray) -> pd.DataFrame:
-    """What each instant moves, a row an instant: shares of the capital, and the number of positions opened."""
+    """What each instant moves, a row an instant: shares of the capital, and the number of positions
+    opened."""
     opened, closed = _trades(book.position)
     n_symbols = len(book.symbols)
-    return pd.DataFrame({
-        "price": (book.position * book.move).sum(axis=1) / n_symbols,
-        "funding": (book.position * rate).sum(axis=1) / n_symbols,
-        "traded": (opened + closed).sum(axis=1) / n_symbols,
-        "invested": np.abs(book.position).sum(axis=1) / n_symbols,
-        "opened": opened.sum(axis=1),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "price": (book.position * book.move).sum(axis=1) / n_symbols,
+            "funding": (book.position * rate).sum(axis=1) / n_symbols,
+            "traded": (opened + closed).sum(axis=1) / n_symbols,
+            "invested": np.abs(book.position).sum(axis=1) / n_symbols,
+            "opened": opened.sum(axis=1),
+        }
+    )
 
 
 def _trading_numbers(
@@ -306,7 +343,8 @@ def _trading_numbers(
 
 
 def _break_even(flows: pd.DataFrame) -> dict[str, float | None]:
-    """The fee at which the net returns sum to 0, in bps a side, with its interval (delta method)."""
+    """The fee at which the net returns sum to 0, in bps a side, with its interval (delta
+    method)."""
     earned, traded = (flows["price"] - flows["funding"]).to_numpy(), flows["traded"].to_numpy()
     names = ("break_even_fee_bps", "break_even_low", "break_even_high")
     if not traded.sum() > 0:
@@ -318,8 +356,11 @@ def _break_even(flows: pd.DataFrame) -> dict[str, float | None]:
     return dict(zip(names, (1e4 * value, 1e4 * (value - half), 1e4 * (value + half))))
 
 
-def _funding_rates(book: _Book, funding: Mapping[str, pd.DataFrame | None] | None) -> tuple[np.ndarray, list[str]]:
-    """Sum of the rates that settle within each instant, (n_instants, n_symbols), and what is missing."""
+def _funding_rates(
+    book: _Book, funding: Mapping[str, pd.DataFrame | None] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Sum of the rates that settle within each instant, (n_instants, n_symbols), and what is
+    missing."""
     rate = np.zeros_like(book.position)
     if funding is None:
         return rate, ["funding is not included"]
@@ -351,7 +392,8 @@ def _until_ruin(returns: np.ndarray) -> np.ndarray:
 
 @np.errstate(over="ignore", invalid="ignore")
 def _buy_and_hold(move: np.ndarray, fee: float) -> np.ndarray:
-    """(n_instants,) returns of equal shares that are never brought back to equal; a coin without a sample stands."""
+    """(n_instants,) returns of equal shares that are never brought back to equal; a coin without a
+    sample stands."""
     value = _compound(move).mean(axis=1)
     value[1:] *= 1 - fee
     value[-1] *= 1 - fee
@@ -367,14 +409,19 @@ def _compound(returns: np.ndarray) -> np.ndarray:
 def _equity_frame(edges_ms: np.ndarray, net: np.ndarray, held: np.ndarray) -> pd.DataFrame:
     strategy = np.zeros(len(edges_ms))  # after ruin there is nothing left
     strategy[: len(net) + 1] = _compound(net)
-    return pd.DataFrame({"timestamp": utc_from_ms(edges_ms), "strategy": strategy, "buy_and_hold": _compound(held)})
+    return pd.DataFrame(
+        {"timestamp": utc_from_ms(edges_ms), "strategy": strategy, "buy_and_hold": _compound(held)}
+    )
 
 
 def _notes(book: _Book, net: np.ndarray, span_ms: int, horizon: int) -> list[str]:
     notes = []
     days = len(net) * span_ms / DAY_MS
     if net[-1] == -1:
-        notes.append(f"ruin: everything is lost at {utc_from_ms(book.edges_ms)[len(net)]}, and trading ends there")
+        notes.append(
+            f"ruin: everything is lost at {utc_from_ms(book.edges_ms)[len(net)]}, and trading ends "
+            "there"
+        )
     if not book.position.any():
         notes.append("no forecast exceeds the threshold: no position is ever taken")
     if not book.move.any():
@@ -383,11 +430,12 @@ def _notes(book: _Book, net: np.ndarray, span_ms: int, horizon: int) -> list[str
         notes.append("a single symbol: nothing is spread")
     if days < MIN_DAYS_TO_ANNUALISE:
         notes.append(
-            f"{len(net)} instants span {days:.1f} days: too few for an annualised return, and a Sharpe ratio of them "
-            "is mostly luck"
+            f"{len(net)} instants span {days:.1f} days: too few for an annualised return, and a "
+            "Sharpe ratio of them is mostly luck"
         )
     if horizon > 1:
         notes.append(
-            f"one forecast in {horizon} is used, so that spans do not overlap; another start may tell another story"
+            f"one forecast in {horizon} is used, so that spans do not overlap; another start may "
+            "tell another story"
         )
     return notes

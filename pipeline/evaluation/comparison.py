@@ -1,4 +1,5 @@
-"""One model against another: the verdict's loss, skill with its interval, and what may be called best.
+"""One model against another: the verdict's loss, skill with its interval, and what may be called
+best.
 
 All of it reads the frame of predictions that `metrics` describes.
 """
@@ -27,7 +28,9 @@ from pipeline.evaluation.significance import (
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BOOTSTRAP = 20_000  # rows of the confidence set's bootstrap; arch keeps an index of each draw in memory
+LARGEST_BOOTSTRAP = (
+    20_000  # rows of the confidence set's bootstrap; arch keeps an index of each draw in memory
+)
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,15 @@ class Comparison:
 
 
 def scaled_absolute_error(predictions: pd.DataFrame, model: str) -> np.ndarray:
-    """(n,) losses of the verdict: |actual_return - forecast| / volatility, so that no wild coin or week decides."""
+    """(n,) losses of the verdict: |actual_return - forecast| / volatility, so that no wild coin or
+    week decides."""
     error = (predictions["actual_return"] - predictions[model]).abs() / predictions["volatility"]
     return error.to_numpy(np.float64)
 
 
 def skill(loss_model: np.ndarray, loss_baseline: np.ndarray, instants: Any) -> float | None:
-    """1 - mean loss of the model / mean loss of the baseline, each instant counting once; None against a loss of 0."""
+    """1 - mean loss of the model / mean loss of the baseline, each instant counting once; None
+    against a loss of 0."""
     mean_baseline = float(mean_by_instant(loss_baseline, instants).mean())
     if mean_baseline == 0:
         return None
@@ -78,7 +83,8 @@ def compare_losses(
 ) -> list[Comparison]:
     """Compare a model's losses with those of each baseline, with Holm's correction over them.
 
-    Losses of one instant are averaged before they are tested and before skill is taken, so that both have one sign.
+    Losses of one instant are averaged before they are tested and before skill is taken, so that
+    both have one sign.
 
     Args:
         model: Its name.
@@ -90,10 +96,14 @@ def compare_losses(
         alpha: Level of the whole family of comparisons.
 
     Returns:
-        One Comparison a baseline, in the given order: BEATS or LOSES where p_holm < alpha, else TIES. Where the
-        samples are too few to test (a warning says so), statistic and p-values are None, and it TIES.
+        One Comparison a baseline, in the given order: BEATS or LOSES where p_holm < alpha, else
+        TIES. Where the samples are too few to test (a warning says so), statistic and p-values are
+        None, and it TIES.
     """
-    tests = {baseline: _test(loss_model, values, instants, horizon) for baseline, values in losses.items()}
+    tests = {
+        baseline: _test(loss_model, values, instants, horizon)
+        for baseline, values in losses.items()
+    }
     done = {baseline: test for baseline, test in tests.items() if test is not None}
     adjusted = dict(zip(done, holm([test.p_value for test in done.values()]) if done else []))
     comparisons = []
@@ -101,17 +111,27 @@ def compare_losses(
         test, p_holm, verdict = tests[baseline], adjusted.get(baseline), "TIES"
         if test is not None and p_holm is not None and p_holm < alpha:
             verdict = "BEATS" if test.statistic > 0 else "LOSES"
-        comparisons.append(Comparison(
-            model=model, baseline=baseline, loss=loss,
-            statistic=test.statistic if test else None, p_value=test.p_value if test else None, p_holm=p_holm,
-            skill=skill(loss_model, values, instants), squared_skill=skill(loss_model**2, values**2, instants),
-            verdict=verdict,
-        ))  # fmt: skip
+        comparisons.append(
+            Comparison(
+                model=model,
+                baseline=baseline,
+                loss=loss,
+                statistic=test.statistic if test else None,
+                p_value=test.p_value if test else None,
+                p_holm=p_holm,
+                skill=skill(loss_model, values, instants),
+                squared_skill=skill(loss_model**2, values**2, instants),
+                verdict=verdict,
+            )
+        )
     return comparisons
 
 
-def _test(loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int) -> DieboldMariano | None:
-    """The test, or None under a warning where there is too little to test: the rest of a report must stand."""
+def _test(
+    loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int
+) -> DieboldMariano | None:
+    """The test, or None under a warning where there is too little to test: the rest of a report
+    must stand."""
     try:
         return diebold_mariano(loss_model, loss, instants, horizon)
     except ValueError as error:
@@ -120,13 +140,17 @@ def _test(loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int)
 
 
 def skill_by(
-    predictions: pd.DataFrame, model: str, baseline: str, by: Literal["symbol", "month"] = "symbol", horizon: int = 1
+    predictions: pd.DataFrame,
+    model: str,
+    baseline: str,
+    by: Literal["symbol", "month"] = "symbol",
+    horizon: int = 1,
 ) -> list[dict[str, Any]]:
     """Skill against a baseline, symbol by symbol or month by month, with 95 % intervals.
 
     The interval is that of a ratio of two means (delta method): skill +- t * `standard_error` of
-    (loss of the baseline - loss of the model - skill * loss of the baseline) / mean loss of the baseline. No correction
-    for the number of rows: one of twenty intervals misses by chance.
+    (loss of the baseline - loss of the model - skill * loss of the baseline) / mean loss of the
+    baseline. No correction for the number of rows: one of twenty intervals misses by chance.
 
     Args:
         predictions: The frame described in `metrics`.
@@ -136,8 +160,9 @@ def skill_by(
         horizon: Candles that a forecast spans.
 
     Returns:
-        A row a group, in order: {by: its name, "skill", "low", "high", "n": forecasts}. low and high are None where
-        there are fewer instants than `instants_needed`, all three where the baseline makes no error.
+        A row a group, in order: {by: its name, "skill", "low", "high", "n": forecasts}. low and
+        high are None where there are fewer instants than `instants_needed`, all three where the
+        baseline makes no error.
 
     Raises:
         ValueError: As `check_predictions`.
@@ -145,15 +170,28 @@ def skill_by(
     check_predictions(predictions, [model, baseline])
     losses = [scaled_absolute_error(predictions, name) for name in (model, baseline)]
     times = predictions["timestamp"].to_numpy("datetime64[ms]")
-    groups = predictions["symbol"].astype(str).to_numpy() if by == "symbol" else times.astype("datetime64[M]")
+    groups = (
+        predictions["symbol"].astype(str).to_numpy()
+        if by == "symbol"
+        else times.astype("datetime64[M]")
+    )
     codes, names = pd.factorize(groups, sort=True)
     rows = []
     for code, name in enumerate(names):
         rows_of = codes == code
-        loss_model, loss_baseline = (mean_by_instant(loss[rows_of], times[rows_of]) for loss in losses)
+        loss_model, loss_baseline = (
+            mean_by_instant(loss[rows_of], times[rows_of]) for loss in losses
+        )
         value, low, high = _skill_interval(loss_model, loss_baseline, horizon)
-        rows.append({by: str(name)[:7] if by == "month" else str(name),
-                     "skill": value, "low": low, "high": high, "n": int(rows_of.sum())})  # fmt: skip
+        rows.append(
+            {
+                by: str(name)[:7] if by == "month" else str(name),
+                "skill": value,
+                "low": low,
+                "high": high,
+                "n": int(rows_of.sum()),
+            }
+        )
     return rows
 
 
@@ -171,14 +209,20 @@ def _skill_interval(
 
 
 def model_confidence_set(
-    predictions: pd.DataFrame, models: Sequence[str], horizon: int = 1, *, seed: int = 0, repetitions: int = 1000
+    predictions: pd.DataFrame,
+    models: Sequence[str],
+    horizon: int = 1,
+    *,
+    seed: int = 0,
+    repetitions: int = 1000,
 ) -> dict[str, Any] | None:
     """The models that cannot be told from the best one, at 95 % confidence.
 
-    On losses averaged by instant, with arch's range statistic and a stationary bootstrap of blocks of
-    max(n^(1/3), 2 horizon) instants on average; of more than 20,000 instants, neighbours are averaged first, which
-    changes neither the mean nor its long-run variance. It needs no baseline and answers another question than the
-    verdict: a model outside the set is worse than some other; one inside may be worse too, and nobody knows yet.
+    On losses averaged by instant, with arch's range statistic and a stationary bootstrap of blocks
+    of max(n^(1/3), 2 horizon) instants on average; of more than 20,000 instants, neighbours are
+    averaged first, which changes neither the mean nor its long-run variance. It needs no baseline
+    and answers another question than the verdict: a model outside the set is worse than some other;
+    one inside may be worse too, and nobody knows yet.
 
     Args:
         predictions: The frame described in `metrics`.
@@ -188,8 +232,9 @@ def model_confidence_set(
         repetitions: Of the bootstrap.
 
     Returns:
-        {"models": names in the set, in the given order, "p_values": {model: p}}; equal forecasts share a p-value.
-        None where it is undefined: fewer than `instants_needed`, or losses that differ by a constant.
+        {"models": names in the set, in the given order, "p_values": {model: p}}; equal forecasts
+        share a p-value. None where it is undefined: fewer than `instants_needed`, or losses that
+        differ by a constant.
 
     Raises:
         ValueError: As `check_predictions`.
@@ -197,10 +242,15 @@ def model_confidence_set(
     References:
         Hansen, Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2).
     """
-    from arch.bootstrap import MCS  # lazy: it takes a second, and reports without a set do not need it
+    from arch.bootstrap import (
+        MCS,  # lazy: it takes a second, and reports without a set do not need it
+    )
 
     check_predictions(predictions, models)
-    losses = {m: mean_by_instant(scaled_absolute_error(predictions, m), predictions["timestamp"]) for m in models}
+    losses = {
+        m: mean_by_instant(scaled_absolute_error(predictions, m), predictions["timestamp"])
+        for m in models
+    }
     n = len(losses[models[0]])
     twin = {name: next(m for m in models if _are_equal(losses[m], losses[name])) for name in models}
     distinct = list(dict.fromkeys(twin.values()))
@@ -223,4 +273,6 @@ def model_confidence_set(
 
 
 def _are_equal(first: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.abs(first - other).max() <= ROUNDING * max(np.abs(first).mean(), np.abs(other).mean()))
+    return bool(
+        np.abs(first - other).max() <= ROUNDING * max(np.abs(first).mean(), np.abs(other).mean())
+    )

@@ -1,4 +1,5 @@
-"""What an ensemble gains: each member's score beside that of their mean, and how far they are apart."""
+"""What an ensemble gains: each member's score beside that of their mean, and how far they are
+apart."""
 
 from __future__ import annotations
 
@@ -8,28 +9,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation import page, tables
 from pipeline.evaluation.metrics import direction_metrics, forecast_fault
 from pipeline.evaluation.verdict import compare_forecasts
+from pipeline.report import page, tables
 
 
 def score_members(
-    predictions: pd.DataFrame, network: str, members: Sequence[Mapping[str, np.ndarray]], seeds: Sequence[int],
-    histories: Sequence[Mapping[str, Any]], horizon: int,
-) -> dict[str, Any]:  # fmt: skip
+    predictions: pd.DataFrame,
+    network: str,
+    members: Sequence[Mapping[str, np.ndarray]],
+    seeds: Sequence[int],
+    histories: Sequence[Mapping[str, Any]],
+    horizon: int,
+) -> dict[str, Any]:
     """Score each member as if it were alone, on the samples that the ensemble forecast.
 
     Args:
-        predictions: The ensemble's, as `pipeline.forecasting` gives them.
+        predictions: The ensemble's, as `pipeline.forecasts.test_part` gives them.
         network: Name of its column; `<network>_raw` before shrinkage.
-        members: Of each, (n,) "served" (shrunk by its own factor) and "raw" log-returns, in the order of the rows.
+        members: Of each, (n,) "served" (shrunk by its own factor) and "raw" log-returns, in the
+            order of the rows.
         seeds: Of each.
         histories: Of each: "val_loss" by epoch and "best_epoch".
         horizon: Candles that a forecast spans.
 
     Returns:
-        Plain data for JSON: "seeds"; "members", of each its seed, best_epoch (from 0), its val_loss, skill against
-        naive and direction_accuracy; "mean", skill and direction_accuracy of the ensemble; "spread" (`spread_of`).
+        Plain data for JSON: "seeds"; "members", of each its seed, best_epoch (from 0), its
+        val_loss, skill against naive and direction_accuracy; "mean", skill and direction_accuracy
+        of the ensemble; "spread" (`spread_of`).
     """
     rows = []
     for member, seed, history in zip(members, seeds, histories):
@@ -54,8 +61,8 @@ def spread_of(members: np.ndarray, mean: np.ndarray) -> float | None:
         mean: (n,) the ensemble's.
 
     Returns:
-        Mean over the samples of the members' standard deviation (n_members - 1), over the standard deviation of `mean`;
-        None where that does not vary.
+        Mean over the samples of the members' standard deviation (n_members - 1), over the standard
+        deviation of `mean`; None where that does not vary.
 
     Example:
         >>> round(spread_of(np.array([[0.0, 1.0], [2.0, 5.0]]), np.array([1.0, 3.0])), 6)
@@ -71,7 +78,9 @@ def _scores(predictions: pd.DataFrame, network: str, horizon: int) -> dict[str, 
     raw = predictions[f"{network}_raw"] / predictions["volatility"]
     return {
         "skill": compare_forecasts(predictions, network, ["naive"], horizon)[0].skill,
-        "direction_accuracy": direction_metrics(predictions["actual_return"], raw)["direction_accuracy"],
+        "direction_accuracy": direction_metrics(predictions["actual_return"], raw)[
+            "direction_accuracy"
+        ],
     }
 
 
@@ -85,7 +94,10 @@ def member_rows(ensemble: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _score_cells(scores: Mapping[str, float | None]) -> list[str]:
-    return [tables.show(scores["skill"], "{:+.3f}", 100), tables.show(scores["direction_accuracy"], "{:.2f}", 100)]
+    return [
+        tables.show(scores["skill"], "{:+.3f}", 100),
+        tables.show(scores["direction_accuracy"], "{:.2f}", 100),
+    ]
 
 
 def terminal_table(ensemble: Mapping[str, Any], n_folds: int) -> str:
@@ -98,8 +110,9 @@ def report_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
     """The same for the report page."""
     return page.section(
         "Members of the ensemble",
-        "Networks that differ by their seed alone: how far their scores are apart is luck, and what a single network's "
-        "score is worth. Each is scored as if it were alone, shrunk by its own factor.",
+        "Networks that differ by their seed alone: how far their scores are apart is luck, and "
+        "what a single network's score is worth. Each is scored as if it were alone, shrunk by "
+        "its own factor.",
         page.table(member_rows(ensemble)),
         *map(page.text, _sentences(ensemble, n_folds)),
     )
@@ -108,6 +121,11 @@ def report_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
 def _sentences(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
     spread = tables.show(ensemble["spread"], "{:.2f}")
     return [
-        f"members differ by {spread} at a candle; 1 is how much their mean differs from candle to candle",
-        *([f"these are the members of the last of {n_folds} folds, on that fold alone"] if n_folds > 1 else []),
+        f"members differ by {spread} at a candle; 1 is how much their mean differs from candle to "
+        "candle",
+        *(
+            [f"these are the members of the last of {n_folds} folds, on that fold alone"]
+            if n_folds > 1
+            else []
+        ),
     ]

@@ -5,9 +5,11 @@ All of them read one frame, `predictions`, one row a sample, in any order:
 - symbol (str), timestamp (datetime64, UTC): the coin and the open of candle t
 - base_price: close of candle t; actual_return: log-return over the horizon from there
 - volatility: causal EWMA(span 48) volatility of the candle's log-return, at t
-- one column a model: its forecast of actual_return; p_up, optional: the network's probability of a rise
+- one column a model: its forecast of actual_return; p_up, optional: the network's probability of a
+  rise
 
-What is undefined (no calls, a single class, a constant series) is None, never NaN or a made-up number.
+What is undefined (no calls, a single class, a constant series) is None, never NaN or a made-up
+number.
 """
 
 from collections.abc import Sequence
@@ -36,19 +38,25 @@ def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
         models: Names of the forecast columns that are needed.
 
     Raises:
-        ValueError: No rows, a missing column or value, a sample given twice, a forecast or actual return that
-            is NaN, infinite or beyond +-50, a price or volatility that is not positive, or p_up outside 0..1.
+        ValueError: No rows, a missing column or value, a sample given twice, a forecast or actual
+            return that is NaN, infinite or beyond +-50, a price or volatility that is not positive,
+            or p_up outside 0..1.
     """
     columns = ["symbol", "timestamp", "base_price", "actual_return", "volatility", *models]
     missing = [name for name in columns if name not in predictions.columns]
     if missing:
-        raise ValueError(f"predictions lack the columns {missing}; they have {list(predictions.columns)}")
+        raise ValueError(
+            f"predictions lack the columns {missing}; they have {list(predictions.columns)}"
+        )
     if predictions.empty:
         raise ValueError(
-            "predictions are empty: the test part has no samples; fetch more candles or shorten the lookback"
+            "predictions are empty: the test part has no samples; fetch more candles or shorten "
+            "the lookback"
         )
     usable = {name: predictions[name].notna() for name in ("symbol", "timestamp")}
-    usable |= {name: predictions[name].abs() < LARGEST_LOG_RETURN for name in ("actual_return", *models)}
+    usable |= {
+        name: predictions[name].abs() < LARGEST_LOG_RETURN for name in ("actual_return", *models)
+    }
     for name in ("base_price", "volatility"):
         usable[name] = (predictions[name] > 0) & np.isfinite(predictions[name])
     if "p_up" in predictions:
@@ -61,8 +69,8 @@ def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
             first = bad.sort_values("timestamp").iloc[0]
             rule = rules.get(name, f"NaN, infinite or beyond +-{LARGEST_LOG_RETURN:g}")
             raise ValueError(
-                f"column {name} of predictions: {len(bad)} of {len(predictions)} values are {rule}, the "
-                f"first at {first['timestamp']} ({first['symbol']}: {first[name]}); "
+                f"column {name} of predictions: {len(bad)} of {len(predictions)} values are "
+                f"{rule}, the first at {first['timestamp']} ({first['symbol']}: {first[name]}); "
                 "repair what made them or drop these samples"
             )
     twice = predictions.duplicated(["symbol", "timestamp"])
@@ -75,10 +83,12 @@ def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
 
 
 def forecast_fault(predictions: pd.DataFrame, model: str) -> str | None:
-    """Say in a sentence why a model's forecasts cannot be used, as after a network diverged; None if they can.
+    """Say in a sentence why a model's forecasts cannot be used, as after a network diverged; None
+    if they can.
 
-    A model with some unusable forecasts is unusable as a whole: on the rest alone it would be scored on other samples
-    than the others. A missing column is no such fault but a broken frame, which `check_predictions` refuses.
+    A model with some unusable forecasts is unusable as a whole: on the rest alone it would be
+    scored on other samples than the others. A missing column is no such fault but a broken frame,
+    which `check_predictions` refuses.
     """
     if model not in predictions:
         return None
@@ -87,8 +97,9 @@ def forecast_fault(predictions: pd.DataFrame, model: str) -> str | None:
         return None
     first = bad.sort_values("timestamp").iloc[0]
     return (
-        f"{model}: {len(bad)} of {len(predictions)} forecasts are NaN, infinite or beyond +-{LARGEST_LOG_RETURN:g}, "
-        f"the first at {first['timestamp']} ({first['symbol']}: {first[model]}), so it is not scored; did it diverge?"
+        f"{model}: {len(bad)} of {len(predictions)} forecasts are NaN, infinite or beyond "
+        f"+-{LARGEST_LOG_RETURN:g}, the first at {first['timestamp']} ({first['symbol']}: "
+        f"{first[model]}), so it is not scored; did it diverge?"
     )
 
 
@@ -101,16 +112,18 @@ def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
 
     Returns:
         {"mape_percent": pooled over all rows, "by_symbol": {symbol: {"mape_percent", "mae", "rmse",
-        "mase"}}}. mae and rmse are in the symbol's quote currency, so they are never pooled. mase divides mae
-        by the mean absolute error of the naive (no change) forecast on the same rows, so naive is exactly 1
-        and less is better; the original divides by naive's error on the training part, which a change of
-        volatility since then would flatter or spoil. mase is None where no price changed.
+        "mase"}}}. mae and rmse are in the symbol's quote currency, so they are never pooled. mase
+        divides mae by the mean absolute error of the naive (no change) forecast on the same rows,
+        so naive is exactly 1 and less is better; the original divides by naive's error on the
+        training part, which a change of volatility since then would flatter or spoil. mase is None
+        where no price changed.
 
     Raises:
         ValueError: As `check_predictions`.
 
     References:
-        Hyndman and Koehler (2006), Another look at measures of forecast accuracy, Int. J. Forecasting 22(4).
+        Hyndman and Koehler (2006), Another look at measures of forecast accuracy, Int. J.
+        Forecasting 22(4).
     """
     check_predictions(predictions, [model])
     base = predictions["base_price"].to_numpy(np.float64)
@@ -118,7 +131,12 @@ def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
     error = np.abs(actual - base * np.exp(predictions[model].to_numpy(np.float64)))
     naive_error = np.abs(actual - base)
     errors = pd.DataFrame(
-        {"percent": 100 * error / actual, "absolute": error, "squared": error**2, "naive": naive_error}
+        {
+            "percent": 100 * error / actual,
+            "absolute": error,
+            "squared": error**2,
+            "naive": naive_error,
+        }
     )
     means = errors.groupby(predictions["symbol"].astype(str).to_numpy()).mean()
     by_symbol = {
@@ -136,17 +154,18 @@ def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
 def return_metrics(actual: Any, forecast: Any) -> dict[str, float | None]:
     """Measure forecasts of log-returns.
 
-    A percentage error of a return has no meaning near zero and is not computed. mae_percent is the mean
-    absolute error in percent of the price (100 * mae), which other reports call "MAPE on log-return".
+    A percentage error of a return has no meaning near zero and is not computed. mae_percent is the
+    mean absolute error in percent of the price (100 * mae), which other reports call "MAPE on
+    log-return".
 
     Args:
         actual: (n,) log-returns.
         forecast: (n,) forecasts of them.
 
     Returns:
-        mae and rmse (log-return), mae_percent, and r2_vs_zero = 1 - sum (y - f)^2 / sum y^2: out of sample,
-        against the forecast "no change" instead of a mean that nobody knows beforehand. None where no return
-        differs from 0.
+        mae and rmse (log-return), mae_percent, and r2_vs_zero = 1 - sum (y - f)^2 / sum y^2: out of
+        sample, against the forecast "no change" instead of a mean that nobody knows beforehand.
+        None where no return differs from 0.
 
     Raises:
         ValueError: NaN, infinite or no values, or lengths that differ.
@@ -168,29 +187,36 @@ def return_metrics(actual: Any, forecast: Any) -> dict[str, float | None]:
 
 
 def direction_metrics(
-    actual: Any, score: Any, p_up: Any = None, confidence: Any = None, instants: Any = None, horizon: int = 1
+    actual: Any,
+    score: Any,
+    p_up: Any = None,
+    confidence: Any = None,
+    instants: Any = None,
+    horizon: int = 1,
 ) -> dict[str, Any]:
     """Measure forecasts of the direction.
 
-    A call is a row in which both the score and the actual move differ from 0. Without instants calls are taken as
-    independent; pooled over 22 coins of one market that makes a "95 %" interval which holds the truth in half of all
-    cases.
+    A call is a row in which both the score and the actual move differ from 0. Without instants
+    calls are taken as independent; pooled over 22 coins of one market that makes a "95 %" interval
+    which holds the truth in half of all cases.
 
     Args:
         actual: (n,) actual moves.
-        score: (n,) scores whose sign is the called direction; in units of volatility where rows of several
-            coins or of calm and wild times are pooled, since the size of the score ranks them.
+        score: (n,) scores whose sign is the called direction; in units of volatility where rows of
+            several coins or of calm and wild times are pooled, since the size of the score ranks
+            them.
         p_up: (n,) probabilities of a rise.
         confidence: (n,) what ranks the calls for the most confident tenth; |score| unless given.
         instants: (n,) instants of the rows, in any order; None if they are independent.
         horizon: Candles that a forecast spans.
 
     Returns:
-        n_calls; direction_accuracy with its 95 % interval (direction_accuracy_low, direction_accuracy_high:
-        `accuracy_interval`, Wilson's without instants); pesaran_timmermann_statistic and pesaran_timmermann_p_value;
-        top_tenth_accuracy, of the n_calls // 10 most confident calls and those that tie with the last of
-        them; roc_auc of the score and brier of p_up, both over the rows with an actual move (a coin toss has
-        0.5 and 0.25). None for what is undefined.
+        n_calls; direction_accuracy with its 95 % interval (direction_accuracy_low,
+        direction_accuracy_high: `accuracy_interval`, Wilson's without instants);
+            pesaran_timmermann_statistic and pesaran_timmermann_p_value;
+        top_tenth_accuracy, of the n_calls // 10 most confident calls and those that tie with the
+        last of them; roc_auc of the score and brier of p_up, both over the rows with an actual move
+        (a coin toss has 0.5 and 0.25). None for what is undefined.
 
     Raises:
         ValueError: NaN, infinite or no values, or lengths that differ.
@@ -202,14 +228,25 @@ def direction_metrics(
     is_call = moved & (score != 0)
     n_calls = int(is_call.sum())
     metrics: dict[str, Any] = dict.fromkeys(
-        ("direction_accuracy", "direction_accuracy_low", "direction_accuracy_high",
-         "pesaran_timmermann_statistic", "pesaran_timmermann_p_value", "top_tenth_accuracy", "roc_auc",
-         "brier")
-    )  # fmt: skip
+        (
+            "direction_accuracy",
+            "direction_accuracy_low",
+            "direction_accuracy_high",
+            "pesaran_timmermann_statistic",
+            "pesaran_timmermann_p_value",
+            "top_tenth_accuracy",
+            "roc_auc",
+            "brier",
+        )
+    )
     if n_calls > 0:
         hits = (actual[is_call] > 0) == (score[is_call] > 0)
         when = None if instants is None else pd.Index(instants)[is_call]
-        bounds = wilson_interval(int(hits.sum()), n_calls) if when is None else accuracy_interval(hits, when, horizon)
+        bounds = (
+            wilson_interval(int(hits.sum()), n_calls)
+            if when is None
+            else accuracy_interval(hits, when, horizon)
+        )
         metrics["direction_accuracy"] = float(hits.mean())
         metrics["direction_accuracy_low"], metrics["direction_accuracy_high"] = bounds
         test = pesaran_timmermann(actual[is_call], score[is_call], when, horizon)
@@ -229,7 +266,8 @@ def direction_metrics(
 
 
 def interval_coverage(predictions: pd.DataFrame) -> dict[str, float]:
-    """How often the 80 % interval held what came true: the shares below, within and above, beside the nominal one.
+    """How often the 80 % interval held what came true: the shares below, within and above, beside
+    the nominal one.
 
     Args:
         predictions: Needs actual_return, q10 and q90.
@@ -242,8 +280,9 @@ def interval_coverage(predictions: pd.DataFrame) -> dict[str, float]:
 def lag_check(forecast: Any, current_return: Any, next_return: Any) -> dict[str, float | None]:
     """Show whether forecasts merely copy the last move.
 
-    A network that has learned nothing often repeats the move it saw last: its curve then looks right, one
-    candle late. It shows as a correlation with the current return far above that with the next.
+    A network that has learned nothing often repeats the move it saw last: its curve then looks
+    right, one candle late. It shows as a correlation with the current return far above that with
+    the next.
 
     Args:
         forecast: (n,) forecasts of the log-return.
@@ -251,22 +290,25 @@ def lag_check(forecast: Any, current_return: Any, next_return: Any) -> dict[str,
         next_return: (n,) log-returns that were forecast.
 
     Returns:
-        correlation_with_current_return and correlation_with_next_return (Pearson); None where a series is
-        constant.
+        correlation_with_current_return and correlation_with_next_return (Pearson); None where a
+        series is constant.
 
     Raises:
         ValueError: NaN or infinite forecasts or next returns, no values, or lengths that differ.
 
     Example:
         >>> checked = lag_check([1.0, -1.0, 2.0], [2.0, -2.0, 4.0], [-1.0, -1.0, -1.0])
-        >>> round(checked["correlation_with_current_return"], 6), checked["correlation_with_next_return"]
-        (1.0, None)
+        >>> round(checked["correlation_with_current_return"], 6)
+        1.0
+        >>> checked["correlation_with_next_return"] is None
+        True
     """
     forecast, next_return = finite_vectors(forecast=forecast, next_return=next_return)
     current_return = np.asarray(current_return, dtype=np.float64)
     if current_return.shape != forecast.shape:
         raise ValueError(
-            f"current_return has the shape {current_return.shape}, forecast {forecast.shape}; pass one value a sample"
+            f"current_return has the shape {current_return.shape}, forecast {forecast.shape}; pass "
+            "one value a sample"
         )
     known = np.isfinite(current_return)
     return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.candles.schema import timeframe_ms, timestamps_ms, utc_from_ms
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ def find_outcomes(
         candles: The candles it was made from, in the schema.
         timeframe: Length of a candle.
         horizon: Candles ahead.
-        seen_until_ms: End of what the model was fitted and calibrated on, epoch ms. A forecast made (its candle t
-            closes) before is a fit, whatever the symbol: what moves one coin moves the others in the same hour.
+        seen_until_ms: End of what the model was fitted and calibrated on, epoch ms. A forecast made
+            (its candle t closes) before is a fit, whatever the symbol: what moves one coin moves
+            the others in the same hour.
 
     Returns:
-        The rows of `history` in time order without those that nothing came of yet, or for lack of a candle never will:
-        its columns, `target` (open of the candle that was forecast, UTC), `actual_return` (log-return over the
-        horizon), `is_seen`, `direction` ("right", "wrong" or, where either stands still, "none") and `is_inside`.
+        The rows of `history` in time order without those that nothing came of yet, or for lack of a
+        candle never will: its columns, `target` (open of the candle that was forecast, UTC),
+        `actual_return` (log-return over the horizon), `is_seen`, `direction` ("right", "wrong" or,
+        where either stands still, "none") and `is_inside`.
     """
     step_ms = timeframe_ms(timeframe)
     times, closes = timestamps_ms(candles), candles["close"].to_numpy()
@@ -81,10 +83,11 @@ def tally(outcomes: pd.DataFrame) -> Tally:
 
 
 def chance_range(n: int, probability: float) -> tuple[int, int]:
-    """Between which counts 95 % of all series of `n` independent draws end, 2.5 % at most on either side of them.
+    """Between which counts 95 % of all series of `n` independent draws end, 2.5 % at most on either
+    side of them.
 
     Example:
-        >>> chance_range(10, 0.5)  # fewer than 2 heads of 10: (1 + 10) / 1024 = 1.1 %; fewer than 3: 5.5 %
+        >>> chance_range(10, 0.5)  # fewer than 2 heads: 11 / 1024 = 1.1 %; fewer than 3: 5.5 %
         (2, 8)
     """
     from scipy import stats  # takes its time

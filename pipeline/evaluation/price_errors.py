@@ -1,4 +1,5 @@
-"""Errors of forecast prices as the training report tells them, in quote currency, with naive beside the network."""
+"""Errors of forecast prices as the training report tells them, in quote currency, with naive beside
+the network."""
 
 from __future__ import annotations
 
@@ -8,23 +9,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.forecast_plot import format_price
+from pipeline.forecasts.picture import format_price
 
 COLUMNS = ("mae", "rmse", "mape_percent", "min", "median", "max")
 
 
-def price_errors(predictions: pd.DataFrame, models: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Measure the absolute errors of forecast prices; per symbol, since a dollar of BTC is none of ETH.
+def price_errors(
+    predictions: pd.DataFrame, models: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure the absolute errors of forecast prices; per symbol, since a dollar of BTC is none of
+    ETH.
 
     Args:
         predictions: The frame described in `metrics`.
         models: Names of forecast columns.
 
     Returns:
-        Symbol -> model -> mae, rmse, min, median and max of the absolute error in quote currency, and mape_percent.
+        Symbol -> model -> mae, rmse, min, median and max of the absolute error in quote currency,
+        and mape_percent.
 
     Example:
-        >>> row = {"symbol": ["BTC/USDT"], "base_price": [100.0], "actual_return": [np.log(1.25)], "naive": [0.0]}
+        >>> row = {"symbol": ["BTC/USDT"], "base_price": [100.0], "naive": [0.0]}
+        >>> row["actual_return"] = [np.log(1.25)]
         >>> errors = price_errors(pd.DataFrame(row), ["naive"])["BTC/USDT"]["naive"]
         >>> round(errors["mae"], 6), round(errors["mape_percent"], 6)
         (25.0, 20.0)
@@ -37,20 +43,30 @@ def price_errors(predictions: pd.DataFrame, models: Sequence[str]) -> dict[str, 
 
 def price_error_rows(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
     """`price_errors` as text cells, a heading first."""
-    rows = [["absolute error of the price", "MAE $", "RMSE $", "MAPE %", "min $", "median $", "max $"]]
+    rows = [
+        ["absolute error of the price", "MAE $", "RMSE $", "MAPE %", "min $", "median $", "max $"]
+    ]
     for symbol, models in errors.items():
         for model, values in models.items():
-            cells = [f"{values[k]:.4f}" if k == "mape_percent" else format_price(values[k]) for k in COLUMNS]
+            cells = [
+                f"{values[k]:.4f}" if k == "mape_percent" else format_price(values[k])
+                for k in COLUMNS
+            ]
             rows.append([f"{symbol} {model}", *cells])
     return rows
 
 
-def sample_rows(predictions: pd.DataFrame, models: Sequence[str], n_rows: int = 5) -> list[list[str]]:
-    """Prices of a few rows of each symbol, evenly spread over the test part, as text cells; a heading first."""
+def sample_rows(
+    predictions: pd.DataFrame, models: Sequence[str], n_rows: int = 5
+) -> list[list[str]]:
+    """Prices of a few rows of each symbol, evenly spread over the test part, as text cells; a
+    heading first."""
     heading = [cell for model in models for cell in (f"{model} $", "error %")]
     table = [["sample predictions, candle t + horizon", "actual $", *heading]]
     for symbol, rows in predictions.groupby("symbol", sort=False):
-        for _, row in rows.iloc[np.linspace(0, len(rows) - 1, min(n_rows, len(rows))).astype(int)].iterrows():
+        for _, row in rows.iloc[
+            np.linspace(0, len(rows) - 1, min(n_rows, len(rows))).astype(int)
+        ].iterrows():
             actual = row["base_price"] * np.exp(row["actual_return"])
             cells = [f"{symbol} {row['timestamp']:%Y-%m-%d %H:%M}", format_price(actual)]
             for model in models:
@@ -74,11 +90,14 @@ def _errors(rows: pd.DataFrame, model: str) -> dict[str, Any]:
     }
 
 
-def head_errors(predictions: pd.DataFrame, models: Sequence[str], heads: Sequence[str]) -> dict[str, dict[str, Any]]:
+def head_errors(
+    predictions: pd.DataFrame, models: Sequence[str], heads: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Measure forecasts of several prices of one symbol's next candle.
 
     Args:
-        predictions: For each head, such as "high", its price under "actual_high" and forecasts under "<model>_high".
+        predictions: For each head, such as "high", its price under "actual_high" and forecasts
+            under "<model>_high".
         models: Names of the models.
         heads: Names of the prices.
 
@@ -90,18 +109,26 @@ def head_errors(predictions: pd.DataFrame, models: Sequence[str], heads: Sequenc
         >>> head_errors(rows, ["lstm"], ["high"])["lstm"]["high"]
         {'mse': 0.5, 'mae': 0.5, 'mape_percent': 0.5}
     """
-    return {model: {head: _head_errors(predictions, model, head) for head in heads} for model in models}
+    return {
+        model: {head: _head_errors(predictions, model, head) for head in heads} for model in models
+    }
 
 
-def head_error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> list[list[str]]:
+def head_error_rows(
+    errors: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
+) -> list[list[str]]:
     """`head_errors` of several networks, by their names, as text cells, a heading first."""
     rows: list[list[str]] = []
     for network, models in errors.items():
         for model, heads in models.items():
             if not rows:
-                rows.append(["MAPE %, then MAE $", *(f"{head} {unit}" for unit in "%$" for head in heads)])
+                rows.append(
+                    ["MAPE %, then MAE $", *(f"{head} {unit}" for unit in "%$" for head in heads)]
+                )
             percents = [f"{values['mape_percent']:.3f}" for values in heads.values()]
-            rows.append([f"{network} {model}", *percents, *(format_price(v["mae"]) for v in heads.values())])
+            rows.append(
+                [f"{network} {model}", *percents, *(format_price(v["mae"]) for v in heads.values())]
+            )
     return rows
 
 

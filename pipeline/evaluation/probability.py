@@ -1,7 +1,8 @@
-"""Scores of quantiles and probabilities: is the interval as wide as it says, and is p_up a probability?
+"""Scores of quantiles and probabilities: is the interval as wide as it says, and is p_up a
+probability?
 
-They read the frame of predictions that `metrics` describes, with q10, q50 and q90 (log-returns) and p_up. Losses are
-divided by the candle's volatility, as the verdict's is.
+They read the frame of predictions that `metrics` describes, with q10, q50 and q90 (log-returns) and
+p_up. Losses are divided by the candle's volatility, as the verdict's is.
 """
 
 import logging
@@ -36,7 +37,8 @@ BINS = 10
 
 
 def pinball_loss(actual: Any, quantile: Any, level: float) -> np.ndarray:
-    """Loss that a quantile forecast minimises: level * (y - q) where y is above q, (1 - level) * (q - y) below.
+    """Loss that a quantile forecast minimises: level * (y - q) where y is above q, (1 - level) * (q
+    - y) below.
 
     Args:
         actual: (n,) what came true.
@@ -63,10 +65,12 @@ def pinball_loss(actual: Any, quantile: Any, level: float) -> np.ndarray:
 
 
 def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) -> np.ndarray:
-    """Continuous ranked probability score of a forecast that is known at some quantiles: twice their mean pinball loss.
+    """Continuous ranked probability score of a forecast that is known at some quantiles: twice
+    their mean pinball loss.
 
-    It is the integral over all levels, taken as the mean over the given ones; with three of them a coarse figure, to be
-    compared with another forecast's at the same levels and not with a CRPS in closed form.
+    It is the integral over all levels, taken as the mean over the given ones; with three of them a
+    coarse figure, to be compared with another forecast's at the same levels and not with a CRPS in
+    closed form.
 
     Args:
         actual: (n,) what came true.
@@ -80,9 +84,9 @@ def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) ->
         ValueError: As `pinball_loss`, or levels that are not one a column.
 
     References:
-        Gneiting and Ranjan (2011), Comparing Density Forecasts Using Threshold- and Quantile-Weighted Scoring Rules,
-        J. Business & Economic Statistics 29(3). Normalised as in Berrisch and Ziel (2023), CRPS learning,
-        J. Econometrics 237(2).
+        Gneiting and Ranjan (2011), Comparing Density Forecasts Using Threshold- and
+        Quantile-Weighted Scoring Rules, J. Business & Economic Statistics 29(3). Normalised as in
+        Berrisch and Ziel (2023), CRPS learning, J. Econometrics 237(2).
 
     Example:
         >>> crps_from_quantiles([2.0], [[1.0, 3.0]], levels=(0.25, 0.75)).tolist()
@@ -90,21 +94,28 @@ def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) ->
     """
     table = np.asarray(quantiles, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != len(levels):
-        raise ValueError(f"quantiles have the shape {table.shape} for {len(levels)} levels; pass one column a level")
-    return 2 * np.mean([pinball_loss(actual, column, level) for column, level in zip(table.T, levels)], axis=0)
+        raise ValueError(
+            f"quantiles have the shape {table.shape} for {len(levels)} levels; pass one column a "
+            "level"
+        )
+    return 2 * np.mean(
+        [pinball_loss(actual, column, level) for column, level in zip(table.T, levels)], axis=0
+    )
 
 
 def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, Any]:
     """Measure the network's 80 % interval and quantiles.
 
     Args:
-        predictions: Needs symbol, timestamp, actual_return, volatility and the columns of `QUANTILES`.
+        predictions: Needs symbol, timestamp, actual_return, volatility and the columns of
+            `QUANTILES`.
         horizon: Candles that a forecast spans.
 
     Returns:
-        What `interval_coverage` returns, and: coverage_low and coverage_high, the 95 % interval of the coverage
-        (`accuracy_interval`); by_symbol, {symbol: coverage}; width, the mean of (q90 - q10) / volatility;
-        pinball, {quantile: mean loss / volatility}; pinball_mean, their mean; crps, twice that.
+        What `interval_coverage` returns, and: coverage_low and coverage_high, the 95 % interval of
+        the coverage (`accuracy_interval`); by_symbol, {symbol: coverage}; width, the mean of (q90 -
+        q10) / volatility; pinball, {quantile: mean loss / volatility}; pinball_mean, their mean;
+        crps, twice that.
     """
     inside = predictions["actual_return"].between(predictions["q10"], predictions["q90"])
     low, high = accuracy_interval(inside, predictions["timestamp"], horizon)
@@ -127,39 +138,64 @@ def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, An
 def compare_quantiles(
     predictions: pd.DataFrame, model: str, baselines: Sequence[str], horizon: int = 1
 ) -> list[dict[str, Any]]:
-    """Compare the quantiles q10, q50, q90 with those of each baseline, by their mean pinball loss over volatility.
+    """Compare the quantiles q10, q50, q90 with those of each baseline, by their mean pinball loss
+    over volatility.
 
     Args:
-        predictions: As in `interval_scores`, with columns such as garch_q10 for a baseline called garch.
+        predictions: As in `interval_scores`, with columns such as garch_q10 for a baseline called
+            garch.
         model: Name of the model that made q10, q50 and q90.
         baselines: Names of the baselines.
         horizon: Candles that a forecast spans.
 
     Returns:
-        A `Comparison` as dict for each baseline, its loss "scaled_pinball": skill, Diebold-Mariano, Holm, verdict. A
-        baseline with NaN or infinite quantiles (a GARCH that did not converge) is left out with a warning.
+        A `Comparison` as dict for each baseline, its loss "scaled_pinball": skill, Diebold-Mariano,
+        Holm, verdict. A baseline with NaN or infinite quantiles (a GARCH that did not converge) is
+        left out with a warning.
 
     Raises:
-        ValueError: A baseline's column is missing, or the model's quantiles hold NaN or infinite values.
+        ValueError: A baseline's column is missing, or the model's quantiles hold NaN or infinite
+            values.
     """
     columns = [f"{baseline}_{quantile}" for baseline in baselines for quantile in QUANTILES]
     missing = [name for name in columns if name not in predictions]
     if missing:
-        raise ValueError(f"predictions lack the columns {missing}; they have {list(predictions.columns)}")
-    usable = [name for name in baselines if np.isfinite(predictions[[f"{name}_{q}" for q in QUANTILES]]).all(axis=None)]
+        raise ValueError(
+            f"predictions lack the columns {missing}; they have {list(predictions.columns)}"
+        )
+    usable = [
+        name
+        for name in baselines
+        if np.isfinite(predictions[[f"{name}_{q}" for q in QUANTILES]]).all(axis=None)
+    ]
     if len(usable) < len(baselines):
         left_out = [name for name in baselines if name not in usable]
-        logger.warning("no comparison of quantiles with %s: some are NaN or infinite", ", ".join(left_out))
+        logger.warning(
+            "no comparison of quantiles with %s: some are NaN or infinite", ", ".join(left_out)
+        )
     ours = np.mean(list(_scaled_pinball(predictions).values()), axis=0)
-    theirs = {name: np.mean(list(_scaled_pinball(predictions, f"{name}_").values()), axis=0) for name in usable}
-    compared = compare_losses(model, ours, theirs, predictions["timestamp"], horizon, loss="scaled_pinball")
+    theirs = {
+        name: np.mean(list(_scaled_pinball(predictions, f"{name}_").values()), axis=0)
+        for name in usable
+    }
+    compared = compare_losses(
+        model, ours, theirs, predictions["timestamp"], horizon, loss="scaled_pinball"
+    )
     return [asdict(comparison) for comparison in compared]
 
 
 def _scaled_pinball(predictions: pd.DataFrame, prefix: str = "") -> dict[str, np.ndarray]:
-    actual, volatility = predictions["actual_return"], predictions["volatility"].to_numpy(np.float64)
-    finite_vectors(**{prefix + name: predictions[prefix + name] for name in QUANTILES})  # so that an error names them
-    return {n: pinball_loss(actual, predictions[prefix + n], level) / volatility for n, level in QUANTILES.items()}
+    actual, volatility = (
+        predictions["actual_return"],
+        predictions["volatility"].to_numpy(np.float64),
+    )
+    finite_vectors(
+        **{prefix + name: predictions[prefix + name] for name in QUANTILES}
+    )  # so that an error names them
+    return {
+        n: pinball_loss(actual, predictions[prefix + n], level) / volatility
+        for n, level in QUANTILES.items()
+    }
 
 
 def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, Any] | None:
@@ -170,9 +206,9 @@ def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str,
         horizon: Candles that a forecast spans.
 
     Returns:
-        {"n": rows that moved, **`brier_decomposition`, **`calibration_slope`, "p_up": `reliability` of p_up against
-        rises, "confidence": that of max(p_up, 1 - p_up) against right directions, over the rows whose p_up is not one
-        half (None if it always is)}. None where no price moved.
+        {"n": rows that moved, **`brier_decomposition`, **`calibration_slope`, "p_up": `reliability`
+        of p_up against rises, "confidence": that of max(p_up, 1 - p_up) against right directions,
+        over the rows whose p_up is not one half (None if it always is)}. None where no price moved.
     """
     moved = predictions[predictions["actual_return"] != 0]
     if moved.empty:
@@ -185,7 +221,9 @@ def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str,
         **brier_decomposition(p_up, rose),
         **calibration_slope(p_up, rose, moved["timestamp"], horizon),
         "p_up": reliability(p_up, rose),
-        "confidence": reliability(np.maximum(p_up, 1 - p_up)[called], right[called]) if called.any() else None,
+        "confidence": reliability(np.maximum(p_up, 1 - p_up)[called], right[called])
+        if called.any()
+        else None,
     }
 
 
@@ -199,9 +237,10 @@ def reliability(probability: Any, outcome: Any) -> dict[str, Any]:
         outcome: (n,) whether it came true, bool or 0 and 1.
 
     Returns:
-        {"bins": [{"probability": mean forecast, "share": that came true, "n"}, ...] by rising probability,
-        "mean_absolute_deviation": mean of |probability - share| over the samples}. Of perfect forecasts chance alone
-        leaves about sqrt(2 / pi * p (1 - p) / (n / 10)): 0.004 of 100,000 independent samples near one half.
+        {"bins": [{"probability": mean forecast, "share": that came true, "n"}, ...] by rising
+        probability, "mean_absolute_deviation": mean of |probability - share| over the samples}. Of
+        perfect forecasts chance alone leaves about sqrt(2 / pi * p (1 - p) / (n / 10)): 0.004 of
+        100,000 independent samples near one half.
 
     Raises:
         ValueError: NaN, infinite or no values, or lengths that differ.
@@ -219,7 +258,8 @@ def reliability(probability: Any, outcome: Any) -> dict[str, Any]:
     share = np.bincount(codes, weights=outcome)[filled] / n
     return {
         "bins": [
-            {"probability": float(p), "share": float(s), "n": int(count)} for p, s, count in zip(forecast, share, n)
+            {"probability": float(p), "share": float(s), "n": int(count)}
+            for p, s, count in zip(forecast, share, n)
         ],
         "mean_absolute_deviation": float(np.sum(n * np.abs(forecast - share)) / len(outcome)),
     }
@@ -228,8 +268,9 @@ def reliability(probability: Any, outcome: Any) -> dict[str, Any]:
 def brier_decomposition(probability: Any, outcome: Any) -> dict[str, float]:
     """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
 
-    Miscalibration is what the best monotone recalibration (isotonic regression, in sample) would save, discrimination
-    what is then better than always saying the base rate, uncertainty the Brier score of the base rate.
+    Miscalibration is what the best monotone recalibration (isotonic regression, in sample) would
+    save, discrimination what is then better than always saying the base rate, uncertainty the Brier
+    score of the base rate.
 
     Args:
         probability: (n,) forecast probabilities.
@@ -242,9 +283,9 @@ def brier_decomposition(probability: Any, outcome: Any) -> dict[str, float]:
         ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
-        Brier (1950), Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78(1).
-        Dimitriadis, Gneiting and Jordan (2021), Stable Reliability Diagrams for Probabilistic Classifiers,
-        PNAS 118(8): the decomposition (CORP).
+        Brier (1950), Verification of Forecasts Expressed in Terms of Probability, Monthly Weather
+        Review 78(1). Dimitriadis, Gneiting and Jordan (2021), Stable Reliability Diagrams for
+        Probabilistic Classifiers, PNAS 118(8): the decomposition (CORP).
 
     Example:
         >>> brier_decomposition([0.5, 0.5, 0.9, 0.9], [0, 1, 1, 1])  # doctest: +ELLIPSIS
@@ -264,8 +305,11 @@ def brier_decomposition(probability: Any, outcome: Any) -> dict[str, float]:
     }
 
 
-def calibration_slope(probability: Any, outcome: Any, instants: Any, horizon: int = 1) -> dict[str, float | None]:
-    """Slope of a logistic regression of the outcome on the log-odds forecast: 1 is calibrated, below 1 overconfident.
+def calibration_slope(
+    probability: Any, outcome: Any, instants: Any, horizon: int = 1
+) -> dict[str, float | None]:
+    """Slope of a logistic regression of the outcome on the log-odds forecast: 1 is calibrated,
+    below 1 overconfident.
 
     Args:
         probability: (n,) forecast probabilities.
@@ -274,9 +318,10 @@ def calibration_slope(probability: Any, outcome: Any, instants: Any, horizon: in
         horizon: Candles that a forecast spans.
 
     Returns:
-        slope, slope_low, slope_high. The 95 % interval is clustered by instant: the scores of an instant are added up
-        and `standard_error` measures how these sums vary. All None where the slope is undefined (one probability, one
-        outcome, outcomes that the forecast separates perfectly) or the instants are fewer than `instants_needed`.
+        slope, slope_low, slope_high. The 95 % interval is clustered by instant: the scores of an
+        instant are added up and `standard_error` measures how these sums vary. All None where the
+        slope is undefined (one probability, one outcome, outcomes that the forecast separates
+        perfectly) or the instants are fewer than `instants_needed`.
 
     Raises:
         ValueError: NaN, infinite or no values, or lengths that differ.
@@ -298,7 +343,9 @@ def calibration_slope(probability: Any, outcome: Any, instants: Any, horizon: in
     inputs = np.column_stack([np.ones(len(outcome)), log_odds / spread])
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # perfect separation: releases of statsmodels warn, raise or do neither
+            warnings.simplefilter(
+                "ignore"
+            )  # perfect separation: releases of statsmodels warn, raise or do neither
             fit = Logit(outcome, inputs).fit(disp=0, method="newton")
             fitted = fit.predict()
     except (PerfectSeparationError, np.linalg.LinAlgError):

@@ -13,15 +13,19 @@ from statsmodels.stats.sandwich_covariance import S_hac_simple
 
 MIN_INSTANTS = 10
 LEVEL = 0.05  # of every interval (1 - LEVEL) and of every verdict
-ROUNDING = 1e-12  # differences below this fraction of the values they come from are rounding, no finding
+ROUNDING = (
+    1e-12  # differences below this fraction of the values they come from are rounding, no finding
+)
 
 
 @dataclass(frozen=True)
 class DieboldMariano:
-    """Result of `diebold_mariano`; a positive statistic says that the model is better than the baseline."""
+    """Result of `diebold_mariano`; a positive statistic says that the model is better than the
+    baseline."""
 
     statistic: float
-    """mean difference over its standard error, Student t; see `standard_error` for error and degrees of freedom"""
+    """mean difference over its standard error, Student t; see `standard_error` for error and
+    degrees of freedom"""
     p_value: float
     """two-sided"""
     n_instants: int
@@ -40,13 +44,15 @@ def finite_vectors(**arrays: Any) -> list[np.ndarray]:
         One (n,) float64 array each, in the given order.
 
     Raises:
-        ValueError: An array is empty, not one-dimensional, longer or shorter than the first, or holds NaN
-            or infinite values.
+        ValueError: An array is empty, not one-dimensional, longer or shorter than the first, or
+            holds NaN or infinite values.
     """
     vectors = [np.asarray(values, dtype=np.float64) for values in arrays.values()]
     for name, vector in zip(arrays, vectors):
         if vector.ndim != 1 or len(vector) == 0:
-            raise ValueError(f"{name} has the shape {vector.shape}; pass a vector, one number a sample")
+            raise ValueError(
+                f"{name} has the shape {vector.shape}; pass a vector, one number a sample"
+            )
         if len(vector) != len(vectors[0]):
             raise ValueError(
                 f"{name} has {len(vector)} values, {next(iter(arrays))} has {len(vectors[0])}; "
@@ -55,8 +61,8 @@ def finite_vectors(**arrays: Any) -> list[np.ndarray]:
         bad = np.flatnonzero(~np.isfinite(vector))
         if len(bad):
             raise ValueError(
-                f"{name} has {len(bad)} NaN or infinite values of {len(vector)}, the first in row {bad[0]}; "
-                "repair or drop these samples first"
+                f"{name} has {len(bad)} NaN or infinite values of {len(vector)}, the first in row "
+                f"{bad[0]}; repair or drop these samples first"
             )
     return vectors
 
@@ -98,27 +104,33 @@ def instant_codes(instants: Any, n: int) -> np.ndarray:
     if len(codes) != n:
         raise ValueError(f"{n} values but {len(codes)} instants; pass one instant a sample")
     if (codes < 0).any():
-        raise ValueError(f"{(codes < 0).sum()} of {len(codes)} instants are missing; drop these samples")
+        raise ValueError(
+            f"{(codes < 0).sum()} of {len(codes)} instants are missing; drop these samples"
+        )
     return codes
 
 
 def instants_needed(horizon: int) -> int:
-    """Fewest instants from which a standard error can be told: 10, and four horizons where forecasts overlap."""
+    """Fewest instants from which a standard error can be told: 10, and four horizons where
+    forecasts overlap."""
     return max(MIN_INSTANTS, 4 * horizon if horizon > 1 else 0)
 
 
 def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
-    """Standard error of the mean of a time series, for Student's t: every test and interval here rests on it.
+    """Standard error of the mean of a time series, for Student's t: every test and interval here
+    rests on it.
 
-    At horizon 1 it is that of Newey and West (1987) with Bartlett weights and ceil(n^(1/3)) lags, with the factor of
-    Harvey, Leybourne and Newbold (1997) and n - 1 degrees of freedom, instants being taken as equally spaced.
+    At horizon 1 it is that of Newey and West (1987) with Bartlett weights and ceil(n^(1/3)) lags,
+    with the factor of Harvey, Leybourne and Newbold (1997) and n - 1 degrees of freedom, instants
+    being taken as equally spaced.
 
-    Forecasts of h > 1 candles overlap, and Bartlett weights then cut away much of what they share: that test rejected
-    true hypotheses in 10 to 13 % instead of 5 % at h = 24. There the long-run variance is the equal-weighted cosine
-    estimator of Lazarus et al.: the mean square of the first B cosine coefficients, whose t statistic is Student t with
-    B degrees of freedom. B = 0.4 n^(2/3) is theirs; it is at most n / 2h here, so that all B frequencies lie where the
-    spectrum of a sum over h candles is still flat. Simulated on fully overlapping differences it rejects 4 to 7 %
-    at 4h to 3,000 instants; what it costs in power is in docs/log.md.
+    Forecasts of h > 1 candles overlap, and Bartlett weights then cut away much of what they share:
+    that test rejected true hypotheses in 10 to 13 % instead of 5 % at h = 24. There the long-run
+    variance is the equal-weighted cosine estimator of Lazarus et al.: the mean square of the first
+    B cosine coefficients, whose t statistic is Student t with B degrees of freedom. B = 0.4 n^(2/3)
+    is theirs; it is at most n / 2h here, so that all B frequencies lie where the spectrum of a sum
+    over h candles is still flat. Simulated on fully overlapping differences it rejects 4 to 7 % at
+    4h to 3,000 instants; what it costs in power is in docs/log.md.
 
     Args:
         series: (n,) numbers in time order, one an instant.
@@ -131,13 +143,15 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
         ValueError: A horizon below 1, or fewer than `instants_needed`.
 
     References:
-        Newey and West (1987), A Simple, Positive Semi-Definite, Heteroskedasticity and Autocorrelation Consistent
-        Covariance Matrix, Econometrica 55(3).
-        Lazarus, Lewis, Stock and Watson (2018), HAR Inference: Recommendations for Practice, J. Business & Economic
-        Statistics 36(4). For Diebold-Mariano: Coroneo and Iacone (2020), J. Applied Econometrics 35(4).
+        Newey and West (1987), A Simple, Positive Semi-Definite, Heteroskedasticity and
+        Autocorrelation Consistent Covariance Matrix, Econometrica 55(3).
+        Lazarus, Lewis, Stock and Watson (2018), HAR Inference: Recommendations for Practice, J.
+        Business & Economic Statistics 36(4). For Diebold-Mariano: Coroneo and Iacone (2020), J.
+        Applied Econometrics 35(4).
 
     Example:
-        >>> error, degrees_of_freedom = standard_error(np.tile([1.0, -1.0, -1.0, 1.0], 25), horizon=4)
+        >>> series = np.tile([1.0, -1.0, -1.0, 1.0], 25)
+        >>> error, degrees_of_freedom = standard_error(series, horizon=4)
         >>> degrees_of_freedom
         8.0
     """
@@ -146,19 +160,24 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
         raise ValueError(f"horizon is {horizon}; a forecast spans at least 1 candle")
     if n < instants_needed(horizon):
         raise ValueError(
-            f"only {n} instants at a horizon of {horizon}; a standard error needs {instants_needed(horizon)}: "
-            "fetch more candles or enlarge the test part"
+            f"only {n} instants at a horizon of {horizon}; a standard error needs "
+            f"{instants_needed(horizon)}: fetch more candles or enlarge the test part"
         )
     if horizon == 1:
-        total = float(S_hac_simple((series - series.mean())[:, None], nlags=math.ceil(n ** (1 / 3)))[0, 0])
+        total = float(
+            S_hac_simple((series - series.mean())[:, None], nlags=math.ceil(n ** (1 / 3)))[0, 0]
+        )
         return math.sqrt(total / (n * (n - 1))), float(n - 1)
     n_cosines = max(2, min(int(0.4 * n ** (2 / 3)), n // (2 * horizon)))
     cosines = fft.dct(series, type=2, norm="ortho")[1 : n_cosines + 1]
     return math.sqrt(float(np.mean(cosines**2)) / n), float(n_cosines)
 
 
-def ratio_half_width(numerator: np.ndarray, denominator: np.ndarray, ratio: float, horizon: int = 1) -> float | None:
-    """Half of the 95 % interval of a ratio of two means, by the delta method: t * error of the mean residual / mean.
+def ratio_half_width(
+    numerator: np.ndarray, denominator: np.ndarray, ratio: float, horizon: int = 1
+) -> float | None:
+    """Half of the 95 % interval of a ratio of two means, by the delta method: t * error of the mean
+    residual / mean.
 
     Args:
         numerator: (n,) numbers in time order, one an instant.
@@ -175,13 +194,15 @@ def ratio_half_width(numerator: np.ndarray, denominator: np.ndarray, ratio: floa
     return float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error / float(denominator.mean())
 
 
-def diebold_mariano(loss_model: Any, loss_baseline: Any, instants: Any, horizon: int = 1) -> DieboldMariano:
+def diebold_mariano(
+    loss_model: Any, loss_baseline: Any, instants: Any, horizon: int = 1
+) -> DieboldMariano:
     """Test whether two forecasts have the same expected loss.
 
-    Losses of one instant are averaged first: coins move together, so 22 coins of one hour are far fewer than
-    22 observations. The error of the mean difference is `standard_error`'s. Simulated at a level of 5 % it rejects
-    equally good forecasts in 5 to 7 % of the cases (horizons 1, 4, 24; 100 to 3,000 instants); at horizon 1, in 7 to
-    10 % at 20 to 50 instants and 12 % at 10.
+    Losses of one instant are averaged first: coins move together, so 22 coins of one hour are far
+    fewer than 22 observations. The error of the mean difference is `standard_error`'s. Simulated at
+    a level of 5 % it rejects equally good forecasts in 5 to 7 % of the cases (horizons 1, 4, 24;
+    100 to 3,000 instants); at horizon 1, in 7 to 10 % at 20 to 50 instants and 12 % at 10.
 
     The sign: **positive means that the model is better than the baseline**.
 
@@ -195,13 +216,14 @@ def diebold_mariano(loss_model: Any, loss_baseline: Any, instants: Any, horizon:
         DieboldMariano. Where the losses are equal but for rounding, statistic 0.0 and p-value 1.0.
 
     Raises:
-        ValueError: Too few instants (`instants_needed`), NaN or infinite losses, or a difference that is the same at
-            every instant (it has no variance to test against).
+        ValueError: Too few instants (`instants_needed`), NaN or infinite losses, or a difference
+            that is the same at every instant (it has no variance to test against).
 
     References:
-        Diebold and Mariano (1995), Comparing Predictive Accuracy, J. Business & Economic Statistics 13(3).
-        Harvey, Leybourne and Newbold (1997), Testing the equality of prediction mean squared errors,
-        Int. J. Forecasting 13(2): the small-sample factor and the t distribution. `standard_error` names the rest.
+        Diebold and Mariano (1995), Comparing Predictive Accuracy, J. Business & Economic Statistics
+        13(3). Harvey, Leybourne and Newbold (1997), Testing the equality of prediction mean squared
+        errors, Int. J. Forecasting 13(2): the small-sample factor and the t distribution.
+        `standard_error` names the rest.
 
     Example:
         >>> loss_baseline = np.tile([3.0, 2.0], 10)
@@ -218,8 +240,8 @@ def diebold_mariano(loss_model: Any, loss_baseline: Any, instants: Any, horizon:
         return DieboldMariano(statistic=0.0, p_value=1.0, n_instants=n, mean_difference=mean)
     if is_constant(difference):
         raise ValueError(
-            f"the loss difference is {mean:.6g} at each of {n} instants, so it has no variance to test "
-            "against; check that losses and forecasts are not constants"
+            f"the loss difference is {mean:.6g} at each of {n} instants, so it has no variance to "
+            "test against; check that losses and forecasts are not constants"
         )
     statistic = mean / error
     p_value = 2 * float(stats.t.sf(abs(statistic), degrees_of_freedom))
@@ -241,13 +263,14 @@ def pesaran_timmermann(
 ) -> tuple[float, float] | None:
     """Test whether predicted directions say anything about actual ones.
 
-    Unlike a bare hit rate this does not reward a forecast that always says "up" in a rising market. A value above zero
-    counts as up and any other as down: drop zeros first where they are no call.
+    Unlike a bare hit rate this does not reward a forecast that always says "up" in a rising market.
+    A value above zero counts as up and any other as down: drop zeros first where they are no call.
 
-    Samples that share an instant or overlap are not independent. With `instants` the excess of hits over those of
-    independent directions, 2 (up - share up) (called up - share called up), is added up instant by instant and the mean
-    of these sums is tested with `standard_error`. Where each sample has an instant of its own and the horizon is 1,
-    as without `instants`, the test is the classical one.
+    Samples that share an instant or overlap are not independent. With `instants` the excess of hits
+    over those of independent directions, 2 (up - share up) (called up - share called up), is added
+    up instant by instant and the mean of these sums is tested with `standard_error`. Where each
+    sample has an instant of its own and the horizon is 1, as without `instants`, the test is the
+    classical one.
 
     Args:
         actual: (n,) actual moves.
@@ -256,18 +279,19 @@ def pesaran_timmermann(
         horizon: Candles that a forecast spans.
 
     Returns:
-        (statistic, p_value): standard normal (classical) or Student t; the p-value is of the upper tail (directions
-        better than independent ones). None where the test is undefined: one class only, one sample, or instants
-        fewer than `instants_needed`.
+        (statistic, p_value): standard normal (classical) or Student t; the p-value is of the upper
+        tail (directions better than independent ones). None where the test is undefined: one class
+        only, one sample, or instants fewer than `instants_needed`.
 
     Raises:
         ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
-        Pesaran and Timmermann (1992), A Simple Nonparametric Test of Predictive Performance, J. Business &
-        Economic Statistics 10(4), its test statistic S_n for two classes. Pesaran and Timmermann (2009), Testing
-        Dependence Among Serially Correlated Multicategory Variables, JASA 104(485): the test as a regression slope,
-        whose numerator is this mean and whose error may be robust.
+        Pesaran and Timmermann (1992), A Simple Nonparametric Test of Predictive Performance, J.
+        Business & Economic Statistics 10(4), its test statistic S_n for two classes. Pesaran and
+        Timmermann (2009), Testing Dependence Among Serially Correlated Multicategory Variables,
+        JASA 104(485): the test as a regression slope, whose numerator is this mean and whose error
+        may be robust.
 
     Example:
         >>> statistic, p_value = pesaran_timmermann([1, 1, -1, -1], [1, 1, -1, -1])
@@ -289,7 +313,9 @@ def pesaran_timmermann(
     var_up, var_called = p_up * (1 - p_up), p_called * (1 - p_called)
     variance = expected * (1 - expected) / n
     variance_expected = (
-        (2 * p_up - 1) ** 2 * var_called / n + (2 * p_called - 1) ** 2 * var_up / n + 4 * var_up * var_called / n**2
+        (2 * p_up - 1) ** 2 * var_called / n
+        + (2 * p_called - 1) ** 2 * var_up / n
+        + 4 * var_up * var_called / n**2
     )
     statistic = (hit_rate - expected) / math.sqrt(variance - variance_expected)
     return statistic, float(stats.norm.sf(statistic))
@@ -303,12 +329,15 @@ def _upper_tail_test(series: np.ndarray, horizon: int) -> tuple[float, float] | 
     return statistic, float(stats.t.sf(statistic, degrees_of_freedom))
 
 
-def wilson_interval(successes: float, n: float, critical: float | None = None) -> tuple[float, float]:
+def wilson_interval(
+    successes: float, n: float, critical: float | None = None
+) -> tuple[float, float]:
     """Bound a proportion with 95 % confidence.
 
     Args:
         successes: How many of the trials succeeded.
-        n: Trials, taken as independent; of correlated ones pass the effective number (`accuracy_interval`).
+        n: Trials, taken as independent; of correlated ones pass the effective number
+            (`accuracy_interval`).
         critical: Quantile that sets the width, 1.96 of the normal distribution unless given.
 
     Returns:
@@ -318,7 +347,8 @@ def wilson_interval(successes: float, n: float, critical: float | None = None) -
         ValueError: No trials, or successes outside 0 to n.
 
     References:
-        Wilson (1927), Probable Inference, the Law of Succession, and Statistical Inference, JASA 22(158).
+        Wilson (1927), Probable Inference, the Law of Succession, and Statistical Inference, JASA
+        22(158).
 
     Example:
         >>> low, high = wilson_interval(81, 263)
@@ -326,7 +356,9 @@ def wilson_interval(successes: float, n: float, critical: float | None = None) -
         (0.2553, 0.3662)
     """
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} of {n} trials is no proportion; pass 0 <= successes <= n and n > 0")
+        raise ValueError(
+            f"{successes} of {n} trials is no proportion; pass 0 <= successes <= n and n > 0"
+        )
     alpha = LEVEL if critical is None else 2 * float(stats.norm.sf(critical))
     low, high = proportion_confint(successes, n, alpha=alpha, method="wilson")
     return max(0.0, float(low)), min(1.0, float(high))
@@ -335,10 +367,11 @@ def wilson_interval(successes: float, n: float, critical: float | None = None) -
 def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float, float]:
     """Bound a share of hits with 95 % confidence where samples share instants or overlap.
 
-    Wilson's interval for the number of independent trials whose share would vary as much as this one does: the misses
-    and hits of an instant are added up, `standard_error` measures how the sums vary, and the interval has its Student t
-    quantile. Never more trials than samples. Where that error is unknown (fewer instants than `instants_needed`, or
-    hits alone or misses alone), all that shares a candle counts as one trial: n_instants / horizon of them.
+    Wilson's interval for the number of independent trials whose share would vary as much as this
+    one does: the misses and hits of an instant are added up, `standard_error` measures how the sums
+    vary, and the interval has its Student t quantile. Never more trials than samples. Where that
+    error is unknown (fewer instants than `instants_needed`, or hits alone or misses alone), all
+    that shares a candle counts as one trial: n_instants / horizon of them.
 
     Args:
         hits: (n,) bool or 0 and 1.
@@ -352,12 +385,14 @@ def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float
         ValueError: No values, or lengths that differ.
 
     References:
-        Korn and Graubard (1998), Confidence Intervals for Proportions with Small Expected Number of Positive Counts
-        Estimated from Survey Data, Survey Methodology 24(2): the effective sample size.
+        Korn and Graubard (1998), Confidence Intervals for Proportions with Small Expected Number of
+        Positive Counts Estimated from Survey Data, Survey Methodology 24(2): the effective sample
+        size.
 
     Example:
         >>> hours = np.arange(100)
-        >>> [round(x, 3) for x in accuracy_interval(np.tile([1, 0, 1, 1, 0, 0, 1, 0, 0, 1], 10), hours)]
+        >>> hits = np.tile([1, 0, 1, 1, 0, 0, 1, 0, 0, 1], 10)
+        >>> [round(x, 3) for x in accuracy_interval(hits, hours)]
         [0.403, 0.597]
         >>> [round(x, 3) for x in accuracy_interval([1, 1, 1, 1], [0, 0, 1, 1])]
         [0.342, 1.0]
@@ -372,7 +407,9 @@ def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float
     error, degrees_of_freedom = standard_error(excess, horizon)
     error_of_share = error * n_instants / n
     trials = n if error_of_share == 0 else min(share * (1 - share) / error_of_share**2, n)
-    return wilson_interval(share * trials, trials, float(stats.t.isf(LEVEL / 2, degrees_of_freedom)))
+    return wilson_interval(
+        share * trials, trials, float(stats.t.isf(LEVEL / 2, degrees_of_freedom))
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -385,13 +422,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         Adjusted p-values in the given order; compare them with the level of the whole family.
 
     References:
-        Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statistics 6(2).
+        Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statistics
+        6(2).
 
     Example:
         >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03, 0.005])]
         [0.03, 0.06, 0.06, 0.02]
     """
-    # By hand, since statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside TensorFlow.
+    # By hand, since statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside
+    # TensorFlow.
     raw = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(raw)
     adjusted = np.empty(len(raw))

@@ -1,8 +1,9 @@
-"""A saved model on candles it has never seen: the predictor's own forecasts, scored as a training run scores them.
+"""A saved model on candles it has never seen: the predictor's own forecasts, scored as a training
+run scores them.
 
-What is scored is what is served: every forecast comes from `predict_history`. The samples are picked by the rules of
-training (`make_windows`). Of the baselines only those that need no fit are there: naive, and the EWMA interval, whose
-constants the metadata holds.
+What is scored is what is served: every forecast comes from `predict_history`. The samples are
+picked by the rules of training (`make_windows`). Of the baselines only those that need no fit are
+there: naive, and the EWMA interval, whose constants the metadata holds.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, progress
-from pipeline.candles import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.dataset import CandleSet
-from pipeline.drift import MOVED, SHIFTED, measure_drift
+from pipeline import terminal
+from pipeline.bundle import files
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.probability import QUANTILES
 from pipeline.evaluation.scoring import score_run
-from pipeline.evaluation.tables import terminal_tables, text_table, verdict_banner
-from pipeline.windows import make_windows
+from pipeline.report.tables import terminal_tables, text_table, verdict_banner
+from pipeline.samples.drift import MOVED, SHIFTED, measure_drift
+from pipeline.samples.windows import make_windows
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +80,9 @@ def score_unseen(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Forecast from every candle that the model has not seen, and score the forecasts.
 
-    A forecast counts if it is made (its candle t closes) at or after the end of the bundle's validation part, which is
-    where the test part of training begins. That holds for coins it was not trained on as well: what moves one coin
-    moves the others in the same hour.
+    A forecast counts if it is made (its candle t closes) at or after the end of the bundle's
+    validation part, which is where the test part of training begins. That holds for coins it was
+    not trained on as well: what moves one coin moves the others in the same hour.
 
     Args:
         predictor: The model.
@@ -91,27 +93,39 @@ def score_unseen(
         fee_bps: See `backtest`; its threshold is the bundle's own.
 
     Returns:
-        Plain data for JSON: "data" (`CandleSet.provenance`), "span", "seen_until", "untrained_symbols", "notes" (what a
-        reader must know), "test", "backtest" and "folds" (`score_run`), "drift" (`measure_drift`); and the forecasts,
-        a row a sample in time order, with the columns of predictions_v2.parquet that a bundle can fill.
+        Plain data for JSON: "data" (`CandleSet.provenance`), "span", "seen_until",
+        "untrained_symbols", "notes" (what a reader must know), "test", "backtest" and "folds"
+        (`score_run`), "drift" (`measure_drift`); and the forecasts, a row a sample in time order,
+        with the columns of predictions_v2.parquet that a bundle can fill.
 
     Raises:
-        ValueError: Nothing says what the model has seen and since_ms is not given; or no forecast is left.
+        ValueError: Nothing says what the model has seen and since_ms is not given; or no forecast
+            is left.
     """
     cuts = _read_cuts(metadata)
     start_ms = _first_instant(cuts, since_ms)
     parts = _forecast_all(predictor, market, features, start_ms)
     predictions = _join(parts.values(), metadata.get("interval_baselines", {}))
     rows, time_ms = (
-        np.concatenate([getattr(part, name) for part in parts.values()]) for name in ("features", "time_ms")
+        np.concatenate([getattr(part, name) for part in parts.values()])
+        for name in ("features", "time_ms")
     )
-    notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms) + _notes_on_symbols(predictor, market, parts)
+    notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms) + _notes_on_symbols(
+        predictor, market, parts
+    )
     quantiles = metadata.get("feature_quantiles", {})
     if not quantiles:
-        notes.append("no drift: the metadata has no quantiles of the training features; newer training runs write them")
+        notes.append(
+            "no drift: the metadata has no quantiles of the training features; newer training "
+            "runs write them"
+        )
     return {
         "data": market.provenance(),
-        "span": {"first": _minute(time_ms.min()), "last": _minute(time_ms.max()), "n": len(predictions)},
+        "span": {
+            "first": _minute(time_ms.min()),
+            "last": _minute(time_ms.max()),
+            "n": len(predictions),
+        },
         "seen_until": _minute(cuts["val_end"]) if cuts else None,
         "untrained_symbols": [symbol for symbol in parts if symbol not in predictor.symbols],
         "notes": notes,
@@ -121,12 +135,18 @@ def score_unseen(
 
 
 def as_text(result: Mapping[str, Any]) -> str:
-    """What a person at the terminal sees of `score_unseen`: notes, tables, drift, and the verdict last."""
+    """What a person at the terminal sees of `score_unseen`: notes, tables, drift, and the verdict
+    last."""
     span, symbols = result["span"], result["data"]["symbols"]
-    what = f"{span['n']:,} forecasts of {', '.join(symbols)}, from the candles of {span['first']} to {span['last']}"
+    what = (
+        f"{span['n']:,} forecasts of {', '.join(symbols)}, from the candles of {span['first']} to "
+        f"{span['last']}"
+    )
     notes = "".join(f"\n      ! {note}" for note in result["notes"])
     drift = drift_table(result["drift"])
-    return f"\n      {what}{notes}\n{terminal_tables(result)}\n{drift}{verdict_banner(result['test'])}"
+    return (
+        f"\n      {what}{notes}\n{terminal_tables(result)}\n{drift}{verdict_banner(result['test'])}"
+    )
 
 
 def drift_table(drift: list[dict[str, Any]]) -> str:
@@ -141,19 +161,25 @@ def drift_table(drift: list[dict[str, Any]]) -> str:
         reading = f"{row['reading']}, as usual" if is_usual else row["reading"]
         rows.append([row["feature"], psi, usual, outside, f"{100 * row['missing']:.1f}", reading])
     heading = (
-        f"      Drift of the features against the training part, the worst {len(rows) - 1} of {len(drift)}. PSI below "
-        f"{MOVED}: stable, to {SHIFTED}: moved,\n      above: shifted. Usual: nine of ten training stretches of this "
+        f"      Drift of the features against the training part, the worst {len(rows) - 1} of "
+        f"{len(drift)}. PSI below "
+        f"{MOVED}: stable, to {SHIFTED}: moved,\n      above: shifted. Usual: nine of ten "
+        "training stretches of this "
         "length stay below it.\n\n"
     )
     return f"{heading}{text_table(rows)}\n"
 
 
 def write(
-    result: Mapping[str, Any], predictions: pd.DataFrame, output: Path | None, predictions_file: Path | None
+    result: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    output: Path | None,
+    predictions_file: Path | None,
 ) -> None:
-    """Write the numbers as JSON to `output`, a file or a folder, and the forecasts as Parquet; None writes nothing."""
+    """Write the numbers as JSON to `output`, a file or a folder, and the forecasts as Parquet; None
+    writes nothing."""
     if output is not None:
-        artifacts.write_json(output / EVALUATION_FILE if output.is_dir() else output, result)
+        files.write_json(output / EVALUATION_FILE if output.is_dir() else output, result)
     if predictions_file is not None:
         predictions.to_parquet(predictions_file, index=False)
 
@@ -169,8 +195,9 @@ def _first_instant(cuts: Mapping[str, int], since_ms: int | None) -> int:
     """From when on forecasts count, epoch ms."""
     if not cuts and since_ms is None:
         raise ValueError(
-            "no metadata beside the model says which candles it has seen; copy metadata_v2.json of its training run "
-            "there, or pass --since with an instant after all it was trained, validated and calibrated on"
+            "no metadata beside the model says which candles it has seen; copy metadata_v2.json "
+            "of its training run there, or pass --since with an instant after all it was trained, "
+            "validated and calibrated on"
         )
     return max(ms for ms in (cuts.get("val_end"), since_ms) if ms is not None)
 
@@ -180,7 +207,7 @@ def _forecast_all(
 ) -> dict[str, _Part]:
     """Symbol -> its forecasts, of the symbols that can be forecast; a ValueError if none can."""
     parts = {}
-    with progress.bar(len(market.candles), "forecasts", " symbols") as bar:
+    with terminal.bar(len(market.candles), "forecasts", " symbols") as bar:
         for symbol, candles in market.candles.items():
             part = _forecast(predictor, symbol, candles, features[symbol], start_ms)
             if part is not None:
@@ -189,8 +216,8 @@ def _forecast_all(
     if not parts:
         last = max(candles["timestamp"].iloc[-1] for candles in market.candles.values())
         raise ValueError(
-            f"no forecast can be made from {_minute(start_ms)} on: the last candle opens at {last:%Y-%m-%d %H:%M}; "
-            "fetch newer candles (python data_fetcher.py update)"
+            f"no forecast can be made from {_minute(start_ms)} on: the last candle opens at "
+            f"{last:%Y-%m-%d %H:%M}; fetch newer candles (python data_fetcher.py update)"
         )
     return parts
 
@@ -198,11 +225,17 @@ def _forecast_all(
 def _forecast(
     predictor: Predictor, symbol: str, candles: pd.DataFrame, features: pd.DataFrame, start_ms: int
 ) -> _Part | None:
-    """Forecasts of one symbol made from `start_ms` on; None where there are none, with a warning."""
+    """Forecasts of one symbol made from `start_ms` on; None where there are none, with a
+    warning."""
     warmup = predictor.required_candles - predictor.lookback
     try:
         samples = make_windows(
-            {symbol: features}, {symbol: candles}, predictor.timeframe, predictor.lookback, predictor.horizon, warmup
+            {symbol: features},
+            {symbol: candles},
+            predictor.timeframe,
+            predictor.lookback,
+            predictor.horizon,
+            warmup,
         )
     except ValueError as error:  # too short, or nothing but gaps; the other symbols can be scored
         logger.warning("left out: %s", error)
@@ -210,11 +243,16 @@ def _forecast(
     time_ms = samples.row_ms[samples.end]
     chosen = np.flatnonzero(time_ms + samples.step_ms >= start_ms)
     if len(chosen) == 0:
-        logger.warning("left out: %s has no candle to forecast from at %s or later", symbol, _minute(start_ms))
+        logger.warning(
+            "left out: %s has no candle to forecast from at %s or later", symbol, _minute(start_ms)
+        )
         return None
     end, time_ms = samples.end[chosen], time_ms[chosen]
-    # What a forecast no longer remembers is left out: running the network on all the history would take its time.
-    history = predictor.predict_history(candles.iloc[max(end[0] + 1 - predictor.required_candles, 0) :])
+    # What a forecast no longer remembers is left out: running the network on all the history would
+    # take its time.
+    history = predictor.predict_history(
+        candles.iloc[max(end[0] + 1 - predictor.required_candles, 0) :]
+    )
     served = history.set_index("timestamp").loc[utc_from_ms(time_ms)].reset_index(drop=True)
     columns = {
         "symbol": symbol,
@@ -229,8 +267,11 @@ def _forecast(
     return _Part(pd.DataFrame(columns), samples.rows[end], time_ms)
 
 
-def _join(parts: Iterable[_Part], interval_baselines: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Forecasts of all symbols in time order, with the quantiles of baselines that are constants times volatility."""
+def _join(
+    parts: Iterable[_Part], interval_baselines: Mapping[str, Mapping[str, float]]
+) -> pd.DataFrame:
+    """Forecasts of all symbols in time order, with the quantiles of baselines that are constants
+    times volatility."""
     predictions = pd.concat([part.predictions for part in parts]).sort_values(
         ["timestamp", "symbol"], ignore_index=True
     )
@@ -241,43 +282,65 @@ def _join(parts: Iterable[_Part], interval_baselines: Mapping[str, Mapping[str, 
 
 
 def _score(
-    predictor: Predictor, market: CandleSet, predictions: pd.DataFrame, metadata: Mapping[str, Any], fee_bps: float
+    predictor: Predictor,
+    market: CandleSet,
+    predictions: pd.DataFrame,
+    metadata: Mapping[str, Any],
+    fee_bps: float,
 ) -> dict[str, Any]:
     """`score_run` against what needs no fit."""
     return score_run(
-        [predictions], network=NETWORK, baselines=("naive",),
+        [predictions],
+        network=NETWORK,
+        baselines=("naive",),
         interval_baselines=tuple(metadata.get("interval_baselines", {})),
-        timeframe=predictor.timeframe, horizon=predictor.horizon,
+        timeframe=predictor.timeframe,
+        horizon=predictor.horizon,
         synthetic=predictor.is_synthetic or market.is_synthetic,
-        fee_bps=fee_bps, threshold=metadata.get("config", {}).get("threshold", 0.0), funding=market.funding,
-    )  # fmt: skip
+        fee_bps=fee_bps,
+        threshold=metadata.get("config", {}).get("threshold", 0.0),
+        funding=market.funding,
+    )
 
 
 def _notes_on_time(
-    predictor: Predictor, market: CandleSet, cuts: Mapping[str, int], time_ms: np.ndarray, since_ms: int | None
+    predictor: Predictor,
+    market: CandleSet,
+    cuts: Mapping[str, int],
+    time_ms: np.ndarray,
+    since_ms: int | None,
 ) -> list[str]:
     """What was left out, and what has been looked at before."""
     if not cuts:
-        return ["no metadata beside the model: that it has not seen these candles is taken on trust (--since)"]
+        return [
+            "no metadata beside the model: that it has not seen these candles is taken on trust "
+            "(--since)"
+        ]
     step_ms, notes = timeframe_ms(predictor.timeframe), []
-    closes = np.concatenate([timestamps_ms(candles) + step_ms for candles in market.candles.values()])
+    closes = np.concatenate(
+        [timestamps_ms(candles) + step_ms for candles in market.candles.values()]
+    )
     n_seen = int(((closes <= cuts["val_end"]) & (closes >= (since_ms or 0))).sum())
     if n_seen:
         notes.append(
-            f"{n_seen:,} candles up to {_minute(cuts['val_end'])} left out, since the network, its scalers or its "
-            "calibration saw them or other coins at that time; they serve as history only"
+            f"{n_seen:,} candles up to {_minute(cuts['val_end'])} left out, since the network, its "
+            "scalers or its calibration saw them or other coins at that time; they serve as "
+            "history only"
         )
     targets = time_ms + (1 + predictor.horizon) * step_ms
     n_looked_at = int(((targets > cuts["test_start"]) & (targets <= cuts["test_end"])).sum())
     if n_looked_at:
         notes.append(
             f"{n_looked_at:,} of {len(time_ms):,} forecasts lie in the bundle's own test part (to "
-            f"{_minute(cuts['test_end'])}): unseen by the network, but its scores there were looked at before"
+            f"{_minute(cuts['test_end'])}): unseen by the network, but its scores there were "
+            "looked at before"
         )
     return notes
 
 
-def _notes_on_symbols(predictor: Predictor, market: CandleSet, parts: Mapping[str, _Part]) -> list[str]:
+def _notes_on_symbols(
+    predictor: Predictor, market: CandleSet, parts: Mapping[str, _Part]
+) -> list[str]:
     """Whom the scores are about, and beside what."""
     notes = []
     untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
@@ -286,7 +349,10 @@ def _notes_on_symbols(predictor: Predictor, market: CandleSet, parts: Mapping[st
     without = [symbol for symbol in market.candles if symbol not in parts]
     if without:
         notes.append(f"no forecasts of {', '.join(without)}")
-    return [*notes, "compared with naive alone: ridge and XGBoost belong to a training run, not to its bundle"]
+    return [
+        *notes,
+        "compared with naive alone: ridge and XGBoost belong to a training run, not to its bundle",
+    ]
 
 
 def _minute(time_ms: int) -> str:

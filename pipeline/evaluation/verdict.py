@@ -23,7 +23,12 @@ from pipeline.evaluation.metrics import (
     price_metrics,
     return_metrics,
 )
-from pipeline.evaluation.probability import QUANTILES, compare_quantiles, interval_scores, probability_scores
+from pipeline.evaluation.probability import (
+    QUANTILES,
+    compare_quantiles,
+    interval_scores,
+    probability_scores,
+)
 from pipeline.evaluation.significance import LEVEL, finite_vectors
 
 LOSS = "scaled_absolute_error"
@@ -35,7 +40,11 @@ SUSPICIOUS_SKILL = 0.02
 
 
 def compare_forecasts(
-    predictions: pd.DataFrame, model: str, baselines: Sequence[str], horizon: int = 1, alpha: float = LEVEL
+    predictions: pd.DataFrame,
+    model: str,
+    baselines: Sequence[str],
+    horizon: int = 1,
+    alpha: float = LEVEL,
 ) -> list[Comparison]:
     """Compare a model with each baseline by |actual_return - forecast| / volatility.
 
@@ -57,7 +66,9 @@ def compare_forecasts(
     check_predictions(predictions, [model, *baselines])
     losses = {name: scaled_absolute_error(predictions, name) for name in (model, *baselines)}
     against = {baseline: losses[baseline] for baseline in baselines}
-    return compare_losses(model, losses[model], against, predictions["timestamp"], horizon, loss=LOSS, alpha=alpha)
+    return compare_losses(
+        model, losses[model], against, predictions["timestamp"], horizon, loss=LOSS, alpha=alpha
+    )
 
 
 def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
@@ -68,8 +79,8 @@ def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
         synthetic: Whether the candles were made up.
 
     Returns:
-        "NO CLAIM (synthetic data)" for synthetic candles; "EDGE" if the network BEATS naive and LOSES to
-        none; else "NO EDGE".
+        "NO CLAIM (synthetic data)" for synthetic candles; "EDGE" if the network BEATS naive and
+        LOSES to none; else "NO EDGE".
 
     Raises:
         ValueError: There is no comparison with naive.
@@ -79,7 +90,9 @@ def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
     verdicts = {comparison.baseline: comparison.verdict for comparison in comparisons}
     if "naive" not in verdicts:
         raise ValueError(f"no comparison with naive among {list(verdicts)}; a verdict needs one")
-    return "EDGE" if verdicts["naive"] == "BEATS" and "LOSES" not in verdicts.values() else "NO EDGE"
+    return (
+        "EDGE" if verdicts["naive"] == "BEATS" and "LOSES" not in verdicts.values() else "NO EDGE"
+    )
 
 
 def suspicion_warnings(
@@ -106,8 +119,9 @@ def suspicion_warnings(
         ("MAE skill against naive", mae_skill, SUSPICIOUS_SKILL),
     )
     return [
-        f"{model}: {name} of {100 * value:.2f} % is above {100 * limit:g} %: look-ahead (a feature, scaler "
-        "or target that knows the future) is the likely cause, so check for leakage before believing it"
+        f"{model}: {name} of {100 * value:.2f} % is above {100 * limit:g} %: look-ahead (a "
+        "feature, scaler or target that knows the future) is the likely cause, so check for "
+        "leakage before believing it"
         for name, value, limit in numbers
         if value is not None and value > limit
     ]
@@ -126,41 +140,56 @@ def evaluate_forecasts(
 ) -> dict[str, Any]:
     """Evaluate a run's forecasts of the test part.
 
-    A model with unusable forecasts gets a warning and a row of None; the rest stands. Such a network LOSES to every
-    baseline, and with such a baseline it TIES, both without a test.
+    A model with unusable forecasts gets a warning and a row of None; the rest stands. Such a
+    network LOSES to every baseline, and with such a baseline it TIES, both without a test.
 
     Args:
-        predictions: The frame described in `metrics`; p_up, q10, q50 and q90, where they are, are the network's.
+        predictions: The frame described in `metrics`; p_up, q10, q50 and q90, where they are, are
+            the network's.
         network: Name of the network's forecast column.
         baselines: Names of the baselines' forecast columns; "naive" is one of them.
         horizon: Candles that a forecast spans.
         synthetic: Whether the candles were made up.
-        directions: For a model, (n,) log-returns in the order of the rows, whose signs are its direction calls instead
-            of its forecasts': a forecast that was shrunk to exactly 0 still has a direction.
-        quantile_baselines: Names of baselines with quantiles, such as "garch" for garch_q10, garch_q50, garch_q90.
+        directions: For a model, (n,) log-returns in the order of the rows, whose signs are its
+            direction calls instead of its forecasts': a forecast that was shrunk to exactly 0 still
+            has a direction.
+        quantile_baselines: Names of baselines with quantiles, such as "garch" for garch_q10,
+            garch_q50, garch_q90.
         confidence_set: Whether to compute the `model_confidence_set`: a second for 25,000 instants.
 
     Returns:
-        Plain Python types without NaN, ready for JSON, None for what is not there: n (rows), n_instants, models (a row
-        each: `return_metrics`, `direction_metrics`, `lag_check`, `price_metrics`; r2 is r2_vs_zero, mae and rmse are of
-        log-returns but in by_symbol of prices), verdicts (each a `Comparison`), verdict, interval (`interval_scores`,
-        and comparisons with the quantile baselines), probability, skill_by (naive), confidence_set, warnings.
+        Plain Python types without NaN, ready for JSON, None for what is not there: n (rows),
+        n_instants, models (a row
+        each: `return_metrics`, `direction_metrics`, `lag_check`, `price_metrics`; r2 is r2_vs_zero,
+            mae and rmse are of
+        log-returns but in by_symbol of prices), verdicts (each a `Comparison`), verdict, interval
+        (`interval_scores`, and comparisons with the quantile baselines), probability, skill_by
+        (naive), confidence_set, warnings.
 
     Raises:
-        ValueError: As `check_predictions`, naive is no baseline, or directions fit no model or not the rows.
+        ValueError: As `check_predictions`, naive is no baseline, or directions fit no model or not
+            the rows.
     """
     models, directions = [*baselines, network], dict(directions or {})
     if unknown := sorted(set(directions) - set(models)):
-        raise ValueError(f"directions are given for {unknown}, which are none of the models {models}")
+        raise ValueError(
+            f"directions are given for {unknown}, which are none of the models {models}"
+        )
     if "naive" not in baselines:
         raise ValueError(f"baselines are {list(baselines)}; a verdict needs naive among them")
-    faults = {name: fault for name in models if name != "naive" and (fault := forecast_fault(predictions, name))}
+    faults = {
+        name: fault
+        for name in models
+        if name != "naive" and (fault := forecast_fault(predictions, name))
+    }
     usable = [name for name in models if name not in faults]
     if network in faults:  # what comes with its forecasts is no better
         predictions = predictions.drop(columns=[*QUANTILES, "p_up"], errors="ignore")
     check_predictions(predictions, usable)
     comparisons = _compare_usable(predictions, network, baselines, horizon, faults)
-    measured = {name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable}
+    measured = {
+        name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable
+    }
     return {
         "n": len(predictions),
         "n_instants": int(predictions["timestamp"].nunique()),
@@ -170,22 +199,32 @@ def evaluate_forecasts(
         "interval": _interval(predictions, network, quantile_baselines, horizon),
         "probability": probability_scores(predictions, horizon) if "p_up" in predictions else None,
         "skill_by": _skill_by(predictions, network, horizon) if network in usable else None,
-        "confidence_set": model_confidence_set(predictions, usable, horizon) if confidence_set else None,
+        "confidence_set": model_confidence_set(predictions, usable, horizon)
+        if confidence_set
+        else None,
         "warnings": [*faults.values(), *_suspicions(predictions, measured)],
     }
 
 
 def _compare_usable(
-    predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int, faults: Mapping[str, str]
+    predictions: pd.DataFrame,
+    network: str,
+    baselines: Sequence[str],
+    horizon: int,
+    faults: Mapping[str, str],
 ) -> list[Comparison]:
     """Comparisons in the order of the baselines; untested where either forecast is unusable."""
     usable = [name for name in baselines if name not in faults]
     done = (
-        {} if network in faults else {c.baseline: c for c in compare_forecasts(predictions, network, usable, horizon)}
+        {}
+        if network in faults
+        else {c.baseline: c for c in compare_forecasts(predictions, network, usable, horizon)}
     )
     untested = "LOSES" if network in faults else "TIES"
-    return [done.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
-            for name in baselines]  # fmt: skip
+    return [
+        done.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
+        for name in baselines
+    ]
 
 
 def _skill_by(predictions: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
@@ -195,7 +234,9 @@ def _skill_by(predictions: pd.DataFrame, network: str, horizon: int) -> dict[str
     }
 
 
-def _interval(predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int) -> dict[str, Any] | None:
+def _interval(
+    predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int
+) -> dict[str, Any] | None:
     if not set(QUANTILES) <= set(predictions):
         return None
     compared = compare_quantiles(predictions, network, baselines, horizon)
@@ -210,12 +251,16 @@ def _suspicions(predictions: pd.DataFrame, measured: Mapping[str, Mapping[str, A
                 model,
                 direction_accuracy=metrics["direction_accuracy"],
                 r2=metrics["r2"],
-                mae_skill=skill(scaled_absolute_error(predictions, model), loss_naive, predictions["timestamp"]),
+                mae_skill=skill(
+                    scaled_absolute_error(predictions, model), loss_naive, predictions["timestamp"]
+                ),
             )
     return warnings
 
 
-def _measure(predictions: pd.DataFrame, model: str, network: str, direction: Any, horizon: int) -> dict[str, Any]:
+def _measure(
+    predictions: pd.DataFrame, model: str, network: str, direction: Any, horizon: int
+) -> dict[str, Any]:
     actual = predictions["actual_return"].to_numpy(np.float64)
     direction = predictions[model] if direction is None else direction
     _, direction = finite_vectors(actual_return=actual, **{f"directions of {model}": direction})
@@ -230,7 +275,9 @@ def _measure(predictions: pd.DataFrame, model: str, network: str, direction: Any
         "rmse": returns["rmse"],
         "mae_percent": returns["mae_percent"],
         "r2": returns["r2_vs_zero"],
-        **direction_metrics(actual, score, p_up, instants=predictions["timestamp"], horizon=horizon),
+        **direction_metrics(
+            actual, score, p_up, instants=predictions["timestamp"], horizon=horizon
+        ),
         **lag_check(direction, predictions["current_return"], actual),
         "by_symbol": prices["by_symbol"],
     }
@@ -238,4 +285,6 @@ def _measure(predictions: pd.DataFrame, model: str, network: str, direction: Any
 
 def _blank(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The same keys, each number None: the row of a model that cannot be scored."""
-    return {key: _blank(value) if isinstance(value, dict) else None for key, value in metrics.items()}
+    return {
+        key: _blank(value) if isinstance(value, dict) else None for key, value in metrics.items()
+    }

@@ -1,0 +1,1 @@
+"""v1: quantiles of the next hour from two timeframes."""

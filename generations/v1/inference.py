@@ -1,0 +1,237 @@
+"""CryptoPricePredictorV1: reloads what generations/v1/train_v1.py saves.
+
+    from generations.v1.inference import CryptoPricePredictorV1
+    predictor = CryptoPricePredictorV1.from_directory("all_models/v1", symbol="BTC/USDT")
+    predictor.predict(df_1h, df_15m)["q90"]
+
+Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
+loads Keras.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
+from generations.v1.timeframes import rows_closing_with
+from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.scaler_file import SCALER_TYPES
+from pipeline.bundle.scaler_records import ScalerRecord
+from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.forecasts.predictor import (
+    BundlePredictor,
+    base_price,
+    one_for_each,
+    read_closed,
+    read_recent,
+)
+from pipeline.samples.scaling import ALL_SYMBOLS, OUTLIER_LIMIT, scale_rows, to_log_return
+from pipeline.samples.windows import Stream, usable_rows
+
+HOUR, QUARTER = "1h", "15m"
+
+FILES = BundleFiles(
+    model="crypto_v1_model.h5",
+    checkpoint="best_v1_model.h5",
+    scalers="scalers_v1.pkl",
+    metrics="metrics_v1.json",
+    predictions="predictions_v1.parquet",
+    report="report_v1.html",
+    log="training_log_v1.txt",
+    metadata="metadata_v1.json",
+)
+
+UNCERTAIN = 0.015
+"""(q90 - q10) / q50 beyond which the v1 document reduces positions or pauses."""
+
+FORECASTS = ("predicted_return", "q10", "q50", "q90", "p_up", "uncertainty")
+
+
+class CryptoPricePredictorV1(BundlePredictor):
+    """Forecasts quantiles of the next hour's close from recent 1h and 15m candles of one pair."""
+
+    files = FILES
+    known_features = V1_FEATURES
+    warmup = V1_WARMUP
+    scaler_types: ClassVar[Mapping[str, type]] = {
+        **SCALER_TYPES,
+        "X": dict,
+        "quantile_regression": bool,
+    }
+    n_streams = 2
+
+    def __init__(
+        self, model_path: str | Path, scaler_path: str | Path, symbol: str | None = None
+    ) -> None:
+        """Open a trained model for one pair.
+
+        Args:
+            model_path: `crypto_v1_model.h5` (or `best_v1_model.h5`).
+            scaler_path: `scalers_v1.pkl` of the same training run.
+            symbol: Such as "BTC/USDT": its own training part standardises the features. May be left
+                out if the model was trained on one pair; else, and for a pair that training did not
+                see, all trained pairs together standardise, under a warning.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, holds anything but the admitted types, or belongs to
+                another run.
+        """
+        super().__init__(model_path, scaler_path)
+        if symbol is None and len(self.symbols) == 1:
+            symbol = self.symbols[0]
+        name = symbol if symbol in self.symbols else ALL_SYMBOLS
+        if name == ALL_SYMBOLS:
+            warnings.warn(
+                f"symbol is {symbol!r}, none of the trained {', '.join(self.symbols)}: the "
+                "features are standardised by all of these together; pass symbol=… where it is "
+                "one of them",
+                stacklevel=2,
+            )
+        self._x_scalers = {
+            timeframe: self._x_scaler.get(timeframe, {}).get(name) for timeframe in (HOUR, QUARTER)
+        }
+        if not all(type(scaler) is ScalerRecord for scaler in self._x_scalers.values()):
+            raise ValueError(
+                f"{scaler_path}: a scaler of {name} is missing or of another kind; train the model "
+                "again"
+            )
+
+    def predict(
+        self, df_1h: pd.DataFrame, df_15m: pd.DataFrame, last_price: float | None = None
+    ) -> dict[str, Any]:
+        """Forecast from the last candle of `df_1h`.
+
+        Args:
+            df_1h: Recent closed 1h candles of the pair, at least `lookback`, better
+                `required_candles`: timestamp (open), open, high, low, close, volume.
+            df_15m: As many 15m candles of the pair, up to the same close. Later ones, of the hour
+                that has not closed yet, are not looked at.
+            last_price: Price the forecast starts from, in quote currency; the last close by
+                default.
+
+        Returns:
+            What v2 returns (`price` is the median's), and: `q10`, `q50`, `q90` (prices),
+            `uncertainty` ((q90 - q10) / q50) and `hint`, "reduce" where that is above 1.5 %, else
+            "trade".
+
+        Raises:
+            ValueError: Too few candles, a gap among the last `lookback`, unsound candles,
+                timeframes that do not end together, a price that is not positive.
+        """
+        return self._predict([(df_1h, df_15m)], [last_price])[0]
+
+    def predict_batch(
+        self,
+        pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
+        last_prices: Sequence[float | None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Forecast from each (df_1h, df_15m); the same dicts as `predict`, in the same order."""
+        prices = one_for_each(last_prices, len(pairs))
+        return self._predict(pairs, prices) if len(pairs) else []
+
+    def predict_history(self, df_1h: pd.DataFrame, df_15m: pd.DataFrame) -> pd.DataFrame:
+        """Forecast from every 1h candle that can be: what `predict` gives of the candles up to
+        there, bit for bit.
+
+        Returns:
+            One row per 1h candle t whose window and 15m window hold no gap: `timestamp` (open of t,
+            UTC), `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon), `p_up`,
+            `uncertainty`.
+        """
+        hours = read_closed(df_1h, HOUR, where="1h candles")
+        quarters = read_closed(df_15m, QUARTER, where="15m candles")
+        times, fine_times = timestamps_ms(hours), timestamps_ms(quarters)
+        t = np.flatnonzero(usable_rows(times, self._step_ms, self._needed, warmup=0))
+        row = rows_closing_with(times[t], fine_times, HOUR, QUARTER)
+        usable = np.append(
+            usable_rows(fine_times, timeframe_ms(QUARTER), self.lookback, warmup=0), False
+        )  # row -1
+        t, row = t[usable[row]], row[usable[row]]
+        if len(t) == 0:
+            raise ValueError(
+                f"none of {len(hours)} 1h candles can be forecast from: it takes {self._needed} in "
+                f"a row without a gap and {self.lookback} 15m candles that end with them"
+            )
+        streams = [
+            Stream(self._scaled_rows(hours, HOUR), t, self.lookback),
+            Stream(self._scaled_rows(quarters, QUARTER), row, self.lookback),
+        ]
+        forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours)[t])
+        columns = {"timestamp": hours["timestamp"].iloc[t].array}
+        return pd.DataFrame(columns | {name: forecast[name] for name in FORECASTS})
+
+    def _predict(
+        self, pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], prices: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
+        frames, base, volatility, inputs = [], [], [], []
+        rows: dict[str, list[np.ndarray]] = {HOUR: [], QUARTER: []}
+        for i, ((df_1h, df_15m), price) in enumerate(zip(pairs, prices)):
+            where = "" if len(pairs) == 1 else f"pair {i} of {len(pairs)}, "
+            names = {timeframe: f"{where}{timeframe} candles" for timeframe in rows}
+            needed, required = self._needed, self.required_candles
+            hours = read_recent(df_1h, HOUR, needed=needed, required=required, where=names[HOUR])
+            known = _known_with(hours, df_15m, names[QUARTER])
+            quarters = read_recent(
+                known, QUARTER, needed=self.lookback, required=required, where=names[QUARTER]
+            )
+            rows[HOUR].append(self._scaled_rows(hours, HOUR)[-self.lookback :])
+            rows[QUARTER].append(self._scaled_rows(quarters, QUARTER)[-self.lookback :])
+            frames.append(hours)
+            base.append(base_price(hours, price))
+            volatility.append(self._volatility(hours)[-1])
+            inputs.append(self._inputs(hours)[-1])
+        end = np.arange(1, len(frames) + 1) * self.lookback - 1
+        streams = [Stream(np.concatenate(part), end, self.lookback) for part in rows.values()]
+        forecast = self._forecast(streams, np.array(volatility), np.array(inputs))
+        return [
+            self._as_prices(
+                candles, price, {name: float(values[i]) for name, values in forecast.items()}
+            )
+            for i, (candles, price) in enumerate(zip(frames, base))
+        ]
+
+    def _scaled_rows(self, candles: pd.DataFrame, timeframe: str) -> np.ndarray:
+        """(n, n_features) float32, by the same steps as in training."""
+        features = compute_v1_features(candles, timeframe, self.feature_cols)
+        return scale_rows(features.to_numpy(np.float32), self._x_scalers[timeframe], OUTLIER_LIMIT)
+
+    def _forecast(
+        self, streams: Sequence[Stream], volatility: np.ndarray, inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        outputs = to_log_return(self._network.run_streams(streams), volatility, self._y_scaler)
+        served = self._serve(outputs, volatility, inputs)
+        q10, q50, q90 = (np.exp(served[name]) for name in ("q10", "q50", "q90"))
+        return served | {"uncertainty": (q90 - q10) / q50}
+
+    def _as_prices(
+        self, hours: pd.DataFrame, price: float, forecast: dict[str, float]
+    ) -> dict[str, Any]:
+        prediction = self._as_prediction(hours, price, forecast)
+        prices = {name: price * float(np.exp(forecast[name])) for name in ("q10", "q50", "q90")}
+        hint = "reduce" if forecast["uncertainty"] > UNCERTAIN else "trade"
+        return {**prediction, **prices, "uncertainty": forecast["uncertainty"], "hint": hint}
+
+
+def _known_with(hours: pd.DataFrame, df_15m: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The 15m candles that had closed when the last hour did; a ValueError unless they end with
+    it."""
+    quarters = read_candles(df_15m, QUARTER, where=where)
+    close_ms = timestamps_ms(hours)[-1] + timeframe_ms(HOUR)
+    closes = timestamps_ms(quarters) + timeframe_ms(QUARTER)
+    known = quarters[closes <= close_ms]
+    if len(known) == 0 or closes[len(known) - 1] != close_ms:
+        first, last, hour = utc_from_ms(np.array([closes[0], closes[-1], close_ms])).dt.strftime(
+            "%Y-%m-%d %H:%M"
+        )
+        raise ValueError(
+            f"{where}: none closes at {hour} with the last 1h candle, they close from {first} to "
+            f"{last}; pass both timeframes up to the same instant"
+        )
+    return known

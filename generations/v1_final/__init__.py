@@ -1,0 +1,1 @@
+"""v1-final: the training report's network of the next price."""

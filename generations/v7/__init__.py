@@ -1,0 +1,1 @@
+"""v7: a network per coin and timeframe for the next candle's four prices."""

@@ -1,0 +1,93 @@
+"""The 13 inputs of v7, in its document's order: close, open, high, low, volume, atr, bb_upper,
+bb_lower, bb_width, rsi, macd, volatility, bb_position.
+
+Prices and what is measured in them are raw: v7 forecasts price levels, so its inputs are levels
+too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import talib
+
+from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
+from pipeline.samples.indicators import (
+    VOLATILITY_WARMUP,
+    divide_or_zero,
+    forgetting_candles,
+    log_returns,
+)
+
+V7_FEATURES = (
+    "close",
+    "open",
+    "high",
+    "low",
+    "volume",
+    "atr",
+    "bb_upper",
+    "bb_lower",
+    "bb_width",
+    "rsi",
+    "macd",
+    "volatility",
+    "bb_position",
+)
+
+V7_PRICES = ("close", "open", "high", "low", "bb_upper", "bb_lower")
+"""Inputs that are prices, and so share one scale with the four prices that are forecast."""
+
+V7_WARMUP = max(
+    14 + forgetting_candles(13 / 14),  # RSI and ATR: Wilder's smoothing
+    33 + forgetting_candles(25 / 27),  # MACD: its slow EMA of 26, first value in row 33
+    VOLATILITY_WARMUP,  # the scale of errors, the longest: 474
+)
+"""Candles at the start of a history (or after a long gap) that training drops."""
+
+
+def compute_ohlc_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+    """The v7 features of one symbol's candles; row t looks at candles up to t only.
+
+    Bollinger Bands (Bollinger, 2001) are the mean of 20 closes plus and minus two population
+    standard deviations; `bb_width` is their distance over the mean, `bb_position` is 0 at the lower
+    and 1 at the upper band and leaves that range where the close does. ATR and RSI are Wilder's
+    (1978), over 14 candles; MACD is EMA 12 - EMA 26 of the close; `volatility` is the standard
+    deviation of 20 log-returns.
+
+    Args:
+        candles: n candles in the schema of `pipeline.candles.schema`.
+        timeframe: Length of a candle, such as "1h"; tells where the gaps are.
+
+    Returns:
+        (n, 13) float64 frame on the candles' index, columns `V7_FEATURES`: prices, ATR and MACD in
+        quote currency, volume in base currency, RSI 0 to 100, the others without a unit. NaN where
+        an indicator has not enough history yet.
+    """
+    table = np.full(
+        (len(V7_FEATURES), len(candles)), np.nan
+    )  # a row a feature: each is written in one stretch
+    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in V7_FEATURES[:5]]
+    starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
+    for first, end in zip(starts, [*starts[1:], len(candles)]):
+        _compute_segment([array[first:end] for array in arrays], table[:, first:end])
+    return pd.DataFrame(table.T, index=candles.index, columns=list(V7_FEATURES), copy=False)
+
+
+def _compute_segment(candles: Sequence[np.ndarray], table: np.ndarray) -> None:
+    """Fill `table`, (13, n), from close, open, high, low, volume without a long gap, (n,) each."""
+    close, _, high, low, _ = candles
+    table[:5] = candles
+    if len(close) < 2:  # TA-Lib refuses input of NaN alone
+        return
+    atr, bb_upper, bb_lower, bb_width, rsi, macd, volatility, bb_position = table[5:]
+    atr[:] = talib.ATR(high, low, close, timeperiod=14)
+    bb_upper[:], middle, bb_lower[:] = talib.BBANDS(close, timeperiod=20, nbdevup=2.0, nbdevdn=2.0)
+    bb_width[:] = (bb_upper - bb_lower) / middle
+    rsi[:] = talib.RSI(close, timeperiod=14)
+    macd[:] = talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)[0]
+    volatility[:] = talib.STDDEV(log_returns(close), timeperiod=20)
+    # 0 / 0 where 20 closes are equal: the close is then in the middle of bands without width
+    bb_position[:] = 0.5 + divide_or_zero(close - middle, bb_upper - bb_lower)

@@ -1,0 +1,1 @@
+"""v9: three models for direction, volatility and price."""

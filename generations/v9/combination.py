@@ -1,0 +1,127 @@
+"""v9's combined forecast: the direction's log-odds and the price network's return, and an interval
+from the volatility.
+
+In units of the candle's volatility, with every number fitted on the validation part:
+
+    direction's forecast  = direction_shrinkage * log-odds of the direction network
+    combined              = direction's forecast + price_weight * (price network's forecast -
+    direction's forecast) quantiles             = combined + constants * forecast volatility of a
+    candle
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from generations.v9.direction import log_odds
+from pipeline.forecasts.intervals import QUANTILE_NAMES, conformal_quantiles
+from pipeline.forecasts.shrinkage import (
+    Calibration,
+    apply_calibration,
+    fit_direction_slope,
+    fit_shrinkage,
+)
+
+NUMBERS = ("direction_shrinkage", "direction_slope", "price_weight", "combined_slope")
+SERVED_QUANTILES = ("q10", "q50", "q90")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Numbers fitted on the validation part."""
+
+    direction_shrinkage: float
+    """log-odds to volatilities, 0 to 1"""
+    direction_slope: float
+    """factor on the log-odds that makes them calibrated, at least 0"""
+    price_weight: float
+    """share of the price network in the combined forecast, 0 to 1"""
+    combined_slope: float
+    """log-odds of a rise per volatility of the combined forecast, at least 0"""
+    quantiles: dict[str, float]
+    """`QUANTILE_NAMES` -> quantile of residual / forecast volatility"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts and floats, for the scaler file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Ensemble:
+        """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
+        quantiles = numbers.get("quantiles")
+        if not isinstance(quantiles, dict) or tuple(quantiles) != QUANTILE_NAMES:
+            raise ValueError(f"ensemble: quantiles are {quantiles!r}; train the models again")
+        plain: dict[str, Any] = {name: numbers.get(name) for name in NUMBERS}
+        for name, value in {**plain, **quantiles}.items():
+            if type(value) is not float or not np.isfinite(value):
+                raise ValueError(
+                    f"ensemble: {name!r} is {value!r}, not a finite number; train the models again"
+                )
+        return cls(**plain, quantiles=quantiles)
+
+
+def fit_ensemble(
+    p_up: np.ndarray,
+    price_return: np.ndarray,
+    volatility: np.ndarray,
+    forecast_volatility: np.ndarray,
+    actual: np.ndarray,
+) -> Ensemble:
+    """Fit all numbers on the validation part; weights by least absolute deviations, as
+    `fit_shrinkage` does.
+
+    Args:
+        p_up: (n,) output of the direction network.
+        price_return: (n,) shrunk forecasts of the price network, log-returns.
+        volatility: (n,) EWMA volatility, as in `Samples`.
+        forecast_volatility: (n,) the volatility model's, for one such return.
+        actual: (n,) log-returns that came true.
+    """
+    scaled_actual, scaled_price, odds = (
+        actual / volatility,
+        price_return / volatility,
+        log_odds(p_up),
+    )
+    shrinkage = fit_shrinkage(odds, scaled_actual)
+    called = shrinkage * odds
+    weight = fit_shrinkage(scaled_price - called, scaled_actual - called)
+    combined = called + weight * (scaled_price - called)
+    return Ensemble(
+        direction_shrinkage=shrinkage,
+        direction_slope=fit_direction_slope(odds, actual),
+        price_weight=weight,
+        combined_slope=fit_direction_slope(combined, scaled_actual),
+        quantiles=conformal_quantiles((actual - combined * volatility) / forecast_volatility),
+    )
+
+
+def apply_ensemble(
+    ensemble: Ensemble,
+    p_up: np.ndarray,
+    price_return: np.ndarray,
+    volatility: np.ndarray,
+    forecast_volatility: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The combined forecast; arguments as for `fit_ensemble`.
+
+    Returns:
+        (n,) each: direction_p_up (calibrated), combined (log-return), combined_p_up, combined_q10,
+        combined_q50, combined_q90 (log-returns).
+    """
+    odds = log_odds(p_up)
+    called = ensemble.direction_shrinkage * odds * volatility
+    combined = called + ensemble.price_weight * (price_return - called)
+    whole = Calibration(1.0, ensemble.combined_slope)
+    return {
+        "direction_p_up": 0.5 + 0.5 * np.tanh(0.5 * ensemble.direction_slope * odds),
+        "combined": combined,
+        "combined_p_up": apply_calibration(whole, combined, volatility)["p_up"],
+        **{
+            f"combined_{q}": combined + ensemble.quantiles[q] * forecast_volatility
+            for q in SERVED_QUANTILES
+        },
+    }

@@ -1,0 +1,155 @@
+"""CryptoPricePredictorV9: reloads the three models that generations/v9/btc_1h_v9_training.py saves.
+
+    from generations.v9.inference import CryptoPricePredictorV9
+    predictor = CryptoPricePredictorV9.from_directory("all_models/v9")
+    predictor.predict(df)["direction"]
+
+Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
+loads Keras and XGBoost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from generations.v9.combination import Ensemble, apply_ensemble
+from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
+from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
+from pipeline.bundle import files, safe_pickle
+from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.network import KerasNetwork
+from pipeline.bundle.scaler_file import SCALER_TYPES
+from pipeline.bundle.scaler_records import MinMaxRecord
+from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.scaling import scale_rows_min_max, to_log_return
+
+DIRECTION_FILE = "direction_model_v9.h5"
+VOLATILITY_FILE = "volatility_model_v9.json"
+RESULTS_FILE = "v9_results.json"
+
+FILES = BundleFiles(
+    model="price_model_v9.h5",
+    checkpoint="best_price_model_v9.h5",
+    scalers="scalers_v9.pkl",
+    metrics="metrics_v9.json",
+    predictions="predictions_v9.parquet",
+    report="report_v9.html",
+    log="training.log",
+    metadata="metadata_v9.json",
+    extra=(DIRECTION_FILE, VOLATILITY_FILE, RESULTS_FILE),
+)
+
+ENSEMBLE_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
+"""Of a forecast's numbers, those that `predict` returns as they are."""
+
+
+class CryptoPricePredictorV9(CandlePredictor):
+    """Direction, volatility and price of one pair, and their combination; see `CandlePredictor` for
+    the verbs.
+
+    What v2's keys say (`price`, `return`, `p_up`, `confidence`, `price_low`, `price_high`) is the
+    price network's, so that they agree with each other. Beside them `predict` returns the
+    document's `direction` (output of the direction network: P(up), not calibrated) and `volatility`
+    (forecast volatility of the log-return over `volatility_horizon` candles), `direction_p_up` (the
+    same, calibrated), and the combined forecast: `combined_price`, `combined_return`,
+    `combined_p_up`, `combined_low`, `combined_high` (80 % interval, as wide as the forecast
+    volatility says).
+    """
+
+    files = FILES
+    known_features = V9_FEATURES
+    warmup = V9_WARMUP
+    scaler_types: ClassVar[Mapping[str, type]] = {
+        **SCALER_TYPES,
+        "X": MinMaxRecord,
+        "volatility_horizon": int,
+        "har": dict,
+        "ensemble": dict,
+        "sha256": dict,
+    }
+    history_columns: ClassVar[tuple[str, ...]] = (
+        *CandlePredictor.history_columns,
+        *ENSEMBLE_KEYS,
+        "combined",
+        "combined_q10",
+        "combined_q90",
+    )
+
+    def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
+        """Open the three models.
+
+        Args:
+            model_path: `price_model_v9.h5` (or `best_price_model_v9.h5`), with the other two models
+                beside it.
+            scaler_path: `scalers_v9.pkl` of the same training run.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged or of another run.
+        """
+        super().__init__(model_path, scaler_path)
+        scalers = safe_pickle.load(scaler_path)
+        folder, shape = Path(model_path).parent, (self.lookback, len(self.feature_cols))
+        for name in (DIRECTION_FILE, VOLATILITY_FILE):
+            path = folder / name
+            if path.is_file() and files.sha256_of(path) != scalers["sha256"].get(name):
+                raise ValueError(
+                    f"{path}: {Path(scaler_path).name} belongs to another model (sha256 differs); "
+                    "use the files of one training run"
+                )
+        self.volatility_horizon: int = scalers["volatility_horizon"]
+        self._har = HarModel.from_dict(scalers["har"])
+        self._ensemble = Ensemble.from_dict(scalers["ensemble"])
+        self._direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
+        self._trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
+
+    def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        return compute_v9_features(candles, self.timeframe, self.feature_cols)
+
+    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
+        return scale_rows_min_max(self._features(candles).to_numpy(np.float32), self._x_scaler)
+
+    def _to_log_return(
+        self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray
+    ) -> np.ndarray:
+        return to_log_return(output, volatility, self._y_scaler)
+
+    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
+        return np.hstack(
+            [super()._inputs(candles), har_inputs(candles, self.timeframe, self.volatility_horizon)]
+        )
+
+    def _forecast(
+        self,
+        rows: np.ndarray,
+        end: np.ndarray,
+        base_price: np.ndarray,
+        volatility: np.ndarray,
+        inputs: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        own, har = np.split(inputs, [-len(HAR_WINDOWS)], axis=1)
+        served = super()._forecast(rows, end, base_price, volatility, own)
+        p_up = self._direction.run(rows, end)
+        ahead = np.sqrt(self._har.variance(har) * self._trees.run(rows, end))
+        per_candle = np.sqrt(self.horizon / self.volatility_horizon)
+        combined = apply_ensemble(
+            self._ensemble, p_up, served["predicted_return"], volatility, ahead * per_candle
+        )
+        return {**served, "direction": p_up.astype(np.float64), "volatility": ahead, **combined}
+
+    def _as_prediction(
+        self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
+    ) -> dict[str, Any]:
+        return {
+            **super()._as_prediction(candles, price, forecast),
+            **{name: forecast[name] for name in ENSEMBLE_KEYS},
+            "combined_return": forecast["combined"],
+            "combined_price": price * float(np.exp(forecast["combined"])),
+            "combined_low": price * float(np.exp(forecast["combined_q10"])),
+            "combined_high": price * float(np.exp(forecast["combined_q90"])),
+        }

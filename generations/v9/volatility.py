@@ -1,0 +1,267 @@
+"""How much the price will move over the next day: realised variance, a HAR model, and trees that
+correct it.
+
+Variances are sums of squared log-returns over the horizon. The HAR model is linear in logarithms
+and sees no hour, no ranges and no volume; gradient-boosted trees on the whole window forecast the
+ratio of what comes to what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
+from pipeline.samples.indicators import log_returns
+from pipeline.samples.splitting import Split
+from pipeline.samples.windows import Samples, window_view
+
+HAR_WINDOWS = (1, 7, 30)
+"""Horizons that the HAR model looks back: with 24 hourly candles the last day, week and month."""
+MIN_VARIANCE = 1e-9
+"""of a horizon; a price that stands still is taken to move this much (0.003 %), so that every
+logarithm is finite"""
+MOST_WINDOWS = 40_000
+"""windows the trees are fitted on, flattened 442 MB; of more a random sample, since neighbours
+share targets"""
+PREDICT_BATCH = 1024
+"""windows flattened at a time when forecasting"""
+
+
+@dataclass(frozen=True)
+class HarModel:
+    """ln variance = intercept + sum of coefficient x ln(mean square of the last k horizons), then
+    unbiased."""
+
+    intercept: float
+    coefficients: list[float]
+    """one per `HAR_WINDOWS`"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for the scaler file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> HarModel:
+        """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
+        values = [numbers.get("intercept"), *(numbers.get("coefficients") or [])]
+        if len(values) != 1 + len(HAR_WINDOWS) or not all(
+            type(v) is float and np.isfinite(v) for v in values
+        ):
+            raise ValueError(
+                f"HAR model: {dict(numbers)!r} are not its numbers; train the model again"
+            )
+        return cls(values[0], values[1:])
+
+    def variance(self, inputs: np.ndarray) -> np.ndarray:
+        """(n,) variance over the horizon from (n, 3) rows of `har_inputs`."""
+        log_variance = np.full(len(inputs), self.intercept)
+        for column, coefficient in enumerate(
+            self.coefficients
+        ):  # BLAS would sum one row in another order than many
+            log_variance += coefficient * inputs[:, column]
+        return np.exp(log_variance)
+
+
+def realised_variance(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
+    """(n_samples,) sum of the squared log-returns of the `horizon` candles after t, at least
+    `MIN_VARIANCE`.
+
+    Andersen and Bollerslev (1998), Answering the Skeptics: Yes, Standard Volatility Models Do
+    Provide Accurate Forecasts, International Economic Review 39(4): what a volatility forecast is
+    measured by.
+
+    Args:
+        candles: Symbol -> the candles that the samples were made of.
+        samples: Their samples; each has `horizon` candles after t without a gap.
+    """
+    ahead = []
+    for frame in candles.values():
+        squares = np.square(log_returns(frame["close"].to_numpy(np.float64)))
+        sums = np.full(len(squares), np.nan)
+        if len(squares) > samples.horizon:
+            sums[: -samples.horizon] = np.lib.stride_tricks.sliding_window_view(
+                squares[1:], samples.horizon
+            ).sum(axis=1)
+        ahead.append(sums)
+    return np.maximum(np.concatenate(ahead)[samples.end], MIN_VARIANCE)
+
+
+def har_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarray:
+    """What the HAR model sees of one symbol's candles; row t looks at candles up to t only.
+
+    Args:
+        candles: n candles in the schema of `pipeline.candles.schema`.
+        timeframe: Length of a candle.
+        horizon: Candles that the forecast spans.
+
+    Returns:
+        (n, 3) float64: ln of the mean squared log-return of the last `HAR_WINDOWS` horizons times
+        the horizon. Means start afresh after every long gap and take what there is; NaN in a
+        segment's first row.
+    """
+    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
+    inputs = np.full((len(candles), len(HAR_WINDOWS)), np.nan)
+    starts = segment_starts(times, step_ms)
+    for first, piece in zip(starts, np.split(candles["close"].to_numpy(np.float64), starts[1:])):
+        squares = pd.Series(np.square(log_returns(piece)))
+        for column, window in enumerate(HAR_WINDOWS):
+            mean = squares.rolling(window * horizon, min_periods=1).mean().to_numpy()
+            inputs[first : first + len(piece), column] = np.log(
+                np.maximum(horizon * mean, MIN_VARIANCE)
+            )
+    return inputs
+
+
+def sample_har_inputs(
+    candles: Mapping[str, pd.DataFrame], samples: Samples, horizon: int
+) -> np.ndarray:
+    """(n_samples, 3) rows of `har_inputs` at each sample's candle t."""
+    rows = [har_inputs(frame, samples.timeframe, horizon) for frame in candles.values()]
+    return np.concatenate(rows)[samples.end]
+
+
+def fit_har(inputs: np.ndarray, variance: np.ndarray, train: np.ndarray) -> HarModel:
+    """Fit a HAR model in logarithms by least squares on the training part, all symbols pooled.
+
+    Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial
+    Econometrics 7(2). The exponential of a mean logarithm is too small a variance; the mean of
+    variance / forecast in the training part corrects it (Duan, 1983, Smearing Estimate, JASA
+    78(383)), and is the factor that makes QLIKE smallest.
+
+    Args:
+        inputs: (n_samples, 3) rows of `har_inputs`.
+        variance: (n_samples,) `realised_variance`.
+        train: Indices of the training samples.
+    """
+    design = np.column_stack([np.ones(len(train)), inputs[train]])
+    intercept, *coefficients = np.linalg.lstsq(design, np.log(variance[train]), rcond=None)[0]
+    biased = HarModel(float(intercept), [float(value) for value in coefficients])
+    smearing = np.mean(variance[train] / biased.variance(inputs[train]))
+    return HarModel(biased.intercept + float(np.log(smearing)), biased.coefficients)
+
+
+def fit_trees(
+    rows: np.ndarray,
+    samples: Samples,
+    split: Split,
+    ratio: np.ndarray,
+    path: Path,
+    *,
+    trees: int,
+    tree_depth: int,
+    tree_learning_rate: float,
+    seed: int,
+) -> int:
+    """Fit gradient-boosted trees on flattened windows and save them; validation decides how many
+    are kept.
+
+    The loss is the Gamma deviance with a logarithmic link, which is QLIKE. Every tree sees half of
+    the samples and a tenth of the inputs, and a leaf weighs 200 samples, about eight days of hourly
+    targets that do not overlap: targets of 24 hours share 23 of them with the next one, so smaller
+    leaves learn single days by heart (docs/log.md).
+
+    Args:
+        rows: (n_candles, n_features) float32, scaled.
+        samples: Whose `end` are rows, and whose horizon is the volatility's.
+        split: Of these samples.
+        ratio: (n_samples,) realised variance over the HAR model's.
+        path: Where the model goes, in XGBoost's JSON: input (n, lookback x n_features), output (n,)
+            ratios.
+        trees: At most so many.
+        tree_depth: Of each.
+        tree_learning_rate: Share of each tree's correction that is taken.
+        seed: Of the samples and inputs that the trees see.
+
+    Returns:
+        How many trees were kept.
+    """
+    import xgboost
+
+    train = split.train
+    if len(train) > MOST_WINDOWS:
+        train = np.sort(np.random.default_rng(seed).choice(train, MOST_WINDOWS, replace=False))
+    val = split.val
+    model = xgboost.XGBRegressor(
+        objective="reg:gamma",
+        eval_metric="gamma-deviance",
+        n_estimators=trees,
+        max_depth=tree_depth,
+        learning_rate=tree_learning_rate,
+        subsample=0.5,
+        colsample_bytree=0.1,
+        min_child_weight=200,
+        max_bin=64,
+        random_state=seed,
+        callbacks=[xgboost.callback.EarlyStopping(rounds=40, save_best=True)],
+    )
+    validation = [(flatten_windows(rows, samples.end[val], samples.lookback), ratio[val])]
+    model.fit(
+        flatten_windows(rows, samples.end[train], samples.lookback),
+        ratio[train],
+        eval_set=validation,
+        verbose=False,
+    )
+    model.save_model(path)
+    return int(model.get_booster().num_boosted_rounds())
+
+
+def flatten_windows(rows: np.ndarray, end: np.ndarray, lookback: int) -> np.ndarray:
+    """(n, lookback * n_features) float32: the windows that end with given rows, candle after
+    candle.
+
+    Example:
+        >>> flatten_windows(np.arange(6.0).reshape(3, 2), np.array([1, 2]), 2)
+        array([[0., 1., 2., 3.],
+               [2., 3., 4., 5.]])
+    """
+    return window_view(rows, lookback)[end - lookback + 1].reshape(len(end), -1)
+
+
+class TreeModel:
+    """The saved trees, opened without scikit-learn; XGBoost is imported when one is opened."""
+
+    def __init__(self, path: Path, *, input_shape: tuple[int, int]) -> None:
+        """Open the file.
+
+        Args:
+            path: JSON file of `fit_trees`.
+            input_shape: (lookback, n_features) the scaler file promises.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is damaged, or takes another number of inputs.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: there is no such model file; train one or mend the path"
+            )
+        import xgboost
+
+        try:
+            self._booster = xgboost.Booster(model_file=path)
+        except xgboost.core.XGBoostError as error:
+            raise ValueError(
+                f"{path}: no model of XGBoost that can be read; copy it again or train again"
+            ) from error
+        self._lookback, width = input_shape[0], input_shape[0] * input_shape[1]
+        if self._booster.num_features() != width:
+            raise ValueError(
+                f"{path}: takes {self._booster.num_features()} inputs, the scaler file says "
+                f"{width}; wrong file?"
+            )
+
+    def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """(n,) float64 ratios for the windows that end with given rows of `rows`, (n_candles,
+        n_features) scaled."""
+        parts = [end[first : first + PREDICT_BATCH] for first in range(0, len(end), PREDICT_BATCH)]
+        outputs = [
+            self._booster.inplace_predict(flatten_windows(rows, part, self._lookback))
+            for part in parts
+        ]
+        return np.concatenate(outputs).astype(np.float64)

@@ -1,0 +1,1 @@
+"""What a training run leaves behind: written whole, opened with care, moved to and from the Hub."""

@@ -1,0 +1,386 @@
+"""The bundle of a training run: written aside, moved at the end, metadata last, so that a kill
+loses nothing.
+
+A bundle is complete exactly when its metadata is there and the hashes in it hold. Everything is
+written to `<output-dir>/.partial/`; a kill before the moves leaves the old bundle as it was, one
+between them is completed by `finish_moves` at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import atomic
+from pipeline.bundle import safe_pickle
+
+logger = logging.getLogger(__name__)
+
+PARTIAL = ".partial"
+RUN_FILE = "run.json"
+LIBRARIES = (
+    "keras",
+    "tensorflow",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "xgboost",
+    "TA-Lib",
+    "statsmodels",
+    "ccxt",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleFiles:
+    """Names of a generation's files."""
+
+    model: str
+    checkpoint: str
+    scalers: str
+    metrics: str
+    predictions: str
+    report: str
+    log: str
+    metadata: str
+    extra: tuple[str, ...] = ()
+    """further files of the generation"""
+
+    @property
+    def hashed(self) -> tuple[str, ...]:
+        """All whose hashes the metadata holds; the log still grows."""
+        return (
+            self.model,
+            self.checkpoint,
+            self.scalers,
+            self.metrics,
+            self.predictions,
+            self.report,
+            *self.extra,
+        )
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """All that a forecast takes."""
+        return (self.model, self.scalers, *self.extra)
+
+    @property
+    def twin(self) -> str:
+        """The network's ONNX twin, which not every bundle has."""
+        return Path(self.model).with_suffix(".onnx").name
+
+    @property
+    def bundle(self) -> tuple[str, ...]:
+        """All but the metadata."""
+        return (*self.hashed, self.twin, self.log)
+
+
+@contextlib.contextmanager
+def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> Iterator[Path]:
+    """Write a bundle into the folder `.partial` while the block runs; it is moved into place when
+    the block ends well.
+
+    Other runs are kept out of the output folder meanwhile, and moves that a kill interrupted are
+    completed first.
+
+    Args:
+        output_dir: Folder of the bundle; made if it is not there.
+        metadata_name: File name of the metadata, which `write_metadata` writes last.
+        bundle: Names of the bundle's other files.
+
+    Yields:
+        The folder `.partial`, with what an interrupted run left in it.
+
+    Raises:
+        ValueError: The folder cannot be written, another run is using it, or the block left no
+            complete bundle.
+    """
+    partial = output_dir / PARTIAL
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{output_dir}: the output directory cannot be written ({error.strerror}); choose "
+            "another --output-dir"
+        ) from error
+    with atomic.locked(partial, wait_s=0.0):
+        finish_moves(output_dir, metadata_name, bundle)
+        partial.mkdir(exist_ok=True)
+        yield partial
+        if not finish_moves(output_dir, metadata_name, bundle):
+            raise ValueError(
+                f"{partial}: its files changed while the bundle was written; run the script again"
+            )
+
+
+def interrupted_run(
+    partial: Path, settings: Mapping[str, Any], metadata_name: str
+) -> dict[str, Any] | None:
+    """What an interrupted run had stored, for --resume; None if nothing at all was there, and a
+    fresh run may begin.
+
+    Raises:
+        ValueError: There is a complete bundle and nothing to resume, the interrupted run's settings
+            differ from `settings` (the first one is named), or what it left is damaged.
+    """
+    path = partial / RUN_FILE
+    if not path.is_file():
+        if (partial.parent / metadata_name).is_file():
+            raise ValueError(
+                f"--resume: there is nothing to resume in {partial.parent}, its bundle is "
+                "complete; leave --resume out to train again"
+            )
+        logger.info("nothing to resume; a fresh run begins")
+        return None
+    try:
+        left = json.loads(path.read_text())
+        before, stored = dict(left["settings"]), dict(left["stored"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--resume: {path} is damaged ({error!r}); leave --resume out to start afresh"
+        ) from error
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"--resume: {name} is {value!r} now and was {before.get(name)!r} in the "
+                f"interrupted run in {partial}; use the same settings, or leave --resume out to "
+                "start afresh"
+            )
+    return stored
+
+
+def demand_same_candles(
+    interrupted: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]
+) -> None:
+    """Refuse to go on with an interrupted run on other candles than it had; a ValueError. None is a
+    fresh run."""
+    if interrupted and fingerprint != interrupted:
+        raise ValueError(
+            "--resume: the candles are not those of the interrupted run (their hashes differ); "
+            "leave --resume out"
+        )
+
+
+def begin_run(
+    partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any], log_name: str
+) -> None:
+    """Begin a fresh run: remove what another one left, but for the log in use, and note how to
+    recognise this one."""
+    if (partial / RUN_FILE).is_file():
+        logger.warning("an interrupted run is discarded; --resume would have gone on with it")
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != log_name:
+            path.unlink()
+    write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
+
+
+def save_run(
+    partial: Path,
+    names: BundleFiles,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    scalers: Mapping[str, Any],
+    history: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    page: str,
+) -> None:
+    """Write the files beside the network; the metadata last, with the hashes of all the others.
+
+    Args:
+        partial: The folder of `new_bundle`, which holds the network, its checkpoint and the log.
+        names: What the files are called.
+        settings: The run's config.
+        facts: What serving must know and people want to: for the scaler file and the metadata.
+        reference: What forecasts of later candles are judged by, for the metadata alone.
+        scalers: The scaler file's other content.
+        history: Of the training.
+        metrics: Content of the metrics file: "data", "split", "cuts" and "test" at least.
+        predictions: Rows of the test part.
+        page: The HTML report.
+    """
+    facts = {**facts, "synthetic": metrics["data"]["synthetic"]}
+    twin = (names.twin,) if (partial / names.twin).is_file() else ()
+    identity = {"model_sha256": sha256_of(partial / names.model)}
+    if twin:
+        identity["twin_sha256"] = sha256_of(partial / names.twin)
+    safe_pickle.dump({**scalers, **facts, **identity}, partial / names.scalers)
+    write_json(partial / names.metrics, metrics)
+    predictions.to_parquet(partial / names.predictions, index=False)
+    (partial / names.report).write_text(page, encoding="utf-8")
+    metadata = {
+        **facts,
+        "verdict": metrics["test"]["verdict"],
+        "config": settings,
+        **{name: metrics[name] for name in ("data", "split", "cuts")},
+        **reference,
+        "history": history,
+        "environment": environment(),
+    }
+    write_metadata(
+        partial / names.metadata, metadata, hashed=(*names.hashed, *twin), unhashed=(names.log,)
+    )
+
+
+def write_metadata(
+    path: Path, metadata: Mapping[str, Any], *, hashed: Sequence[str], unhashed: Sequence[str] = ()
+) -> None:
+    """Complete the bundle in `.partial`: the metadata with the sha256 of the files beside it,
+    written last.
+
+    Args:
+        path: The metadata file, in `.partial`.
+        metadata: Plain data.
+        hashed: Names of files beside it; their hashes become the key "files".
+        unhashed: Names that move along without a hash (the log, which still grows).
+    """
+    hashes = {name: sha256_of(path.with_name(name)) for name in hashed}
+    write_json(path, {**metadata, "files": hashes, "unhashed_files": list(unhashed)})
+
+
+def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -> bool:
+    """Move a complete `.partial` bundle into place; safe to call at any time, by any command that
+    opens the folder.
+
+    Args:
+        output_dir: Folder of the bundle.
+        metadata_name: File name of the metadata.
+        allowed: The only names that are moved; a folder from a stranger must not choose what it
+            overwrites.
+
+    Returns:
+        Whether there was one. A `.partial` without metadata, with other names or other hashes is
+        left alone.
+    """
+    partial = output_dir / PARTIAL
+    try:
+        metadata = json.loads((partial / metadata_name).read_text())
+        hashes, unhashed = dict(metadata["files"]), list(metadata["unhashed_files"])
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # none, or none that this module wrote: it writes atomically
+        return False
+    if not set(allowed) >= {*hashes, *unhashed}:
+        return False
+    for name, expected in hashes.items():
+        # a file is either still aside or already moved; its bytes say which
+        if not any(
+            p.is_file() and sha256_of(p) == expected for p in (partial / name, output_dir / name)
+        ):
+            return False
+    for name in [*hashes, *unhashed]:
+        if (partial / name).is_file():
+            os.replace(partial / name, output_dir / name)
+    for name in set(allowed) - {
+        *hashes,
+        *unhashed,
+    }:  # of the bundle before, such as a twin that this one lacks
+        (output_dir / name).unlink(missing_ok=True)
+    os.replace(partial / metadata_name, output_dir / metadata_name)
+    shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def check_hashes(paths: Sequence[Path], metadata_path: Path) -> None:
+    """Check files against the metadata beside them; no metadata, no check.
+
+    Raises:
+        ValueError: A file's bytes are not those of the training run.
+    """
+    if not metadata_path.is_file():
+        return
+    try:
+        hashes = dict(json.loads(metadata_path.read_text())["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{metadata_path}: not readable as metadata ({error}); copy the bundle again"
+        ) from error
+    for path in paths:
+        if path.name in hashes and path.is_file() and sha256_of(path) != hashes[path.name]:
+            raise ValueError(
+                f"{path}: its bytes are not those that {metadata_path.name} names (sha256 "
+                f"{hashes[path.name][:12]}…); it was changed or half copied, or a training run was "
+                "cut off while moving: copy the bundle again or run the training script once more"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically; what is not finite becomes null (`plain`)."""
+    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+    with atomic.replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and the libraries a result depends on."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """A frozen config dataclass as plain data."""
+    settings = plain(dataclasses.asdict(config))
+    return {name: value for name, value in settings.items() if name not in leave_out}
+
+
+def plain(value: Any) -> Any:
+    """Plain data for JSON: paths as text, numpy's numbers as Python's, and None for a number that
+    is not finite.
+
+    JSON has neither NaN nor infinities. A metric that cannot be computed is None by the
+    evaluation's own contract; this is the last net, so that one that slipped through never costs a
+    finished training.
+
+    Raises:
+        TypeError: A value is of another kind.
+
+    Example:
+        >>> plain({"r2": float("nan"), "seeds": (1, 2), "folder": Path("models")})
+        {'r2': None, 'seeds': [1, 2], 'folder': 'models'}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} is no plain value")

@@ -1,0 +1,116 @@
+"""Refuses .h5 files that could do more than hold a network of built-in layers, before Keras opens
+them.
+
+A `Lambda` layer holds Python code, other layers and functions are imported by the name that the
+file gives, HDF5 links reach into other files of the machine, and a dataset may claim a size that
+nothing of it is stored of. This reads the file's description as plain JSON and admits only what
+networks of this project are made of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+LAYERS = (
+    "InputLayer LSTM Bidirectional Conv1D Dense Dropout BatchNormalization LayerNormalization "
+    "MultiHeadAttention GlobalAveragePooling1D Concatenate Add Average Subtract Multiply Maximum "
+    "Minimum Activation Rescaling Reshape Flatten Cropping1D"
+).split()
+INITIALIZERS = ("Zeros", "Ones", "Constant", "Orthogonal", "GlorotUniform", "HeNormal")
+ADMITTED = {
+    **dict.fromkeys(LAYERS, ("keras.layers",)),
+    **dict.fromkeys(INITIALIZERS, ("keras.initializers",)),
+    "DTypePolicy": ("keras",),
+    "Functional": ("keras", "keras.models", "keras.src.models.functional"),
+    "__keras_tensor__": (),
+    "__tuple__": (),
+}
+"""Class names that a file may hold, and the modules that it may name for them, if any."""
+
+MAX_WEIGHT_BYTES = 2**30
+
+
+class RefusedNetworkError(ValueError):
+    """A network file that is not opened."""
+
+
+def check_network_file(path: Path) -> None:
+    """Read a .h5 file's description, and refuse what is no plain network.
+
+    Args:
+        path: A file that `keras.models.load_model` is to open next.
+
+    Raises:
+        RefusedNetworkError: It holds a layer or another object that is not admitted, a link, or too
+            much.
+        OSError, KeyError, ValueError: It is no HDF5 file, or not one of Keras.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        _check_storage(path, file)
+        config = file.attrs["model_config"]
+        _check_config(path, json.loads(config))
+
+
+def _check_config(path: Path, config: Any) -> None:
+    """Look at every object that Keras would make, wherever in the description it stands."""
+    if isinstance(config, list):
+        for item in config:
+            _check_config(path, item)
+    elif isinstance(config, dict):
+        if "class_name" in config:
+            _check_object(path, config)
+        for item in config.values():
+            _check_config(path, item)
+
+
+def _check_object(path: Path, described: dict[str, Any]) -> None:
+    name, module, registered = (
+        described.get(key) for key in ("class_name", "module", "registered_name")
+    )
+    is_known = isinstance(name, str) and name in ADMITTED
+    if not is_known or module not in (None, *ADMITTED[str(name)]) or registered not in (None, name):
+        parts = [
+            str(part)[:60]
+            for part in (module, name if registered is None else registered)
+            if part is not None
+        ]
+        raise RefusedNetworkError(
+            f"{path}: {'.'.join(parts)!a} is none of the built-in layers that networks of this "
+            "project are made of, and could run code; the network was not opened: fetch it again "
+            "from somebody you trust"
+        )
+
+
+def _check_storage(path: Path, file: Any) -> None:
+    """Refuse links to anywhere and datasets whose bytes are not in the file."""
+    import h5py
+
+    claimed = 0
+
+    def visit(_: str, node: Any) -> None:
+        nonlocal claimed
+        if isinstance(node, h5py.Group):
+            kinds = [node.get(name, getclass=True, getlink=True) for name in node]
+            if any(kind is not h5py.HardLink for kind in kinds):
+                raise RefusedNetworkError(
+                    f"{path}: it links to other places or files; the network was not opened"
+                )
+            return
+        if node.external or node.is_virtual:
+            raise RefusedNetworkError(
+                f"{path}: its weights are to come from other files; the network was not opened"
+            )
+        claimed += math.prod(node.shape or ()) * node.dtype.itemsize
+
+    visit("/", file)
+    file.visititems(visit)
+    if claimed > MAX_WEIGHT_BYTES:
+        raise RefusedNetworkError(
+            f"{path}: it claims {claimed:,} bytes of weights, a network of this project has at "
+            f"most {MAX_WEIGHT_BYTES:,}; the network was not opened"
+        )

@@ -1,0 +1,416 @@
+"""One client of an exchange and one request through it: polite, bounded in time, with errors that
+say what to do.
+
+A client is ccxt's own asynchronous class with three steps overridden (`_Watched`): what it may ask
+is counted over all clients of the same host, refusals and broken answers can be told apart, and
+rows arrive as the exchange sent them. ccxt is imported on first use, not with this module.
+
+Many requests at once come from one event loop in a thread of its own (`run`), because the thread of
+a notebook runs a loop already. Threads with a synchronous client each were measured and are as
+fast, but only the loop can end a request at once: at its time limit, however slowly bytes still
+come, and at Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import logging
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.candles.limits import Allowance, allowance
+from pipeline.candles.markets import UnknownSymbolError, did_you_mean
+
+if TYPE_CHECKING:
+    import ccxt.async_support as ccxt
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Sleep = Callable[[float], None]
+
+RETRY_WAITS_S = (1.0, 2.0, 4.0)
+RETRY_BUDGET_S = 75.0
+"""No retry starts later than this after a request's first attempt: Binance's minute, and some
+more."""
+
+FUTURES_OF = {"binance": "binanceusdm"}
+"""Exchanges whose futures are another exchange to ccxt."""
+
+CLOSING_S = 0.25
+"""What ccxt grants encrypted connections to say goodbye."""
+
+FOREIGN_ANSWER = (
+    "is there a proxy or a login page in between? Try again later or choose another exchange"
+)
+
+
+class ExchangeError(ConnectionError):
+    """An exchange is out of reach, refuses, or answers nonsense; the message says which, and what
+    to do."""
+
+
+class GeoBlockError(ExchangeError):
+    """The exchange does not serve this machine's address, usually for its country; no retry will
+    help."""
+
+
+class _HttpFailure(Exception):
+    """An answer of status 400 or more that says all by its status."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: str) -> None:
+        super().__init__(f"HTTP {status} {reason}: {body}")
+        self.status = status
+        demand = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+        self.wait_s = float(demand) if demand.isdigit() else 0.0
+
+
+class _Unreachable(Exception):
+    """No connection could be made."""
+
+
+class _NoJson(Exception):
+    """An answer of status 200 that is not JSON."""
+
+    def __init__(self, text: str) -> None:
+        self.is_cut = text[:1] in ("[", "{", "")
+        super().__init__("the answer breaks off" if self.is_cut else f"no JSON but {text[:60]!r}")
+
+
+def open_exchange(
+    name: str, *, base_url: str | None = None, timeout_s: float = 10.0, futures: bool = False
+) -> ccxt.Exchange:
+    """Make ccxt's client of an exchange, rate-limited and without a key. Asks the network nothing
+    yet.
+
+    Args:
+        name: ccxt's id, such as "binance" (spot) or "binanceusdm" (futures).
+        base_url: Such as "http://127.0.0.1:8000"; replaces scheme and host of all endpoints (tests,
+            mirrors).
+        timeout_s: Seconds that a request may take from the connection to the last byte.
+        futures: Of an exchange that has both, take the perpetual futures rather than spot.
+
+    Returns:
+        ccxt's asynchronous client; the functions of `pipeline.candles.exchanges` take it.
+
+    Raises:
+        ValueError: ccxt knows no exchange of that name.
+    """
+    import ccxt.async_support as ccxt
+
+    if name not in ccxt.exchanges:
+        hint = did_you_mean(name, ccxt.exchanges)
+        raise ValueError(f"ccxt {ccxt.__version__} knows no exchange {name!r}; {hint}")
+    name = FUTURES_OF.get(name, name) if futures else name
+    exchange = _client_class(name)({"enableRateLimit": True, "timeout": int(timeout_s * 1000)})
+    exchange.is_futures = futures or not exchange.has["spot"]
+    _restrict_markets(exchange, futures)
+    if base_url is not None:
+        exchange.urls["api"] = replace_host(exchange.urls["api"], base_url.rstrip("/"))
+    exchange.base_url = base_url
+    return exchange
+
+
+class _Watched:
+    """The steps of ccxt's client that we override. State below belongs to one `connected` block."""
+
+    id: str
+    rateLimit: float  # ms between requests of cost 1, by ccxt
+    timeout: int  # ms
+    base_url: str | None
+    is_futures: bool
+    gate: asyncio.Event
+    """closed while the exchange has demanded to be left alone"""
+    connecting: set[Any]
+    """tasks that have no connection yet"""
+
+    async def throttle(self, cost: float | None = None, kind: str = "") -> None:
+        """Wait until a request may be sent."""
+        wait_s = self.allowance(kind).reserve(1.0 if cost is None else cost)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        while not self.gate.is_set():
+            await self.gate.wait()
+
+    def allowance(self, kind: str = "") -> Allowance:
+        return allowance(self.id, kind, self.base_url, 1000 / self.rateLimit)
+
+    async def fetch(
+        self, url: str, method: str = "GET", headers: Any = None, body: Any = None
+    ) -> Any:
+        """ccxt's request, which does not tell a connection that cannot be made from one that
+        breaks."""
+        import aiohttp
+        import ccxt
+
+        try:
+            return await super().fetch(url, method, headers, body)  # type: ignore[misc]
+        except ccxt.NetworkError as error:
+            cause = error.__cause__
+            reason = getattr(cause, "os_error", cause)
+            if isinstance(error, ccxt.RequestTimeout) and asyncio.current_task() in self.connecting:
+                raise _Unreachable(
+                    f"no connection to {_host(url)} within {self.timeout / 1000:g} s"
+                ) from error
+            if isinstance(reason, socket.gaierror):
+                raise _Unreachable(
+                    f"cannot resolve the name of {_host(url)}: {reason.strerror}"
+                ) from error
+            if isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(
+                reason, ConnectionResetError
+            ):
+                is_refused = isinstance(reason, ConnectionRefusedError)
+                how = "is refused" if is_refused else f"fails: {reason}"
+                raise _Unreachable(f"the connection to {_host(url)} {how}") from error
+            raise
+        finally:
+            self.connecting.discard(asyncio.current_task())
+
+    def on_rest_response(
+        self, code: int, reason: str, url: str, method: str, headers: Any, body: str, *sent: Any
+    ) -> str:
+        """The body, unless the status says all."""
+        # By class alone they cannot be told: ccxt raises ExchangeNotAvailable for 404, 451 and 503
+        # alike on Binance, and its plain ExchangeError for all three on Bybit.
+        if (
+            code in (403, 408, 418, 429, 451)
+            or code >= 500
+            or (code >= 400 and body.lstrip()[:1] != "{")
+        ):
+            raise _HttpFailure(code, reason, headers, body[:200])
+        return super().on_rest_response(code, reason, url, method, headers, body, *sent)  # type: ignore[misc]
+
+    def parse_json(self, text: str) -> Any:
+        """ccxt takes what is no JSON for an answer without rows."""
+        answer = super().parse_json(text)  # type: ignore[misc]
+        if answer is None:
+            raise _NoJson(text.lstrip())
+        return answer
+
+    def parse_ohlcvs(self, rows: Any, market: Any = None, *_: Any, **__: Any) -> list[list[Any]]:
+        """Rows as they came; ccxt sorts and cuts them, and nobody would know what had been
+        wrong."""
+        if not isinstance(rows, list):
+            raise TypeError(f"a list of candles is needed, not {str(rows)[:60]}")
+        return [self.parse_ohlcv(row, market) for row in rows]  # type: ignore[attr-defined]
+
+    def filter_by_symbol_since_limit(
+        self, rows: list[Any], symbol: str | None = None, *_: Any, **__: Any
+    ) -> list[Any]:
+        """The same for published series."""
+        return [row for row in rows if symbol is None or row["symbol"] == symbol]
+
+
+@functools.cache
+def _client_class(name: str) -> Any:
+    import ccxt.async_support as ccxt
+
+    return type(name, (_Watched, getattr(ccxt, name)), {})
+
+
+@contextlib.asynccontextmanager
+async def connected(*clients: Any) -> AsyncIterator[None]:
+    """Connections for clients in the running event loop; at the end all are closed."""
+    import aiohttp
+
+    tls = ssl.create_default_context(cafile=clients[0].cafile)
+    connecting: set[Any] = set()
+
+    async def mark(*_: Any) -> None:
+        connecting.add(asyncio.current_task())
+
+    async def unmark(*_: Any) -> None:
+        connecting.discard(asyncio.current_task())
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(mark)
+    trace.on_connection_create_end.append(unmark)
+    # The system resolves names, as for every other program of this machine; aiohttp would do it by
+    # itself.
+    connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())
+    async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
+        for client in clients:
+            client.session, client.asyncio_loop = session, asyncio.get_running_loop()
+            client.connecting, client.gate = connecting, asyncio.Event()
+            client.gate.set()
+        try:
+            yield
+        finally:
+            for client in clients:
+                client.session = client.asyncio_loop = None
+    await asyncio.sleep(CLOSING_S if any(client.base_url is None for client in clients) else 0)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Result of a coroutine, in an event loop and a thread of its own; Ctrl-C ends it at once."""
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    handle: concurrent.futures.Future[tuple[Any, Any]] = concurrent.futures.Future()
+
+    async def supervised() -> T:
+        handle.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await main
+
+    def work() -> None:
+        try:
+            outcome.set_result(asyncio.run(supervised()))
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="exchange", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)  # with a limit, because Windows does not interrupt a join
+    except BaseException:
+        loop, task = handle.result(timeout=5)
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(timeout=5)
+        raise
+    return outcome.result()
+
+
+async def request(
+    client: Any,
+    what: str,
+    send: Callable[[], Awaitable[T]],
+    sleep: Sleep | None = None,
+    *,
+    retry: bool = True,
+) -> T:
+    """Result of `send()`; what may pass is retried, everything else becomes an ExchangeError.
+
+    Args:
+        client: From `open_exchange`, in a `connected` block.
+        what: Is asked for, such as "candles of BTC/USDT".
+        send: Asks once.
+        sleep: Waits the given seconds before a retry; by default the event loop's.
+        retry: Whether to try again at all.
+
+    Raises:
+        GeoBlockError: The exchange refuses this address.
+        UnknownSymbolError: It does not know the market, although it has listed it.
+        ExchangeError: All else, after at most 4 attempts and `RETRY_BUDGET_S`.
+    """
+    import ccxt
+
+    began = time.monotonic()
+    waits = (*RETRY_WAITS_S, None) if retry else (None,)
+    for n_attempts, wait_s in enumerate(waits, start=1):  # noqa: B007 (used after the loop)
+        try:
+            return await send()
+        except (ccxt.BaseError, _HttpFailure, _Unreachable, _NoJson) as error:
+            failure: Exception = error
+        except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+            failure = error  # ccxt's own code, on an answer of another shape than it expects
+        _raise_if_final(client, what, failure)
+        if wait_s is None or not _may_pass(failure):
+            break
+        wait_s = max(wait_s, getattr(failure, "wait_s", 0.0))
+        if time.monotonic() - began + wait_s > RETRY_BUDGET_S:
+            break
+        logger.warning(
+            "%s: %s failed (%s); again in %.0f s", client.id, what, _describe(failure), wait_s
+        )
+        await _wait(client, wait_s, sleep, all_wait=getattr(failure, "status", 0) in (418, 429))
+    raise ExchangeError(
+        f"{client.id}: {what} failed after {n_attempts} attempt(s): {_describe(failure)}; check "
+        "the network, try again later or choose another exchange"
+    ) from failure
+
+
+async def _wait(client: Any, wait_s: float, sleep: Sleep | None, *, all_wait: bool) -> None:
+    """Wait before a retry; after a 429 or a ban no other request of this client is sent either."""
+    if all_wait:
+        client.gate.clear()
+        client.allowance().spend_burst()
+    try:
+        if sleep is None:
+            await asyncio.sleep(wait_s)
+        else:
+            sleep(wait_s)
+    finally:
+        client.gate.set()
+
+
+def _raise_if_final(client: Any, what: str, failure: Exception) -> None:
+    """Raise where the kind of failure has an error of its own."""
+    import ccxt
+
+    # Binance: 451, Bybit: 403
+    refuses = isinstance(failure, _HttpFailure) and failure.status in (403, 451)
+    if (
+        refuses
+        or isinstance(failure, ccxt.RestrictedLocation)
+        or "restricted location" in str(failure)
+    ):
+        raise GeoBlockError(
+            f"{client.id} refuses this machine's address, usually for its country "
+            f"({_describe(failure)}); choose another exchange or run elsewhere"
+        ) from failure
+    if isinstance(failure, ccxt.BadSymbol):
+        raise UnknownSymbolError(
+            f"{client.id} lists the symbol but has no {what} ({_describe(failure)}); choose "
+            "another exchange"
+        ) from failure
+    if isinstance(failure, _NoJson) and not failure.is_cut:
+        raise ExchangeError(f"{client.id}: {what} came as {failure}; {FOREIGN_ANSWER}") from failure
+
+
+def _may_pass(failure: Exception) -> bool:
+    """Whether a retry may help: after an overload or a broken connection, not without a network."""
+    import aiohttp
+    import ccxt
+
+    if isinstance(failure, _HttpFailure):  # 418 is Binance's ban; it is over when it says so
+        return (
+            failure.status in (408, 429)
+            or failure.status >= 500
+            or (failure.status == 418 and failure.wait_s > 0)
+        )
+    # an answer that broke off is no NetworkError to ccxt
+    if isinstance(failure.__cause__, aiohttp.ClientError):
+        return True
+    return isinstance(failure, (ccxt.NetworkError, _NoJson))
+
+
+def _describe(failure: Exception) -> str:
+    """One line of at most 300 characters."""
+    is_ours = isinstance(failure, (_HttpFailure, _Unreachable, _NoJson))
+    text = str(failure) if is_ours else f"{type(failure).__name__}: {failure}"
+    if failure.__cause__ is not None and not is_ours:
+        text += f" ({type(failure.__cause__).__name__})"
+    return " ".join(text.split())[:300]
+
+
+def _host(url: str) -> str:
+    return url.split("/")[2]
+
+
+def _restrict_markets(exchange: Any, futures: bool) -> None:
+    """Let an exchange of many kinds of markets load those of one alone: fewer requests, no host
+    that may refuse."""
+    if not exchange.has["spot"]:
+        return
+    fetch_markets = exchange.options.get("fetchMarkets")
+    types = fetch_markets.get("types") if isinstance(fetch_markets, dict) else None
+    wanted = (
+        [kind for kind in ("linear", "swap") if kind in (types or [])][:1] if futures else ["spot"]
+    )
+    exchange.options["defaultType"] = "swap" if futures else "spot"
+    if isinstance(types, list) and wanted and wanted[0] in types:
+        fetch_markets["types"] = wanted
+
+
+def replace_host(urls: Any, base_url: str) -> Any:
+    """The same tree of URLs with another scheme and host."""
+    if isinstance(urls, dict):
+        return {name: replace_host(url, base_url) for name, url in urls.items()}
+    return re.sub(r"^\w+://[^/]+", lambda _: base_url, urls)

@@ -1,0 +1,452 @@
+"""A whole series from pages: gathered forward in time, judged, and asked for once more where in
+doubt.
+
+Exchanges send fewer rows than asked, none at all, or a window of time that is cut at its old end;
+and now and then rows that are missing, repeated, contradictory or impossible. So a series is
+fetched in three steps:
+
+1. Gather: pages forward in time, each from behind the newest row there is.
+2. Judge all rows together: what is missing, what cannot be (bad), what is hard to believe
+(doubtful).
+3. Ask once more for every stretch with any of these, and settle: what the second answer mends is
+mended, what is bad
+   twice is an error, what is doubtful or missing twice is believed. Whatever was done is logged.
+
+Rows are (n, 1 + k) float64: the time in ms since 1970 UTC (exact in float64), then k values.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.candles.clients import ExchangeError
+from pipeline.candles.schema import CANDLE_COLUMNS, utc_from_ms
+
+logger = logging.getLogger(__name__)
+
+MAX_EMPTY_PAGES = 100
+"""Empty pages in a row after which a fetch gives up: 100,000 candles on Binance, 11 years of 1h."""
+
+ABSURD_FACTOR = 10.0
+"""A price this many times above or below what it was before and is after cannot be."""
+
+NEIGHBOURS = 10
+"""Rows on either side whose median says what the price was before and is after."""
+
+MAX_FUNDING_RATE = 1.0
+"""A settlement of 100 % cannot be; exchanges cap theirs at a few percent."""
+
+BAD = (
+    "",
+    "came twice with different values",
+    "off the grid of times",
+    "with impossible values",
+    "at an absurd price",
+)
+"""What is wrong with a row, by number; 0 is nothing."""
+TWICE, OFF_GRID, IMPOSSIBLE, ABSURD = range(1, len(BAD))
+
+Span = tuple[int, int]
+"""First and last instant, both included, in ms since 1970 UTC."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A series of one market and how to ask for it."""
+
+    exchange: str
+    label: str
+    """such as "BTC/USDT 1h" """
+    columns: tuple[str, ...]
+    """names of the values"""
+    step_ms: int
+    """from one row to the next; of funding the usual interval"""
+    page_rows: int
+    """most to ask for at once"""
+    ask: Callable[[int, int, int], Awaitable[Sequence[Sequence[Any]]]]
+    """rows [time, *values] for (since, until, limit), as the exchange sent them; it need not heed
+    `until`"""
+    forming_ms: int | None = None
+    """open of the candle that has not closed yet"""
+    oldest_ms: int = 0
+    """there is nothing before this instant, and asking for it may be an error"""
+
+    @property
+    def what(self) -> str:
+        return f"{'candles' if self.is_candles else 'rows'} of {self.label}"
+
+    @property
+    def is_candles(self) -> bool:
+        return self.columns == CANDLE_COLUMNS[1:]
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether rows lie on a grid of `step_ms`; settlement intervals vary."""
+        return self.columns != ("funding_rate",)
+
+    @property
+    def stride_ms(self) -> int:
+        """From a row to the first instant at which the next one may lie."""
+        return self.step_ms if self.is_regular else 1
+
+
+async def fetch_span(source: Source, first: int, last: int) -> np.ndarray:
+    """Sound rows from `first` to `last`, both included, (n, 1 + k) in time order.
+
+    Raises:
+        ExchangeError: The exchange is out of reach, refuses, or sends the same bad row twice.
+    """
+    answers = _Answers(source, _with_context(source, first, last), last)
+    await _gather(answers, answers.first, last)
+    rows = await _settle(answers, first)
+    return rows[rows[:, 0] >= first]
+
+
+async def fetch_newest(source: Source, n_rows: int, last: int) -> np.ndarray:
+    """The newest `n_rows` up to `last`, or all there are; looks further back past gaps."""
+    first = max(0, last - (n_rows - 1) * source.step_ms)
+    answers = _Answers(source, _with_context(source, first, last), last)
+    await _gather(answers, answers.first, last)
+    while answers.first > 0 and (missing := n_rows - answers.n_distinct) > 0:
+        before = answers.n_distinct
+        later, answers.first = (
+            answers.first,
+            max(0, answers.first - max(missing, source.page_rows) * source.step_ms),
+        )
+        await _gather(answers, answers.first, later - source.step_ms)
+        # the listing began here, or a gap of more than a page; it will be asked again
+        if answers.n_distinct == before:
+            break
+    times = np.unique(answers.rows[:, 0])
+    wanted = int(times[-n_rows]) if len(times) >= n_rows else answers.first
+    return (await _settle(answers, wanted))[-n_rows:]
+
+
+def _with_context(source: Source, first: int, last: int) -> int:
+    """Where to start so that a short series has something to be compared with."""
+    is_short = last - first < NEIGHBOURS * source.step_ms
+    return (
+        min(first, max(source.oldest_ms, first - NEIGHBOURS * source.step_ms))
+        if is_short
+        else first
+    )
+
+
+def to_frame(source: Source, rows: np.ndarray) -> pd.DataFrame:
+    """Frame of timestamp (datetime64[ms, UTC]) and the values (float64)."""
+    columns: dict[str, Any] = {"timestamp": utc_from_ms(rows[:, 0].astype(np.int64))}
+    return pd.DataFrame(
+        columns | {name: rows[:, 1 + i].copy() for i, name in enumerate(source.columns)}
+    )
+
+
+@dataclass
+class _Answers:
+    """Rows of a span as they came, and what was asked."""
+
+    source: Source
+    first: int
+    last: int
+    pages: list[np.ndarray] = field(default_factory=list)
+    asked: list[Span] = field(default_factory=list)
+    """spans that an answer covered"""
+    notes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.concatenate([np.empty((0, 1 + len(self.source.columns))), *self.pages])
+
+    @property
+    def n_distinct(self) -> int:
+        return len(np.unique(self.rows[:, 0]))
+
+    def keep(self, page: Sequence[Sequence[Any]], since: int, until: int, limit: int) -> np.ndarray:
+        """Keep a page's rows of the span; returns the times from `since` on, sorted, those after
+        `until` too."""
+        # None becomes NaN
+        rows = np.array(page, dtype=np.float64).reshape(-1, 1 + len(self.source.columns))
+        times = rows[:, 0]
+        self.notes["rows without a time dropped"] += int((~np.isfinite(times)).sum())
+        rows, times = rows[np.isfinite(times)], times[np.isfinite(times)]
+        self.notes["forming candle dropped"] += int((times == self.source.forming_ms).sum())
+        outside = ((times < self.first) | (times > self.last)) & (times != self.source.forming_ms)
+        self.notes["rows outside the asked span cut"] += int(outside.sum())
+        steps = np.diff(times)
+        if (steps < 0).any() and (steps > 0).any():  # all descending is how some exchanges answer
+            self.notes["rows out of order sorted"] += int(min((steps < 0).sum(), (steps > 0).sum()))
+        self.pages.append(rows[(times >= self.first) & (times <= until)])
+        ahead: np.ndarray = np.sort(times[times >= since])
+        end = ahead[-1] if len(ahead) else since + limit * self.source.step_ms - 1
+        self.asked.append((since, int(min(end, until))))
+        return ahead
+
+
+async def _gather(answers: _Answers, first: int, last: int) -> None:
+    """Ask for pages until the span is through.
+
+    Some exchanges answer with a window of time. An empty page may lie inside a gap, so the next one
+    is asked for behind it; and a window may be cut at its old end, so what is missing there is
+    asked for next.
+    """
+    source, pending, n_empty = answers.source, [(first, last)], 0
+    while pending:
+        since, until = pending.pop()
+        if since > until:
+            continue
+        n_rows = (until - since) // source.step_ms + 1 if source.is_regular else source.page_rows
+        limit = min(source.page_rows, n_rows)
+        times = answers.keep(await source.ask(since, until, limit), since, until, limit)
+        n_empty = 0 if len(times) else n_empty + 1
+        if n_empty == MAX_EMPTY_PAGES:
+            raise ExchangeError(
+                f"{source.exchange}: {n_empty} pages in a row held no {source.what}, up to "
+                f"{_date(since)} UTC; start after its listing, or end before its delisting"
+            )
+        behind = int(times[-1]) + source.stride_ms if len(times) else since + limit * source.step_ms
+        pending.append((behind, until))
+        fresh = times[times <= until]
+        if len(fresh) and fresh[0] - since >= _interval(source, fresh):
+            pending.append((since, int(fresh[0]) - source.stride_ms))
+
+
+def _interval(source: Source, times: np.ndarray) -> float:
+    """From one row to the next, at most."""
+    return source.step_ms if source.is_regular or len(times) < 2 else float(np.diff(times).max())
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Rows sorted by time."""
+
+    good: np.ndarray
+    """(n, 1 + k), every time once"""
+    doubtful: np.ndarray
+    """(n,) bool: hard to believe"""
+    bad: np.ndarray
+    """(m, 1 + k), times may repeat"""
+    kinds: np.ndarray
+    """(m,) what is wrong with each bad row, an index of `BAD`"""
+    n_repeated: int
+    """equal rows that were merged"""
+
+
+def _judge(source: Source, rows: np.ndarray, *, is_whole: bool = True) -> _Judged:
+    """Tell good rows from bad ones; prices can be compared with their neighbours where the series
+    is whole."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    touching = _same_as_neighbour(rows[:, 0])
+    repeated = np.zeros(len(rows), dtype=bool)
+    repeated[touching] = pd.DataFrame(rows[touching]).duplicated().to_numpy()
+    rows = rows[~repeated]
+    kinds = np.zeros(len(rows), dtype=np.int64)
+    kinds[_impossible(source, rows)] = IMPOSSIBLE
+    if source.is_regular:
+        kinds[rows[:, 0] % source.step_ms != 0] = OFF_GRID
+    kinds[_same_as_neighbour(rows[:, 0])] = TWICE
+    sound = np.flatnonzero(kinds == 0)
+    doubtful = np.zeros(len(sound), dtype=bool)
+    if is_whole and source.is_regular and len(sound):
+        absurd, doubtful = _hard_to_believe(source, rows[sound])
+        kinds[sound[absurd]] = ABSURD
+        doubtful = doubtful[~absurd]
+    return _Judged(
+        rows[kinds == 0], doubtful, rows[kinds > 0], kinds[kinds > 0], int(repeated.sum())
+    )
+
+
+def _same_as_neighbour(times: np.ndarray) -> np.ndarray:
+    """(n,) bool, of sorted times: equal to the one before or after."""
+    padded = np.concatenate([[np.nan], times, [np.nan]])
+    return (padded[1:-1] == padded[:-2]) | (padded[1:-1] == padded[2:])
+
+
+def _impossible(source: Source, rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: no such row can be."""
+    values = rows[:, 1:]
+    wrong: np.ndarray = ~np.isfinite(values).all(axis=1)
+    if source.is_candles:
+        open_, high, low, close, volume = values.T
+        wrong |= (values[:, :4] <= 0).any(axis=1) | (volume < 0)
+        return wrong | (high < np.maximum(open_, close)) | (low > np.minimum(open_, close))
+    return wrong | (
+        values[:, 0] < 0 if source.is_regular else np.abs(values[:, 0]) > MAX_FUNDING_RATE
+    )
+
+
+def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) bool each, of sound rows: absurd, and doubtful.
+
+    Absurd is a price `ABSURD_FACTOR` away, in one direction, from both what it was before and what
+    it is after: a crash is not, since it agrees with what comes after it. Doubtful is such a price
+    at an end of the series, where only one side is known (listings begin wildly), rows on either
+    side of a jump by the factor, a candle that moves so far by itself, and one that moves without
+    volume.
+    """
+    prices = rows[:, 1:5] if source.is_candles else rows[:, 1:2]
+    level = pd.Series(prices[:, -1])
+    before = level.rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()
+    after = level[::-1].rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()[::-1]
+    above = prices.max(axis=1) > ABSURD_FACTOR * np.fmax(before, after)
+    below = prices.min(axis=1) < np.fmin(before, after) / ABSURD_FACTOR
+    absurd = (above | below) & ~np.isnan(before) & ~np.isnan(after)
+    doubtful = above | below
+    kept = np.flatnonzero(~absurd)
+    jump = np.abs(np.diff(np.log(np.maximum(prices[kept, -1], 1e-300)))) > np.log(ABSURD_FACTOR)
+    doubtful[kept[1:][jump]] = doubtful[kept[:-1][jump]] = True
+    if source.is_candles:
+        open_, high, low, close, volume = rows[:, 1:].T
+        doubtful |= high > ABSURD_FACTOR * np.maximum(open_, close)
+        doubtful |= low < np.minimum(open_, close) / ABSURD_FACTOR
+        doubtful |= (volume == 0) & (high > low)
+    return absurd, doubtful
+
+
+def _missing(source: Source, times: np.ndarray, first: int, last: int) -> list[Span]:
+    """Spans without rows where some ought to be; of funding, where an interval is longer than one
+    beside it."""
+    edges = np.concatenate([[first - source.stride_ms], times, [last + source.stride_ms]]).astype(
+        np.int64
+    )
+    steps = np.diff(edges)
+    usual = np.full(len(steps), source.step_ms, dtype=np.float64)
+    if not source.is_regular and len(times) > 1:
+        inner = np.concatenate([[np.inf], steps[1:-1], [np.inf]])
+        usual[1:-1] = 1.5 * np.minimum(inner[:-2], inner[2:])
+        usual[0], usual[-1] = inner[1:3].min(), inner[-3:-1].min()
+    return [
+        (int(edges[i]) + source.stride_ms, int(edges[i + 1]) - source.stride_ms)
+        for i in np.flatnonzero(steps > usual)
+    ]
+
+
+def _stretches(
+    source: Source, judged: _Judged, missing: Sequence[Span], asked: Sequence[Span]
+) -> list[Span]:
+    """Spans to ask for once more; near ones are joined into one request."""
+    spans = [(lo, hi) for lo, hi in missing if sum(a <= lo and hi <= b for a, b in asked) < 2]
+    for time in map(int, (*judged.bad[:, 0], *judged.good[judged.doubtful, 0])):
+        # With its neighbours, because of two rows for one time a page for one row would hold one.
+        spans.append((time - time % source.stride_ms - source.step_ms, time + source.step_ms))
+    stretches: list[Span] = []
+    for lo, hi in sorted(spans):
+        if stretches and hi - stretches[-1][0] < source.page_rows * source.step_ms:
+            stretches[-1] = (stretches[-1][0], max(hi, stretches[-1][1]))
+        else:
+            stretches.append((lo, hi))
+    return stretches
+
+
+async def _settle(answers: _Answers, wanted: int) -> np.ndarray:
+    """Ask once more for what is in doubt; the rows that remain. Of gaps and doubts from `wanted` on
+    the log is told."""
+    source, first, last = answers.source, answers.first, answers.last
+    judged = _judge(source, answers.rows)
+    answers.notes["repeated rows merged"] += judged.n_repeated
+    answers.pages.clear()
+    on_grid = judged.bad[judged.kinds != OFF_GRID, 0]
+    missing = _missing(source, np.unique(np.concatenate([judged.good[:, 0], on_grid])), first, last)
+    stretches = _stretches(source, judged, missing, answers.asked)
+    if stretches:
+        again = _Answers(source, first, last)
+        for lo, hi in stretches:
+            await _gather(again, max(lo, first), min(hi, last))
+        judged = _combine(source, judged, _judge(source, again.rows, is_whole=False), answers.notes)
+    missing = _missing(source, judged.good[:, 0], first, last)
+    odd = judged.good[judged.doubtful & (judged.good[:, 0] >= wanted)]
+    _tell(
+        answers,
+        judged.good[:, 0],
+        odd,
+        [(max(lo, wanted), hi) for lo, hi in missing if hi >= wanted],
+    )
+    return judged.good
+
+
+def _combine(source: Source, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
+    """What both answers together say; raises where they contradict each other, or agree on a bad
+    row."""
+    at = np.searchsorted(first.good[:, 0], second.good[:, 0])
+    at_known = np.minimum(at, max(len(first.good) - 1, 0))
+    is_known = (
+        first.good[at_known, 0] == second.good[:, 0]
+        if len(first.good)
+        else np.zeros(len(at), dtype=bool)
+    )
+    differs = np.zeros(len(at), dtype=bool)
+    differs[is_known] = (first.good[at_known[is_known]] != second.good[is_known]).any(axis=1)
+    mends = differs.copy()
+    mends[differs] = first.doubtful[at_known[differs]]
+    if (differs & ~mends).any():
+        _refuse(source, second.good[differs & ~mends], TWICE)
+    rows = first.good.copy()
+    rows[at_known[mends]] = second.good[mends]
+    rows = np.concatenate([rows, second.good[~is_known]])
+    was_bad = np.isin(second.good[:, 0], first.bad[:, 0])
+    notes["bad rows mended by asking again"] += int((mends | was_bad).sum())
+    notes["missing rows found by asking again"] += int((~is_known & ~was_bad).sum())
+    still_bad = ~np.isin(second.bad[:, 0], rows[:, 0])
+    if still_bad.any():
+        _refuse(source, second.bad[still_bad], int(second.kinds[still_bad][0]))
+    notes["bad rows dropped that did not come again"] += int(
+        (~np.isin(first.bad[:, 0], rows[:, 0])).sum()
+    )
+    judged = _judge(source, rows)
+    if len(judged.bad):
+        _refuse(source, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
+    return judged
+
+
+def _refuse(source: Source, rows: np.ndarray, kind: int) -> None:
+    """Raise on rows that are bad after asking twice, naming the first one."""
+    values = ", ".join(f"{name} = {value:g}" for name, value in zip(source.columns, rows[0, 1:]))
+    n_times = len(np.unique(rows[:, 0]))
+    raise ExchangeError(
+        f"{source.exchange}: {n_times} {source.what} {BAD[kind]}, first {_date(rows[0, 0])} "
+        f"({values}); asked for twice, so try again later or choose another exchange"
+    )
+
+
+def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequence[Span]) -> None:
+    """Log what was repaired, rows that remain doubtful, and rows that remain missing, one line for
+    each."""
+    source = answers.source
+    name = f"{source.exchange} {source.label}"
+    for what, count in answers.notes.items():
+        is_usual = what.startswith(("forming", "rows outside"))
+        if count:
+            logger.log(
+                logging.INFO if is_usual else logging.WARNING, "%s: %d %s", name, count, what
+            )
+    if len(odd):
+        values = ", ".join(f"{value:g}" for value in odd[0, 1:])
+        text = "%s: %d row(s) hard to believe, asked for twice, first %s (%s)"
+        logger.warning(text, name, len(odd), _date(odd[0, 0]), values)
+    inner = [(lo, hi) for lo, hi in missing if len(times) and times[0] < lo and hi < times[-1]]
+    for lo, hi in (span for span in missing if span not in inner):
+        logger.warning("%s: no rows from %s to %s, asked for twice", name, _date(lo), _date(hi))
+    if not inner:
+        return
+    longest = max(inner, key=lambda span: span[1] - span[0])
+    where = f"from {_date(longest[0])} to {_date(longest[1])}"
+    if source.is_regular:
+        sizes = [(hi - lo) // source.step_ms + 1 for lo, hi in inner]
+        what = f"{len(inner)} gap(s) of {sum(sizes)} rows, the longest of {max(sizes)} {where}"
+        logger.warning("%s: %s; asked for twice, so the exchange has none", name, what)
+    else:  # most often the exchange has changed the interval
+        logger.info(
+            "%s: %d interval(s) longer than one beside them, the longest %s",
+            name,
+            len(inner),
+            where,
+        )
+
+
+def _date(milliseconds: float) -> str:
+    return f"{pd.Timestamp(int(milliseconds), unit='ms'):%Y-%m-%d %H:%M}"

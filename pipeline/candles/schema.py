@@ -1,0 +1,451 @@
+"""The candle schema: one reader of columns and times, one validator, for every entry into the
+system.
+
+A frame of candles has the columns `timestamp` (open time, datetime64[ms, UTC]), `open`, `high`,
+`low`, `close`, `volume` (float64), in time order, and may carry `funding_rate` and `open_interest`,
+joined as of publication.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+
+import numpy as np
+import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+PRICE_COLUMNS = ("open", "high", "low", "close")
+CANDLE_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
+OPTIONAL_COLUMNS = ("funding_rate", "open_interest")
+TIME_NAMES = ("timestamp", "open_time", "date", "datetime")
+
+TIMEFRAME_MS = {
+    "1m": 60_000,
+    "3m": 180_000,
+    "5m": 300_000,
+    "15m": 900_000,
+    "30m": 1_800_000,
+    "1h": 3_600_000,
+    "2h": 7_200_000,
+    "4h": 14_400_000,
+    "6h": 21_600_000,
+    "8h": 28_800_000,
+    "12h": 43_200_000,
+    "1d": 86_400_000,
+}
+
+EPOCH_UNITS = ("s", "ms", "us", "ns")
+EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17, 9.2e18])
+"""Counts from one bound up to the next are in that unit: from 1973-03-03 on, which is long before
+any candle."""
+
+TIME_REMEDY = "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:00"
+
+MAX_BRIDGED_GAP = 6
+"""Indicators run on across gaps of at most this many missing candles and restart after longer
+ones."""
+
+MAX_AGE_IN_INTERVALS = 2
+"""A published value (funding, open interest) older than this many publication intervals is
+stale."""
+
+
+def timeframe_ms(timeframe: str) -> int:
+    """Length of a candle in milliseconds.
+
+    Raises:
+        ValueError: The timeframe is not one of `TIMEFRAME_MS`.
+
+    Example:
+        >>> timeframe_ms("1h")
+        3600000
+    """
+    if timeframe not in TIMEFRAME_MS:
+        raise ValueError(f"unknown timeframe {timeframe!r}; use one of {', '.join(TIMEFRAME_MS)}")
+    return TIMEFRAME_MS[timeframe]
+
+
+def timestamps_ms(candles: pd.DataFrame) -> np.ndarray:
+    """Open times as (n,) int64 milliseconds since 1970 UTC."""
+    return candles["timestamp"].to_numpy("datetime64[ms]").astype(np.int64)
+
+
+def utc_from_ms(milliseconds: np.ndarray) -> pd.Series:
+    """Series of datetime64[ms, UTC] from (n,) integer milliseconds since 1970."""
+    return pd.Series(np.asarray(milliseconds).astype("datetime64[ms]")).dt.tz_localize("UTC")
+
+
+def read_candles(
+    frame: pd.DataFrame, timeframe: str | None = None, *, where: str = "candles"
+) -> pd.DataFrame:
+    """Bring a user's frame into the schema and validate it; the one door for candles from anywhere.
+
+    Args:
+        frame: Columns as in the schema; the time column may also be called `open_time`, `date` or
+            `datetime` (the first of these that is there counts) and hold what `parse_times` reads.
+            Other columns are ignored. Not changed.
+        timeframe: Length of a candle such as "1h"; None accepts any spacing.
+        where: What to call these candles in errors, such as a file's name.
+
+    Returns:
+        New frame in the schema, with a RangeIndex.
+
+    Raises:
+        ValueError: Anything `validate_candles` refuses, a missing column, text among numbers,
+            unreadable times.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(
+            f"{where}: a pandas DataFrame is needed, not {type(frame)}; build one with "
+            "pd.DataFrame(...)"
+        )
+    time_name = _find_columns(frame, where)
+    columns = {
+        "timestamp": parse_times(frame[time_name], where=f"{where}, column {time_name!r}").array
+    }
+    for name in (*CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
+        if name in frame.columns:
+            columns[name] = parse_numbers(frame[name], where=f"{where}, column {name!r}")
+    candles = pd.DataFrame(columns)
+    validate_candles(candles, timeframe, where=where)
+    return candles
+
+
+def validate_candles(
+    candles: pd.DataFrame, timeframe: str | None = None, *, where: str = "candles"
+) -> None:
+    """Raise a ValueError that says what, where, how many and what to do, unless the frame is sound.
+
+    Sound is: not empty; times in order, unique, on the timeframe's grid, and not all of a longer
+    timeframe; prices finite and positive; volume finite and not negative; low <= open, close <=
+    high. Gaps are no error here: `find_gaps` reports them.
+    """
+    if len(candles) == 0:
+        raise ValueError(f"{where}: there are no candles; pass at least one row")
+    times = timestamps_ms(candles)
+    steps, later = np.diff(times), candles.iloc[1:]
+    _refuse(steps < 0, later, where, "times that run backwards", "sort by 'timestamp'")
+    _refuse(
+        steps == 0,
+        later,
+        where,
+        "duplicate times",
+        "drop_duplicates('timestamp') or mend the source",
+    )
+    if timeframe is not None:
+        off_grid = times % timeframe_ms(timeframe) != 0
+        _refuse(
+            off_grid,
+            candles,
+            where,
+            f"times off the {timeframe} grid",
+            "pass candles of that timeframe, UTC",
+        )
+        if len(steps) > 1 and steps.min() > timeframe_ms(timeframe):
+            raise ValueError(
+                f"{where}: no two of {len(candles)} candles are {timeframe} apart, the closest are "
+                f"{steps.min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
+            )
+    for name in (*PRICE_COLUMNS, "volume"):
+        values = candles[name].to_numpy()
+        _refuse(np.isnan(values), candles, where, f"NaN in {name!r}", "drop or mend the rows", name)
+        _refuse(
+            np.isinf(values),
+            candles,
+            where,
+            f"infinite values in {name!r}",
+            "mend the source",
+            name,
+        )
+        wrong = values < 0 if name == "volume" else values <= 0
+        kind = "negative" if name == "volume" else "non-positive"
+        _refuse(wrong, candles, where, f"{kind} values in {name!r}", "mend the source", name)
+    for name in OPTIONAL_COLUMNS:
+        if name in candles.columns:
+            _refuse(
+                np.isinf(candles[name].to_numpy()),
+                candles,
+                where,
+                f"infinite values in {name!r}",
+                "mend it",
+                name,
+            )
+    open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
+    body_high, body_low = np.maximum(open_, close), np.minimum(open_, close)
+    _refuse(high < low, candles, where, "high below low", "are 'high' and 'low' swapped?", "high")
+    _refuse(high < body_high, candles, where, "high below open or close", "mend the source", "high")
+    _refuse(low > body_low, candles, where, "low above open or close", "mend the source", "low")
+
+
+def drop_forming(
+    candles: pd.DataFrame, timeframe: str, *, now_ms: int | None = None
+) -> pd.DataFrame:
+    """Candles without those at the end that have not closed yet by `now_ms` (epoch ms; the clock's
+    time by default)."""
+    now = time.time() * 1000 if now_ms is None else now_ms
+    is_closed = timestamps_ms(candles) + timeframe_ms(timeframe) <= now
+    return candles if is_closed.all() else candles[is_closed]
+
+
+def cut_rows(
+    rows: pd.DataFrame,
+    step_ms: int,
+    *,
+    since_ms: int | None,
+    until_ms: int | None,
+    n_rows: int | None,
+) -> pd.DataFrame:
+    """Part of a series: what opens from `since_ms` on and closes by `until_ms`, of it the newest
+    `n_rows`; None: all.
+
+    Args:
+        rows: Candles, or published values, in time order.
+        step_ms: Length of a candle in ms; 0 for published values, which are instants.
+        since_ms: Epoch ms.
+        until_ms: Epoch ms.
+        n_rows: Number of rows.
+    """
+    times = timestamps_ms(rows)
+    first = 0 if since_ms is None else int(np.searchsorted(times, since_ms))
+    end = (
+        len(rows)
+        if until_ms is None
+        else int(np.searchsorted(times, until_ms - step_ms, side="right"))
+    )
+    if n_rows is not None:
+        first = max(first, end - n_rows)
+    return rows.iloc[first:end].reset_index(drop=True)
+
+
+def missing_before(times: np.ndarray, step_ms: int) -> np.ndarray:
+    """Number of candles missing right before each candle, (n,) int64; 0 where the series runs on.
+
+    Example:
+        >>> missing_before(np.array([0, 1, 2, 5]), 1)
+        array([0, 0, 0, 2])
+    """
+    missing = np.zeros(len(times), dtype=np.int64)
+    missing[1:] = np.diff(times) // step_ms - 1
+    return missing
+
+
+def find_gaps(times: np.ndarray, step_ms: int) -> pd.DataFrame:
+    """One row per gap: `after` (ms, the last candle before it) and `missing` (candles)."""
+    missing = missing_before(times, step_ms)
+    after_gap = np.flatnonzero(missing > 0)
+    return pd.DataFrame({"after": times[after_gap - 1], "missing": missing[after_gap]})
+
+
+def segment_starts(times: np.ndarray, step_ms: int) -> np.ndarray:
+    """Rows at which indicators start afresh: 0 and every row after a gap of more than
+    `MAX_BRIDGED_GAP` candles."""
+    return np.concatenate([[0], np.flatnonzero(missing_before(times, step_ms) > MAX_BRIDGED_GAP)])
+
+
+def join_published(
+    candles: pd.DataFrame, published: pd.DataFrame, column: str, timeframe: str
+) -> pd.DataFrame:
+    """Add `column` with the value last published strictly before each candle's close, NaN where it
+    is stale.
+
+    Args:
+        candles: Frame in the schema.
+        published: `timestamp` (instant of publication) and `column`, in time order.
+        column: Name of the value, `funding_rate` or `open_interest`.
+        timeframe: Of the candles; the close is the open time plus its length.
+
+    Returns:
+        Copy of the candles with the column. A value counts for at most `MAX_AGE_IN_INTERVALS` of
+        the series' own median interval after its publication.
+    """
+    published_at = timestamps_ms(published)
+    closes = timestamps_ms(candles) + timeframe_ms(timeframe)
+    values = np.full(len(candles), np.nan)
+    if len(published_at):
+        last = np.searchsorted(published_at, closes, side="left") - 1  # strictly before the close
+        known = last >= 0
+        interval = (
+            float(np.median(np.diff(published_at)))
+            if len(published_at) > 1
+            else float(timeframe_ms(timeframe))
+        )
+        fresh = known & (closes - published_at[last] <= MAX_AGE_IN_INTERVALS * interval)
+        values[fresh] = published[column].to_numpy(dtype=np.float64)[last[fresh]]
+    return candles.assign(**{column: values})
+
+
+def parse_times(column: pd.Series, *, where: str) -> pd.Series:
+    """Read instants, without guessing.
+
+    Args:
+        column: Epoch seconds, ms, µs or ns, as numbers or as text (their magnitude tells them
+            apart, see `EPOCH_BOUNDS`), ISO 8601 text in any mixture of its forms, or datetimes.
+            What names no zone is UTC.
+        where: What to call the column in errors.
+
+    Returns:
+        Series of datetime64[ms, UTC]; what is finer than a millisecond is cut off.
+
+    Raises:
+        ValueError: A time is absent or unreadable, or the column mixes units, or numbers with text.
+    """
+    if len(column) == 0:
+        return utc_from_ms(np.empty(0, dtype=np.int64))
+    if column.dtype.kind in "bcm":
+        raise ValueError(f"{where}: values of type {column.dtype} are no times; {TIME_REMEDY}")
+    absent = column.isna().to_numpy()
+    if absent.any():
+        raise ValueError(
+            f"{where}: no time in {int(absent.sum())} row(s), first in row "
+            f"{int(np.argmax(absent))}; drop or mend them"
+        )
+    if column.dtype == "datetime64[ms, UTC]":
+        return column
+    numbers = np.full(len(column), np.nan) if column.dtype.kind == "M" else _as_numbers(column)
+    is_number = ~np.isnan(numbers)
+    if is_number.all():
+        return _parse_epoch(numbers, where)
+    if is_number.any():
+        first, other = int(np.argmax(is_number)), int(np.argmin(is_number))
+        raise ValueError(
+            f"{where}: numbers and other values are mixed, {column.iloc[first]!r} in row {first} "
+            f"and {column.iloc[other]!r} in row {other}; {TIME_REMEDY} throughout"
+        )
+    # no other: 05/12/2024 is in May here and in December there
+    form = None if column.dtype.kind == "M" else "ISO8601"
+    parsed = pd.to_datetime(column, utc=True, errors="coerce", format=form)
+    bad = parsed.isna().to_numpy()
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{where}: {int(bad.sum())} unreadable time(s), first {column.iloc[row]!r} in row "
+            f"{row}; {TIME_REMEDY}"
+        )
+    return parsed.astype("datetime64[ms, UTC]")
+
+
+def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
+    """(n,) float64 from numbers or their text; absent values are NaN, other text and booleans a
+    ValueError."""
+    # the usual case, ten times as fast
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        return column.to_numpy(dtype=np.float64, copy=True)
+    numbers = _as_numbers(column).astype(np.float64)
+    text = np.isnan(numbers) & column.notna().to_numpy()
+    if text.any():
+        row = int(np.argmax(text))
+        raise ValueError(
+            f"{where}: {int(text.sum())} value(s) that are not numbers, first {column.iloc[row]!r} "
+            f"in row {row}; remove the text, use a point as decimal sign and no thousands "
+            "separators"
+        )
+    return numbers
+
+
+def _as_numbers(column: pd.Series) -> np.ndarray:
+    """(n,) int64 or float64, NaN where there is no number: text, nothing, a boolean (1 to pandas),
+    a datetime."""
+    if column.dtype.kind in "bcmM":
+        return np.full(len(column), np.nan)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if column.dtype.kind == "i" and numbers.notna().all():
+        return numbers.to_numpy(dtype=np.int64)
+    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    if column.dtype.kind == "O":
+        values[[isinstance(value, (bool, np.bool_)) for value in column]] = np.nan
+    return values
+
+
+def _parse_epoch(numbers: np.ndarray, where: str) -> pd.Series:
+    """Series of datetime64[ms, UTC] from counts of one unit; int64 counts are exact, float64 ones
+    to a microsecond."""
+    rank = np.searchsorted(EPOCH_BOUNDS, numbers, side="right") - 1
+    impossible = (rank < 0) | (rank >= len(EPOCH_UNITS))
+    if impossible.any():
+        row = int(np.argmax(impossible))
+        raise ValueError(
+            f"{where}: {int(impossible.sum())} number(s) that are no epoch time, first "
+            f"{numbers[row]} in row {row}; {TIME_REMEDY}"
+        )
+    other = rank != rank[0]
+    if other.any():
+        row = int(np.argmax(other))
+        raise ValueError(
+            f"{where}: epoch {EPOCH_UNITS[rank[0]]} and {EPOCH_UNITS[rank[row]]} are mixed, "
+            f"{numbers[0]} in row 0 and {numbers[row]} in row {row}; use one unit"
+        )
+    unit = EPOCH_UNITS[rank[0]]
+    if numbers.dtype.kind == "f":
+        numbers, unit = np.rint(numbers * 1000.0 ** (2 - rank[0])).astype(np.int64), "us"
+    return utc_from_ms(
+        numbers.astype(f"datetime64[{unit}]").astype("datetime64[ms]").astype(np.int64)
+    )
+
+
+def _find_columns(frame: pd.DataFrame, where: str) -> str:
+    """Name of the time column; raises where a column of the schema is missing or there twice."""
+    if frame.columns.nlevels > 1:
+        raise ValueError(
+            f"{where}: the column names have {frame.columns.nlevels} levels, first "
+            f"{frame.columns[0]}; pass one symbol's columns with plain names"
+        )
+    found = [name for name in TIME_NAMES if name in frame.columns]
+    missing = ([] if found else ["timestamp"]) + [
+        name for name in CANDLE_COLUMNS[1:] if name not in frame.columns
+    ]
+    if missing:
+        raise ValueError(
+            (
+                f"{where}: column {', '.join(map(repr, missing))} missing among "
+                f"{list(map(str, frame.columns))}; "
+            )
+            + _rename_remedy(frame, missing)
+        )
+    for name in (
+        () if frame.columns.is_unique else (found[0], *CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS)
+    ):
+        count = int((frame.columns == name).sum())
+        if count > 1:
+            raise ValueError(f"{where}: column {name!r} is there {count} times; keep one of them")
+    return found[0]
+
+
+def _rename_remedy(frame: pd.DataFrame, missing: list[str]) -> str:
+    """What to do about missing columns: rename those that look alike, or turn the index into the
+    time."""
+    there = {str(name).lower(): str(name) for name in frame.columns}
+    renames = {}
+    for name in missing:
+        for spelling in TIME_NAMES if name == "timestamp" else (name,):
+            # "close_time" is no "open_time"
+            for alike in difflib.get_close_matches(spelling, there, 1, cutoff=0.8):
+                renames[there[alike]] = name
+    if renames:
+        return f"if they are there under other names: df.rename(columns={renames})"
+    if "timestamp" in missing and isinstance(frame.index, pd.DatetimeIndex):
+        return "if the index holds the times: df.rename_axis('timestamp').reset_index()"
+    return (
+        f"name the columns {', '.join(CANDLE_COLUMNS)}; {', '.join(TIME_NAMES[1:])} will do for "
+        "the time"
+    )
+
+
+def _refuse(
+    bad: np.ndarray,
+    rows: pd.DataFrame,
+    where: str,
+    what: str,
+    remedy: str,
+    column: str | None = None,
+) -> None:
+    """Raise if any row is bad, naming the first one."""
+    if bad.any():
+        first = rows.iloc[int(np.argmax(bad))]
+        when = str(first["timestamp"].tz_localize(None)).removesuffix(":00")
+        value = "" if column is None else f" ({column} = {first[column]:g})"
+        raise ValueError(
+            f"{where}: {what} in {int(bad.sum())} row(s), first at {when}{value}; {remedy}"
+        )

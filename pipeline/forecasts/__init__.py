@@ -1,0 +1,2 @@
+"""From a trained network to forecasts: baselines, shrinkage, intervals, the predictors, the
+ledger."""

@@ -1,0 +1,89 @@
+"""Quantiles that a network forecasts itself, made to hold what they promise on the validation part.
+
+Conformalized quantile regression: Romano, Patterson and Candès (2019), NeurIPS 32, with the errors
+divided by the forecast's own width, as Sesia and Candès (2020), A comparison of some conformal
+quantile regression methods, Stat 9(1). A factor on the distance from the median instead of a shift,
+so that calibrated quantiles cannot cross either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pipeline.forecasts.intervals import conformal_quantiles
+
+SMALLEST_FACTOR = 1e-3
+"""No interval shrinks to nothing, whatever validation says."""
+
+
+@dataclass(frozen=True)
+class QuantileFactors:
+    """Factors on the forecast distances of q10 and q90 from the median, fitted on the validation
+    part."""
+
+    below: float
+    above: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain floats, for the scaler file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, float]) -> QuantileFactors:
+        """Read what `as_dict` wrote; a ValueError names what is missing or not positive."""
+        values = {}
+        for name in cls.__dataclass_fields__:
+            value = numbers.get(name)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 < value < float("inf")
+            ):
+                raise ValueError(
+                    f"quantile factor {name!r} is {value!r}, not a positive number; train the "
+                    "model again"
+                )
+            values[name] = float(value)
+        return cls(**values)
+
+
+def point_forecast(outputs: np.ndarray) -> np.ndarray:
+    """(n,) of a network's (n, 1) forecasts or (n, 3) quantiles: the middle one."""
+    return outputs[:, outputs.shape[1] // 2]
+
+
+def fit_quantiles(
+    quantiles: np.ndarray, forecast: np.ndarray, actual: np.ndarray
+) -> QuantileFactors:
+    """Fit the factors on the validation part, so that a tenth of the moves lies below q10 and a
+    tenth above q90.
+
+    Args:
+        quantiles: (n, 3) the network's q10, q50, q90, log-returns.
+        forecast: (n,) shrunk medians; the quantiles are taken from there.
+        actual: (n,) log-returns that came true.
+    """
+    error = actual - forecast
+    below = -conformal_quantiles(error / (quantiles[:, 1] - quantiles[:, 0]))["q10"]
+    above = conformal_quantiles(error / (quantiles[:, 2] - quantiles[:, 1]))["q90"]
+    return QuantileFactors(max(below, SMALLEST_FACTOR), max(above, SMALLEST_FACTOR))
+
+
+def apply_quantiles(
+    factors: QuantileFactors, quantiles: np.ndarray, forecast: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Calibrated quantiles of the log-return: q10 < q50 < q90, (n,) each; q50 is the shrunk median.
+
+    Args:
+        factors: Fitted numbers.
+        quantiles: (n, 3) the network's q10, q50, q90, log-returns.
+        forecast: (n,) shrunk medians.
+    """
+    return {
+        "q10": forecast - factors.below * (quantiles[:, 1] - quantiles[:, 0]),
+        "q50": forecast,
+        "q90": forecast + factors.above * (quantiles[:, 2] - quantiles[:, 1]),
+    }

@@ -1,0 +1,472 @@
+"""Intervals: how far the next move may go, from a scale model of plain numbers, made exact on the
+last year.
+
+A move has the scale volatility * exp(x'b): the EWMA volatility of the samples, corrected by a few
+causal, scale-free inputs x (recent ranges and moves, volume, momentum, the time of the week).
+Quantiles of residual / scale on the validation part and the year before turn the scale into
+intervals. Serving needs NumPy and pandas alone.
+
+Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial
+Econometrics 7(2): volatilities of several horizons side by side. Parkinson (1980), The Extreme
+Value Method for Estimating the Variance of the Rate of Return, J. Business 53(1): a candle's range
+tells more of it than its close.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
+from pipeline.samples.indicators import VOLATILITY_SPAN, log_returns
+from pipeline.samples.splitting import Split
+from pipeline.samples.windows import Samples, segmented_volatility
+
+logger = logging.getLogger(__name__)
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Probabilities of the quantiles."""
+QUANTILE_NAMES = tuple(f"q{round(100 * level):02d}" for level in LEVELS)
+SLOPES = tuple(k / 10 for k in range(10, -1, -1))
+"""Candidates of `fit_slopes`; of equals the first."""
+
+SPANS = {"range": (3, 12, 48), "move": (3, 12)}
+"""EWMA spans, in candles; none above the volatility's, so that V2_WARMUP is long enough for all."""
+LONG_WINDOW = 336
+"""candles; two weeks of hours"""
+MOMENTUM_WINDOW = 168
+WEEK_CYCLES = (1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 28)
+"""Cycles a week: 7, 14, 21, 28 are the day and its harmonics, those beside them let it differ over
+the week."""
+WEEK_MS = 7 * 86_400_000
+
+HAR_INPUTS = ("range_3", "range_48", "range_336")
+"""What a plain HAR model of ranges sees, a baseline: the last hours, days and weeks (Corsi,
+2009)."""
+
+MIN_VOLATILITY = 1e-7
+"""log-return; a price that stands still is taken to move this much, so that no scale is 0"""
+SMALLEST_RATIO = 0.05
+"""floor of an input before its logarithm, in EWMA volatilities"""
+LARGEST_CORRECTION = 3.0
+"""bound on |x'b|, so that a scale stays within a factor of 20 of the volatility"""
+PENALTY = 100.0
+"""ridge penalty on b, in samples: chosen at 1,000 to 400,000 training samples (docs/log.md)"""
+CALIBRATION_SPAN = np.timedelta64(365, "D")
+"""up to the validation part's end, of whose moves the quantiles are taken"""
+FEW_SAMPLES = 100
+"""such moves below which the quantiles are rough"""
+
+
+@dataclass(frozen=True)
+class IntervalModel:
+    """Numbers of the scale model and of its calibration."""
+
+    intercept: float
+    coefficients: dict[str, float]
+    """one per input, in the order of `input_names`"""
+    quantiles: dict[str, float]
+    """`QUANTILE_NAMES` -> quantile of residual / scale, in ascending order"""
+    slopes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(QUANTILE_NAMES, 1.0))
+    """`QUANTILE_NAMES` -> share of the forecast that the quantile moves by, 0 to 1"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts and floats, for the scaler file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> IntervalModel:
+        """Read what `as_dict` wrote; a ValueError names what is missing, not finite or out of
+        order."""
+        coefficients, quantiles = (
+            _as_floats(name, numbers.get(name)) for name in ("coefficients", "quantiles")
+        )
+        if tuple(quantiles) != QUANTILE_NAMES:
+            raise ValueError(
+                f"interval model: the quantiles are {', '.join(quantiles) or 'none'}, not "
+                f"{', '.join(QUANTILE_NAMES)}; train the model again"
+            )
+        if sorted(quantiles.values()) != list(quantiles.values()):
+            raise ValueError(
+                f"interval model: the quantiles {quantiles} are not in order; train the model again"
+            )
+        slopes = _as_floats(
+            "slopes", numbers.get("slopes", dict.fromkeys(QUANTILE_NAMES, 1.0))
+        )  # bundles of before
+        if tuple(slopes) != QUANTILE_NAMES or not all(
+            0.0 <= slope <= 1.0 for slope in slopes.values()
+        ):
+            raise ValueError(
+                f"interval model: the slopes are {slopes}, not shares of each quantile; train it "
+                "again"
+            )
+        return cls(
+            _as_float("intercept", numbers.get("intercept")), coefficients, quantiles, slopes
+        )
+
+
+def _as_floats(name: str, table: object) -> dict[str, float]:
+    if not isinstance(table, Mapping):
+        raise ValueError(
+            f"interval model: {name!r} is {table!r}, not a dict; train the model again"
+        )
+    return {key: _as_float(key, value) for key, value in table.items()}
+
+
+def _as_float(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise ValueError(
+            f"interval model: {name!r} is {value!r}, not a finite number; train the model again"
+        )
+    return float(value)
+
+
+def input_names(timeframe: str) -> tuple[str, ...]:
+    """Names of the columns of `scale_inputs`.
+
+    Example:
+        >>> input_names("1d")[-4:]
+        ('week_2_cos', 'week_2_sin', 'week_3_cos', 'week_3_sin')
+    """
+    smoothed = [f"{kind}_{span}" for kind, spans in SPANS.items() for span in (*spans, LONG_WINDOW)]
+    week = [
+        f"week_{cycles}_{part}" for cycles in _week_cycles(timeframe) for part in ("cos", "sin")
+    ]
+    return (*smoothed, "volume", "same_time", "momentum", *week)
+
+
+def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarray:
+    """What the scale model sees of one symbol's candles; row t looks at candles up to t only.
+
+    The inputs are logarithms of ratios to the EWMA volatility, so that coins of any temper compare,
+    and waves of the week at the time of the target. They start afresh after every long gap.
+
+    Args:
+        candles: n candles in the schema of `pipeline.candles.schema`.
+        timeframe: Length of a candle.
+        horizon: Candles the target spans.
+
+    Returns:
+        (n, k) float64, columns as in `input_names`; NaN before a segment's 48th return. From there
+        on averages take what there is; 474 candles (v2's warm-up) into a segment they no longer
+        depend on where it starts.
+    """
+    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
+    arrays = [candles[name].to_numpy(np.float64) for name in ("high", "low", "close", "volume")]
+    volatility = np.maximum(segmented_volatility(arrays[2], times, step_ms, 1), MIN_VOLATILITY)
+    week = _week_waves(times, timeframe, horizon)
+    inputs = np.empty((len(candles), len(input_names(timeframe))))
+    inputs[:, inputs.shape[1] - week.shape[1] :] = week
+    candles_a_day = max(86_400_000 // step_ms, 1)
+    starts = segment_starts(times, step_ms)
+    for first, end in zip(starts, [*starts[1:], len(candles)]):
+        high, low, close, volume, scale = (array[first:end] for array in (*arrays, volatility))
+        columns = _segment_inputs(high, low, close, volume, scale, candles_a_day, horizon)
+        inputs[first:end, : len(columns)] = np.transpose(columns)
+    return inputs
+
+
+def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
+    """(n_samples, k) rows of `scale_inputs` at each sample's candle t; `candles` are those the
+    samples were made of."""
+    inputs, first = np.empty((len(samples), len(input_names(samples.timeframe)))), 0
+    for index, frame in enumerate(
+        candles.values()
+    ):  # one symbol's rows at a time: of all candles they are large
+        own = samples.symbol == index
+        inputs[own] = scale_inputs(frame, samples.timeframe, samples.horizon)[
+            samples.end[own] - first
+        ]
+        first += len(frame)
+    return inputs
+
+
+def calibrating_samples(samples: Samples, split: Split) -> np.ndarray:
+    """Indices of the validation part and of the training samples of the year before its end.
+
+    A season alone may be calmer or wilder than the next, and a short run's validation part is a
+    handful of days. The scale has some 30 numbers, so the moves it was fitted to are hardly
+    narrower for it (docs/log.md has the coverage).
+
+    Returns:
+        (n,) validation's first.
+    """
+    earlier = (
+        samples.target_time[split.train] > samples.target_time[split.val].max() - CALIBRATION_SPAN
+    )
+    return np.append(split.val, split.train[earlier])
+
+
+def fit_intervals(
+    inputs: np.ndarray,
+    names: tuple[str, ...],
+    log_return: np.ndarray,
+    volatility: np.ndarray,
+    known: np.ndarray,
+    calibrating: np.ndarray,
+    forecast: np.ndarray | float = 0.0,
+    *,
+    is_shifted: bool = False,
+) -> IntervalModel:
+    """Fit the scale on all that is known, the quantiles on samples that calibrate, all symbols
+    pooled.
+
+    The scale s makes sum |r| / s + log s smallest (Laplace moves' likelihood), which is a Gamma
+    regression of |r| with a logarithmic link; it is convex, and single crashes weigh less than in
+    one of squares.
+
+    Args:
+        inputs: (n_samples, k) rows of `scale_inputs` at each sample's candle t.
+        names: (k,) `input_names`.
+        log_return: (n_samples,) targets.
+        volatility: (n_samples,) EWMA volatility times sqrt(horizon), as in `Samples`.
+        known: Indices of the samples that the scale is fitted to: training's and validation's.
+        calibrating: Indices of samples whose moves give the quantiles: `calibrating_samples`, or
+            validation's.
+        forecast: (len(calibrating),) their shrunk point forecasts, log-returns; the intervals are
+            theirs.
+        is_shifted: All quantiles move by the whole forecast: where that is a price, which stays
+            what it is from wherever the return to it is counted.
+    """
+    from sklearn.linear_model import GammaRegressor  # lazy: only training needs it
+
+    size = np.maximum(
+        np.abs(log_return[known]) / np.maximum(volatility[known], MIN_VOLATILITY), 1e-6
+    )  # Gamma is > 0
+    fitted = GammaRegressor(alpha=PENALTY / len(known), solver="newton-cholesky").fit(
+        inputs[known], size
+    )
+    coefficients = dict(zip(names, map(float, fitted.coef_), strict=True))
+    scale = _scale(
+        float(fitted.intercept_), coefficients, inputs[calibrating], volatility[calibrating]
+    )
+    moves, centres = (
+        log_return[calibrating] / scale,
+        np.broadcast_to(forecast, len(calibrating)) / scale,
+    )
+    slopes = dict.fromkeys(QUANTILE_NAMES, 1.0) if is_shifted else fit_slopes(moves, centres)
+    _warn_of_few(len(calibrating))
+    calibrated = [
+        _quantile(moves - slope * centres, level) for level, slope in zip(LEVELS, slopes.values())
+    ]
+    quantiles = dict(zip(QUANTILE_NAMES, sorted(calibrated)))
+    return IntervalModel(float(fitted.intercept_), coefficients, quantiles, slopes)
+
+
+def apply_intervals(
+    model: IntervalModel, inputs: np.ndarray, volatility: np.ndarray, forecast: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Quantiles of the log-return, (n,) each, named `QUANTILE_NAMES`; they never cross.
+
+    Where those of a forecast far out would, they change places, which makes their pinball loss no
+    larger (Chernozhukov, Fernández-Val and Galichon, 2010, Quantile and Probability Curves Without
+    Crossing, Econometrica 78(3)).
+
+    Args:
+        model: Fitted numbers.
+        inputs: (n, k) rows of `scale_inputs`.
+        volatility: (n,) EWMA volatility times sqrt(horizon).
+        forecast: (n,) shrunk point forecasts, log-returns.
+
+    Raises:
+        ValueError: The model was fitted on other inputs.
+    """
+    if inputs.shape[1] != len(model.coefficients):
+        raise ValueError(
+            f"interval model has {len(model.coefficients)} coefficients for {inputs.shape[1]} "
+            "inputs; was it trained on another timeframe or by another version? train the model "
+            "again"
+        )
+    scale = _scale(model.intercept, model.coefficients, inputs, volatility)
+    table = [
+        model.slopes[name] * forecast + value * scale for name, value in model.quantiles.items()
+    ]
+    return dict(zip(QUANTILE_NAMES, np.sort(table, axis=0)))
+
+
+def fit_slopes(moves: np.ndarray, centres: np.ndarray) -> dict[str, float]:
+    """How much of the forecast each quantile moves by: what makes the pinball loss of it and the
+    one opposite least.
+
+    What is foreseeable of the next move is its median, hardly its mean: small moves revert, large
+    ones do not. So the outer quantiles stay nearly where they are when the forecast moves, and the
+    whole distribution is not shifted (docs/log.md). The median moves by the whole forecast, which
+    is shrunk already.
+
+    Args:
+        moves: (n,) log-returns over their scale.
+        centres: (n,) their forecasts, likewise.
+
+    Returns:
+        `QUANTILE_NAMES` -> one of `SLOPES`; of the median 1.
+    """
+    slopes = dict.fromkeys(QUANTILE_NAMES, 1.0)
+    if not centres.any():
+        return slopes
+    for place in range(len(LEVELS) // 2):
+        pair = (LEVELS[place], LEVELS[-1 - place])
+        best = min(
+            SLOPES,
+            key=lambda slope: sum(_pinball_loss(moves - slope * centres, level) for level in pair),
+        )
+        slopes |= {QUANTILE_NAMES[place]: best, QUANTILE_NAMES[-1 - place]: best}
+    return slopes
+
+
+def _pinball_loss(residual: np.ndarray, level: float) -> float:
+    """Mean pinball loss of the residuals' own quantile."""
+    above = residual - _quantile(residual, level)
+    return float(np.mean(np.maximum(level * above, (level - 1) * above)))
+
+
+def _quantile(residual: np.ndarray, level: float) -> float:
+    """See `conformal_quantiles`."""
+    return float(np.quantile(residual, level, method="weibull"))
+
+
+def scaled_quantiles(
+    scale: np.ndarray,
+    log_return: np.ndarray,
+    calibrating: np.ndarray,
+    forecast: np.ndarray | float = 0.0,
+) -> dict[str, np.ndarray]:
+    """Quantiles of a baseline: constants, as `fit_intervals` finds them, times its scale,
+    (n_samples,) each.
+
+    With the samples' own volatility this is the EWMA (RiskMetrics) interval.
+
+    Args:
+        scale: (n_samples,) scale of each move, in any unit.
+        log_return: (n_samples,) targets.
+        calibrating: See `fit_intervals`.
+        forecast: (n_samples,) or one shrunk point forecast.
+    """
+    centre = np.broadcast_to(forecast, scale.shape)
+    constants = conformal_quantiles(
+        (log_return[calibrating] - centre[calibrating]) / scale[calibrating]
+    )
+    return {name: centre + value * scale for name, value in constants.items()}
+
+
+def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
+    """Quantiles that a fresh residual falls below with the stated probabilities, if it is drawn as
+    these were.
+
+    Split conformal prediction takes the k-th smallest of n calibration residuals with k / (n + 1)
+    at the wanted level, not k / n (Vovk, Gammerman and Shafer, 2005, Algorithmic Learning in a
+    Random World): NumPy's "weibull" method.
+
+    Args:
+        residual: (n,) scaled residuals. Few of them are logged as a warning.
+
+    Example:
+        >>> round(conformal_quantiles(np.arange(1.0, 200.0))["q90"], 6)
+        180.0
+    """
+    _warn_of_few(len(residual))
+    return {name: _quantile(residual, level) for name, level in zip(QUANTILE_NAMES, LEVELS)}
+
+
+def _warn_of_few(n: int) -> None:
+    if n < FEW_SAMPLES:
+        logger.warning(
+            "only %d samples calibrate the intervals, so their coverage is rough; fetch more "
+            "candles (--candles)",
+            n,
+        )
+
+
+def _scale(
+    intercept: float, coefficients: Mapping[str, float], inputs: np.ndarray, volatility: np.ndarray
+) -> np.ndarray:
+    correction = np.full(len(inputs), intercept)
+    for column, coefficient in enumerate(
+        coefficients.values()
+    ):  # BLAS would sum one row in another order than many
+        correction += coefficient * inputs[:, column]
+    bounded = np.clip(correction, -LARGEST_CORRECTION, LARGEST_CORRECTION)
+    return np.maximum(volatility, MIN_VOLATILITY) * np.exp(bounded)
+
+
+def _segment_inputs(
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    volume: np.ndarray,
+    scale: np.ndarray,
+    candles_a_day: int,
+    horizon: int,
+) -> list[np.ndarray]:
+    """The inputs but for the week's waves, (n,) each, of candles without a long gap; `scale` is
+    their volatility."""
+    sizes = {"range": pd.Series(np.log(high / low)), "move": pd.Series(np.abs(log_returns(close)))}
+    usual = {
+        kind: size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()
+        for kind, size in sizes.items()
+    }
+    columns = []
+    for kind, size in sizes.items():
+        columns += [_log_ratio(size.ewm(span=span).mean(), scale) for span in SPANS[kind]]
+        columns.append(_log_ratio(usual[kind], scale))
+    usual_volume = pd.Series(volume).ewm(span=VOLATILITY_SPAN).mean().to_numpy()
+    traded = np.divide(volume, usual_volume, out=np.ones(len(volume)), where=usual_volume > 0)
+    columns.append(np.where(np.isnan(scale), np.nan, np.log(np.maximum(traded, SMALLEST_RATIO))))
+    columns.append(
+        _log_ratio(_same_time_of_day(sizes["range"], usual["range"], candles_a_day, horizon), scale)
+    )
+    row = np.arange(len(close))
+    before = np.maximum(row - MOMENTUM_WINDOW, 0)
+    momentum = np.abs(np.log(close / close[before])) / np.sqrt(np.maximum(row - before, 1))
+    columns.append(np.log1p(momentum / scale))
+    return columns
+
+
+def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(size) / scale, SMALLEST_RATIO))
+
+
+def _same_time_of_day(
+    size: pd.Series, usual: np.ndarray, candles_a_day: int, horizon: int
+) -> np.ndarray:
+    """(n,) mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the
+    target spans.
+
+    `usual`, the mean size of that window at any time of day, stands in where there is less than a
+    day of history.
+    """
+    span = min(horizon, candles_a_day)
+    at_target = (
+        size.to_numpy() if span == 1 else size.rolling(span, min_periods=1).mean().to_numpy()
+    )
+    total, count = np.zeros(len(size)), np.zeros(len(size))
+    for day in range(1, LONG_WINDOW // candles_a_day + 1):
+        lag = day * candles_a_day - span
+        total[lag:] += at_target[: max(len(size) - lag, 0)]
+        count[lag:] += 1
+    return np.divide(total, count, out=usual.copy(), where=count > 0)
+
+
+def _week_cycles(timeframe: str) -> list[int]:
+    """The cycles that candles of this length can tell apart (Nyquist)."""
+    return [cycles for cycles in WEEK_CYCLES if 2 * cycles < WEEK_MS // timeframe_ms(timeframe)]
+
+
+def _week_waves(times: np.ndarray, timeframe: str, horizon: int) -> np.ndarray:
+    """(n, 2 * cycles) cosines and sines of the time of the week, averaged over the candles that the
+    target spans."""
+    step_ms = timeframe_ms(timeframe)
+    candles_a_week = WEEK_MS // step_ms
+    step = 2 * np.pi * np.array(_week_cycles(timeframe)) / candles_a_week  # radians a candle
+    damping = np.sin(horizon * step / 2) / (
+        horizon * np.sin(step / 2)
+    )  # mean of e^(i step j) over j = 1 … horizon
+    angle = (np.arange(candles_a_week)[:, None] + (horizon + 1) / 2) * step
+    table = np.stack([damping * np.cos(angle), damping * np.sin(angle)], axis=2).reshape(
+        candles_a_week, -1
+    )
+    return table[times // step_ms % candles_a_week]

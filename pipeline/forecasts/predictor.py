@@ -1,0 +1,442 @@
+"""What the predictors of all generations share: opening a bundle, judging the candles they are
+given, the forecast."""
+
+from __future__ import annotations
+
+import abc
+import numbers
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.network import open_network
+from pipeline.bundle.scaler_file import SCALER_TYPES, open_scalers
+from pipeline.candles.schema import (
+    drop_forming,
+    missing_before,
+    read_candles,
+    segment_starts,
+    timeframe_ms,
+    timestamps_ms,
+)
+from pipeline.forecasts.conformal import QuantileFactors, apply_quantiles, point_forecast
+from pipeline.forecasts.intervals import (
+    QUANTILE_NAMES,
+    IntervalModel,
+    apply_intervals,
+    scale_inputs,
+)
+from pipeline.forecasts.picture import plot_forecast
+from pipeline.forecasts.shrinkage import Calibration, apply_calibration
+from pipeline.samples.indicators import VOLATILITY_SPAN
+from pipeline.samples.scaling import scale_rows
+from pipeline.samples.windows import segmented_volatility, usable_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from typing_extensions import Self
+
+
+class BundlePredictor(abc.ABC):
+    """A bundle that is open for forecasts: what it knows of its candles, and what it makes of a
+    network's output."""
+
+    files: ClassVar[BundleFiles]
+    known_features: ClassVar[tuple[str, ...]]
+    warmup: ClassVar[int]
+    """candles after which the features have forgotten where the history starts"""
+    scaler_types: ClassVar[Mapping[str, type]] = SCALER_TYPES
+    history_columns: ClassVar[tuple[str, ...]] = ("predicted_return", *QUANTILE_NAMES, "p_up")
+    """what `predict_history` tells of each candle"""
+    n_streams: ClassVar[int] = 1
+    """windows that a forecast looks at"""
+
+    def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
+        """Open a trained model.
+
+        Args:
+            model_path: The .h5 file of the network, or of its best checkpoint.
+            scaler_path: The scaler file of the same training run.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, holds anything but the admitted types, or belongs to
+                another run.
+        """
+        model_path, scaler_path = Path(model_path), Path(scaler_path)
+        scalers = self._open(model_path, scaler_path)
+        self.feature_cols: list[str] = scalers["feature_cols"]
+        self.lookback: int = scalers["lookback"]
+        self.horizon: int = scalers["horizon"]
+        self.timeframe: str = scalers["timeframe"]
+        self.symbols: list[str] = scalers["symbols"]
+        self.is_synthetic: bool = scalers["synthetic"]
+        self.model_sha256: str = scalers["model_sha256"]
+        unknown = [name for name in self.feature_cols if name not in self.known_features]
+        if unknown:
+            raise ValueError(
+                f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version"
+            )
+        self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
+        self._calibration = Calibration.from_dict(scalers["calibration"])
+        self._intervals: QuantileFactors | IntervalModel
+        if scalers.get("quantile_regression") is True:
+            self._intervals = QuantileFactors.from_dict(scalers["intervals"])
+        else:
+            self._intervals = IntervalModel.from_dict(scalers["intervals"])
+        self._step_ms = timeframe_ms(self.timeframe)
+        shape = (self.lookback, len(self.feature_cols))
+        self._network = open_network(
+            model_path, [shape] * self.n_streams, scalers.get("twin_sha256")
+        )
+
+    @classmethod
+    def from_directory(cls, directory: str | Path, **options: Any) -> Self:
+        """Open the bundle in a training run's output folder; options as for the class itself."""
+        return cls(
+            Path(directory) / cls.files.model, Path(directory) / cls.files.scalers, **options
+        )
+
+    def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
+        return open_scalers(model_path, scaler_path, self.files, self.scaler_types)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo: str,
+        revision: str | None = None,
+        *,
+        is_dataset: bool = False,
+        folder: str = "",
+        cache_dir: str | Path | None = None,
+        **options: Any,
+    ) -> Self:
+        """Open a bundle on the Hugging Face Hub; downloads what a forecast takes, and opens nothing
+        that is not sound.
+
+        Args:
+            repo: Such as "user/repo"; a private one takes the token in HF_TOKEN or of a stored
+                login.
+            revision: Branch, tag or commit; with a full commit hash a bundle that was opened before
+                needs no network.
+            is_dataset: It lies in a dataset repository.
+            folder: Folder inside the repository.
+            cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
+            options: As for the class itself.
+
+        Raises:
+            ConnectionError: The Hub is out of reach or refuses.
+            ValueError: There is no such bundle, its files are too large or not those that its
+                metadata names, hold anything but the admitted types and layers, or huggingface_hub
+                is not installed.
+        """
+        from pipeline.bundle import hub_transfer  # lazy: few need the Hub
+
+        place = hub_transfer.Place(repo, is_dataset, folder)
+        directory = hub_transfer.download(
+            place,
+            cls.files.metadata,
+            cls.files.served,
+            optional=(cls.files.twin,),
+            revision=revision,
+            cache_dir=cache_dir,
+        )
+        return cls.from_directory(directory, **options)
+
+    @property
+    def required_candles(self) -> int:
+        """Candles from which on a forecast no longer depends on where the history starts."""
+        return self.lookback + self.warmup
+
+    @property
+    def _needed(self) -> int:
+        """Candles in a row without which there is no forecast: the window, and the volatility's
+        first value."""
+        return max(self.lookback, VOLATILITY_SPAN + 1)
+
+    def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
+        return segmented_volatility(
+            candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon
+        )
+
+    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
+        return scale_inputs(candles, self.timeframe, self.horizon)
+
+    def _serve(
+        self, outputs: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Calibrated forecasts from (n, 1) log-returns, or (n, 3) quantiles of them."""
+        served = apply_calibration(self._calibration, point_forecast(outputs), volatility)
+        if isinstance(self._intervals, QuantileFactors):
+            return served | apply_quantiles(self._intervals, outputs, served["predicted_return"])
+        return served | apply_intervals(
+            self._intervals, inputs, volatility, served["predicted_return"]
+        )
+
+    def _as_prediction(
+        self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
+    ) -> dict[str, Any]:
+        log_return, p_up = forecast["predicted_return"], forecast["p_up"]
+        opens_ms = int(timestamps_ms(candles)[-1]) + self.horizon * self._step_ms
+        return {
+            "price": price * float(np.exp(log_return)),
+            "return": log_return,
+            "return_low": forecast["q10"],
+            "return_median": forecast["q50"],
+            "return_high": forecast["q90"],
+            "return_percent": 100.0 * float(np.expm1(log_return)),
+            "price_change": price * float(np.expm1(log_return)),
+            "last_price": price,
+            "confidence": max(p_up, 1.0 - p_up),
+            "p_up": p_up,
+            "price_low": price * float(np.exp(forecast["q10"])),
+            "price_high": price * float(np.exp(forecast["q90"])),
+            "timestamp": pd.Timestamp(opens_ms, unit="ms", tz="UTC").as_unit("ms"),
+        }
+
+
+class CandlePredictor(BundlePredictor):
+    """Forecasts the close `horizon` candles ahead from recent candles of one pair.
+
+    A generation names its files and features, computes them, and turns what its network says into
+    log-returns.
+    """
+
+    @abc.abstractmethod
+    def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """(n, n_features) frame, as in training."""
+
+    @abc.abstractmethod
+    def _to_log_return(
+        self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray
+    ) -> np.ndarray:
+        """What the network says of n windows, as log-returns from their base price."""
+
+    def with_context(self, context: Mapping[str, pd.DataFrame] | None) -> Self:
+        """This predictor, knowing other coins' candles; itself where the model looks at one coin
+        alone."""
+        return self
+
+    def predict(
+        self,
+        df: pd.DataFrame,
+        last_price: float | None = None,
+        *,
+        context: Mapping[str, pd.DataFrame] | None = None,
+    ) -> dict[str, Any]:
+        """Forecast from the last candle of `df`.
+
+        Args:
+            df: Recent closed candles of one pair, at least `lookback`, better `required_candles`:
+                timestamp (open), open, high, low, close, volume; what else the model uses.
+            last_price: Price the forecast starts from, in quote currency; the last close by
+                default.
+            context: Pair -> candles of other pairs, for models that look at them; see
+                `with_context`.
+
+        Returns:
+            `price` (forecast close), `return` (log-return), `return_low`, `return_median` and
+            `return_high` (its 10, 50 and 90 % quantiles), `return_percent` (100 * (e^return - 1)),
+            `price_change`, `last_price`, `confidence` (calibrated probability that the direction is
+            right), `p_up`, `price_low` and `price_high` (80 % interval), `timestamp` (open of the
+            forecast candle, UTC).
+
+        Raises:
+            ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price
+                that is not positive.
+        """
+        return self.with_context(context)._predict([df], [last_price])[0]
+
+    def predict_batch(
+        self,
+        dfs: Sequence[pd.DataFrame],
+        last_prices: Sequence[float | None] | None = None,
+        *,
+        context: Mapping[str, pd.DataFrame] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Forecast from the last candle of each frame; the same dicts as `predict`, in the same
+        order.
+
+        Args:
+            dfs: Frames of candles, of one or of several pairs.
+            last_prices: A price for each frame; None for the last close.
+            context: As for `predict`; all frames share it.
+        """
+        prices = one_for_each(last_prices, len(dfs))
+        return self.with_context(context)._predict(dfs, prices) if len(dfs) else []
+
+    def predict_history(
+        self, df: pd.DataFrame, *, context: Mapping[str, pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
+        """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives,
+        bit for bit.
+
+        Args:
+            df: As for `predict`.
+            context: As for `predict`; of each candle that was known by then.
+
+        Returns:
+            One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t,
+            UTC), `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95` (log-returns
+            over the horizon), `p_up`.
+        """
+        candles = read_closed(df, self.timeframe)
+        t = np.flatnonzero(
+            usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0)
+        )
+        if len(t) == 0:
+            raise ValueError(
+                f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in "
+                "a row without a gap"
+            )
+        close, volatility = candles["close"].to_numpy(), self._volatility(candles)
+        rows = self.with_context(context)._scaled_rows(candles)
+        forecast = self._forecast(rows, t, close[t], volatility[t], self._inputs(candles)[t])
+        columns = {"timestamp": candles["timestamp"].iloc[t].array}
+        return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
+
+    def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
+        """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it,
+        `savefig` keeps it."""
+        prediction = self.predict(df, last_price)
+        title = (
+            f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC "
+            f"· direction right with probability {prediction['confidence']:.1%}"
+        )
+        return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
+
+    def _predict(
+        self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
+        frames, rows, base, volatility, inputs = [], [], [], [], []
+        for i, (df, price) in enumerate(zip(dfs, prices)):
+            where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
+            candles = read_recent(
+                df, self.timeframe, needed=self._needed, required=self.required_candles, where=where
+            )
+            frames.append(candles)
+            rows.append(self._scaled_rows(candles)[-self.lookback :])
+            base.append(base_price(candles, price))
+            volatility.append(self._volatility(candles)[-1])
+            inputs.append(self._inputs(candles)[-1])
+        end = np.arange(1, len(frames) + 1) * self.lookback - 1
+        forecast = self._forecast(
+            np.concatenate(rows), end, np.array(base), np.array(volatility), np.array(inputs)
+        )
+        return [
+            self._as_prediction(
+                candles, price, {name: float(values[i]) for name, values in forecast.items()}
+            )
+            for i, (candles, price) in enumerate(zip(frames, base))
+        ]
+
+    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
+        """(n, n_features) float32, by the same steps as in training."""
+        return scale_rows(self._features(candles).to_numpy(np.float32), self._x_scaler)
+
+    def _forecast(
+        self,
+        rows: np.ndarray,
+        end: np.ndarray,
+        base_price: np.ndarray,
+        volatility: np.ndarray,
+        inputs: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        raw = self._to_log_return(self._network.run(rows, end), base_price, volatility)
+        return self._serve(raw[:, None], volatility, inputs)
+
+
+def one_for_each(last_prices: Sequence[float | None] | None, n: int) -> list[float | None]:
+    """A price, or None for the last close, for each of `n` frames of candles."""
+    if last_prices is None:
+        return [None] * n
+    if not isinstance(last_prices, (Sequence, np.ndarray, pd.Series)):
+        raise ValueError(
+            f"last_prices is {last_prices!r}; pass a list with a price for each frame, or leave it "
+            "out"
+        )
+    if len(last_prices) != n:
+        raise ValueError(
+            f"{n} frames of candles but {len(last_prices)} last prices; pass one for each, or none"
+        )
+    return list(last_prices)
+
+
+def base_price(candles: pd.DataFrame, last_price: object) -> float:
+    """The price that a forecast starts from: `last_price`, or the last close where that is None."""
+    if last_price is None:
+        return float(candles["close"].iloc[-1])
+    is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
+    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
+        raise ValueError(
+            f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it "
+            "out"
+        )
+    return float(last_price)  # type: ignore[arg-type]
+
+
+def read_closed(
+    df: pd.DataFrame, timeframe: str, *, where: str = "candles", stacklevel: int = 3
+) -> pd.DataFrame:
+    """A user's candles in the schema, without what is still forming, which exchanges return
+    last."""
+    candles = read_candles(df, timeframe, where=where)
+    closed = drop_forming(candles, timeframe)
+    n_forming = len(candles) - len(closed)
+    if n_forming:
+        warnings.warn(
+            f"{where}: {n_forming} candle(s) from "
+            f"{candles['timestamp'].iloc[len(closed)]:%Y-%m-%d %H:%M} on have not closed yet and "
+            "are left out",
+            stacklevel=stacklevel,
+        )
+    return closed
+
+
+def read_recent(
+    df: pd.DataFrame, timeframe: str, *, needed: int, required: int, where: str
+) -> pd.DataFrame:
+    """Validate a user's candles for a forecast at their last closed row.
+
+    Args:
+        df: The user's frame.
+        timeframe: Length of a candle.
+        needed: Candles without a gap that a forecast needs.
+        required: Candles from which on the indicators have forgotten where the history starts.
+        where: What to call the candles in errors.
+
+    Returns:
+        The candles in the schema. Warns once if the indicators are still warming up.
+
+    Raises:
+        ValueError: Fewer than `needed` candles, a gap among the last `needed`, or unsound candles.
+    """
+    candles = read_closed(df, timeframe, where=where, stacklevel=5)
+    if len(candles) < needed:
+        raise ValueError(
+            f"{where}: {len(candles)} candles are too few: a forecast needs the last {needed}; "
+            f"pass at least {needed}, better {required} or more"
+        )
+    times = timestamps_ms(candles)
+    step_ms = timeframe_ms(timeframe)
+    missing = missing_before(times, step_ms)[len(times) - needed + 1 :]
+    if missing.any():
+        row = len(candles) - needed + 1 + int(np.argmax(missing > 0))
+        raise ValueError(
+            f"{where}: {int(missing.sum())} candle(s) missing among the last {needed}, first right "
+            f"before {candles['timestamp'].iloc[row]:%Y-%m-%d %H:%M}; fetch them, or wait until "
+            f"{needed} candles have passed since the gap"
+        )
+    since_start = len(candles) - int(segment_starts(times, step_ms)[-1])
+    if since_start < required:
+        warnings.warn(
+            f"only {since_start} candles without a long gap: the indicators are still warming up, "
+            f"the forecast may differ from one on {required} candles or more",
+            stacklevel=4,
+        )
+    return candles

@@ -1,0 +1,1 @@
+"""What people look at: tables at the terminal, pages, pictures, the model card."""

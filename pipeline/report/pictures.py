@@ -1,0 +1,262 @@
+"""The page's pictures as inline SVG: text stays text, and the colours follow the page, so that a
+dark one is dark.
+
+Figures are small, 4.4 inches, because a phone shows them at about that size; wide screens enlarge
+them.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.forecasts.picture import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What the page paints in its own colours; outside of a page the figures have these.
+NETWORK, INK, MUTED, GOOD, BAD, LINE = (
+    "#2b5c9e",
+    "#1d2327",
+    "#6b7480",
+    "#1a7f5a",
+    "#b3423a",
+    "#d9dee4",
+)
+VARIABLES = {NETWORK: "accent", INK: "ink", MUTED: "muted", GOOD: "good", BAD: "bad", LINE: "line"}
+WIDTH = 4.4
+LARGEST_VALUE = 1e9  # beyond it a curve tells nothing, and axes overflow
+
+
+def forest_plot(
+    rows: Sequence[tuple[str, float | None, float | None, float | None]],
+    reference: float,
+    unit: str,
+    reach: float = 0.0,
+) -> Figure:
+    """A dot and its 95 % interval a row, from the top, beside a line of reference.
+
+    Args:
+        rows: (label, value, low, high) in percent; None where unknown.
+        reference: Where the line stands.
+        unit: Label of the axis.
+        reach: How far to either side the axis goes at least, so that small differences look small.
+    """
+    figure, axes = _figure(0.75 + 0.24 * len(rows))
+    axes.axvline(reference, color=INK, linewidth=1)
+    for place, (_, value, low, high) in enumerate(rows):
+        if low is not None and high is not None:
+            colour = GOOD if low > reference else BAD if high < reference else MUTED
+            axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        else:
+            colour = MUTED
+        if value is not None:
+            axes.plot([value], [place], "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows], parse_math=False)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(
+        min(axes.get_xlim()[0], reference - reach), max(axes.get_xlim()[1], reference + reach)
+    )
+    axes.set_xlabel(unit)
+    dress(axes, grid="x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def reliability_plot(bins: Sequence[Mapping[str, float]]) -> Figure:
+    """Share of right directions over the confidence, tenth by tenth, beside the diagonal.
+
+    Args:
+        bins: As `probability.reliability` gives them.
+    """
+    probability, share, n = (
+        np.array([row[key] for row in bins]) for key in ("probability", "share", "n")
+    )
+    error = 1.96 * np.sqrt(share * (1 - share) / n)
+    figure, axes = _figure(3.2)
+    low, high = 100 * min(probability.min(), 0.5), 100 * max(probability.max(), 0.51)
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, label="calibrated")
+    axes.errorbar(
+        100 * probability,
+        100 * share,
+        100 * error,
+        color=NETWORK,
+        fmt="o",
+        markersize=5,
+        linewidth=1.2,
+        label="measured",
+    )
+    axes.set_xlabel("confidence, %")
+    axes.set_ylabel("right directions, %")
+    dress(axes)
+    _legend(axes)
+    return figure
+
+
+def week_plot(rows: pd.DataFrame, network: str) -> Figure:
+    """Actual and forecast log-returns over time, with the 80 % band where there is one.
+
+    Args:
+        rows: Predictions of one symbol, in time order.
+        network: Name of the forecast column.
+    """
+    figure, axes = _figure(2.9)
+    time = rows["timestamp"].dt.tz_localize(None)
+    if {"q10", "q90"} <= set(rows):
+        axes.fill_between(
+            time,
+            100 * rows["q10"],
+            100 * rows["q90"],
+            color=NETWORK,
+            alpha=0.2,
+            linewidth=0,
+            label="80 % band",
+        )
+    axes.plot(time, 100 * rows["actual_return"], color=INK, linewidth=0.7, label="actual")
+    axes.plot(time, 100 * rows[network], color=NETWORK, linewidth=1.6, label="forecast")
+    axes.set_ylabel("log-return, %")
+    dress(axes)
+    _date_axis(axes)
+    _legend(axes)
+    return figure
+
+
+def training_plot(history: Mapping[str, Any]) -> Figure:
+    """Loss of the training and validation part by epoch, and the epoch that was kept.
+
+    Args:
+        history: "loss", "val_loss" (a number an epoch, None where it was not finite) and
+            "best_epoch" from 0.
+    """
+    figure, axes = _figure(2.6)
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    loss, val_loss = (_bounded(history[name]) for name in ("loss", "val_loss"))
+    mark = "." if len(epochs) < 3 else ""  # a single epoch makes no line
+    axes.plot(epochs, loss, mark + "-", color=MUTED, label="training")
+    axes.plot(epochs, val_loss, mark + "-", color=NETWORK, label="validation")
+    best = history["best_epoch"]
+    axes.plot(
+        [best + 1],
+        [val_loss[best]],
+        "o",
+        color=NETWORK,
+        markersize=6,
+        label=f"kept: epoch {best + 1}",
+    )
+    axes.set_xlim(0.5, len(epochs) + 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    dress(axes)
+    _legend(axes)
+    return figure
+
+
+def equity_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
+    """Capital over time, 1 at the start, beside buying and holding.
+
+    Args:
+        equity: "timestamp" (ISO 8601), "strategy" and "buy_and_hold", as `scoring.score_run` gives
+            them.
+    """
+    figure, axes = _figure(2.9)
+    time = pd.to_datetime(list(equity["timestamp"])).tz_localize(None)
+    axes.axhline(1, color=LINE, linewidth=1)
+    axes.plot(
+        time, _bounded(equity["buy_and_hold"]), color=MUTED, linewidth=1.2, label="buy and hold"
+    )
+    axes.plot(
+        time,
+        _bounded(equity["strategy"]),
+        color=NETWORK,
+        linewidth=1.6,
+        label="strategy after fees",
+    )
+    axes.set_ylabel("capital, times the start")
+    dress(axes)
+    _date_axis(axes)
+    _legend(axes)
+    return figure
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an element of a page.
+
+    Args:
+        figure: Any of the above.
+        name: Unlike that of any other figure of the page; what the figure refers to inside itself
+            is called by it.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(
+        r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL
+    )  # a style would rule the whole page
+    used = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{html.escape(name)}">'
+    svg = opening + svg[svg.index(">") + 1 :]
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return re.sub(r"\n\s*", "\n", re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", svg))
+
+
+def _figure(height: float) -> tuple[Figure, Any]:
+    figure = new_figure(WIDTH, height)
+    return figure, figure.add_subplot()
+
+
+def _bounded(values: Sequence[float | None]) -> np.ndarray:
+    """(n,) floats; NaN, which is not drawn, for None and for what no axis can hold."""
+    numbers = np.array(values, dtype=float)
+    return np.where(np.abs(numbers) < LARGEST_VALUE, numbers, np.nan)
+
+
+def _date_axis(axes: Any) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(
+        minticks=3, maxticks=7
+    )  # with 6 it finds no interval for 61 to 71 hours, and warns
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def dress(axes: Any, grid: str = "y") -> None:
+    """Give axes the page's colours, so that they follow it into the dark."""
+    axes.grid(axis=grid, color=LINE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
+    axes.xaxis.get_offset_text().set(color=MUTED, fontsize=9)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=MUTED, fontsize=9)
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(
+        frameon=False,
+        ncols=3,
+        fontsize=9,
+        labelcolor=INK,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )

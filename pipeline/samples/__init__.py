@@ -1,0 +1,1 @@
+"""From candles to samples: indicators, windows, the split, the scale."""

@@ -1,0 +1,84 @@
+"""Indicators on plain arrays: TA-Lib's where it has them, NumPy around it. Each output row looks
+only backwards.
+
+TA-Lib's recursive indicators start from a simple mean of their first values, so they depend on
+where the history starts, ever less with every candle; `forgetting_candles` says how long that
+takes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import talib
+
+VOLATILITY_SPAN = 48
+"""Span, in candles, of the EWMA volatility that scales targets, forecasts and errors."""
+
+
+def forgetting_candles(decay: float, tolerance: float = 1e-6, headroom: float = 50.0) -> int:
+    """Candles until a recursion x[t] = decay * x[t-1] + … has forgotten its start.
+
+    Args:
+        decay: Weight of the past per candle, in (0, 1): 13/14 for Wilder's 14, (s - 1)/(s + 1) for
+            an EMA of span s.
+        tolerance: Wanted error in standard deviations of the indicator.
+        headroom: How many standard deviations off the start may be.
+
+    Example:
+        >>> forgetting_candles(13 / 14)
+        240
+    """
+    return math.ceil(math.log(tolerance / headroom) / math.log(decay))
+
+
+VOLATILITY_WARMUP = VOLATILITY_SPAN + forgetting_candles(
+    (VOLATILITY_SPAN - 1) / (VOLATILITY_SPAN + 1)
+)
+"""Candles after which `ewma_volatility` no longer depends on where the history starts (474)."""
+
+
+def log_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """ln(numerator / denominator), elementwise, float64."""
+    ratio = numerator / denominator
+    return np.log(ratio, out=ratio)
+
+
+def log_returns(close: np.ndarray, periods: int = 1) -> np.ndarray:
+    """ln(close[t] / close[t - periods]), (n,) float64; NaN in the first `periods` rows."""
+    returns = np.full(len(close), np.nan)
+    returns[periods:] = log_ratio(close[periods:], close[:-periods])
+    return returns
+
+
+def ewma_volatility(log_return: np.ndarray, span: int = VOLATILITY_SPAN) -> np.ndarray:
+    """Square root of the exponentially weighted mean of squared log-returns up to and including row
+    t.
+
+    RiskMetrics' volatility (J. P. Morgan, 1996) with decay (span - 1)/(span + 1), started from the
+    mean of the first `span` squares (TA-Lib's EMA).
+
+    Args:
+        log_return: (n,) float64, NaN in row 0.
+
+    Returns:
+        (n,) float64, in units of a log-return per candle; NaN before row `span`.
+    """
+    if len(log_return) <= span:
+        return np.full(len(log_return), np.nan)
+    return np.sqrt(talib.EMA(np.square(log_return), timeperiod=span))
+
+
+def rolling_z_score(values: np.ndarray, window: int) -> np.ndarray:
+    """(value - mean) / population standard deviation of the last `window` rows; 0 where these are
+    flat."""
+    deviation = values - talib.SMA(values, timeperiod=window)
+    spread = talib.STDDEV(values, timeperiod=window)
+    return divide_or_zero(deviation, spread)
+
+
+def divide_or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, and 0 where the denominator is 0; NaN stays NaN."""
+    safe = np.where(denominator == 0.0, np.inf, denominator)
+    return numerator / safe

@@ -1,0 +1,193 @@
+"""What a person at the terminal sees: phases, the log file, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, TextIO
+
+PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2", "generations")
+"""Loggers whose notices a training run shows."""
+
+WIDTH = 100
+
+
+class Phases:
+    """Prints a heading for each phase with the time since the start; phases are numbered as they
+    come."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.number = 0
+        self.started = time.perf_counter()
+
+    def start(self, title: str, detail: str = "") -> None:
+        """Print the heading of the next phase."""
+        self.number += 1
+        left = f"[{self.number}/{self.total}] {title}"
+        if detail:
+            left += f" · {detail}"
+        elapsed = f"{self.seconds:.1f} s"
+        print(f"\n{left}{elapsed:>{max(WIDTH - len(left), len(elapsed) + 1)}}", flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first phase began."""
+        return time.perf_counter() - self.started
+
+
+def tell(*lines: str) -> None:
+    """Print lines indented below the phase they belong to."""
+    for line in lines:
+        print(f"      {line}", flush=True)
+
+
+def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
+    """One line an epoch: losses, step size, time."""
+    tell(
+        f"epoch {epoch + 1:3}  loss {logs['loss']:.5f}  validation {logs['val_loss']:.5f}  step "
+        f"{logs['learning_rate']:.1e}  {logs['seconds']:.1f} s"
+    )
+
+
+def import_tqdm() -> ModuleType:
+    """Import tqdm.auto; a notebook without ipywidgets gets bars of text, and need not be told so by
+    a warning."""
+    import tqdm
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tqdm.TqdmWarning)
+        import tqdm.auto
+    return tqdm.auto
+
+
+def bar(total: int | None, title: str, unit: str) -> Any:
+    """A tqdm bar for what takes long, on a terminal or in a notebook; nothing in logs and pipes."""
+    tqdm = import_tqdm()
+    is_notebook = "ipykernel" in sys.modules
+    return tqdm.tqdm(
+        total=total,
+        desc=title,
+        unit=unit,
+        delay=3,
+        leave=False,
+        disable=not (is_notebook or sys.stderr.isatty()),
+        file=sys.stdout
+        if is_notebook
+        else sys.stderr,  # what goes to stderr leaves an empty red block in a notebook
+    )
+
+
+class _Tee:
+    """A stream that also writes whole lines to a log; what a carriage return overwrites is left out
+    of it."""
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream, self._log, self._line = stream, log, ""
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        *whole, self._line = (self._line + text).split("\n")
+        for line in whole:
+            self._log.write(line.rsplit("\r", 1)[-1] + "\n")
+        self._log.flush()
+        return len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+class _Notices(logging.Handler):
+    """Shows what the parts log, indented below the phase it belongs to."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        mark = (
+            "! " if record.levelno >= logging.WARNING and "\n" not in message else ""
+        )  # a banner marks itself
+        tell(mark + message)
+
+
+@contextlib.contextmanager
+def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
+    """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a terminal without box-drawing letters must not end a run
+    with path.open("a" if append else "w", encoding="utf-8") as log, notices():
+        previous = sys.stdout
+        sys.stdout = _Tee(previous, log)
+        try:
+            yield
+        finally:
+            sys.stdout = previous
+
+
+@contextlib.contextmanager
+def notices() -> Iterator[None]:
+    """Show what the parts log, until the block ends."""
+    handler = _Notices(level=logging.INFO)
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings as notes for people, without the file and line they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        yield
+
+
+class one_line_errors(contextlib.AbstractContextManager):
+    """Turns a ValueError, an OSError or a package that is not installed into one line on stderr and
+    exit status 2.
+
+    Other exceptions are bugs and pass.
+    """
+
+    def __init__(self, after_interrupt: str = "") -> None:
+        self._after_interrupt = after_interrupt
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print(f"\ninterrupted{self._after_interrupt}", file=sys.stderr)
+            raise SystemExit(130) from None
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+            raise SystemExit(141) from None
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name
+            and find_spec(error.name.partition(".")[0]) is None
+        ):
+            package = error.name.partition(".")[0]
+            print(
+                f"error: the package {package} is not installed; pip install -r requirements.txt",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from None
+        if isinstance(error, (ValueError, OSError)):
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            raise SystemExit(2) from None

@@ -1,0 +1,1 @@
+"""The fit loop, the recipes that train several networks, and what they run on."""
