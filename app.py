@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from config import TRADING_PAIRS, default_output_dir
+from config import TRADING_PAIRS, SourceConfig, default_output_dir
 from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import terminal
@@ -168,10 +168,13 @@ class Forecaster:
             [symbol],
             predictor.timeframe,
             predictor.required_candles + SHOWN + predictor.horizon,
-            source=options.source,
-            candles_dir=options.candles_dir,
-            exchange=options.exchange,
-            base_url=options.base_url,
+            source=SourceConfig(
+                source=options.source,
+                candles_dir=options.candles_dir,
+                exchange=options.exchange,
+                base_url=options.base_url,
+                cache_dir=None,
+            ),
             published=predictor.published,
         )
         candles = market.candles[symbol]

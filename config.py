@@ -1,71 +1,45 @@
-"""Every setting of every generation: one frozen dataclass each, on what all of them share, and the
-trading pairs.
+"""Every setting of every generation, and the trading pairs.
 
-The string under a field is its help on the command line and its unit.
+A generation's settings are one frozen dataclass, made of small groups (`SourceConfig`,
+`SplitConfig`, `FitConfig`, `CostConfig`). A part of the pipeline is given the group that it reads:
+since a run's settings are each of their groups, `fit(model, samples, config)` passes them on.
+
+The string under a field is its help on the command line and says its unit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-TRADING_PAIRS = tuple(
-    f"{coin}/USDT"
-    for coin in (
-        "BTC",
-        "ETH",
-        "SOL",
-        "XRP",
-        "ADA",
-        "DOGE",
-        "LINK",
-        "MATIC",
-        "AVAX",
-        "DOT",
-        "UNI",
-        "LTC",
-        "BCH",
-        "ETC",
-        "XLM",
-        "ATOM",
-        "BNB",
-        "VET",
-        "FIL",
-        "THETA",
-        "NEAR",
-        "APE",
-    )
-)
+_COINS = "BTC ETH SOL XRP ADA DOGE LINK MATIC AVAX DOT UNI LTC BCH ETC XLM ATOM BNB VET FIL THETA"
+TRADING_PAIRS = tuple(f"{coin}/USDT" for coin in f"{_COINS} NEAR APE".split())
 """What `--symbols all` means."""
 V7_PAIRS = tuple(pair for pair in TRADING_PAIRS if pair not in ("DOT/USDT", "ATOM/USDT"))
 """The 20 coins of the v7 document; what `--symbols all` means there."""
 
 
 def default_output_dir(generation: str) -> Path:
-    """`/content/all_models/<generation>` in Colab, else `all_models/<generation>` below the working
-    directory."""
-    content = Path("/content")
-    return (content if content.is_dir() else Path()) / "all_models" / generation
+    """`all_models/<generation>` below /content in Colab, else below the working directory."""
+    return _below_content("all_models") / generation
 
 
 def default_cache_dir() -> Path:
-    """Where fetched candles are kept: `/content/candles` in Colab, else `candles` below the working
-    directory."""
-    content = Path("/content")
-    return (content if content.is_dir() else Path()) / "candles"
+    """Where fetched candles are kept: `candles` below /content in Colab, else here."""
+    return _below_content("candles")
+
+
+def _below_content(folder: str) -> Path:
+    content = Path("/content")  # what Colab calls its working directory
+    return (content if content.is_dir() else Path()) / folder
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """What every training run is told; a generation adds its network, and its own defaults where
-    they differ."""
+class SourceConfig:
+    """Where candles come from."""
 
-    # --- data ---
-    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
-    """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
-    candles: int = 2000
-    """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
     """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
     candles_dir: Path | None = None
@@ -76,16 +50,18 @@ class RunConfig:
     reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
-    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_dir: Path | None = field(default_factory=default_cache_dir)
     """folder that keeps fetched candles, so that the next run fetches only what is new"""
     require_real: bool = False
     """fail rather than train on synthetic candles"""
+    seed: int = 42
+    """seed of initial weights, dropout, batch order, XGBoost and synthetic candles"""
 
-    # --- samples ---
-    lookback: int = 60
-    """candles a sample sees"""
-    horizon: int = 1
-    """candles ahead: the target is ln(close[t + horizon] / close[t])"""
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Where the training part ends and the test part begins: by shares of the time, or by dates."""
+
     train_ratio: float = 0.70
     """share of the time span used for training"""
     val_ratio: float = 0.15
@@ -99,13 +75,21 @@ class RunConfig:
     test_end: str | None = None
     """last day of the test part; default: the end of the candles"""
 
-    # --- evaluation ---
+
+@dataclass(frozen=True)
+class CostConfig:
+    """What the backtest assumes."""
+
     fee_bps: float = 5.0
     """of the backtest: fee of a trade, in basis points a side"""
     threshold: float = 0.0
     """of the backtest: trade where the forecast is larger than this, in volatilities"""
 
-    # --- training ---
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a network is fitted."""
+
     epochs: int = 50
     """at most so many passes over the training part"""
     batch_size: int = 32
@@ -119,9 +103,25 @@ class RunConfig:
     reduce_lr_patience: int = 5
     """epochs without a better validation loss before the step size is halved"""
     seed: int = 42
-    """of initial weights, dropout, batch order, XGBoost and synthetic candles"""
+    """seed of initial weights, dropout, batch order, XGBoost and synthetic candles"""
+    one_cycle: bool = False
+    """all the epochs, with a step size that rises and falls once, instead of stopping early"""
+    weight_decay: float = 0.0
+    """share of the weights, times the step size, taken off them each step"""
 
-    # --- run ---
+
+@dataclass(frozen=True)
+class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
+    """What every training run is told; a generation adds its network and its own defaults."""
+
+    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
+    """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
+    candles: int = 2000
+    """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
+    lookback: int = 60
+    """candles a sample sees"""
+    horizon: int = 1
+    """candles ahead: the target is ln(close[t + horizon] / close[t])"""
     output_dir: Path | None = None
     """folder of the bundle; default: a folder a generation below /content/all_models in Colab, else
     below all_models"""
@@ -131,34 +131,55 @@ class RunConfig:
     """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
 
     def check(self) -> None:
-        """Refuse settings that no run can use, by name; candles, symbols and dates are checked
-        where they are read."""
+        """Refuse settings that no run can use, by name.
+
+        Candles, symbols and dates are checked where they are read.
+
+        Raises:
+            ValueError: A setting is out of its range; says which, its value and the range.
+        """
+        for name in (entry.name for entry in fields(self)):
+            value = getattr(self, name)
+            if name in AT_LEAST_ONE:
+                _require(value >= 1, name, value, "at least 1")
+            elif name in POSITIVE:
+                _require(0 < value < math.inf, name, value, "a positive number")
+            elif name in NOT_NEGATIVE:
+                _require(0 <= value < math.inf, name, value, "0 or a positive number")
+            elif name in SHARES:
+                _require(0 <= value < 1, name, value, "at least 0 and less than 1")
+            elif name.endswith(("_units", "_filters")):
+                layers = value if isinstance(value, tuple) else (value,)
+                smallest = min(layers, default=0)
+                _require(smallest >= 1, "a layer's number of units", smallest, "at least 1")
+        for name in ("train_ratio", "val_ratio"):
+            value = getattr(self, name)
+            _require(0 < value < 1, name, value, "a share between 0 and 1")
+        used = self.train_ratio + self.val_ratio
+        _require(
+            used < 1,
+            "train_ratio + val_ratio",
+            used,
+            "less than 1, to leave a share for the test part",
+        )
         _require(
             self.candles >= 0, "candles", self.candles, "a positive number, or 0 for all there are"
         )
-        counts = (
-            "lookback",
-            "horizon",
-            "epochs",
-            "batch_size",
-            "early_stopping_patience",
-            "reduce_lr_patience",
-        )
-        for name, value in options(self, counts).items():
-            _require(value >= 1, name, value, "at least 1")
-        for name, value in options(self, ("learning_rate", "clip_value")).items():
-            _require(0 < value < float("inf"), name, value, "a positive number")
-        for name, value in options(self, ("train_ratio", "val_ratio")).items():
-            _require(0 < value < 1, name, value, "a share between 0 and 1")
-        _require(
-            self.train_ratio + self.val_ratio < 1,
-            "train_ratio + val_ratio",
-            self.train_ratio + self.val_ratio,
-            "less than 1, to leave a share for the test part",
-        )
-        for name, value in options(self, ("fee_bps", "threshold")).items():
-            _require(0 <= value < float("inf"), name, value, "0 or a positive number")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+
+# Ranges of settings, by their names; the settings that no range holds are checked in `check`.
+AT_LEAST_ONE = {
+    *("lookback", "horizon", "epochs", "batch_size", "early_stopping_patience"),
+    *("reduce_lr_patience", "refit_every", "ensemble", "workers", "volatility_horizon"),
+    *("attention_heads", "trees", "tree_depth", "direction_epochs"),
+}
+POSITIVE = {
+    *("learning_rate", "clip_value", "huber_delta", "direction_learning_rate"),
+    "tree_learning_rate",
+}
+NOT_NEGATIVE = {"fee_bps", "threshold", "weight_decay"}
+SHARES = {"dropout", "hidden_share", "caution"}
 
 
 @dataclass(frozen=True)
@@ -177,10 +198,6 @@ class ConfigV2(RunConfig):
     horizons: tuple[int, ...] = ()
     """a run for each of these horizons, in folders such as h4 below the output folder, then their
     verdicts together"""
-    one_cycle: bool = False
-    """all the epochs, with a step size that rises and falls once, instead of stopping early"""
-    weight_decay: float = 0.0
-    """share of the weights, times the step size, taken off them each step"""
     refit: bool = False
     """once the validation part has calibrated the network, train it again on that part too (with
     --one-cycle)"""
@@ -225,54 +242,16 @@ class ConfigV2(RunConfig):
     (docs/log.md)"""
 
     def check(self) -> None:
-        """As `RunConfig`, and the network's own."""
+        """As `RunConfig.check`, and what v2's settings demand of each other."""
         super().check()
-        for name, value in options(self, ("refit_every", "ensemble", "workers")).items():
-            _require(value >= 1, name, value, "at least 1")
-        _require(
-            min(self.horizons, default=1) >= 1,
-            "horizons",
-            min(self.horizons, default=1),
-            "at least 1 each",
-        )
-        _require(
-            self.seed + self.ensemble <= 2**32,
-            "seed + ensemble",
-            self.seed + self.ensemble,
-            "at most 4294967296",
-        )
-        _check_layers(
-            *self.lstm_units or (0,),
-            self.conv_filters,
-            self.conv_lstm_units,
-            *self.dense_units or (0,),
-        )
-        _require(
-            0 <= self.skip_candles <= self.lookback,
-            "skip_candles",
-            self.skip_candles,
-            "0 to --lookback",
-        )
-        _require(
-            0 < self.huber_delta < float("inf"),
-            "huber_delta",
-            self.huber_delta,
-            "a positive number",
-        )
-        for name, value in options(self, ("dropout", "hidden_share", "caution")).items():
-            _require(0 <= value < 1, name, value, "at least 0 and less than 1")
-        _require(
-            self.one_cycle or not self.refit,
-            "refit",
-            self.refit,
-            "one_cycle too, or the epochs are not known",
-        )
-        _require(
-            0 <= self.weight_decay < float("inf"),
-            "weight_decay",
-            self.weight_decay,
-            "0 or a positive number",
-        )
+        shortest = min(self.horizons, default=1)
+        _require(shortest >= 1, "horizons", shortest, "at least 1 each")
+        last_seed = self.seed + self.ensemble
+        _require(last_seed <= 2**32, "seed + ensemble", last_seed, "at most 4294967296")
+        is_within = 0 <= self.skip_candles <= self.lookback
+        _require(is_within, "skip_candles", self.skip_candles, "0 to --lookback")
+        is_counted = self.one_cycle or not self.refit
+        _require(is_counted, "refit", self.refit, "one_cycle too, or the epochs are not known")
 
 
 PRESETS_V2 = {
@@ -333,14 +312,6 @@ class ConfigV1(RunConfig):
     dropout: float = 0.2
     """share of activations dropped in training"""
 
-    def check(self) -> None:
-        """As `RunConfig`, and the network's own."""
-        super().check()
-        _check_layers(
-            *self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units
-        )
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
-
 
 @dataclass(frozen=True)
 class ConfigV1Final(RunConfig):
@@ -367,19 +338,6 @@ class ConfigV1Final(RunConfig):
     """units of the dense layers behind both streams"""
     huber_delta: float = 1.0
     """errors beyond this count linearly, in training ranges of the price"""
-
-    def check(self) -> None:
-        """As `RunConfig`, and the network's own."""
-        super().check()
-        _check_layers(
-            *self.lstm_units, *self.conv_filters, *self.conv_lstm_units, *self.dense_units
-        )
-        _require(
-            0 < self.huber_delta < float("inf"),
-            "huber_delta",
-            self.huber_delta,
-            "a positive number",
-        )
 
 
 @dataclass(frozen=True)
@@ -428,14 +386,10 @@ class ConfigV7(RunConfig):
     """share of activations dropped in training, after each LSTM layer"""
 
     def check(self) -> None:
-        """As `RunConfig`, and the network's own."""
+        """As `RunConfig.check`; at least one timeframe."""
         super().check()
-        _require(
-            len(self.timeframes) >= 1, "the number of timeframes", 0, "at least one, such as 1h"
-        )
-        _require(self.workers >= 1, "workers", self.workers, "at least 1")
-        _check_layers(*self.lstm_units, *self.dense_units)
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
+        n_timeframes = len(self.timeframes)
+        _require(n_timeframes >= 1, "the number of timeframes", 0, "at least one, such as 1h")
 
 
 @dataclass(frozen=True)
@@ -489,64 +443,18 @@ class ConfigV9(RunConfig):
     huber_delta: float = 0.5
     """price errors beyond this count linearly, in standard deviations of the target; v2's"""
 
-    def check(self) -> None:
-        """As `RunConfig`, and the models' own."""
-        super().check()
-        counts = (
-            "volatility_horizon",
-            "attention_heads",
-            "trees",
-            "tree_depth",
-            "direction_epochs",
-        )
-        for name, value in options(self, counts).items():
-            _require(value >= 1, name, value, "at least 1")
-        for name, value in options(
-            self, ("direction_learning_rate", "tree_learning_rate", "huber_delta")
-        ).items():
-            _require(0 < value < float("inf"), name, value, "a positive number")
-        _check_layers(
-            *self.direction_lstm_units,
-            *self.direction_dense_units,
-            *self.price_lstm_units,
-            *self.price_dense_units,
-        )
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and less than 1")
-
-
-SOURCE_OPTIONS = (
-    "source",
-    "candles_dir",
-    "exchange",
-    "base_url",
-    "cache_dir",
-    "require_real",
-    "seed",
-)
-"""Fields that say where candles come from."""
-FIT_OPTIONS = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "clip_value",
-    "early_stopping_patience",
-    "reduce_lr_patience",
-    "seed",
-)
-"""Fields that say how a network is fitted."""
-BASELINE_OPTIONS = ("seed", "caution", "refit")
-"""Fields that say how v2's baselines are."""
-
-
-def options(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
-    """These fields of a config, to be passed on by name."""
-    return {name: getattr(config, name) for name in names}
-
-
-def _check_layers(*units: int) -> None:
-    _require(min(units) >= 1, "a layer's number of units", min(units), "at least 1")
-
 
 def _require(is_met: bool, name: str, value: float, wanted: str) -> None:
     if not is_met:
         raise ValueError(f"{name} is {value}; pass {wanted}")
+
+
+SOURCE_OPTIONS = tuple(entry.name for entry in fields(SourceConfig))
+FIT_OPTIONS = tuple(
+    entry.name for entry in fields(FitConfig) if entry.name not in ("one_cycle", "weight_decay")
+)
+BASELINE_OPTIONS = ("seed", "caution", "refit")
+
+
+def options(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}

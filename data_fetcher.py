@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -23,11 +22,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import TRADING_PAIRS, default_cache_dir
+from config import SourceConfig, default_cache_dir
 from pipeline import terminal
-from pipeline.candles import chain, exchanges, fetch_cache, sources, store, synthetic
-from pipeline.candles.candle_set import CandleSet, at_hand, fetch_dataset, read_directory
+from pipeline.candles import chain, fetch_cache, sources, store
+from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.exchanges import Job
+from pipeline.candles.fetching import expand_symbols, fetch_candles
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 
 __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles"]
@@ -35,123 +35,6 @@ __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles"]
 logger = logging.getLogger("data_fetcher")  # __name__ is __main__ where this is the command
 
 Instant = str | int | float | datetime.datetime
-
-SYNTHETIC_BANNER = """
-  ┌──────────────────────────────────────────────────────────────────────────┐
-  │  SYNTHETIC CANDLES, made by a generator: no market ever traded them.     │
-  │  Nothing below says anything about a real market. No claim is made.      │
-  │  Real candles: --candles-dir DIR, or a network. Insist: --require-real.  │
-  └──────────────────────────────────────────────────────────────────────────┘
-"""
-
-SOURCES = ("auto", "directory", "exchange", "synthetic")
-
-
-def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
-    """Upper-case pairs without repetition; `all` becomes the 22 of `config.TRADING_PAIRS`.
-
-    Raises:
-        ValueError: A symbol is not written as BASE/QUOTE, there is none, or a bare string is
-            passed.
-    """
-    if isinstance(symbols, str):
-        raise ValueError(f"symbols is the string {symbols!r}; pass a list, such as [{symbols!r}]")
-    wanted = (
-        TRADING_PAIRS
-        if [s.lower() for s in symbols] == ["all"]
-        else tuple(s.upper() for s in symbols)
-    )
-    for symbol in wanted:
-        if not re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol):
-            raise ValueError(
-                f"unknown symbol {symbol!r}; write pairs as BTC/USDT, or `all` for the house list"
-            )
-    files = [store.file_name(symbol, "") for symbol in dict.fromkeys(wanted)]
-    twice = next(
-        (symbol for symbol in wanted if files.count(store.file_name(symbol, "")) > 1), None
-    )
-    if twice is not None:
-        raise ValueError(
-            f"{twice} and another of {', '.join(wanted)} share one file of candles; name the pair "
-            "once"
-        )
-    if not wanted:
-        raise ValueError("no symbols; pass --symbols BTC/USDT, or `all` for the house list")
-    return tuple(dict.fromkeys(wanted))
-
-
-def fetch_candles(
-    symbols: Sequence[str],
-    timeframe: str,
-    n_candles: int = 0,
-    *,
-    source: str = "auto",
-    candles_dir: Path | str | None = None,
-    exchange: str | None = None,
-    require_real: bool = False,
-    seed: int = 42,
-    since_ms: int | None = None,
-    end_ms: int | None = None,
-    published: Sequence[str] = (),
-    cache_dir: Path | str | None = None,
-    base_url: str | None = None,
-) -> CandleSet:
-    """Fetch the newest candles of every symbol from the first source that works.
-
-    `auto` takes the directory if one is given, else the exchange chain, else synthetic candles
-    under a banner.
-
-    Args:
-        symbols: Pairs such as BTC/USDT, or `all` for the house list; of a directory, for those of
-            it that are there.
-        timeframe: Length of a candle.
-        n_candles: Candles wanted per symbol, warm-up included; 0 takes all a directory has, or all
-            from `since_ms` on.
-        source: auto, directory, exchange or synthetic.
-        candles_dir: Directory of candle files.
-        exchange: ccxt id, `yahoo` or `hub`; None tries the chain.
-        require_real: Refuse synthetic candles.
-        seed: Of synthetic candles.
-        since_ms: Only candles that open at or after this instant, epoch ms.
-        end_ms: Only candles that close at or before this instant, epoch ms; None for the newest.
-        published: Of `store.PUBLISHED`, what to fetch along from futures exchanges and join as of
-            publication.
-        cache_dir: Folder of the exchanges' folders, which keep what is fetched; None keeps nothing.
-        base_url: Where to reach the exchange instead of its own address.
-
-    Raises:
-        ValueError: Contradicting options, an unknown symbol or timeframe, an unsound file,
-            exchanges that answer but have no such candles.
-        exchanges.ExchangeError: Real candles are required and no exchange can be reached.
-    """
-    step_ms = timeframe_ms(timeframe)
-    is_all = [symbol.lower() for symbol in symbols] == ["all"]
-    symbols = expand_symbols(symbols)
-    _check_options(n_candles, source, candles_dir, exchange, require_real, since_ms)
-    first_ms = 0 if since_ms is None else since_ms
-    jobs = [
-        Job(s, timeframe, None if n_candles else first_ms, end_ms, n_candles or None)
-        for s in symbols
-    ]
-    if candles_dir is not None:
-        return read_directory(
-            at_hand(jobs, Path(candles_dir)) if is_all else jobs, Path(candles_dir)
-        )
-    if source in ("exchange", "auto"):
-        cache = None if cache_dir is None else Path(cache_dir)
-        try:
-            return fetch_dataset(jobs, exchange, published, cache, base_url)
-        except exchanges.ExchangeError:
-            if source == "exchange" or require_real:
-                raise
-            logger.warning("no exchange delivered candles")
-    logger.warning("%s", SYNTHETIC_BANNER)
-    end = int(time.time() * 1000) if end_ms is None else end_ms
-    n_candles = n_candles or (end - first_ms) // step_ms
-    market = synthetic.synthetic_market(
-        symbols, timeframe, n_candles, seed=seed, end=pd.Timestamp(end, unit="ms")
-    )
-    return CandleSet(market, timeframe, "synthetic", f"seed {seed}")
 
 
 class CryptodataFetcher:
@@ -169,11 +52,12 @@ class CryptodataFetcher:
 
         `cache_dir` and `base_url` are those of `fetch_candles`.
         """
-        self.exchange, self.candles_dir, self.cache_dir, self.base_url = (
-            exchange,
-            candles_dir,
-            cache_dir,
-            base_url,
+        self._source = SourceConfig(
+            candles_dir=None if candles_dir is None else Path(candles_dir),
+            exchange=exchange,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            base_url=base_url,
+            require_real=True,
         )
 
     def fetch_ohlcv(
@@ -216,13 +100,9 @@ class CryptodataFetcher:
             symbols,
             timeframe,
             0 if since_ms is not None else 1000 if limit is None else limit,
-            candles_dir=self.candles_dir,
-            exchange=self.exchange,
-            require_real=True,
+            self._source,
             since_ms=since_ms,
             end_ms=end_ms,
-            cache_dir=self.cache_dir,
-            base_url=self.base_url,
         )
         return fetched.candles
 
@@ -235,46 +115,6 @@ class CryptodataFetcher:
             store.write_candles(frame, Path(directory), symbol, timeframe)
             for symbol, frame in candles.items()
         ]
-
-
-def _check_options(
-    n_candles: int,
-    source: str,
-    candles_dir: Path | str | None,
-    exchange: str | None,
-    require_real: bool,
-    since_ms: int | None,
-) -> None:
-    """Raise on options that contradict each other, rather than ignore one of them."""
-    if source not in SOURCES:
-        raise ValueError(f"unknown source {source!r}; use one of {', '.join(SOURCES)}")
-    if source == "directory" and candles_dir is None:
-        raise ValueError("--source directory needs --candles-dir DIR")
-    if source in ("exchange", "synthetic") and candles_dir is not None:
-        raise ValueError(
-            f"--source {source} does not read --candles-dir {candles_dir}; leave one of the two out"
-        )
-    if source in ("directory", "synthetic") and exchange is not None:
-        raise ValueError(
-            f"--source {source} does not ask --exchange {exchange}; leave one of the two out"
-        )
-    if source == "synthetic" and require_real:
-        raise ValueError(
-            "--require-real: --source synthetic is not real; pass --candles-dir or an exchange"
-        )
-    if n_candles < 0:
-        raise ValueError(
-            f"--candles is {n_candles}; pass a positive number, or 0 for all there are"
-        )
-    if n_candles and since_ms is not None:
-        raise ValueError(
-            f"{n_candles} candles from an instant on; give either the number or the instant"
-        )
-    if n_candles == 0 and candles_dir is None and since_ms is None:
-        raise ValueError(
-            "--candles 0 takes all of a directory; for an exchange or synthetic candles say how "
-            "many"
-        )
 
 
 def to_ms(instant: Instant | None, name: str) -> int | None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from config import TRADING_PAIRS, ConfigV2, default_output_dir
+from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_output_dir
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from pipeline import terminal
 from pipeline.bundle.files import BundleFiles
@@ -131,9 +131,9 @@ class CryptoPricePredictorV2(CandlePredictor):
             [symbol],
             self.timeframe,
             self.required_candles,
-            source="exchange",
-            exchange=exchange,
-            base_url=base_url,
+            source=SourceConfig(
+                source="exchange", exchange=exchange, base_url=base_url, cache_dir=None
+            ),
             published=self.published,
         )
         return next(iter(market.candles.values()))
@@ -164,9 +164,9 @@ class CryptoPricePredictorV2(CandlePredictor):
             self.symbols,
             self.timeframe,
             self.required_candles,
-            source="exchange",
-            exchange=exchange,
-            base_url=base_url,
+            source=SourceConfig(
+                source="exchange", exchange=exchange, base_url=base_url, cache_dir=None
+            ),
         ).candles
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
@@ -326,7 +326,11 @@ class Evaluate:
         }
         there = [symbol for symbol, file in files.items() if file is not None]
         symbols, until_ms = self.symbols or there or predictor.symbols, to_ms(self.until, "--until")
-        read = functools.partial(fetch_candles, candles_dir=self.candles_dir, end_ms=until_ms)
+        read = functools.partial(
+            fetch_candles,
+            source=SourceConfig(candles_dir=self.candles_dir, cache_dir=None),
+            end_ms=until_ms,
+        )
         market = read(symbols, predictor.timeframe)
         if there and predictor.wants_context:
             predictor = predictor.with_context(read(there, predictor.timeframe).candles)
@@ -370,10 +374,13 @@ class Evaluate:
             markets[timeframe] = fetch_candles(
                 list(symbols),
                 timeframe,
-                source="auto" if self.candles_dir else "exchange",
-                exchange=self.exchange,
-                candles_dir=self.candles_dir,
-                base_url=self.base_url,
+                source=SourceConfig(
+                    source="auto" if self.candles_dir else "exchange",
+                    exchange=self.exchange,
+                    candles_dir=self.candles_dir,
+                    base_url=self.base_url,
+                    cache_dir=None,
+                ),
                 since_ms=ledger_scores.first_needed_ms(ledger, timeframe),
             )
         result, forecasts = ledger_scores.score_ledger(

@@ -21,15 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import (
-    BASELINE_OPTIONS,
-    FIT_OPTIONS,
-    PRESETS_V2,
-    SOURCE_OPTIONS,
-    ConfigV2,
-    default_output_dir,
-    options,
-)
+from config import BASELINE_OPTIONS, FIT_OPTIONS, PRESETS_V2, ConfigV2, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
 from inference_v2 import FILES
@@ -177,9 +169,9 @@ def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
         config.symbols,
         config.timeframe,
         config.candles and config.candles + V2_WARMUP,
+        source=config,
         published=tuple(PUBLISHED),
         end_ms=interrupted["end_ms"] if interrupted else None,
-        **options(config, SOURCE_OPTIONS),
     )
     files.demand_same_candles(interrupted, market.fingerprint())
     terminal.tell(*market.describe())

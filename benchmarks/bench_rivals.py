@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from config import PRESETS_V2
+from config import PRESETS_V2, SourceConfig
 from data_fetcher import fetch_candles
 from feature_engineering import V2_WARMUP
 from generations.v9.volatility import flatten_windows
@@ -275,7 +275,12 @@ AVERAGED = ("xgboost_features", "lightgbm_features")
 
 def prepare(options: argparse.Namespace) -> ScaledSamples:
     """Samples of every coin of the house list that the directory has, split and scaled."""
-    market = fetch_candles(CONFIG.symbols, options.timeframe, 0, candles_dir=options.candles_dir)
+    market = fetch_candles(
+        CONFIG.symbols,
+        options.timeframe,
+        0,
+        source=SourceConfig(candles_dir=options.candles_dir, cache_dir=None),
+    )
     names = choose_pooled_features(market.candles, options.timeframe)
     features = compute_pooled_features(market.candles, options.timeframe, names)
     samples = make_windows(

@@ -47,7 +47,7 @@ print(
 # Settings. Every field of ConfigV7 may stand here; config.py lists them with their units.
 from dataclasses import replace
 
-from config import ConfigV7, default_output_dir
+from config import ConfigV7, SourceConfig, default_output_dir
 
 folder = default_output_dir("v7")
 if IN_COLAB:
@@ -110,7 +110,12 @@ predictor = inference.CryptoPricePredictorV7.from_directory(
 )
 source = "synthetic" if SMALL else "exchange"
 with terminal.notices():
-    market = fetch_candles([symbol], timeframe, predictor.required_candles, source=source)
+    market = fetch_candles(
+        [symbol],
+        timeframe,
+        predictor.required_candles,
+        source=SourceConfig(source=source, cache_dir=None),
+    )
 candles = market.candles[symbol]
 prediction = predictor.predict(candles)
 print("  ".join(f"{name} {prediction[name]:,.6g}" for name in ("open", "high", "low", "close")))

@@ -9,16 +9,11 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from config import TRADING_PAIRS
-from data_fetcher import (
-    SYNTHETIC_BANNER,
-    CandleSet,
-    CryptodataFetcher,
-    expand_symbols,
-    fetch_candles,
-)
+from config import TRADING_PAIRS, SourceConfig
+from data_fetcher import CandleSet, CryptodataFetcher, expand_symbols, fetch_candles
 from pipeline.candles import exchanges, yahoo
 from pipeline.candles.exchanges import EXCHANGE_CHAIN, ExchangeError
+from pipeline.candles.fetching import SYNTHETIC_BANNER
 from pipeline.candles.schema import read_candles, timestamps_ms, utc_from_ms
 from pipeline.candles.store import content_sha256, write_candles
 
@@ -96,8 +91,11 @@ def warnings_in(caplog) -> list[str]:
 
 
 def refusal(*args, kind: type[Exception] = ValueError, **kwargs) -> str:
+    chosen = {"cache_dir": None}
+    for name in SourceConfig.__dataclass_fields__.keys() & kwargs.keys():
+        chosen[name] = kwargs.pop(name)
     with pytest.raises(kind) as caught:
-        fetch_candles(*args, **kwargs)
+        fetch_candles(*args, source=SourceConfig(**chosen), **kwargs)
     return str(caught.value)
 
 
@@ -214,7 +212,12 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_fetched(
 
 @pytest.mark.parametrize("source", ["auto", "directory"])
 def test_a_directory_gives_its_newest_candles(directory, venues, source):
-    market = fetch_candles([ETH, BTC], "1h", 24, source=source, candles_dir=str(directory))
+    market = fetch_candles(
+        [ETH, BTC],
+        "1h",
+        24,
+        source=SourceConfig(source=source, candles_dir=str(directory), cache_dir=None),
+    )
     assert list(market.candles) == [ETH, BTC]
     assert (market.source, market.venue, market.timeframe) == ("directory", str(directory), "1h")
     assert not market.is_synthetic
@@ -224,7 +227,9 @@ def test_a_directory_gives_its_newest_candles(directory, venues, source):
 
 def test_zero_candles_are_all_there_are_and_fewer_than_asked_for_a_warning(directory, caplog):
     for n_candles in (0, 48):
-        market = fetch_candles([BTC, ETH], "1h", n_candles, candles_dir=directory)
+        market = fetch_candles(
+            [BTC, ETH], "1h", n_candles, source=SourceConfig(candles_dir=directory, cache_dir=None)
+        )
         assert [len(frame) for frame in market.candles.values()] == [48, 30]
     assert warnings_in(caplog) == [f"ETH/USDT: 30 candles from {directory}, 48 asked for"]
 
@@ -232,9 +237,13 @@ def test_zero_candles_are_all_there_are_and_fewer_than_asked_for_a_warning(direc
 def test_only_candles_that_have_closed_by_the_end_count(directory):
     end = START + 20 * HOUR
     for late_ms, last_hour in ((0, 19), (HOUR - 1, 19), (HOUR, 20), (-1, 18)):
-        frame = fetch_candles([BTC], "1h", 5, candles_dir=directory, end_ms=end + late_ms).candles[
-            BTC
-        ]
+        frame = fetch_candles(
+            [BTC],
+            "1h",
+            5,
+            source=SourceConfig(candles_dir=directory, cache_dir=None),
+            end_ms=end + late_ms,
+        ).candles[BTC]
         assert timestamps_ms(frame).tolist() == [
             START + hour * HOUR for hour in range(last_hour - 4, last_hour + 1)
         ]
@@ -270,23 +279,43 @@ def test_a_damaged_directory_never_becomes_synthetic(directory, caplog):
 
 
 def test_synthetic_candles_come_under_a_banner(venues, caplog):
-    market = fetch_candles([BTC, ETH], "1h", 100, source="synthetic", seed=7)
+    market = fetch_candles(
+        [BTC, ETH], "1h", 100, source=SourceConfig(source="synthetic", seed=7, cache_dir=None)
+    )
     assert market.is_synthetic and (market.source, market.venue) == ("synthetic", "seed 7")
     assert [len(frame) for frame in market.candles.values()] == [100, 100]
     assert warnings_in(caplog) == [SYNTHETIC_BANNER] and "SYNTHETIC CANDLES" in SYNTHETIC_BANNER
     assert venues.asked == []
     assert market.provenance()["synthetic"] is True
-    again = fetch_candles([BTC, ETH], "1h", 100, source="synthetic", seed=7)
-    other = fetch_candles([BTC, ETH], "1h", 100, source="synthetic", seed=8)
+    again = fetch_candles(
+        [BTC, ETH], "1h", 100, source=SourceConfig(source="synthetic", seed=7, cache_dir=None)
+    )
+    other = fetch_candles(
+        [BTC, ETH], "1h", 100, source=SourceConfig(source="synthetic", seed=8, cache_dir=None)
+    )
     assert again.fingerprint() == market.fingerprint() != other.fingerprint()
 
 
 def test_synthetic_candles_end_when_asked_to_so_a_fingerprint_gives_them_again():
-    market = fetch_candles([BTC], "1h", 10, source="synthetic", end_ms=START + 20 * HOUR + 1)
+    market = fetch_candles(
+        [BTC],
+        "1h",
+        10,
+        source=SourceConfig(source="synthetic", cache_dir=None),
+        end_ms=START + 20 * HOUR + 1,
+    )
     assert market.fingerprint()["end_ms"] == START + 20 * HOUR
-    first = fetch_candles([BTC], "15m", 50, source="synthetic").fingerprint()
+    first = fetch_candles(
+        [BTC], "15m", 50, source=SourceConfig(source="synthetic", cache_dir=None)
+    ).fingerprint()
     assert (
-        fetch_candles([BTC], "15m", 50, source="synthetic", end_ms=first["end_ms"]).fingerprint()
+        fetch_candles(
+            [BTC],
+            "15m",
+            50,
+            source=SourceConfig(source="synthetic", cache_dir=None),
+            end_ms=first["end_ms"],
+        ).fingerprint()
         == first
     )
 
@@ -315,7 +344,8 @@ def test_where_real_candles_are_required_no_network_is_an_error(caplog, options)
 @pytest.mark.parametrize("options", [{}, {"source": "exchange"}, {"require_real": True}])
 def test_the_first_exchange_that_answers_is_taken(venues, options):
     venues.answers["binance"] = {BTC: make_candles(48), ETH: make_candles(48, price=10.0)}
-    market = fetch_candles([BTC, ETH], "1h", 24, **options)
+    source = SourceConfig(cache_dir=None, **options)
+    market = fetch_candles([BTC, ETH], "1h", 24, source)
     assert (market.source, market.venue, market.is_synthetic) == ("exchange", "binance", False)
     assert_frame_equal(
         market.candles[ETH], read_candles(make_candles(48, price=10.0).tail(24), "1h")
@@ -397,7 +427,12 @@ def test_a_named_exchange_is_the_only_one_asked(venues, caplog):
         [BTC], "1h", 24, kind=ExchangeError, exchange="okx", source="exchange"
     ).startswith("okx: ")
     assert venues.asked == [("okx", BTC)] and "trying the next source" not in caplog.text
-    assert fetch_candles([BTC], "1h", 24, exchange="binance").venue == "binance"
+    assert (
+        fetch_candles(
+            [BTC], "1h", 24, source=SourceConfig(exchange="binance", cache_dir=None)
+        ).venue
+        == "binance"
+    )
 
 
 def test_an_exchange_that_ccxt_does_not_know_is_an_error(monkeypatch):
@@ -458,11 +493,24 @@ def test_the_fingerprint_survives_json_and_differs_with_any_symbol():
 
 
 def test_a_directory_that_has_grown_still_gives_the_candles_of_the_fingerprint(directory):
-    first = fetch_candles([BTC, ETH], "1h", 24, candles_dir=directory).fingerprint()
+    first = fetch_candles(
+        [BTC, ETH], "1h", 24, source=SourceConfig(candles_dir=directory, cache_dir=None)
+    ).fingerprint()
     write_candles(make_candles(60), directory, BTC, "1h")
     write_candles(make_candles(42, price=10.0, first_hour=18), directory, ETH, "1h")
-    assert fetch_candles([BTC, ETH], "1h", 24, candles_dir=directory).fingerprint() != first
-    again = fetch_candles([BTC, ETH], "1h", 24, candles_dir=directory, end_ms=first["end_ms"])
+    assert (
+        fetch_candles(
+            [BTC, ETH], "1h", 24, source=SourceConfig(candles_dir=directory, cache_dir=None)
+        ).fingerprint()
+        != first
+    )
+    again = fetch_candles(
+        [BTC, ETH],
+        "1h",
+        24,
+        source=SourceConfig(candles_dir=directory, cache_dir=None),
+        end_ms=first["end_ms"],
+    )
     assert again.fingerprint() == first
 
 
@@ -525,10 +573,17 @@ def test_the_fetcher_of_v1_saves_what_it_can_read_again(venues, tmp_path):
 
 
 def test_real_candles_carry_their_provenance(real_data):
-    market = fetch_candles([BTC, ETH], "1h", 5000, candles_dir=real_data / "binance")
+    market = fetch_candles(
+        [BTC, ETH],
+        "1h",
+        5000,
+        source=SourceConfig(candles_dir=real_data / "binance", cache_dir=None),
+    )
     facts = market.provenance()["symbols"][BTC]
     assert facts["rows"] == 5000 and facts["last"] == "2024-06-16T11:00:00+00:00"
-    every = fetch_candles([BTC], "1h", 0, candles_dir=real_data / "binance")
+    every = fetch_candles(
+        [BTC], "1h", 0, source=SourceConfig(candles_dir=real_data / "binance", cache_dir=None)
+    )
     assert every.provenance()["symbols"][BTC]["missing_candles"] == 32
     assert every.describe()[0].startswith(
         "BTC/USDT     39,052 candles  2020-01-01 00:00 to 2024-06-16 11:00  directory"

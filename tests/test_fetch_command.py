@@ -13,6 +13,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import data_fetcher
+from config import SourceConfig
 from data_fetcher import Audit, CryptodataFetcher, Fetch, List, Update, fetch_candles
 from pipeline.candles import clients, store, yahoo
 from pipeline.candles.exchanges import ExchangeError
@@ -248,13 +249,11 @@ def test_the_command_line_runs_and_errors_are_one_line(tmp_path, server):
 def test_candles_come_with_the_funding_and_open_interest_of_futures_joined(
     server, market, tmp_path
 ):
-    options = {
-        "source": "exchange",
-        "base_url": server.url,
-        "published": ("funding", "open_interest"),
-    }
-    plain = fetch_candles([BTC, ETH], "1h", 150, **options)
-    cached = fetch_candles([BTC, ETH], "1h", 150, cache_dir=tmp_path, **options)
+    published = ("funding", "open_interest")
+    plain_source = SourceConfig(source="exchange", base_url=server.url, cache_dir=None)
+    kept = replace(plain_source, cache_dir=tmp_path)
+    plain = fetch_candles([BTC, ETH], "1h", 150, plain_source, published=published)
+    cached = fetch_candles([BTC, ETH], "1h", 150, kept, published=published)
     assert_frame_equal(plain.candles[BTC], cached.candles[BTC])
     assert_frame_equal(plain.candles[BTC], store.read_directory(tmp_path / "binance", BTC, "1h"))
     assert (
@@ -269,7 +268,11 @@ def test_candles_without_funding_are_candles_still(server, market, caplog):
     caplog.set_level(logging.INFO)
     server.markets = {"binance": market}
     found = fetch_candles(
-        [BTC], "1h", 50, source="exchange", base_url=server.url, published=("funding",)
+        [BTC],
+        "1h",
+        50,
+        source=SourceConfig(source="exchange", base_url=server.url, cache_dir=None),
+        published=("funding",),
     )
     assert list(found.candles[BTC].columns) == [
         "timestamp",
@@ -283,10 +286,18 @@ def test_candles_without_funding_are_candles_still(server, market, caplog):
 
 
 def test_the_cache_of_another_exchange_is_not_mixed_in(server, market, tmp_path):
-    fetch_candles([BTC], "1h", 50, exchange="okx", cache_dir=tmp_path, base_url=server.url)
+    fetch_candles(
+        [BTC],
+        "1h",
+        50,
+        source=SourceConfig(exchange="okx", cache_dir=tmp_path, base_url=server.url),
+    )
     server.blocked = {"okx"}
     found = fetch_candles(
-        [BTC], "1h", 50, source="exchange", cache_dir=tmp_path, base_url=server.url
+        [BTC],
+        "1h",
+        50,
+        source=SourceConfig(source="exchange", cache_dir=tmp_path, base_url=server.url),
     )
     assert found.venue == "binance" and sorted(p.name for p in tmp_path.iterdir()) == [
         "binance",

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import inference_v2
+from config import SourceConfig
 from data_fetcher import fetch_candles
 from feature_engineering import compute_features
 from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
@@ -475,7 +476,12 @@ def test_evaluate_without_metadata_or_candles_ends_in_a_sentence(
 def test_real_candles_after_the_test_part_of_a_bundle_are_scored(
     tiny_bundle, predictor, metadata, real_data
 ):
-    market = fetch_candles(["BTC/USDT"], "1h", 1200, candles_dir=real_data / "binanceusdm")
+    market = fetch_candles(
+        ["BTC/USDT"],
+        "1h",
+        1200,
+        source=SourceConfig(candles_dir=real_data / "binanceusdm", cache_dir=None),
+    )
     if market.candles["BTC/USDT"]["timestamp"].iloc[-300] < pd.Timestamp(
         metadata["cuts"]["val_end"]
     ):

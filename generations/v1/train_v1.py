@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV1, default_output_dir, options
+from config import FIT_OPTIONS, ConfigV1, SourceConfig, default_output_dir, options
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES, HOUR, QUARTER
@@ -172,9 +172,9 @@ def fetch(config: ConfigV1, interrupted: dict[str, Any] | None) -> dict[str, Can
         symbols,
         HOUR,
         config.candles and config.candles + V1_WARMUP,
+        source=config,
         end_ms=end_ms,
         published=("funding",),
-        **options(config, SOURCE_OPTIONS),
     )
     market = fetch_quarters(config, hours)
     files.demand_same_candles(interrupted, fingerprint(market))
@@ -240,14 +240,14 @@ def fetch_quarters(config: ConfigV1, hours: CandleSet) -> dict[str, CandleSet]:
             HOUR: replace(hours, candles=merged),
             QUARTER: replace(hours, candles=made, timeframe=QUARTER),
         }
-    source = options(config, SOURCE_OPTIONS)
+    source: SourceConfig = config
     parts: list[CandleSet] = []
     for venue in dict.fromkeys(hours.venue_of.get(symbol) for symbol in hours.candles):
         wanted = [symbol for symbol in hours.candles if hours.venue_of.get(symbol) == venue]
         if venue is not None:
-            source |= {"source": "exchange", "exchange": venue}
+            source = replace(config, source="exchange", exchange=venue)
         try:
-            parts.append(fetch_candles(wanted, QUARTER, n_candles, end_ms=end_ms, **source))
+            parts.append(fetch_candles(wanted, QUARTER, n_candles, source=source, end_ms=end_ms))
         except ExchangeError:
             raise
         except ValueError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV1Final, default_output_dir, options
+from config import FIT_OPTIONS, ConfigV1Final, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
 from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
@@ -156,8 +156,8 @@ def fetch(config: ConfigV1Final, interrupted: dict[str, Any] | None) -> CandleSe
         config.symbols,
         config.timeframe,
         config.candles and config.candles + V1_FINAL_WARMUP,
+        source=config,
         end_ms=interrupted["end_ms"] if interrupted else None,
-        **options(config, SOURCE_OPTIONS),
     )
     files.demand_same_candles(interrupted, market.fingerprint())
     terminal.tell(*market.describe())

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import FIT_OPTIONS, SOURCE_OPTIONS, V7_PAIRS, ConfigV7, default_output_dir, options
+from config import FIT_OPTIONS, V7_PAIRS, ConfigV7, default_output_dir, options
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
 from generations.v7 import network_records
@@ -166,8 +166,8 @@ def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSe
                     group,
                     timeframe,
                     config.candles and config.candles + V7_WARMUP,
+                    source=config,
                     end_ms=ends.get(timeframe),
-                    **options(config, SOURCE_OPTIONS),
                 )
             except ValueError as error:
                 skipped |= {job_name(symbol, timeframe): str(error) for symbol in group}

@@ -14,14 +14,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from config import FIT_OPTIONS, SOURCE_OPTIONS, ConfigV9, default_output_dir, options
+from config import FIT_OPTIONS, ConfigV9, SourceConfig, default_output_dir, options
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
@@ -179,18 +179,18 @@ def main(
 
 def fetch(config: ConfigV9, interrupted: dict[str, Any] | None) -> CandleSet:
     """Candles of every symbol; on resumption those of the interrupted run, or a ValueError."""
-    chosen = options(config, SOURCE_OPTIONS)
+    source: SourceConfig = config
     if has_own_files(config):
         terminal.tell(
             f"! candles from {DATA_DIR}/, which holds {config.timeframe} files of every pair"
         )
-        chosen["candles_dir"] = DATA_DIR
+        source = replace(config, candles_dir=DATA_DIR)
     market = fetch_candles(
         config.symbols,
         config.timeframe,
         config.candles and config.candles + V9_WARMUP,
+        source=source,
         end_ms=interrupted["end_ms"] if interrupted else None,
-        **chosen,
     )
     files.demand_same_candles(interrupted, market.fingerprint())
     terminal.tell(*market.describe())

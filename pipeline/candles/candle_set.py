@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from config import SourceConfig
 from pipeline.candles import chain, fetch_cache, sources, store
 from pipeline.candles.exchanges import Job
 from pipeline.candles.schema import (
@@ -126,35 +127,26 @@ def read_directory(jobs: Sequence[Job], directory: Path) -> CandleSet:
     return CandleSet(candles, jobs[0].kind, "directory", str(directory), funding=funding)
 
 
-def fetch_dataset(
-    jobs: Sequence[Job],
-    exchange: str | None,
-    published: Sequence[str],
-    cache: Path | None,
-    base_url: str | None,
-) -> CandleSet:
+def fetch_dataset(jobs: Sequence[Job], source: SourceConfig, published: Sequence[str]) -> CandleSet:
     """Each symbol, whole, from the first source that has it, with what futures exchanges publish
     joined on.
 
     Args:
         jobs: Candles of one timeframe, a job a symbol.
-        exchange: The only source to ask; None for those of `chain.CANDLE_CHAIN`.
-        published: Of `store.PUBLISHED`, what to join.
-        cache: Folder of the sources' folders, which keep what is fetched; None keeps nothing.
-        base_url: See `exchanges.open_exchange`.
+        source: Which exchange to ask, by default those of `chain.CANDLE_CHAIN`; and the folder of
+            the exchanges' folders that keep what is fetched.
+        published: What to join, of `store.PUBLISHED`.
 
     Raises:
         ValueError, ExchangeError: No source has any symbol.
     """
 
-    def fetch_from(
-        source: str, wanted: Sequence[Job], candles_of: str
-    ) -> dict[Job, sources.Answer]:
-        directory = None if cache is None else cache / candles_of
-        answers = fetch_cache.fetch_through(directory, source, wanted, base_url=base_url)
-        return {job: _checked_or_error(answers[job], job, source) for job in wanted}
+    def fetch_from(venue: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, sources.Answer]:
+        directory = None if source.cache_dir is None else Path(source.cache_dir) / candles_of
+        answers = fetch_cache.fetch_through(directory, venue, wanted, base_url=source.base_url)
+        return {job: _checked_or_error(answers[job], job, venue) for job in wanted}
 
-    found = chain.fetch_candles(jobs, exchange, fetch_from)
+    found = chain.fetch_candles(jobs, source.exchange, fetch_from)
     candles = {job.symbol: found.answers[job] for job in jobs if job in found.answers}
     joined: dict[str, dict[str, str]] = {symbol: {} for symbol in candles}
     funding = {}
