@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 _COINS = "BTC ETH SOL XRP ADA DOGE LINK MATIC AVAX DOT UNI LTC BCH ETC XLM ATOM BNB VET FIL THETA"
 TRADING_PAIRS = tuple(f"{coin}/USDT" for coin in f"{_COINS} NEAR APE".split())
@@ -111,6 +111,31 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+class RecipeConfig(FitConfig):
+    """How often a network is trained, and on what (`pipeline.training.recipes`)."""
+
+    ensemble: int = 1
+    """networks that differ by their seed alone (--seed and those after it); their mean is the
+    forecast"""
+    refit: bool = False
+    """once the validation part has calibrated the network, train it again on that part too (with
+    --one-cycle)"""
+    horizons: tuple[int, ...] = ()
+    """a run for each of these horizons, in folders such as h4 below the output folder, then their
+    verdicts together"""
+    walk_forward: bool = False
+    """train again for every --refit-every days of the test part, and score all together; the bundle
+    holds the last"""
+    refit_every: int = 30
+    """days that a network is used for before the next one is trained (with --walk-forward)"""
+    rolling: bool = False
+    """walk forward with a training part of constant length instead of one that grows"""
+    workers: int = 1
+    """members of the ensemble, or folds, trained at once; more than 1 needs Ray (pip install
+    ray)"""
+
+
+@dataclass(frozen=True)
 class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
     """What every training run is told; a generation adds its network and its own defaults."""
 
@@ -183,7 +208,7 @@ SHARES = {"dropout", "hidden_share", "caution"}
 
 
 @dataclass(frozen=True)
-class ConfigV2(RunConfig):
+class ConfigV2(RecipeConfig, RunConfig):
     """Train the v2 network on candles, measure it against forecasts that cost nothing, save a
     bundle."""
 
@@ -195,32 +220,11 @@ class ConfigV2(RunConfig):
     batch_size: int = 128
     """samples a gradient step; as good on validation as 32, in two thirds of the time
     (docs/log.md)"""
-    horizons: tuple[int, ...] = ()
-    """a run for each of these horizons, in folders such as h4 below the output folder, then their
-    verdicts together"""
-    refit: bool = False
-    """once the validation part has calibrated the network, train it again on that part too (with
-    --one-cycle)"""
 
     # --- evaluation ---
-    walk_forward: bool = False
-    """train again for every --refit-every days of the test part, and score all together; the bundle
-    holds the last"""
-    refit_every: int = 30
-    """days that a network is used for before the next one is trained (with --walk-forward)"""
-    rolling: bool = False
-    """walk forward with a training part of constant length instead of one that grows"""
     caution: float = 0.0
     """0 shrinks forecasts for the least absolute error of the validation part, near 1 for the least
     squared one"""
-
-    # --- run ---
-    ensemble: int = 1
-    """networks that differ by their seed alone (--seed and those after it), whose mean is the
-    forecast"""
-    workers: int = 1
-    """members of the ensemble, or folds, trained at once; more than 1 needs Ray (pip install
-    ray)"""
 
     # --- network ---
     lstm_units: tuple[int, ...] = (64, 32)
@@ -447,14 +451,3 @@ class ConfigV9(RunConfig):
 def _require(is_met: bool, name: str, value: float, wanted: str) -> None:
     if not is_met:
         raise ValueError(f"{name} is {value}; pass {wanted}")
-
-
-SOURCE_OPTIONS = tuple(entry.name for entry in fields(SourceConfig))
-FIT_OPTIONS = tuple(
-    entry.name for entry in fields(FitConfig) if entry.name not in ("one_cycle", "weight_decay")
-)
-BASELINE_OPTIONS = ("seed", "caution", "refit")
-
-
-def options(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names}

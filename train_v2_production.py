@@ -4,15 +4,14 @@
     python train_v2_production.py --candles-dir DIR --symbols BTC/USDT ETH/USDT --candles 8000
     python train_v2_production.py --preset pooled --candles-dir DIR --horizons 1 4 24
 
-The run ends with a verdict: does the network forecast better than forecasts that cost nothing
+The run ends with a verdict: does the network forecast better than the baselines that cost nothing
 (naive, drift) or little (ridge, XGBoost)? NO EDGE is a normal, useful result.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,32 +20,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import BASELINE_OPTIONS, FIT_OPTIONS, PRESETS_V2, ConfigV2, default_output_dir, options
-from data_fetcher import CandleSet, fetch_candles
+from config import PRESETS_V2, ConfigV2, default_output_dir
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
 from inference_v2 import FILES
-from pipeline import hub, terminal
-from pipeline.bundle import files
+from pipeline import terminal
 from pipeline.bundle.network import import_keras
+from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.store import PUBLISHED
-from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
-from pipeline.forecasts.test_part import (
-    HELD_OUT,
-    INTERVAL_BASELINES,
-    Forecasts,
-    forecast_alone,
-    forecast_test,
-)
-from pipeline.report import run_page, tables
+from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
+from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_alone, forecast_test
+from pipeline.report import tables
+from pipeline.run import open_run
 from pipeline.samples.pooled_features import POOLED_MARKET_FEATURES
 from pipeline.samples.scaling import ScaledSamples, Scalers, scale_on_train
 from pipeline.samples.splitting import Split, split_samples
 from pipeline.samples.windows import Samples, make_windows
-from pipeline.training import device, jobs
-from pipeline.training.horizons import run_horizons
-from pipeline.training.walk_forward import fold_splits, run_folds
+from pipeline.training import device, recipes
 
-NETWORK = "lstm"  # the network's name in tables and files
 BuildNetwork = Callable[[ConfigV2, int], Any]
 
 
@@ -54,7 +44,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
     """Run the nine phases and save the bundle.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         build: Makes the untrained network from the config and the number of features;
             `build_network` by default.
 
@@ -64,137 +54,84 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
-    config.check()
     build = build or build_network
-    output_dir = Path(
-        config.output_dir or default_output_dir("v2")
-    ).absolute()  # workers may stand elsewhere
-    settings = files.settings_of(
-        config, leave_out=("output_dir", "cache_dir", "workers", "resume", "push_to_hub")
-    )
-    push = hub.push_when_done(config.push_to_hub)
-    with (
-        files.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
-        terminal.terminal_log(partial / FILES.log, append=config.resume),
-    ):
-        phases = terminal.Phases(9)
-        phases.start("Fetch", f"{config.timeframe} candles")
-        interrupted = (
-            files.interrupted_run(partial, settings, FILES.metadata) if config.resume else None
-        )
-        market = fetch(config, interrupted)
-        if interrupted is None:
-            files.begin_run(partial, settings, market.fingerprint(), FILES.log)
+    with open_run(config, "v2", FILES) as run:
+        # Candles: one frame a symbol, closed candles only, sorted; gaps are kept as gaps. Funding
+        # and open interest come along where a futures exchange publishes them.
+        run.phase("Fetch", f"{config.timeframe} candles")
+        market = run.fetch(config.timeframe, V2_WARMUP, published=tuple(PUBLISHED))
 
-        phases.start("Features", "each looks only backwards")
+        # Features: a table a symbol, (n_candles, n_features) float64. Row t looks at candles up to
+        # t, never later. The first V2_WARMUP rows are dropped: indicators still remember nothing.
+        run.phase("Features", "each looks only backwards")
         feature_cols = choose_preset_features(
             config.preset, market.candles, config.timeframe, config.candles
         )
         features = compute_market(market.candles, config.timeframe, feature_cols)
         terminal.tell(f"{len(feature_cols)} features, {V2_WARMUP} candles of warm-up")
 
-        phases.start(
-            "Windows", f"{config.lookback} candles each, the target {config.horizon} ahead"
-        )
+        # Windows: sample i is the `lookback` rows that end with candle t. Its target is the
+        # log-return ln(close[t + horizon] / close[t]). A window across a gap is no sample.
+        run.phase("Windows", f"{config.lookback} candles each, the target {config.horizon} ahead")
         samples = make_windows(
             features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP
         )
         del features  # the samples hold them
         terminal.tell(f"{len(samples):,} samples")
 
-        phases.start("Split", "by clock time, every symbol at the same instants")
-        *earlier, parts = split(samples, config)
+        # Split by clock time: every symbol is cut at the same instants, so that no coin's past is
+        # another one's future. Targets that reach across a cut are purged.
+        run.phase("Split", "by clock time, every symbol at the same instants")
+        whole = split_samples(samples, config)
+        terminal.tell(*whole.describe(samples.target_time))
+        *earlier, split = recipes.split_into_folds(samples, whole, config)
 
-        phases.start("Scale", "fitted on the training part alone")
-        scaled, scalers = scale_on_train(samples, parts)
+        # Scale: each feature to mean 0 and deviation 1; the target divided by the candle's
+        # volatility first, so that coins of any temper can be pooled. Fitted on training candles,
+        # each once.
+        run.phase("Scale", "fitted on the training part alone")
+        scaled, scalers = scale_on_train(samples, split)
 
-        phases.start("Baselines", ", ".join(BASELINE_NAMES))
-        baselines = fit_baselines(scaled, scalers.y, **options(config, BASELINE_OPTIONS))
-        terminal.tell(
-            "validation chose " + ", ".join(f"{k} {v:.3g}" for k, v in baselines.settings.items())
-        )
+        # Baselines: fitted on the same samples, for the same target; validation chooses their
+        # settings as it does the network's.
+        run.phase("Baselines", ", ".join(BASELINE_NAMES))
+        baselines = fit_small_models(scaled, scalers, config)
+        chosen = (f"{name} {value:.3g}" for name, value in baselines.settings.items())
+        terminal.tell(f"validation chose {', '.join(chosen)}")
 
-        phases.start(
-            "Build",
-            "dual-stream network" + (f", {config.ensemble} of them" if config.ensemble > 1 else ""),
-        )
+        # Build: (batch, lookback, n_features) -> (batch, 1), the scaled log-return.
+        several = f", {config.ensemble} of them" if config.ensemble > 1 else ""
+        run.phase("Build", f"dual-stream network{several}")
         terminal.tell(device.describe(build(config, len(feature_cols))))
 
-        phases.start("Train", f"{len(parts.train):,} windows, batches of {config.batch_size}")
+        # Train: on the training part; validation decides when to stop. Each earlier fold (with
+        # --walk-forward) is trained, saved and forecast by itself, and knows nothing later.
+        run.phase("Train", f"{len(split.train):,} windows, batches of {config.batch_size}")
         of_fold = functools.partial(forecast_fold, samples, market, config, build)
-        folds = run_folds(earlier, of_fold, partial, workers=config.workers)
-        history = train(scaled, config, partial, build)
+        parts = recipes.run_folds(earlier, of_fold, run.folder, workers=config.workers)
+        history = train(scaled, config, run.folder, build)
 
-        phases.start("Evaluate", "forecasts out of sample")
-        saved = partial / FILES.model
-        forecasts = forecast_test(
-            NETWORK, saved, scaled, scalers, baselines, market.candles, refit=config.refit
-        )
-        folds.append(forecasts.predictions)
+        # Evaluate: the saved file forecasts the test part, as serving will. Every score stands
+        # beside the baselines', and a verdict with a test statistic beside every score.
+        run.phase("Evaluate", "forecasts out of sample")
+        saved = SavedNetwork(run.folder / FILES.model, scalers, config.refit)
+        forecasts = forecast_test(saved, scaled, baselines, market.candles)
+        parts.append(forecasts.predictions)
         metrics = {
             "data": market.provenance(),
-            "split": parts.facts(samples.target_time),
-            "cuts": parts.cuts(),
-            **evaluate(folds, market, config),
+            "split": split.facts(samples.target_time),
+            "cuts": split.cuts(),
+            **run.score(parts, market),
             "calibration": forecasts.calibration.as_dict(),
             "baseline_settings": baselines.settings,
         }
-        section = compare_members(metrics, forecasts, scaled, scalers, history, config, partial)
-        predictions = pd.concat(folds)
-        page = run_page.html_report(
-            metrics, predictions, history, settings, generation="v2", sections=section
-        )
-        scaler_file = {"X": scalers.X, "y": scalers.y, **forecasts.as_dict()}
-        files.save_run(
-            partial,
-            FILES,
-            settings,
-            samples.facts(),
-            forecasts.reference,
-            scaler_file,
-            history,
-            metrics,
-            predictions,
-            page,
-        )
-        terminal.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
-        print(tables.verdict_banner(metrics["test"]))
-    push(output_dir)
+        sections = compare_members(metrics, saved, forecasts.predictions, scaled, history, config)
+
+        # Save: network, scalers, numbers, forecasts, report and log, moved into place as one.
+        forecasts = replace(forecasts, predictions=pd.concat(parts))
+        facts = {"preset": config.preset}
+        run.save(samples, scalers, forecasts, history, metrics, facts=facts, sections=sections)
     return metrics
-
-
-def fetch(config: ConfigV2, interrupted: dict[str, Any] | None) -> CandleSet:
-    """Candles of every symbol; on resumption those of the interrupted run, or a ValueError."""
-    market = fetch_candles(
-        config.symbols,
-        config.timeframe,
-        config.candles and config.candles + V2_WARMUP,
-        source=config,
-        published=tuple(PUBLISHED),
-        end_ms=interrupted["end_ms"] if interrupted else None,
-    )
-    files.demand_same_candles(interrupted, market.fingerprint())
-    terminal.tell(*market.describe())
-    return market
-
-
-def split(samples: Samples, config: ConfigV2) -> list[Split]:
-    """One split; to walk forward, one a fold."""
-    dates = (config.train_end, config.val_end, config.test_start, config.test_end)
-    parts = split_samples(
-        samples, dates, train_ratio=config.train_ratio, val_ratio=config.val_ratio
-    )
-    terminal.tell(*parts.describe(samples.target_time))
-    if not config.walk_forward:
-        return [parts]
-    refit_every = np.timedelta64(config.refit_every, "D")
-    folds = fold_splits(
-        parts, samples.target_time, refit_every, samples.target_span, is_rolling=config.rolling
-    )
-    terminal.tell(
-        f"{len(folds)} folds of {config.refit_every} days, each with a network of its own"
-    )
-    return folds
 
 
 def build_network(config: ConfigV2, n_features: int) -> Any:
@@ -203,91 +140,67 @@ def build_network(config: ConfigV2, n_features: int) -> Any:
     from models.dual_stream import build_dual_stream
 
     keras.utils.set_random_seed(config.seed)
-    network = (
-        "lstm_units",
-        "conv_filters",
-        "conv_lstm_units",
-        "dense_units",
-        "dropout",
-        "skip_candles",
+    return build_dual_stream(
+        config.lookback,
+        n_features,
+        lstm_units=config.lstm_units,
+        conv_filters=config.conv_filters,
+        conv_lstm_units=config.conv_lstm_units,
+        dense_units=config.dense_units,
+        dropout=config.dropout,
+        skip_candles=config.skip_candles,
     )
-    return build_dual_stream(config.lookback, n_features, **options(config, network))
 
 
 def train(
     scaled: ScaledSamples, config: ConfigV2, folder: Path, build: BuildNetwork
 ) -> dict[str, Any]:
-    """Fit the network, or an ensemble's members, save the final file; returns the history, or
-    member -> history."""
-    if config.ensemble == 1:
-        return train_network(scaled, config, folder, build)
-    members = {
-        folder / f"member_{n + 1}": replace(config, seed=config.seed + n)
-        for n in range(config.ensemble)
-    }
-    todo = {
-        path.name: functools.partial(train_network, scaled, member, path, build)
-        for path, member in members.items()
-    }
-    # In this process, to spare the seconds that another takes to start; TensorFlow keeps some
-    # memory of each member.
-    histories = jobs.run_all(todo, own_process=False, workers=config.workers)
-    for sub in (HELD_OUT, "") if config.refit else ("",):
-        save_average([path / sub / FILES.model for path in members], folder / sub)
-    return histories
-
-
-def train_network(
-    scaled: ScaledSamples, config: ConfigV2, folder: Path, build: BuildNetwork
-) -> dict[str, Any]:
-    """Fit one network; with --refit a second one, that learns the validation part too, calibrated
-    by the first."""
-    if not config.refit:
-        return fit_network(scaled, config, folder, build)
-    history = fit_network(scaled, config, folder / HELD_OUT, build)
-    terminal.tell("again, on the validation part too")
-    fit_network(
-        scaled.learning_validation(), config, folder, build, kept_epoch=history["best_epoch"]
-    )
-    return history
+    """Train as the settings say (`recipes.train`); returns the history, or member -> history."""
+    fit_one = functools.partial(fit_network, build)
+    return recipes.train(fit_one, scaled, config, folder, FILES)
 
 
 def fit_network(
+    build: BuildNetwork,
     scaled: ScaledSamples,
     config: ConfigV2,
     folder: Path,
-    build: BuildNetwork,
+    *,
     kept_epoch: int | None = None,
 ) -> dict[str, Any]:
-    """Build and fit; the best epoch's weights, or those of the one to be kept, become the final
-    file."""
+    """Build one network and fit it; the best epoch's weights become the file in the folder.
+
+    Args:
+        build: Makes the untrained network.
+        scaled: Samples and split.
+        config: Settings of the run; of an ensemble's member, with its own seed.
+        folder: Where the network's files go.
+        kept_epoch: See `fit`.
+
+    Returns:
+        Losses and step sizes by epoch.
+    """
     model = build(config, scaled.samples.n_features)
     import keras
 
-    from pipeline.training.fit import Hidden, fit_to_file
+    from pipeline.training.fit import Hidden, Objective, fit_to_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    hidden = Hidden(
-        np.flatnonzero(np.isin(scaled.samples.feature_cols, POOLED_MARKET_FEATURES)),
-        config.hidden_share,
+    # Some windows lack what Bitcoin and the market did, so that a forecast may lack it too.
+    is_market = np.isin(scaled.samples.feature_cols, POOLED_MARKET_FEATURES)
+    objective = Objective(
+        loss=keras.losses.Huber(delta=config.huber_delta),
+        hidden=Hidden(np.flatnonzero(is_market), config.hidden_share),
     )
-    settings = options(config, (*FIT_OPTIONS, "one_cycle", "weight_decay")) | {"hidden": hidden}
-    loss = keras.losses.Huber(delta=config.huber_delta)
-    return asdict(
-        fit_to_file(model, scaled, folder, FILES, loss=loss, kept_epoch=kept_epoch, **settings)
+    history = fit_to_file(model, scaled, objective, config, folder, FILES, kept_epoch=kept_epoch)
+    return asdict(history)
+
+
+def fit_small_models(scaled: ScaledSamples, scalers: Scalers, config: ConfigV2) -> Baselines:
+    """The baselines, shrunk with the same caution as the network and refitted if it is."""
+    return fit_baselines(
+        scaled, scalers.y, seed=config.seed, caution=config.caution, refit=config.refit
     )
-
-
-def save_average(paths: list[Path], folder: Path) -> None:
-    """One network that is the mean of those in the files, as checkpoint, final file and twin."""
-    keras = import_keras()
-    from models.average import build_average
-    from pipeline.training.fit import save_final, save_plain_h5
-
-    folder.mkdir(exist_ok=True)
-    average = build_average([keras.models.load_model(path, compile=False) for path in paths])
-    save_plain_h5(average, folder / FILES.checkpoint)
-    save_final(folder, FILES)
 
 
 def forecast_fold(
@@ -298,82 +211,63 @@ def forecast_fold(
     fold: Split,
     folder: Path,
 ) -> pd.DataFrame:
-    """Train and forecast a fold before the last, which saw nothing later; an ensemble's members one
-    after another."""
-    terminal.tell(f"{folder.name.replace('_', ' ')}: trained to {fold.cuts()['train_end']}")
+    """Train on a fold before the last one, and forecast its test part; nothing later is seen."""
+    name = folder.name.replace("_", " ")
+    terminal.tell(f"{name}: trained to {fold.cuts()['train_end']}")
     scaled, scalers = scale_on_train(samples, fold)
-    baselines = fit_baselines(scaled, scalers.y, **options(config, BASELINE_OPTIONS))
-    train(scaled, replace(config, workers=1), folder, build)
-    model = folder / FILES.model
-    return forecast_test(
-        NETWORK, model, scaled, scalers, baselines, market.candles, refit=config.refit
-    ).predictions
-
-
-def evaluate(parts: list[pd.DataFrame], market: CandleSet, config: ConfigV2) -> dict[str, Any]:
-    """Score the forecasts of all folds together, and each fold's alone; every score beside the
-    baselines'."""
-    from pipeline.evaluation.scoring import (
-        score_run,  # statsmodels, scikit-learn and arch take their time too
-    )
-
-    scores = score_run(
-        parts,
-        network=NETWORK,
-        baselines=BASELINE_NAMES,
-        interval_baselines=INTERVAL_BASELINES,
-        timeframe=config.timeframe,
-        horizon=config.horizon,
-        synthetic=market.is_synthetic,
-        fee_bps=config.fee_bps,
-        threshold=config.threshold,
-        funding=market.funding,
-    )
-    print(tables.terminal_tables(scores))
-    return scores
+    baselines = fit_small_models(scaled, scalers, config)
+    train(scaled, replace(config, workers=1), folder, build)  # folds may be side by side already
+    saved = SavedNetwork(folder / FILES.model, scalers, config.refit)
+    return forecast_test(saved, scaled, baselines, market.candles).predictions
 
 
 def compare_members(
     metrics: dict[str, Any],
-    forecasts: Forecasts,
+    saved: SavedNetwork,
+    predictions: pd.DataFrame,
     scaled: ScaledSamples,
-    scalers: Scalers,
     history: dict[str, Any],
     config: ConfigV2,
-    partial: Path,
 ) -> list[str]:
-    """Score an ensemble's members, for the metrics, the terminal and the report, whose section this
-    returns."""
+    """Score an ensemble's members for metrics and terminal; returns the report's section."""
     if config.ensemble == 1:
         return []
-    from pipeline.evaluation import members
+    from pipeline.evaluation import members as member_scores
 
-    paths, shrunk_by = (
-        [partial / name / FILES.model for name in history],
-        options(config, ("caution", "refit")),
-    )
-    alone = [forecast_alone(path, scaled, scalers, **shrunk_by) for path in paths]
-    seeds, histories = range(config.seed, config.seed + config.ensemble), list(history.values())
-    told = members.score_members(
-        forecasts.predictions, NETWORK, alone, seeds, histories, config.horizon
+    alone = []
+    for name in history:
+        member = replace(saved, path=saved.path.parent / name / FILES.model)
+        alone.append(forecast_alone(member, scaled, caution=config.caution))
+    seeds = range(config.seed, config.seed + config.ensemble)
+    told = member_scores.score_members(
+        predictions, NETWORK, alone, seeds, list(history.values()), config.horizon
     )
     metrics["ensemble"] = told
-    print(members.terminal_table(told, n_folds=len(metrics["folds"])))
-    return members.report_section(told, n_folds=len(metrics["folds"]))
+    n_folds = len(metrics["folds"])
+    print(member_scores.terminal_table(told, n_folds=n_folds))
+    return member_scores.report_section(told, n_folds=n_folds)
+
+
+def read_options() -> ConfigV2:
+    """The settings of the command line; `--preset` decides what the other options default to."""
+    import tyro
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="guide")
+    preset = first.parse_known_args()[0].preset
+    defaults = PRESETS_V2.get(preset, ConfigV2())  # an unknown one is refused by name below
+    return tyro.cli(ConfigV2, default=defaults, description=__doc__)
 
 
 if __name__ == "__main__":
-    import tyro
-
     with terminal.one_line_errors(
         after_interrupt="; the previous bundle is complete, --resume goes on"
     ):
-        asked = re.search(
-            r"--preset[ =](\w+)", " ".join(sys.argv)
-        )  # it decides what the other options default to
-        defaults = PRESETS_V2.get(asked[1] if asked else "guide", ConfigV2())
-        run_horizons(
-            main,
-            tyro.cli(ConfigV2, default=defaults, description=__doc__),
-            default_output_dir("v2"),
-        )
+        options = read_options()
+        if options.horizons:
+            found = recipes.run_horizons(main, options, default_output_dir("v2"))
+            tests = {horizon: metrics["test"] for horizon, metrics in found.items()}
+            rows = tables.horizon_rows(tests)
+            terminal.tell("", *tables.text_table(rows, indent="").splitlines())
+        else:
+            main(options)

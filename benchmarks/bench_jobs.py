@@ -27,7 +27,7 @@ from generations.v7.inference import PREDICTIONS
 from generations.v7.train_v7_main import main as train
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.training import jobs
+from pipeline.training import parallel
 
 TIMEFRAMES = ("15m", "1h")
 
@@ -58,7 +58,7 @@ def measure(
     """Train the grid; its time, and its predictions."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         began = time.perf_counter()
-        list(jobs.run_jobs({"nothing": dict}, workers=workers))
+        list(parallel.run_jobs({"nothing": dict}, workers=workers))
         started = time.perf_counter()
         train(
             ConfigV7(

@@ -22,6 +22,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,18 +168,18 @@ def fit_lightgbm(inputs: Callable[..., np.ndarray], scaled: ScaledSamples) -> Ou
 
 def build_dual(lookback: int, n_features: int) -> Any:
     """The pooled preset's network."""
-    from config import options
     from models.dual_stream import build_dual_stream
 
-    names = (
-        "lstm_units",
-        "conv_filters",
-        "conv_lstm_units",
-        "dense_units",
-        "dropout",
-        "skip_candles",
+    return build_dual_stream(
+        lookback,
+        n_features,
+        lstm_units=CONFIG.lstm_units,
+        conv_filters=CONFIG.conv_filters,
+        conv_lstm_units=CONFIG.conv_lstm_units,
+        dense_units=CONFIG.dense_units,
+        dropout=CONFIG.dropout,
+        skip_candles=CONFIG.skip_candles,
     )
-    return build_dual_stream(lookback, n_features, **options(CONFIG, names))
 
 
 def build_tcn(lookback: int, n_features: int) -> Any:
@@ -232,22 +233,19 @@ def _with_linear_part(window: Any, last: Any) -> Any:
 def fit_network(build: Callable[[int, int], Any], scaled: ScaledSamples) -> Output:
     """Mean of `SEEDS` networks, trained as the pooled preset trains its own."""
     keras = import_keras()
-    from config import FIT_OPTIONS, options
-    from pipeline.training.fit import WindowBatches, fit
+    from pipeline.training.fit import Objective, WindowBatches, fit
 
     outputs = []
     for seed in range(CONFIG.seed, CONFIG.seed + SEEDS):
         keras.utils.set_random_seed(seed)
         model = build(scaled.samples.lookback, scaled.samples.n_features)
-        settings = options(CONFIG, (*FIT_OPTIONS, "one_cycle", "weight_decay")) | {"seed": seed}
         with tempfile.TemporaryDirectory() as folder:
             fit(
                 model,
                 scaled,
-                loss=keras.losses.Huber(delta=CONFIG.huber_delta),
-                checkpoint=Path(folder) / "best.h5",
-                state_dir=Path(folder),
-                **settings,
+                Objective(keras.losses.Huber(delta=CONFIG.huber_delta)),
+                replace(CONFIG, seed=seed),
+                Path(folder) / "best.h5",
             )
         parts = {"val": scaled.split.val, "test": scaled.split.test}
         outputs.append(

@@ -42,7 +42,7 @@ def synthetic_samples(n_train: int) -> Any:
         for symbol, frame in candles.items()
     }
     samples = make_windows(features, candles, "1h", LOOKBACK, 1, V2_WARMUP)
-    split = split_samples(samples, (None, None, None, None), train_ratio=0.7, val_ratio=0.15)
+    split = split_samples(samples)
     part = np.arange(n_train + N_VALIDATION)
     split = dataclasses.replace(split, train=part[:n_train], val=part[n_train:])
     return scale_on_train(samples, split)[0]
@@ -61,8 +61,9 @@ def train_keras(batch_size: int, n_steps: int) -> None:
     from pipeline.bundle.network import import_keras
 
     keras = import_keras()
+    from config import FitConfig
     from models.dual_stream import build_dual_stream
-    from pipeline.training.fit import fit
+    from pipeline.training.fit import Objective, fit
 
     scaled = synthetic_samples(batch_size * n_steps)
     keras.utils.set_random_seed(SEED)
@@ -72,16 +73,17 @@ def train_keras(batch_size: int, n_steps: int) -> None:
         fit(
             model,
             scaled,
-            loss=keras.losses.Huber(delta=HUBER_DELTA),
-            epochs=10**6,
-            batch_size=batch_size,
-            learning_rate=LEARNING_RATE,
-            clip_value=CLIP_VALUE,
-            early_stopping_patience=10**6,
-            reduce_lr_patience=10**6,
-            seed=SEED,
-            checkpoint=Path(name) / "best.h5",
-            state_dir=Path(name),
+            Objective(keras.losses.Huber(delta=HUBER_DELTA)),
+            FitConfig(
+                epochs=10**6,
+                batch_size=batch_size,
+                learning_rate=LEARNING_RATE,
+                clip_value=CLIP_VALUE,
+                early_stopping_patience=10**6,
+                reduce_lr_patience=10**6,
+                seed=SEED,
+            ),
+            Path(name) / "best.h5",
             on_epoch=lambda _, logs: answer(seconds=logs["seconds"], parameters=parameters),
         )
 

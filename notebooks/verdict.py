@@ -232,9 +232,7 @@ def right_directions(make_features):
     samples = make_windows(
         features, market.candles, config.timeframe, config.lookback, config.horizon, V2_WARMUP
     )
-    parts = split_samples(
-        samples, [None] * 4, train_ratio=config.train_ratio, val_ratio=config.val_ratio
-    )
+    parts = split_samples(samples, config)
     scaled, scalers = scale_on_train(samples, parts)
     forecast = fit_baselines(scaled, scalers.y, seed=config.seed).directions["ridge"]
     return np.mean((forecast > 0)[parts.test] == (samples.log_return > 0)[parts.test])

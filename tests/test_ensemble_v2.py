@@ -17,6 +17,7 @@ from pipeline.bundle.network import import_keras
 from pipeline.bundle.network_file import check_network_file
 from pipeline.bundle.onnx_twin import export_twin
 from pipeline.evaluation.members import member_rows, score_members, spread_of
+from pipeline.training import recipes
 from pipeline.training.fit import save_plain_h5
 from tests import networks
 from tests.conftest import TINY
@@ -42,14 +43,14 @@ def kept():
 @pytest.fixture(scope="module")
 def bundle(config, kept, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensemble")
-    save_average = train_v2_production.save_average
+    save_average = recipes.save_average
 
-    def kept_first(paths, partial):
+    def kept_first(paths, partial, names):
         kept.extend(shutil.copy(path, folder / f"{path.parent.name}.h5") for path in paths)
-        save_average(paths, partial)
+        save_average(paths, partial, names)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_v2_production, "save_average", kept_first)
+        patch.setattr(recipes, "save_average", kept_first)
         train_v2_production.main(replace(config, output_dir=folder), build=networks.for_v2)
     return folder
 
@@ -190,14 +191,14 @@ def test_a_run_cut_off_in_its_second_member_resumes_to_the_same_forecasts(
 def test_a_member_that_fails_ends_the_run_by_name_and_the_finished_ones_are_kept(
     config, tmp_path, monkeypatch
 ):
-    fit = train_v2_production.train_network
+    train_one = recipes.train_one
 
-    def second_fails(scaled, member, folder, build):
+    def second_fails(fit_network, scaled, member, folder):
         if member.seed == 43:
             raise ValueError("training diverged")
-        return fit(scaled, member, folder, build)
+        return train_one(fit_network, scaled, member, folder)
 
-    monkeypatch.setattr(train_v2_production, "train_network", second_fails)
+    monkeypatch.setattr(recipes, "train_one", second_fails)
     with pytest.raises(
         ValueError, match=r"member_2 failed \(ValueError: training diverged\).*--resume keeps"
     ):

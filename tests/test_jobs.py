@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from pipeline.bundle import files
-from pipeline.training import jobs
+from pipeline.training import parallel
 
 
 def fail():
@@ -35,7 +34,7 @@ def test_a_failing_job_is_told_and_the_others_go_on(caplog, capsys):
         "c": fail,
         "d": functools.partial(speak, 4),
     }
-    results = dict(jobs.run_jobs(tasks, n_done=2, own_process=False))
+    results = dict(parallel.run_jobs(tasks, n_done=2, own_process=False))
     assert (results["a"], results["d"]) == (1, 4)
     assert isinstance(results["b"], ValueError) and isinstance(results["c"], KeyError)
     assert results["c"].__traceback__ is None
@@ -51,7 +50,7 @@ def test_an_interrupt_is_no_failure_of_a_job():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(jobs.run_jobs({"a": interrupt}, own_process=False))
+        list(parallel.run_jobs({"a": interrupt}, own_process=False))
 
 
 @pytest.mark.slow
@@ -62,7 +61,7 @@ def test_a_job_in_a_process_of_its_own_prints_here_and_may_die_alone(capsys, cap
         "works": functools.partial(speak, 3),
         "where": os.getpid,
     }
-    results = dict(jobs.run_jobs(tasks))
+    results = dict(parallel.run_jobs(tasks))
     assert isinstance(results["dies"], RuntimeError) and "exit code 7" in str(results["dies"])
     assert "dies failed: its process ended with exit code 7" in caplog.text
     assert isinstance(results["refuses"], ValueError)
@@ -80,39 +79,9 @@ def test_the_time_left_counts_the_jobs_of_this_run_alone(monkeypatch, capsys):
     def minute():
         now[0] += 60.0
 
-    list(jobs.run_jobs(dict.fromkeys("abc", minute), n_done=37, own_process=False))
+    list(parallel.run_jobs(dict.fromkeys("abc", minute), n_done=37, own_process=False))
     shown = capsys.readouterr().out
     assert "[38/40] a " in shown and "a · about" not in shown
     assert "[39/40] b · about 2 min left" in shown  # two jobs of a minute each
     assert "[40/40] c · about 60 s left" in shown
     assert "c done in 60 s" in shown
-
-
-def test_files_are_moved_only_when_the_last_one_is_there_and_a_cut_off_move_is_completed(tmp_path):
-    work = tmp_path / ".partial" / "job"
-    work.mkdir(parents=True)
-    (tmp_path / "model").write_text("old")
-    (work / "model").write_text("new")
-    assert not jobs.finish_job(work, tmp_path, ("model", "scalers"))
-    assert (tmp_path / "model").read_text() == "old"
-    (work / "scalers").write_text("new")
-    os.replace(work / "model", tmp_path / "model")  # a kill between the two moves
-    assert jobs.finish_job(work, tmp_path, ("model", "scalers"))
-    assert (tmp_path / "scalers").read_text() == "new"
-    assert not jobs.finish_job(work, tmp_path, ("model", "scalers"))
-
-
-def test_a_work_folder_keeps_what_the_same_job_left_and_nothing_else(tmp_path):
-    work = jobs.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)})
-    (work / "state").write_text("epoch 3")
-    assert (
-        jobs.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)}) / "state"
-    ).is_file()
-    assert not (
-        jobs.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
-    ).exists()
-    (work / "state").write_text("epoch 3")
-    (work / files.RUN_FILE).write_text("{half")
-    assert not (
-        jobs.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
-    ).exists()

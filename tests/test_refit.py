@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 import train_v2_production
-from config import ConfigV2
+from config import ConfigV2, FitConfig
 from inference_v2 import FILES
 from pipeline.bundle import safe_pickle
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.splitting import Split
-from pipeline.training.fit import fit
+from pipeline.training.fit import Objective, fit
 from tests import networks
 from tests.conftest import TINY
 
@@ -94,9 +94,9 @@ def test_the_second_network_keeps_the_epoch_that_validation_chose_for_the_first(
 ):
     fit, kept = train_v2_production.fit_network, []
 
-    def best_was_the_second(scaled, config, folder, build, kept_epoch=None):
+    def best_was_the_second(build, scaled, config, folder, *, kept_epoch=None):
         kept.append(kept_epoch)
-        return fit(scaled, config, folder, build, kept_epoch) | {"best_epoch": 1}
+        return fit(build, scaled, config, folder, kept_epoch=kept_epoch) | {"best_epoch": 1}
 
     monkeypatch.setattr(train_v2_production, "fit_network", best_was_the_second)
     train(config, epochs=4, refit=True, output_dir=tmp_path / "run")
@@ -115,20 +115,13 @@ def test_the_kept_epochs_weights_are_those_after_it_whatever_the_loss_does_later
         folder = tmp_path / str(kept)
         folder.mkdir()
         after = []
+        settings = FitConfig(epochs=3, batch_size=16, learning_rate=0.01, seed=1, one_cycle=True)
         history = fit(
             model,
             scaled,
-            loss=keras.losses.MeanSquaredError(),
-            epochs=3,
-            batch_size=16,
-            learning_rate=0.01,
-            clip_value=1.0,
-            early_stopping_patience=9,
-            reduce_lr_patience=9,
-            seed=1,
-            checkpoint=folder / "best.h5",
-            state_dir=folder,
-            one_cycle=True,
+            Objective(keras.losses.MeanSquaredError()),
+            settings,
+            folder / "best.h5",
             kept_epoch=kept,
             on_epoch=lambda epoch, logs, model=model, after=after: after.append(
                 model.get_weights()

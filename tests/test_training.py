@@ -10,11 +10,20 @@ import keras
 import numpy as np
 import pytest
 
+from config import FitConfig
 from models.dual_stream import build_dual_stream
 from pipeline.bundle.network import BATCH, KerasNetwork
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.training import fit as fit_module
-from pipeline.training.fit import STATE_FILE, Hidden, WindowBatches, _OneCycle, fit, save_plain_h5
+from pipeline.training.fit import (
+    STATE_FILE,
+    Hidden,
+    Objective,
+    WindowBatches,
+    _OneCycle,
+    fit,
+    save_plain_h5,
+)
 
 LOOKBACK, N_FEATURES = 5, 3
 
@@ -53,20 +62,10 @@ def dense_network(seed=1):
     return keras.Model(window, keras.layers.Dense(1, kernel_initializer="zeros")(hidden))
 
 
-def fit_small(model, scaled, folder, **changes):
-    settings = {
-        "loss": keras.losses.Huber(),
-        "epochs": 4,
-        "batch_size": 32,
-        "learning_rate": 0.01,
-        "clip_value": 1.0,
-        "early_stopping_patience": 10,
-        "reduce_lr_patience": 5,
-        "seed": 7,
-        "checkpoint": folder / "best.h5",
-        "state_dir": folder,
-    }
-    return fit(model, scaled, **{**settings, **changes})
+def fit_small(model, scaled, folder, hidden=None, on_epoch=None, **changes):
+    config = FitConfig(**{"epochs": 4, "learning_rate": 0.01, "seed": 7, **changes})
+    objective = Objective(keras.losses.Huber(), hidden=hidden)
+    return fit(model, scaled, objective, config, folder / "best.h5", on_epoch=on_epoch)
 
 
 def test_the_default_network_has_40_000_to_60_000_parameters_and_starts_at_the_naive_forecast():

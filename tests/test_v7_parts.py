@@ -1,12 +1,17 @@
 """The parts of v7: possible candles by construction, the 13 inputs, one scale for all prices, the
 naive candle."""
 
+import os
+
 import numpy as np
 import pytest
 import talib
 
+from config import SplitConfig
+from generations.v7 import network_files
 from generations.v7.features import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
 from generations.v7.ohlc import HEADS, naive_candles, scale_candles_on_train, to_prices
+from pipeline.bundle import files
 from pipeline.candles.synthetic import synthetic_candles
 from pipeline.samples import leakage
 from pipeline.samples.splitting import split_samples
@@ -100,7 +105,7 @@ def scaled():
     candles = synthetic_candles(560 + V7_WARMUP, seed=4)
     features = {"BTC/USDT": compute_ohlc_features(candles, "1h")}
     samples = make_windows(features, {"BTC/USDT": candles}, "1h", 60, 1, V7_WARMUP)
-    split = split_samples(samples, [None] * 4, train_ratio=0.7, val_ratio=0.1)
+    split = split_samples(samples, SplitConfig(val_ratio=0.1))
     return candles, *scale_candles_on_train(samples, split, candles, V7_PRICES)
 
 
@@ -133,3 +138,33 @@ def test_the_naive_candle_opens_and_closes_at_the_last_close_and_reaches_as_far_
     assert naive[7, :2].tolist() == [samples.base_price[7]] * 2
     assert naive[7, 2] == pytest.approx(samples.base_price[7] * high)
     assert (naive[:, 3] < samples.base_price).all() and high > 1
+
+
+def test_files_are_moved_only_when_the_last_one_is_there_and_a_cut_off_move_is_completed(tmp_path):
+    work = tmp_path / ".partial" / "job"
+    work.mkdir(parents=True)
+    (tmp_path / "model").write_text("old")
+    (work / "model").write_text("new")
+    assert not network_files.finish_job(work, tmp_path, ("model", "scalers"))
+    assert (tmp_path / "model").read_text() == "old"
+    (work / "scalers").write_text("new")
+    os.replace(work / "model", tmp_path / "model")  # a kill between the two moves
+    assert network_files.finish_job(work, tmp_path, ("model", "scalers"))
+    assert (tmp_path / "scalers").read_text() == "new"
+    assert not network_files.finish_job(work, tmp_path, ("model", "scalers"))
+
+
+def test_a_work_folder_keeps_what_the_same_job_left_and_nothing_else(tmp_path):
+    work = network_files.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)})
+    (work / "state").write_text("epoch 3")
+    assert (
+        network_files.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)}) / "state"
+    ).is_file()
+    assert not (
+        network_files.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
+    ).exists()
+    (work / "state").write_text("epoch 3")
+    (work / files.RUN_FILE).write_text("{half")
+    assert not (
+        network_files.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
+    ).exists()

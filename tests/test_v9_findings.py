@@ -36,7 +36,7 @@ def problem(market, horizon):
 def test_the_direction_network_finds_a_planted_signal(tmp_path, no_twin):
     market = synthetic_market(("BTC/USDT",), "1h", 6000 + V9_WARMUP, seed=7, signal_r2=0.15)
     samples, _ = problem(market, 1)
-    parts = split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
+    parts = split_samples(samples)
     task = direction_samples(to_min_max(*scale_on_train(samples, parts))[0])
     config = ConfigV9(
         direction_lstm_units=(32, 16),
@@ -66,7 +66,7 @@ def test_on_real_candles_the_volatility_model_beats_ewma(real_data, tmp_path):
     market = {"BTC/USDT": frame.reset_index(drop=True)}
     samples, features = problem(market, 1)
     ahead = make_windows(features, market, "1h", 60, 24, V9_WARMUP)
-    parts = split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
+    parts = split_samples(samples)
     rows = to_min_max(*scale_on_train(samples, parts))[0].rows
     task = volatility_task(market, ahead, parts)
     path = tmp_path / VOLATILITY_FILE

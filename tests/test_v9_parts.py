@@ -191,9 +191,7 @@ def market():
 def standardised(market):
     features = {symbol: compute_v9_features(candles, "1h") for symbol, candles in market.items()}
     samples = make_windows(features, market, "1h", 60, 1, V9_WARMUP)
-    return scale_on_train(
-        samples, split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
-    )
+    return scale_on_train(samples, split_samples(samples))
 
 
 def test_min_max_scaling_knows_the_training_part_alone_and_ends_at_the_band(standardised):
@@ -274,7 +272,7 @@ def test_the_trees_learn_what_the_windows_say_and_come_back_from_their_file(tmp_
     samples = make_windows(
         {"BTC/USDT": pd.DataFrame(rows, columns=["a", "b"])}, candles, "1h", 5, 24, 60
     )
-    split = split_samples(samples, (None,) * 4, train_ratio=0.7, val_ratio=0.15)
+    split = split_samples(samples)
     ratio = np.exp(3 * rows[samples.end, 0]) * rng.exponential(size=len(samples))
     kept = fit_trees(
         rows,

@@ -11,7 +11,7 @@ import pytest
 
 import train_v2_production
 from pipeline.samples.splitting import chronological_split
-from pipeline.training.walk_forward import fold_splits, run_folds
+from pipeline.training.recipes import fold_splits, run_folds
 from tests import networks
 from tests.conftest import TINY
 

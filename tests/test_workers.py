@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from config import ConfigV2, ConfigV7
-from pipeline.training import jobs, workers
-from pipeline.training.workers import Share, environment_of, share_of
+from pipeline.training import parallel
+from pipeline.training.parallel import Share, environment_of, share_of
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install ray")
@@ -72,7 +72,7 @@ def write_into(array):
 
 
 def run(tasks, **how):
-    return list(jobs.run_jobs(tasks, **{"workers": 2, "own_process": False, **how}))
+    return list(parallel.run_jobs(tasks, **{"workers": 2, "own_process": False, **how}))
 
 
 @needs_ray
@@ -143,7 +143,7 @@ def test_jobs_with_a_process_of_their_own_get_one_each(ray):
 
 
 def test_without_ray_jobs_run_one_after_another_with_a_notice(monkeypatch, caplog):
-    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
     assert run({"a": os.getpid, "b": os.getpid}) == [("a", os.getpid()), ("b", os.getpid())]
     assert caplog.text.count("Ray is not installed: jobs run one after another") == 1
     assert "pip install ray" in caplog.text

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import FIT_OPTIONS, ConfigV1, SourceConfig, default_output_dir, options
+from config import ConfigV1, SourceConfig, default_output_dir
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES, HOUR, QUARTER
@@ -101,10 +101,7 @@ def main(
         terminal.tell(f"{len(samples):,} samples")
 
         phases.start("Split", "by clock time, every symbol at the same instants")
-        dates = (config.train_end, config.val_end, config.test_start, config.test_end)
-        parts = split_samples(
-            samples, dates, train_ratio=config.train_ratio, val_ratio=config.val_ratio
-        )
+        parts = split_samples(samples, config)
         terminal.tell(*parts.describe(samples.target_time))
 
         phases.start("Scale", "z-scores per coin and timeframe, fitted on the training part alone")

@@ -21,6 +21,7 @@ import pandas as pd
 
 from generations.v7.features import V7_FEATURES, V7_WARMUP, compute_ohlc_features
 from generations.v7.ohlc import CLOSE, HEADS, scale_and_fill, to_prices
+from generations.v7.network_files import finish_job
 from pipeline.bundle.files import PARTIAL
 from pipeline.bundle.scaler_file import SCALER_TYPES, open_scalers
 from pipeline.bundle.scaler_records import MinMaxRecord
@@ -28,7 +29,6 @@ from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.windows import Stream
-from pipeline.training import jobs
 
 METADATA = "metadata_v7.json"
 METRICS = "metrics_v7.json"
@@ -106,7 +106,7 @@ class CryptoPricePredictorV7(CandlePredictor):
             FileNotFoundError: There is no such network; what there is, is named.
         """
         folder, name = Path(directory), job_name(symbol, timeframe)
-        jobs.finish_job(folder / PARTIAL / name, folder, job_files(name))
+        finish_job(folder / PARTIAL / name, folder, job_files(name))
         model, scalers = (folder / file for file in job_files(name))
         if not model.is_file():
             at_hand = sorted(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from generations.v7.inference import METADATA, SCALER_SUFFIX, job_files
+from generations.v7.network_files import finish_job
 from pipeline.bundle import files, safe_pickle
-from pipeline.training import jobs
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def open_records(output_dir: Path) -> dict[str, dict[str, Any]]:
     """
     partial = output_dir / files.PARTIAL
     for work in sorted(path for path in partial.iterdir() if path.is_dir()):
-        jobs.finish_job(work, output_dir, job_files(work.name))
+        finish_job(work, output_dir, job_files(work.name))
     records = {}
     for path in sorted(output_dir.glob(f"*{SCALER_SUFFIX}")):
         name = path.name.removesuffix(SCALER_SUFFIX)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import FIT_OPTIONS, V7_PAIRS, ConfigV7, default_output_dir, options
+from config import V7_PAIRS, ConfigV7, default_output_dir
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
 from generations.v7 import network_records
@@ -269,10 +269,7 @@ def train_job(
     model_file, scaler_file = job_files(name)
     candles = next(iter(market.candles.values()))
     samples = make_samples(compute_ohlc_features(candles, market.timeframe), market, config)
-    dates = (config.train_end, config.val_end, config.test_start, config.test_end)
-    parts = split_samples(
-        samples, dates, train_ratio=config.train_ratio, val_ratio=config.val_ratio
-    )
+    parts = split_samples(samples, config)
     terminal.tell(f"{len(samples):,} samples", *parts.describe(samples.target_time))
 
     small = make_samples(

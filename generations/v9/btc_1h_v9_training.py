@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import FIT_OPTIONS, ConfigV9, SourceConfig, default_output_dir, options
+from config import ConfigV9, SourceConfig, default_output_dir
 from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
@@ -210,10 +210,7 @@ def has_own_files(config: ConfigV9) -> bool:
 
 def split(samples: Samples, config: ConfigV9) -> Split:
     """By dates if they are given, else by shares of the time span."""
-    dates = (config.train_end, config.val_end, config.test_start, config.test_end)
-    parts = split_samples(
-        samples, dates, train_ratio=config.train_ratio, val_ratio=config.val_ratio
-    )
+    parts = split_samples(samples, config)
     terminal.tell(*parts.describe(samples.target_time))
     return parts
 

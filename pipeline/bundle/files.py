@@ -189,53 +189,57 @@ def begin_run(
     write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
 
 
-def save_run(
-    partial: Path,
-    names: BundleFiles,
-    settings: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    reference: Mapping[str, Any],
-    scalers: Mapping[str, Any],
-    history: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    predictions: pd.DataFrame,
-    page: str,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class BundleContent:
+    """What a run writes beside its network."""
+
+    settings: Mapping[str, Any]
+    """the run's config, plain"""
+    facts: Mapping[str, Any]
+    """what serving must know and people want to: for the scaler file and the metadata"""
+    served: Mapping[str, Any]
+    """the scaler file's other content: scalers, calibration, intervals"""
+    reference: Mapping[str, Any]
+    """what forecasts of later candles are judged by, for the metadata"""
+    history: Mapping[str, Any]
+    """losses and step sizes by epoch"""
+    metrics: Mapping[str, Any]
+    """content of the metrics file: "data", "split", "cuts" and "test" at least"""
+    predictions: pd.DataFrame
+    """a row a sample of the test part"""
+    page: str
+    """the report, HTML"""
+
+
+def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
     """Write the files beside the network; the metadata last, with the hashes of all the others.
 
     Args:
-        partial: The folder of `new_bundle`, which holds the network, its checkpoint and the log.
+        folder: The folder of `new_bundle`, which holds the network, its checkpoint and the log.
         names: What the files are called.
-        settings: The run's config.
-        facts: What serving must know and people want to: for the scaler file and the metadata.
-        reference: What forecasts of later candles are judged by, for the metadata alone.
-        scalers: The scaler file's other content.
-        history: Of the training.
-        metrics: Content of the metrics file: "data", "split", "cuts" and "test" at least.
-        predictions: Rows of the test part.
-        page: The HTML report.
+        content: What goes into them.
     """
-    facts = {**facts, "synthetic": metrics["data"]["synthetic"]}
-    twin = (names.twin,) if (partial / names.twin).is_file() else ()
-    identity = {"model_sha256": sha256_of(partial / names.model)}
-    if twin:
-        identity["twin_sha256"] = sha256_of(partial / names.twin)
-    safe_pickle.dump({**scalers, **facts, **identity}, partial / names.scalers)
-    write_json(partial / names.metrics, metrics)
-    predictions.to_parquet(partial / names.predictions, index=False)
-    (partial / names.report).write_text(page, encoding="utf-8")
+    metrics = content.metrics
+    facts = {**content.facts, "synthetic": metrics["data"]["synthetic"]}
+    identity = {"model_sha256": sha256_of(folder / names.model)}
+    hashed = names.hashed
+    if (folder / names.twin).is_file():
+        identity["twin_sha256"] = sha256_of(folder / names.twin)
+        hashed = (*hashed, names.twin)
+    safe_pickle.dump({**content.served, **facts, **identity}, folder / names.scalers)
+    write_json(folder / names.metrics, metrics)
+    content.predictions.to_parquet(folder / names.predictions, index=False)
+    (folder / names.report).write_text(content.page, encoding="utf-8")
     metadata = {
         **facts,
         "verdict": metrics["test"]["verdict"],
-        "config": settings,
+        "config": content.settings,
         **{name: metrics[name] for name in ("data", "split", "cuts")},
-        **reference,
-        "history": history,
+        **content.reference,
+        "history": content.history,
         "environment": environment(),
     }
-    write_metadata(
-        partial / names.metadata, metadata, hashed=(*names.hashed, *twin), unhashed=(names.log,)
-    )
+    write_metadata(folder / names.metadata, metadata, hashed=hashed, unhashed=(names.log,))
 
 
 def write_metadata(

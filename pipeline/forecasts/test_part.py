@@ -3,6 +3,7 @@ baseline's."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle.files import sha256_of
-from pipeline.bundle.network import open_network, twin_of
+from pipeline.bundle.network import KerasNetwork, OnnxNetwork, open_network, twin_of
 from pipeline.candles.schema import utc_from_ms
 from pipeline.forecasts.baselines import Baselines
 from pipeline.forecasts.conformal import (
@@ -34,14 +35,14 @@ from pipeline.forecasts.intervals import (
 )
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration, fit_calibration
 from pipeline.samples.drift import feature_quantiles
-from pipeline.samples.scaling import ScaledSamples, Scalers, rows_seen
+from pipeline.samples.scaling import ScaledSamples, rows_seen
 from pipeline.samples.windows import Samples
+from pipeline.training.recipes import HELD_OUT
 
+NETWORK = "lstm"
+"""The network's name in tables and files."""
 INTERVAL_BASELINES = ("ewma", "garch", "har")
 COMPARED_QUANTILES = ("q10", "q50", "q90")
-HELD_OUT = "held_out"
-"""folder beside a network that was trained again: of the same one, trained without the validation
-part"""
 
 
 class TargetScalers(Protocol):
@@ -51,6 +52,40 @@ class TargetScalers(Protocol):
         self, network_output: np.ndarray, samples: Samples, part: np.ndarray
     ) -> np.ndarray:
         """(n, n_outputs) of the samples `part`, as log-returns."""
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A network's file, and what turns its outputs into log-returns."""
+
+    path: Path
+    """the .h5 file"""
+    scalers: TargetScalers
+    """fitted with the samples that it was trained on"""
+    is_refitted: bool = False
+    """it has learnt the validation part too; the one in the folder `HELD_OUT` has not"""
+
+    def outputs(
+        self, scaled: ScaledSamples, val: np.ndarray, test: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(n, n_outputs) log-returns of the validation and of the test part."""
+        if not self.is_refitted:
+            network = self._open(self.path, scaled)
+            return self._run(network, scaled, val), self._run(network, scaled, test)
+        held_out = self._open(self.path.parent / HELD_OUT / self.path.name, scaled)
+        refitted = self._open(self.path, scaled)
+        return self._run(held_out, scaled, val), self._run(refitted, scaled, test)
+
+    def _open(self, path: Path, scaled: ScaledSamples) -> KerasNetwork | OnnxNetwork:
+        twin = twin_of(path)
+        twin_sha256 = sha256_of(twin) if twin.is_file() else None
+        return open_network(path, [stream.shape for stream in scaled.streams], twin_sha256)
+
+    def _run(
+        self, network: KerasNetwork | OnnxNetwork, scaled: ScaledSamples, part: np.ndarray
+    ) -> np.ndarray:
+        streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
+        return self.scalers.to_log_return(network.run_streams(streams), scaled.samples, part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,36 +111,34 @@ class Forecasts:
 
 
 def forecast_test(
-    name: str,
-    model_path: Path,
+    network: SavedNetwork,
     scaled: ScaledSamples,
-    scalers: TargetScalers,
     baselines: Baselines,
     candles: Mapping[str, pd.DataFrame],
     *,
     is_shrunk: bool = True,
-    refit: bool = False,
 ) -> Forecasts:
-    """Forecast with the saved file, as serving does; whatever is fitted here is fitted on training
-    and validation.
+    """Forecast with the saved file, as serving does, beside every baseline.
 
-    A network of three outputs forecasts q10, q50 and q90 itself; to another one the scale model of
-    `intervals` gives them.
+    Whatever is fitted here is fitted on the training and the validation part. A network of three
+    outputs forecasts q10, q50 and q90 itself; to another one the scale model of `intervals` gives
+    them.
 
     Args:
-        name: What the network is called in the predictions.
-        model_path: Its .h5 file.
+        network: The saved network.
         scaled: Samples and split.
-        scalers: Those of `scaled`.
         baselines: Fitted on `scaled`; the network is shrunk with their caution.
         candles: Symbol -> the candles that the samples were made of.
         is_shrunk: Whether the network's forecasts are shrunk; see `fit_calibration`.
-        refit: The network has learnt the validation part too; that of the folder `HELD_OUT`
-            calibrates it.
     """
-    samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
-    outputs_val, outputs = _network_outputs(model_path, scaled, scalers, val, test, refit)
-    raw_val, raw = (point_forecast(values) for values in (outputs_val, outputs))
+    samples = scaled.samples
+    val = scaled.split.val
+    test = rows_of_test(scaled)
+
+    # (n, n_outputs) log-returns; the raw forecast is the only output or the middle quantile.
+    outputs_val, outputs = network.outputs(scaled, val, test)
+    raw_val = point_forecast(outputs_val)
+    raw = point_forecast(outputs)
     calibration = fit_calibration(
         raw_val,
         samples.log_return[val],
@@ -113,42 +146,50 @@ def forecast_test(
         is_shrunk=is_shrunk,
         caution=baselines.caution,
     )
-    names, inputs = input_names(samples.timeframe), sample_inputs(candles, samples)
-    # Errors in the price itself, at candles that the network has learnt, say nothing of others:
-    # validation alone then.
-    known, calibrating = (
-        (scaled.split.known, calibrating_samples(samples, scaled.split))
-        if is_shrunk
-        else (scaled.split.train, val)
-    )
-    fitted_to = (samples.log_return, samples.volatility, known, calibrating)
+    shrunk_val = calibration.shrinkage * raw_val
     served = apply_calibration(calibration, raw, samples.volatility[test])
+
+    known = scaled.split.known
+    calibrating = calibrating_samples(samples, scaled.split)
+    if not is_shrunk:
+        # Errors in the price itself, at candles that the network has learnt, say nothing of others.
+        known = scaled.split.train
+        calibrating = val
+    fit_to_known = functools.partial(
+        fit_intervals,
+        log_return=samples.log_return,
+        volatility=samples.volatility,
+        known=known,
+        calibrating=calibrating,
+    )
+
+    names = input_names(samples.timeframe)
+    inputs = sample_inputs(candles, samples)
     intervals: IntervalModel | QuantileFactors
     if outputs.shape[1] == 1:
-        shrunk = np.zeros(
-            len(calibrating)
-        )  # 0 at training samples, which the network may know by heart
-        shrunk[: len(val)] = calibration.shrinkage * raw_val
-        intervals = fit_intervals(inputs, names, *fitted_to, shrunk, is_shifted=not is_shrunk)
+        # 0 at training samples, whose moves the network may know by heart.
+        shrunk = np.zeros(len(calibrating))
+        shrunk[: len(val)] = shrunk_val
+        intervals = fit_to_known(inputs, names, forecast=shrunk, is_shifted=not is_shrunk)
         served |= apply_intervals(
             intervals, inputs[test], samples.volatility[test], served["predicted_return"]
         )
     else:
-        intervals = fit_quantiles(
-            outputs_val, calibration.shrinkage * raw_val, samples.log_return[val]
-        )
+        intervals = fit_quantiles(outputs_val, shrunk_val, samples.log_return[val])
         served |= apply_quantiles(intervals, outputs, served["predicted_return"])
-    har = [names.index(column) for column in HAR_INPUTS]
-    har_model = fit_intervals(inputs[:, har], HAR_INPUTS, *fitted_to)
+
+    # What the interval is measured against: quantiles that know nothing but past moves.
+    volatility = samples.volatility[test]
     ewma = conformal_quantiles(samples.log_return[calibrating] / samples.volatility[calibrating])
     garch = garch_quantiles(candles, samples, samples.target_time[known].max(), calibrating)
-    at_test = samples.volatility[test]
+    har = [names.index(column) for column in HAR_INPUTS]
+    har_model = fit_to_known(inputs[:, har], HAR_INPUTS)
     compared = {
-        "ewma": {quantile: value * at_test for quantile, value in ewma.items()},
+        "ewma": {quantile: value * volatility for quantile, value in ewma.items()},
         "garch": garch and {quantile: values[test] for quantile, values in garch.items()},
-        "har": apply_intervals(har_model, inputs[test][:, har], at_test, np.zeros(len(test))),
+        "har": apply_intervals(har_model, inputs[test][:, har], volatility, np.zeros(len(test))),
     }
-    columns = _columns(name, samples, test, baselines, served, raw)
+    columns = _columns(samples, test, baselines, served, raw)
     for baseline, quantiles in compared.items():
         if quantiles is not None:
             columns |= {f"{baseline}_{q}": quantiles[q] for q in COMPARED_QUANTILES}
@@ -156,33 +197,25 @@ def forecast_test(
 
 
 def forecast_alone(
-    model_path: Path,
-    scaled: ScaledSamples,
-    scalers: Scalers,
-    *,
-    caution: float = 0.0,
-    refit: bool = False,
+    network: SavedNetwork, scaled: ScaledSamples, *, caution: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """A network's forecasts of the test part, calibrated on the validation part, and nothing
-    beside.
+    """Forecasts of the test part by a network of one output, calibrated, and nothing beside.
 
     Args:
-        model_path: .h5 file of a network of one output.
+        network: The saved network.
         scaled: Samples and split.
-        scalers: Those of `scaled`.
         caution: See `fit_shrinkage`.
-        refit: See `forecast_test`.
 
     Returns:
         "raw" and "served" (shrunk), (n,) log-returns each, in the order of `forecast_test`'s rows.
     """
-    samples, val, test = scaled.samples, scaled.split.val, rows_of_test(scaled)
-    raw_val, raw = (
-        values[:, 0] for values in _network_outputs(model_path, scaled, scalers, val, test, refit)
-    )
+    samples = scaled.samples
+    val = scaled.split.val
+    outputs_val, outputs = network.outputs(scaled, val, rows_of_test(scaled))
     calibration = fit_calibration(
-        raw_val, samples.log_return[val], samples.volatility[val], caution=caution
+        outputs_val[:, 0], samples.log_return[val], samples.volatility[val], caution=caution
     )
+    raw = outputs[:, 0]
     return {"raw": raw, "served": calibration.shrinkage * raw}
 
 
@@ -192,41 +225,7 @@ def rows_of_test(scaled: ScaledSamples) -> np.ndarray:
     return test[np.lexsort((scaled.samples.symbol[test], scaled.samples.target_time[test]))]
 
 
-def _network_outputs(
-    model_path: Path,
-    scaled: ScaledSamples,
-    scalers: TargetScalers,
-    val: np.ndarray,
-    test: np.ndarray,
-    refit: bool,
-) -> list[np.ndarray]:
-    """(n, n_outputs) of the validation and of the test part, as log-returns, by the saved file or
-    files."""
-    if not refit:
-        return _outputs_of(model_path, scaled, scalers, val, test)
-    held_out = model_path.parent / HELD_OUT / model_path.name
-    return [
-        *_outputs_of(held_out, scaled, scalers, val),
-        *_outputs_of(model_path, scaled, scalers, test),
-    ]
-
-
-def _outputs_of(
-    model_path: Path, scaled: ScaledSamples, scalers: TargetScalers, *parts: np.ndarray
-) -> list[np.ndarray]:
-    """(n, n_outputs) of each part, as log-returns, by one file."""
-    twin = twin_of(model_path)
-    twin_sha256 = sha256_of(twin) if twin.is_file() else None
-    network = open_network(model_path, [stream.shape for stream in scaled.streams], twin_sha256)
-    outputs = []
-    for part in parts:
-        streams = [replace(stream, end=stream.end[part]) for stream in scaled.streams]
-        outputs.append(scalers.to_log_return(network.run_streams(streams), scaled.samples, part))
-    return outputs
-
-
 def _columns(
-    name: str,
     samples: Samples,
     test: np.ndarray,
     baselines: Baselines,
@@ -242,10 +241,10 @@ def _columns(
         "actual_return": samples.log_return[test],
         "volatility": samples.volatility[test],
         **{model: values[test] for model, values in baselines.forecasts.items()},
-        name: served.pop("predicted_return"),
+        NETWORK: served.pop("predicted_return"),
         **served,
         **{f"{model}_raw": values[test] for model, values in baselines.directions.items()},
-        f"{name}_raw": raw,
+        f"{NETWORK}_raw": raw,
     }
 
 

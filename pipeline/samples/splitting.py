@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from config import SplitConfig
 from pipeline.samples.windows import Samples
 
 
@@ -53,24 +53,18 @@ class Split:
         return {name: f"{getattr(self, name).astype('datetime64[s]')}Z" for name in names}
 
 
-def split_samples(
-    samples: Samples, dates: Sequence[str | None], *, train_ratio: float, val_ratio: float
-) -> Split:
-    """Split by dates if any is given, else by shares of the time span; a target that reaches across
-    a cut is purged.
+def split_samples(samples: Samples, config: SplitConfig = SplitConfig()) -> Split:
+    """Split by dates if any is given, else by shares of the time span.
 
-    Args:
-        samples: Of all symbols, which are cut at the same instants.
-        dates: train_end, val_end, test_start and test_end of `split_by_dates`.
-        train_ratio: See `chronological_split`, as is val_ratio.
-        val_ratio: Share.
+    All symbols are cut at the same instants. A target that reaches across a cut is purged.
     """
+    dates = (config.train_end, config.val_end, config.test_start, config.test_end)
     if any(date is not None for date in dates):
         return split_by_dates(samples.target_time, *dates, purge=samples.target_span)
     return chronological_split(
         samples.target_time,
-        train_ratio=train_ratio,
-        val_ratio=val_ratio,
+        train_ratio=config.train_ratio,
+        val_ratio=config.val_ratio,
         purge=samples.target_span,
         symbol=samples.symbol,
     )
