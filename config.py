@@ -209,8 +209,7 @@ SHARES = {"dropout", "hidden_share", "caution"}
 
 @dataclass(frozen=True)
 class ConfigV2(RecipeConfig, RunConfig):
-    """Train the v2 network on candles, measure it against forecasts that cost nothing, save a
-    bundle."""
+    """Train the v2 network on candles, measure it against baselines, save a bundle."""
 
     preset: Literal["guide", "pooled"] = "guide"
     """guide: the v2 guide's; pooled: a small network for all coins (docs/pooled.md); what other
@@ -319,8 +318,7 @@ class ConfigV1(RunConfig):
 
 @dataclass(frozen=True)
 class ConfigV1Final(RunConfig):
-    """Train the training report's network, which forecasts the next price itself, measure it, save
-    a bundle."""
+    """Train the training report's network of the next price, measure it, save a bundle."""
 
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
     """pairs to pool, such as BTC/USDT ETH/USDT; `all` for the 22 of the house list"""
@@ -346,8 +344,7 @@ class ConfigV1Final(RunConfig):
 
 @dataclass(frozen=True)
 class ConfigV7(RunConfig):
-    """Train one v7 network per coin and timeframe, which forecasts the next candle's four prices,
-    and measure them."""
+    """Train a v7 network per coin and timeframe for the next candle's four prices."""
 
     symbols: tuple[str, ...] = ("all",)
     """pairs, a network each and timeframe; `all` for the document's 20"""

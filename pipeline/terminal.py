@@ -20,8 +20,7 @@ WIDTH = 100
 
 
 class Phases:
-    """Prints a heading for each phase with the time since the start; phases are numbered as they
-    come."""
+    """Prints a heading for each phase, with its number and the time since the start."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -58,8 +57,7 @@ def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
 
 
 def import_tqdm() -> ModuleType:
-    """Import tqdm.auto; a notebook without ipywidgets gets bars of text, and need not be told so by
-    a warning."""
+    """Import tqdm.auto without its warning that a notebook without ipywidgets gets bars of text."""
     import tqdm
 
     with warnings.catch_warnings():
@@ -72,6 +70,8 @@ def bar(total: int | None, title: str, unit: str) -> Any:
     """A tqdm bar for what takes long, on a terminal or in a notebook; nothing in logs and pipes."""
     tqdm = import_tqdm()
     is_notebook = "ipykernel" in sys.modules
+    # What goes to stderr leaves an empty red block in a notebook.
+    stream = sys.stdout if is_notebook else sys.stderr
     return tqdm.tqdm(
         total=total,
         desc=title,
@@ -79,15 +79,12 @@ def bar(total: int | None, title: str, unit: str) -> Any:
         delay=3,
         leave=False,
         disable=not (is_notebook or sys.stderr.isatty()),
-        file=sys.stdout
-        if is_notebook
-        else sys.stderr,  # what goes to stderr leaves an empty red block in a notebook
+        file=stream,
     )
 
 
 class _Tee:
-    """A stream that also writes whole lines to a log; what a carriage return overwrites is left out
-    of it."""
+    """A stream that also writes whole lines to a log, without what a carriage return overwrites."""
 
     def __init__(self, stream: TextIO, log: TextIO) -> None:
         self._stream, self._log, self._line = stream, log, ""
@@ -109,9 +106,8 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        mark = (
-            "! " if record.levelno >= logging.WARNING and "\n" not in message else ""
-        )  # a banner marks itself
+        is_banner = "\n" in message  # which marks itself
+        mark = "! " if record.levelno >= logging.WARNING and not is_banner else ""
         tell(mark + message)
 
 
@@ -119,9 +115,8 @@ class _Notices(logging.Handler):
 def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
     """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(
-            errors="replace"
-        )  # a terminal without box-drawing letters must not end a run
+        # A terminal without box-drawing letters must not end a run.
+        sys.stdout.reconfigure(errors="replace")
     with path.open("a" if append else "w", encoding="utf-8") as log, notices():
         previous = sys.stdout
         sys.stdout = _Tee(previous, log)
@@ -157,10 +152,10 @@ def plain_warnings() -> Iterator[None]:
 
 
 class one_line_errors(contextlib.AbstractContextManager):
-    """Turns a ValueError, an OSError or a package that is not installed into one line on stderr and
-    exit status 2.
+    """Ends a command with one line on stderr and status 2 where the user can mend the error.
 
-    Other exceptions are bugs and pass.
+    Such are a ValueError, an OSError and a package that is not installed. Other exceptions are bugs
+    and pass.
     """
 
     def __init__(self, after_interrupt: str = "") -> None:
@@ -177,17 +172,13 @@ class one_line_errors(contextlib.AbstractContextManager):
             raise SystemExit(130) from None
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             raise SystemExit(141) from None
-        if (
-            isinstance(error, ModuleNotFoundError)
-            and error.name
-            and find_spec(error.name.partition(".")[0]) is None
-        ):
+        told = ""
+        if isinstance(error, ModuleNotFoundError) and error.name:
             package = error.name.partition(".")[0]
-            print(
-                f"error: the package {package} is not installed; pip install -r requirements.txt",
-                file=sys.stderr,
-            )
-            raise SystemExit(2) from None
-        if isinstance(error, (ValueError, OSError)):
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            if find_spec(package) is None:
+                told = f"the package {package} is not installed; pip install -r requirements.txt"
+        elif isinstance(error, (ValueError, OSError)):
+            told = " ".join(str(error).split())
+        if told:
+            print(f"error: {told}", file=sys.stderr)
             raise SystemExit(2) from None

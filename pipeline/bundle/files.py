@@ -1,5 +1,4 @@
-"""The bundle of a training run: written aside, moved at the end, metadata last, so that a kill
-loses nothing.
+"""The files of a training run: written aside, moved at the end, so that a kill loses nothing.
 
 A bundle is complete exactly when its metadata is there and the hashes in it hold. Everything is
 written to `<output-dir>/.partial/`; a kill before the moves leaves the old bundle as it was, one
@@ -90,10 +89,9 @@ class BundleFiles:
 
 @contextlib.contextmanager
 def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> Iterator[Path]:
-    """Write a bundle into the folder `.partial` while the block runs; it is moved into place when
-    the block ends well.
+    """Write a bundle into the folder `.partial`; it is moved into place when the block ends well.
 
-    Other runs are kept out of the output folder meanwhile, and moves that a kill interrupted are
+    Other runs are kept out of the output folder meanwhile. Moves that a kill interrupted are
     completed first.
 
     Args:
@@ -129,8 +127,7 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
 def interrupted_run(
     partial: Path, settings: Mapping[str, Any], metadata_name: str
 ) -> dict[str, Any] | None:
-    """What an interrupted run had stored, for --resume; None if nothing at all was there, and a
-    fresh run may begin.
+    """What an interrupted run had stored, for --resume; None if there is nothing to resume.
 
     Raises:
         ValueError: There is a complete bundle and nothing to resume, the interrupted run's settings
@@ -165,8 +162,7 @@ def interrupted_run(
 def demand_same_candles(
     interrupted: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]
 ) -> None:
-    """Refuse to go on with an interrupted run on other candles than it had; a ValueError. None is a
-    fresh run."""
+    """Refuse to resume a run on other candles than it had; a fresh run has None to compare."""
     if interrupted and fingerprint != interrupted:
         raise ValueError(
             "--resume: the candles are not those of the interrupted run (their hashes differ); "
@@ -177,8 +173,7 @@ def demand_same_candles(
 def begin_run(
     partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any], log_name: str
 ) -> None:
-    """Begin a fresh run: remove what another one left, but for the log in use, and note how to
-    recognise this one."""
+    """Begin a fresh run: remove what another one left, and note how to recognise this one."""
     if (partial / RUN_FILE).is_file():
         logger.warning("an interrupted run is discarded; --resume would have gone on with it")
     for path in partial.iterdir():
@@ -245,8 +240,7 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
 def write_metadata(
     path: Path, metadata: Mapping[str, Any], *, hashed: Sequence[str], unhashed: Sequence[str] = ()
 ) -> None:
-    """Complete the bundle in `.partial`: the metadata with the sha256 of the files beside it,
-    written last.
+    """Complete the bundle in `.partial`: metadata with the sha256 of the other files.
 
     Args:
         path: The metadata file, in `.partial`.
@@ -259,8 +253,7 @@ def write_metadata(
 
 
 def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -> bool:
-    """Move a complete `.partial` bundle into place; safe to call at any time, by any command that
-    opens the folder.
+    """Move a complete `.partial` bundle into place; safe to call at any time.
 
     Args:
         output_dir: Folder of the bundle.
@@ -361,8 +354,7 @@ def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Plain data for JSON: paths as text, numpy's numbers as Python's, and None for a number that
-    is not finite.
+    """Plain data for JSON: text for paths, Python's numbers for numpy's, None for NaN.
 
     JSON has neither NaN nor infinities. A metric that cannot be computed is None by the
     evaluation's own contract; this is the last net, so that one that slipped through never costs a

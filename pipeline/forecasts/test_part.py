@@ -1,5 +1,4 @@
-"""Forecasts of the test part by the saved network, calibrated on what came before, beside every
-baseline's."""
+"""Forecasts of the test part by the saved network, beside every baseline's."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a network runs on, in a line for the training scripts; on a GPU also whether its LSTM layers
-run on cuDNN."""
+"""What a network runs on, in a line for people; on a GPU also whether its LSTMs run on cuDNN."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ CUDNN_SETTINGS = {
     "unroll": False,
     "use_bias": True,
 }
-"""What cuDNN's LSTM computes, by Keras' documentation of the layer; any other runs in Keras' own
-loop, much slower."""
+"""What cuDNN's LSTM computes, by Keras' documentation; any other runs in Keras' own slow loop."""
 
 
 def describe(model: Any, gpus: Sequence[str] | None = None) -> str:
@@ -32,10 +30,8 @@ def describe(model: Any, gpus: Sequence[str] | None = None) -> str:
         LSTM layers run on cuDNN", or which of them do not, and why.
     """
     keras = import_keras()
-    size = (
-        f"{model.count_params():,} parameters, Keras {keras.__version__} on "
-        f"{keras.backend.backend()}"
-    )
+    backend = keras.backend.backend()
+    size = f"{model.count_params():,} parameters, Keras {keras.__version__} on {backend}"
     gpus = keras_gpus() if gpus is None else gpus
     if not gpus:
         return f"{size}, {os.cpu_count()} CPU cores"
@@ -51,20 +47,17 @@ def describe(model: Any, gpus: Sequence[str] | None = None) -> str:
 
 
 def reasons_against_cudnn(lstm: Any) -> list[str]:
-    """Settings of an LSTM layer that cuDNN does not know, such as ["activation relu"]; empty: it
-    runs on cuDNN."""
+    """Settings of an LSTM layer that cuDNN does not know, such as ["activation relu"]."""
     config = lstm.get_config()
-    reasons = [
-        f"{name} {config[name]}"
-        for name, wanted in CUDNN_SETTINGS.items()
-        if config[name] != wanted
-    ]
-    return reasons + (["use_cudnn False"] if lstm.use_cudnn is False else [])
+    unlike = [name for name, wanted in CUDNN_SETTINGS.items() if config[name] != wanted]
+    reasons = [f"{name} {config[name]}" for name in unlike]
+    if lstm.use_cudnn is False:
+        reasons.append("use_cudnn False")
+    return reasons
 
 
 def lstm_layers(layers: Iterable[Any]) -> Iterator[Any]:
-    """The LSTM layers among these and inside of them: of bidirectional layers both directions, of
-    models all."""
+    """The LSTM layers among these and inside of bidirectional layers and models."""
     import keras
 
     for layer in layers:
@@ -82,9 +75,5 @@ def keras_gpus() -> list[str]:
 
     try:
         return list(keras.distribution.list_devices("gpu"))
-    except (
-        AttributeError,
-        NotImplementedError,
-        RuntimeError,
-    ):  # jax raises RuntimeError where there is none
+    except (AttributeError, NotImplementedError, RuntimeError):  # the last is jax's, without one
         return []

@@ -1,5 +1,4 @@
-"""The fit loop: batches gathered from one array of rows, Keras' usual callbacks, and a state that
-survives a kill."""
+"""The fit loop: batches of windows, Keras' usual callbacks, and a state that survives a kill."""
 
 from __future__ import annotations
 
