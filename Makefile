@@ -5,6 +5,7 @@
 # make mutations  mistakes of arithmetic, each of which a test must notice
 # make dates      the tests of make test on three other days
 # make lint       ruff and mypy
+# make format     put imports in order and lines into the formatter's shape
 # make bench      speed, as ratios against peers in the same run
 # PYTHON=python3.12 chooses the interpreter (3.10 to 3.13), ARGS="--symbols all" passes options on.
 # CONSTRAINTS=FILE bounds the versions installed: make test PYTHON=python3.10 VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
@@ -19,7 +20,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRA
 # A process per core; a file of tests stays in one of them, with the networks that it trains.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: train check test soak soak-short mutations dates lint bench clean
+.PHONY: train check test soak soak-short mutations dates lint format bench clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train_v2_production.py $(ARGS)
@@ -51,6 +52,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

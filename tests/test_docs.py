@@ -11,7 +11,7 @@ import pytest
 import config
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = {
     "train_v2_production": config.ConfigV2,
     "generations.v1.train_v1": config.ConfigV1,

@@ -20,8 +20,9 @@ PIPELINE = (
     "forecasts",
     "evaluation",
     "report",
-    "commands",
     "hub",
+    "run",
+    "commands",
 )
 """The rooms of `pipeline` in the order of the data; each may import itself and those before it."""
 FACES = ("feature_engineering", "data_fetcher", "inference_v2")
@@ -44,7 +45,6 @@ TO_MOVE = {
     "pipeline.evaluation.members",
     "pipeline.evaluation.unseen",
     "pipeline.evaluation.ledger_scores",
-    "pipeline.training.horizons",
 }
 """Modules that still tell what they compute; their telling belongs to `pipeline.report`."""
 
@@ -101,6 +101,8 @@ def allowed(name: str, other: str) -> bool:
         return True
     if is_of(name, "models") or name in ("config", "models"):
         return is_of(other, "models")
+    if name == "pipeline.training.recipes" and other == "models.average":
+        return True  # an ensemble is built from networks that are trained already
     if is_of(name, "pipeline"):
         rooms = [*PIPELINE]
         is_above = is_of(other, "pipeline") and rooms.index(room_of(other)) <= rooms.index(

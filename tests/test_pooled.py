@@ -17,6 +17,7 @@ from feature_engineering import V2_WARMUP, choose_preset_features, compute_marke
 from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
+from pipeline.report.tables import horizon_rows
 from pipeline.samples import leakage
 from pipeline.samples.pooled_features import (
     LEAST_COINS,
@@ -29,7 +30,7 @@ from pipeline.samples.pooled_features import (
     market_features,
     with_market,
 )
-from pipeline.training.horizons import run_horizons
+from pipeline.training.recipes import run_horizons
 from tests import fetching
 from tests.conftest import TINY, write_market
 from tests.exchange_market import market_of
@@ -355,7 +356,7 @@ def test_the_command_line_sets_the_presets_defaults(option):
     assert "(default: 12)" in done.stdout and "(default: pooled)" in done.stdout
 
 
-def test_horizons_are_a_run_each_in_a_folder_each_and_a_table_in_the_end(tmp_path, capsys):
+def test_horizons_are_a_run_each_in_a_folder_each_and_a_row_each_of_a_table(tmp_path):
     seen = []
 
     def train(config):
@@ -381,14 +382,12 @@ def test_horizons_are_a_run_each_in_a_folder_each_and_a_table_in_the_end(tmp_pat
             }
         }
 
-    run_horizons(train, replace(TINY, horizons=(1, 4, 4)), tmp_path)
+    found = run_horizons(train, replace(TINY, horizons=(1, 4, 4)), tmp_path)
     assert seen == [(1, (), tmp_path / "h1"), (4, (), tmp_path / "h4")]
-    last = capsys.readouterr().out.splitlines()[-1].split()
-    assert last == ["4", "4,000", "+0.400", "+2.50", "0.020", "54.00", "EDGE"]
-    run_horizons(train, replace(TINY, output_dir=tmp_path / "one"), tmp_path)
-    assert seen[2:] == [(1, (), tmp_path / "one")]
+    rows = horizon_rows({horizon: metrics["test"] for horizon, metrics in found.items()})
+    assert rows[-1] == ["4", "4,000", "+0.400", "+2.50", "0.020", "54.00", "EDGE"]
     run_horizons(train, replace(TINY, horizons=(24,), output_dir=tmp_path / "mine"), tmp_path)
-    assert seen[3:] == [(24, (), tmp_path / "mine" / "h24")]
+    assert seen[2:] == [(24, (), tmp_path / "mine" / "h24")]
     with pytest.raises(ValueError, match="horizons is 0; pass at least 1 each"):
         replace(TINY, horizons=(4, 0)).check()
 
