@@ -152,8 +152,10 @@ def _attempt_apart(name: str, job: Callable[[], Result]) -> Result | Exception:
             sys.stdout.flush()
     except EOFError:
         child.join()
-        ended = f"its process ended with exit code {child.exitcode}"
-        error = RuntimeError(f"{ended}; a lack of memory is the usual cause")
+        error = RuntimeError(
+            f"its process ended with exit code {child.exitcode}; a lack of memory is the usual "
+            "cause"
+        )
         logger.warning("%s failed: %s", name, error)
         return error
     finally:
