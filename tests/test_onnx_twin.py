@@ -15,8 +15,9 @@ import pytest
 
 from config import ConfigV2
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline.bundle import files, onnx_twin, safe_pickle
+from pipeline.bundle import files, onnx_twin
 from pipeline.bundle.network import KerasNetwork, OnnxNetwork, open_network
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.synthetic import synthetic_market
 from train_v2_production import main
 
@@ -65,7 +66,7 @@ def test_a_run_saves_the_twin_with_its_hash_and_serves_it(bundle):
     metadata = (bundle / FILES.metadata).read_text()
     sha = files.sha256_of(bundle / FILES.twin)
     assert sha in metadata
-    assert safe_pickle.load(bundle / FILES.scalers)["twin_sha256"] == sha
+    assert load_scalers(bundle / FILES.scalers)["twin_sha256"] == sha
     assert isinstance(open_predictor(bundle)._network, OnnxNetwork)
 
 

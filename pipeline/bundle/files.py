@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import atomic
-from pipeline.bundle import safe_pickle
+from pipeline.bundle.scalers import save_scalers
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def save_run(
     identity = {"model_sha256": sha256_of(partial / names.model)}
     if twin:
         identity["twin_sha256"] = sha256_of(partial / names.twin)
-    safe_pickle.dump({**scalers, **facts, **identity}, partial / names.scalers)
+    save_scalers({**scalers, **facts, **identity}, partial / names.scalers)
     write_json(partial / names.metrics, metrics)
     predictions.to_parquet(partial / names.predictions, index=False)
     (partial / names.report).write_text(page, encoding="utf-8")
