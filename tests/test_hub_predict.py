@@ -17,7 +17,7 @@ from pipeline import hub
 from pipeline.bundle import files, hub_transfer, scaler_check
 from pipeline.bundle.hub_client import Place
 from pipeline.bundle.network import import_keras, quiet_absl
-from pipeline.bundle.network_file import RefusedNetworkError
+from pipeline.bundle.network_check import RefusedNetworkError
 from pipeline.bundle.scalers import load_scalers, save_scalers
 from pipeline.report.model_card import model_card
 from tests.fetching import foreign_hosts, nothing_leaves
