@@ -21,8 +21,7 @@ from tyro.conf import Positional
 
 from pipeline import terminal
 from pipeline.bundle import hub_transfer
-from pipeline.bundle.hub_client import Place, ask, connect, find_token, scrub
-from pipeline.bundle.hub_transfer import Bundle
+from pipeline.bundle.hub_transfer import Bundle, Place, ask, connect, find_token, scrub
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,8 @@ def push_when_done(
         return lambda output_dir: None
     place, token = Place(repo, is_dataset, folder), find_token()
     where = (" --dataset" if is_dataset else "") + (f" --path-in-repo {folder}" if folder else "")
-    hub = connect(token)
-    ask(hub, f"push to {repo}", hub.api.whoami)
+    api = connect(token)
+    ask(api, f"push to {repo}", api.whoami)
 
     def push(output_dir: Path) -> None:
         try:

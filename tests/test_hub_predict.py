@@ -15,7 +15,7 @@ import pytest
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import hub
 from pipeline.bundle import files, hub_transfer, scaler_check
-from pipeline.bundle.hub_client import Place
+from pipeline.bundle.hub_transfer import Place
 from pipeline.bundle.network import import_keras, quiet_absl
 from pipeline.bundle.network_check import RefusedNetworkError
 from pipeline.bundle.scalers import load_scalers, save_scalers
