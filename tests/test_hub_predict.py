@@ -214,6 +214,6 @@ def test_a_training_run_pushes_its_bundle_and_a_push_that_fails_leaves_it_safe(
             secret.encode() in content for content in files
         )
     assert "push_to_hub" not in (folder / FILES.metadata).read_text()
-    hub.Push(folder, "user/repo").run()
+    hub.push(folder, "user/repo")
     pushed = loopback_hub.repositories["user/repo"].files
     assert pushed[FILES.model] == (folder / FILES.model).read_bytes()
