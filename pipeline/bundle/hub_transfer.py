@@ -49,6 +49,7 @@ WAITS_S = (2.0, 8.0)
 """before the second and the third attempt"""
 MAX_WAIT_S = 60.0
 """The longest pause that a Hub may ask for"""
+TIMEOUT_S = 30.0
 TOKENS_URL = "https://huggingface.co/settings/tokens"
 
 _REPO = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
@@ -91,9 +92,9 @@ class Place:
             )
 
     @property
-    def kind(self) -> str:
-        """The Hub's word for the kind of repository."""
-        return "dataset" if self.is_dataset else "model"
+    def address(self) -> dict[str, str]:
+        """The repository as arguments of the client's functions."""
+        return {"repo_id": self.repo, "repo_type": "dataset" if self.is_dataset else "model"}
 
     @property
     def url(self) -> str:
@@ -200,10 +201,15 @@ def push_bundle(
     """
     api = connect(token)
     what = f"push to {place.repo}"
-    options = {"repo_id": place.repo, "repo_type": place.kind}
-    ask(api, what, lambda: api.create_repo(**options, private=private or None, exist_ok=True))
-    parent = ask(api, what, lambda: api.repo_info(**options, timeout=30)).sha
-    others = [name for name in _bundles_at(api, place, parent) if name != bundle.metadata_name]
+    address = place.address
+    ask(api, what, lambda: api.create_repo(**address, private=private or None, exist_ok=True))
+    parent = ask(api, what, lambda: api.repo_info(**address, timeout=TIMEOUT_S)).sha
+    there: dict[str, int] = {}
+    if parent:
+        # A ValueError says that the folder is not there yet.
+        with contextlib.suppress(ValueError):
+            there = _sizes(api, place, parent, what)
+    others = sorted(name for name in there if _is_metadata(name) and name != bundle.metadata_name)
     if others:
         raise ValueError(
             f"{place.url} holds another bundle ({others[0]}); give {bundle.metadata_name} a "
@@ -218,7 +224,7 @@ def push_bundle(
         added = [addition(place.path_of(name), bundle.folder / name) for name in bundle.names]
         added.append(addition(place.path_of(CARD), card.encode()))
         return api.create_commit(
-            operations=added, commit_message=message, parent_commit=parent, **options
+            **address, operations=added, commit_message=message, parent_commit=parent
         )
 
     return str(ask(api, what, commit).commit_url)
@@ -322,23 +328,19 @@ def download(
 
 def _listing(api: Any, place: Place, revision: str | None) -> Listing:
     what = f"{place.repo} at {revision}" if revision else place.repo
-    info = ask(
-        api,
-        what,
-        lambda: api.repo_info(place.repo, revision=revision, repo_type=place.kind, timeout=30),
-    )
-    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+    options = {"revision": revision, "timeout": TIMEOUT_S}
+    commit = ask(api, what, lambda: api.repo_info(**place.address, **options)).sha
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise ValueError(f"{what}: the Hub names no commit of it; is the repository empty?")
-    return Listing(place, info.sha, _sizes(api, place, info.sha, what))
+    return Listing(place, commit, _sizes(api, place, commit, what))
 
 
 def _sizes(api: Any, place: Place, commit: str, what: str) -> dict[str, int]:
     """Bytes of the files in the place's folder."""
 
     def entries() -> list[Any]:
-        tree = api.list_repo_tree(
-            place.repo, place.folder or None, revision=commit, repo_type=place.kind
-        )
+        folder = place.folder or None
+        tree = api.list_repo_tree(**place.address, path_in_repo=folder, revision=commit)
         return list(itertools.islice(tree, MAX_FILES + 1))
 
     found = ask(api, what, entries)
@@ -346,15 +348,6 @@ def _sizes(api: Any, place: Place, commit: str, what: str) -> dict[str, int]:
         raise ValueError(f"{what}: more than {MAX_FILES} files in one folder; this is no bundle")
     sizes = {entry.path.rpartition("/")[2]: getattr(entry, "size", None) for entry in found}
     return {name: size for name, size in sizes.items() if isinstance(size, int)}  # no folders
-
-
-def _bundles_at(api: Any, place: Place, commit: str | None) -> list[str]:
-    """Names of the metadata that lie in a place already."""
-    try:
-        sizes = _sizes(api, place, commit, f"push to {place.repo}") if commit else {}
-    except ValueError:  # the folder is not there yet
-        return []
-    return sorted(filter(_is_metadata, sizes))
 
 
 def _fetch_metadata(api: Any, listing: Listing) -> Path:
@@ -381,17 +374,13 @@ def _fetch(
                 f"{listing.where}: {name} is missing, so the bundle is incomplete; push it again"
             )
     _check_sizes({name: listing.sizes[name] for name in names}, listing.where)
+    get = functools.partial(
+        api.hf_hub_download, **place.address, revision=listing.commit, cache_dir=cache_dir
+    )
     paths = []
     for name in names:
-        get = functools.partial(
-            api.hf_hub_download,
-            place.repo,
-            place.path_of(name),
-            repo_type=place.kind,
-            revision=listing.commit,
-            cache_dir=cache_dir,
-        )
-        paths.append(Path(ask(api, f"{name} of {listing.where}", get)))
+        get_one = functools.partial(get, filename=place.path_of(name))
+        paths.append(Path(ask(api, f"{name} of {listing.where}", get_one)))
     return paths
 
 
@@ -401,13 +390,14 @@ def _cached(
     """Files of a full commit hash that are in the client's cache, if all of them are."""
     if revision is None or not _COMMIT.fullmatch(revision):
         return None
-    look_up = _hub_library().try_to_load_from_cache
-    found = [
-        look_up(place.repo, place.path_of(name), cache_dir, revision, place.kind) for name in names
-    ]
-    if not all(isinstance(path, str) for path in found):
-        return None
-    return [Path(path) for path in found]
+    look_up = functools.partial(
+        _hub_library().try_to_load_from_cache,
+        **place.address,
+        revision=revision,
+        cache_dir=cache_dir,
+    )
+    found = [look_up(filename=place.path_of(name)) for name in names]
+    return [Path(path) for path in found] if all(isinstance(p, str) for p in found) else None
 
 
 # What a bundle must be
@@ -432,14 +422,13 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 def _hashes_of(metadata: Mapping[str, Any], where: str) -> dict[str, str]:
     """Name -> sha256 of the bundle's files, those of its single jobs included."""
     jobs = metadata.get("jobs", {})
-    groups = [None]
-    if isinstance(jobs, dict) and all(isinstance(job, dict) for job in jobs.values()):
-        groups = [metadata.get("files"), *(job.get("files") for job in jobs.values())]
+    parts = [metadata, *jobs.values()] if isinstance(jobs, dict) else [None]
     hashes: dict[str, str] = {}
-    for group in groups:
-        if not isinstance(group, dict) or not all(isinstance(v, str) for v in group.values()):
+    for part in parts:
+        named = part.get("files") if isinstance(part, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
             raise _no_files(where)
-        hashes |= group
+        hashes |= named
     _demand_plain(hashes, where)
     return hashes
 
@@ -532,12 +521,12 @@ def ask(api: Any, what: str, step: Callable[[], Result]) -> Result:
     """Carry out a step that talks to the Hub.
 
     Where the client itself does not try again after 429, 5xx or a broken connection, this does,
-    twice; so `step` must be one that may be repeated.
+    twice.
 
     Args:
         api: The client that `step` uses.
         what: What was to be done, for errors, such as "push to user/repo".
-        step: Carries it out.
+        step: What carries it out; it may be called three times.
 
     Raises:
         HubError: Out of reach, refused, or an answer that cannot be used; says what to do, and
@@ -699,8 +688,8 @@ def _explain(error: Exception, what: str, token: str | None) -> Exception:
         return HubError(f"{what}: HTTP 429: too many requests{span}; wait, then try again")
     if status in _REMEDIES:
         return HubError(f"{what}: HTTP {status}: {_REMEDIES[status]}")
-    lines = str(cause).strip().splitlines() or [""]
-    reason = scrub(lines[0], token)[:200] or type(cause).__name__
+    first_line = (str(cause).strip().splitlines() or [""])[0]
+    reason = scrub(first_line, token)[:200] or type(cause).__name__
     if status is None:
         return HubError(f"{what}: {reason}; check network and repository")
     remedy = "check network and repository"
