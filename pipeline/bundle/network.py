@@ -54,7 +54,7 @@ def open_network(
 
     Args:
         model_path: The .h5 file; the twin lies beside it.
-        input_shape: (lookback, n_features) for each input, or one for all of them.
+        input_shape: Shape of the windows, as the scaler file promises.
         twin_sha256: What the scaler file says of the twin; None: there is none.
 
     Raises:
@@ -101,7 +101,7 @@ class _Network(abc.ABC):
         self._n_inputs = len(found)
 
     @abc.abstractmethod
-    def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
+    def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         """(batch, n_outputs) of a full batch of windows for each input."""
 
     def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ class _Network(abc.ABC):
         size = self.small_batch if n <= self.small_batch else self.batch
         windows = [window_view(stream.rows, stream.lookback) for stream in streams]
 
-        def call(first: int) -> np.ndarray:
+        def run_from(first: int) -> np.ndarray:
             inputs = []
             for view, stream in zip(windows, streams):
                 end = stream.end[first : first + size]
@@ -135,13 +135,13 @@ class _Network(abc.ABC):
                 inputs.append(np.ascontiguousarray(view[end - stream.lookback + 1]))
             if len(inputs) == 1:
                 inputs = inputs * self._n_inputs  # every input is given the same windows
-            return self._call(inputs)[: n - first]
+            return self._run_batch(inputs)[: n - first]
 
-        return np.concatenate(self._map(call, range(0, n, size)))
+        return np.concatenate(self._run_all(run_from, range(0, n, size)))
 
-    def _map(self, call: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
+    def _run_all(self, run_from: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
         """The calls' results in order; one after another, since Keras itself uses all cores."""
-        return [call(first) for first in firsts]
+        return [run_from(first) for first in firsts]
 
 
 class KerasNetwork(_Network):
@@ -155,12 +155,7 @@ class KerasNetwork(_Network):
     batch, small_batch = BATCH, SMALL_BATCH
 
     def __init__(self, path: str | Path, *, input_shape: InputShape) -> None:
-        """Open the file.
-
-        Args:
-            path: .h5 file of a network of built-in layers.
-            input_shape: (lookback, n_features) that the scaler file promises: one for each input,
-                or one for all of them.
+        """Open a .h5 file whose windows are to be of `input_shape`, as the scaler file promises.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -189,7 +184,7 @@ class KerasNetwork(_Network):
             ) from error
         super().__init__(self._model.inputs, input_shape, str(path))
 
-    def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
+    def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         output = self._model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
         heads = output if isinstance(output, list) else [output]
         return np.hstack([np.asarray(head) for head in heads])
@@ -204,12 +199,7 @@ class OnnxNetwork(_Network):
     batch = small_batch = ONNX_BATCH
 
     def __init__(self, content: bytes, *, input_shape: InputShape, where: str) -> None:
-        """Open the bytes of an .onnx file.
-
-        Args:
-            content: Bytes of the file.
-            input_shape: (lookback, n_features) for each input, or one for all of them.
-            where: What the file is called in errors.
+        """Open an .onnx file's bytes, which errors call `where`.
 
         Raises:
             ValueError: The bytes are no ONNX model, or it takes windows of another shape.
@@ -233,18 +223,15 @@ class OnnxNetwork(_Network):
         self._names = [tensor.name for tensor in tensors]
         super().__init__(tensors, input_shape, where)
 
-    def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
+    def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         return self._session.run(None, dict(zip(self._names, inputs)))[0]
 
-    def _map(self, call: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
+    def _run_all(self, run_from: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
         if len(firsts) < MANY_CALLS:
-            return super()._map(call, firsts)
-        starts = range(0, len(firsts), MANY_CALLS)
-        parts = [firsts[start : start + MANY_CALLS] for start in starts]
+            return super()._run_all(run_from, firsts)
         # Threads will do: a call of onnxruntime leaves Python to others.
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            outputs = pool.map(lambda part: [call(first) for first in part], parts)
-            return [output for part in outputs for output in part]
+            return list(pool.map(run_from, firsts))
 
 
 def export_twin(model_path: Path) -> Path | None:

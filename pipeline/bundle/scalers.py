@@ -51,7 +51,7 @@ def load_scalers(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
 
     Returns:
         The file's dict, with ScalerRecords for StandardScalers and MinMaxRecords for MinMaxScalers.
-        A list or dict that the file shares between two places comes as two.
+        A list or dict that the file holds in two places comes as two.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -254,9 +254,11 @@ def _parse(data: bytes, max_bytes: int) -> dict[str, Any]:
     described = _run_opcodes(data)
     builder = _Builder(ARRAY_BYTES_FACTOR * max_bytes)
     try:
-        value = builder.build(described, ())
+        value = builder.build(described)
     except ValueError as error:
-        raise ValueError(f"{error} (at {_show(builder.place)})") from error
+        keys = [ascii(key[:40]) if isinstance(key, str) else key for key in builder.place[:8]]
+        place = "".join(f"[{key}]" for key in keys) or "the top"
+        raise ValueError(f"{error} (at {place})") from error
     if type(value) is not dict:
         raise ValueError(f"it holds a {type(value).__name__}, not a dict")
     return value
@@ -410,38 +412,43 @@ class _Builder:
     def __init__(self, max_array_bytes: int) -> None:
         self.values_left = MAX_STEPS
         self.array_bytes_left = max_array_bytes
-        self.place: tuple[str | int, ...] = ()
-        """of the value in hand, for errors"""
+        self.place: list[str | int] = []
+        """keys that lead to the value in hand"""
 
-    def build(self, value: Any, place: tuple[str | int, ...]) -> Any:
-        """Return `value`, which lies at `place`, with everything in it made."""
-        self.place = place
+    def build_at(self, key: str | int, value: Any) -> Any:
+        self.place.append(key)
+        built = self.build(value)
+        self.place.pop()
+        return built
+
+    def build(self, value: Any) -> Any:
+        """Return a value with everything in it made."""
         self.values_left -= 1
         if self.values_left < 0:
             raise ValueError(f"it holds more than {MAX_STEPS} values, repeated ones counted")
-        if len(place) > MAX_DEPTH:
+        if len(self.place) > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         if isinstance(value, dict):
-            return {key: self.build(item, (*place, key)) for key, item in value.items()}
+            return {key: self.build_at(key, item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value)(self.build(item, (*place, i)) for i, item in enumerate(value))
+            return type(value)(self.build_at(i, item) for i, item in enumerate(value))
         if isinstance(value, _Global):
             raise ValueError(f"type {value} is no value of a scaler file")
         if not isinstance(value, _Call):
             return value  # a str, bytes, int, float, bool or None
         if value.made is None:
-            value.made = self._make(value, place)
+            value.made = self._make(value)
         return value.made
 
-    def _make(self, call: _Call, place: tuple[str | int, ...]) -> Any:
+    def _make(self, call: _Call) -> Any:
         if call.target in _ARRAYS:
             return self._make_array(call)
         if call.target in _SCALARS:
             return _make_scalar(call)
         if call.target == _STANDARD_SCALER:
-            return self._make_standard_scaler(call, place)
+            return self._make_standard_scaler(call)
         if call.target == _MIN_MAX_SCALER:
-            return self._make_min_max_scaler(call, place)
+            return self._make_min_max_scaler(call)
         raise ValueError(f"type {call.target} is no value of a scaler file")
 
     def _make_array(self, call: _Call) -> np.ndarray:
@@ -460,7 +467,7 @@ class _Builder:
         # A copy, since the bytes are read-only; in native byte order, as NumPy loads arrays too.
         return array.astype(dtype.newbyteorder("="))
 
-    def _make_standard_scaler(self, call: _Call, place: tuple[str | int, ...]) -> ScalerRecord:
+    def _make_standard_scaler(self, call: _Call) -> ScalerRecord:
         state = _state_of(call)
         # What else scikit-learn keeps there (var_, n_samples_seen_, feature names) is not used.
         parameters = []
@@ -468,23 +475,23 @@ class _Builder:
             if type(state.get(switch)) is not bool:
                 raise ValueError(f"a StandardScaler's {switch} is neither True nor False")
             if state[switch]:
-                parameters.append(self._fitted(call, name, place))
+                parameters.append(self._fitted(call, name))
             else:
                 parameters.append(np.array([neutral]))
         return ScalerRecord(*parameters)
 
-    def _make_min_max_scaler(self, call: _Call, place: tuple[str | int, ...]) -> MinMaxRecord:
+    def _make_min_max_scaler(self, call: _Call) -> MinMaxRecord:
         if _state_of(call).get("clip") is not False:
             raise ValueError(
                 "a MinMaxScaler's clip is not False, so what it did could not be undone"
             )
-        return MinMaxRecord(*(self._fitted(call, name, place) for name in ("min_", "scale_")))
+        return MinMaxRecord(self._fitted(call, "min_"), self._fitted(call, "scale_"))
 
-    def _fitted(self, call: _Call, name: str, place: tuple[str | int, ...]) -> np.ndarray:
+    def _fitted(self, call: _Call, name: str) -> np.ndarray:
         """A fitted parameter of a scaler; its record refuses what is no sound array."""
         if name not in call.state:
             raise ValueError(f"a {call.target.name} has no {name}: it is not fitted")
-        array = self.build(call.state[name], (*place, name))
+        array = self.build_at(name, call.state[name])
         self._spend(getattr(array, "nbytes", 0))
         return array
 
@@ -529,8 +536,3 @@ def _make_dtype(call: Any) -> np.dtype:
     if byte_order not in ("<", ">", "|") or state != (3, byte_order, None, None, None, -1, -1, 0):
         raise ValueError(f"dtype {code!r} is not written as NumPy writes it")
     return np.dtype(byte_order + code)
-
-
-def _show(place: tuple[str | int, ...]) -> str:
-    keys = (ascii(key[:40]) if isinstance(key, str) else key for key in place[:8])
-    return "".join(f"[{key}]" for key in keys) or "the top"
