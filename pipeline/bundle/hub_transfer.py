@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,6 +128,8 @@ class Listing:
     commit: str
     sizes: dict[str, int]
     """name -> bytes of every file in the folder, below which nothing is looked at"""
+    api: Any = field(repr=False)
+    """the client that listed it"""
 
     @property
     def where(self) -> str:
@@ -232,9 +234,8 @@ def push_bundle(
 
 def list_bundle(place: Place, revision: str | None = None) -> tuple[Listing, dict[str, Any]]:
     """What lies in a place on the Hub, and its bundle's metadata, which alone is downloaded."""
-    api = connect()
-    listing = _listing(api, place, revision)
-    return listing, _read_metadata(_fetch_metadata(api, listing))
+    listing = _listing(place, revision)
+    return listing, _read_metadata(_fetch_metadata(listing))
 
 
 def pull_bundle(place: Place, folder: Path, revision: str | None = None) -> Bundle:
@@ -248,13 +249,12 @@ def pull_bundle(place: Place, folder: Path, revision: str | None = None) -> Bund
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; pull into a new folder, nothing is overwritten")
-    api = connect()
-    listing = _listing(api, place, revision)
-    metadata_path = _fetch_metadata(api, listing)
+    listing = _listing(place, revision)
+    metadata_path = _fetch_metadata(listing)
     metadata = _read_metadata(metadata_path)
     hashes = _hashes_of(metadata, listing.where)
     logs = [name for name in _logs_of(metadata, listing.where) if name in listing.sizes]
-    paths = _fetch(api, listing, [*hashes, *logs, metadata_path.name])
+    paths = _fetch(listing, [*hashes, *logs, metadata_path.name])
     _demand_hashes(metadata_path.parent, hashes, listing.where)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
@@ -299,15 +299,11 @@ def download(
         ValueError: There is no such bundle, a file is too large, or it is not the one that the
             metadata names.
     """
-    api = connect()
-
-    @functools.cache
-    def listing() -> Listing:
-        return _listing(api, place, revision)
+    listing = functools.cache(lambda: _listing(place, revision))
 
     def get(wanted: Sequence[str]) -> list[Path]:
         cached = _cached(place, wanted, revision, cache_dir)
-        return cached or _fetch(api, listing(), wanted, cache_dir)
+        return cached or _fetch(listing(), wanted, cache_dir)
 
     [metadata_path] = get([metadata_name])
     # the client's cache names folders by commit
@@ -326,13 +322,14 @@ def download(
     return folder
 
 
-def _listing(api: Any, place: Place, revision: str | None) -> Listing:
+def _listing(place: Place, revision: str | None) -> Listing:
+    api = connect()
     what = f"{place.repo} at {revision}" if revision else place.repo
     options = {"revision": revision, "timeout": TIMEOUT_S}
     commit = ask(api, what, lambda: api.repo_info(**place.address, **options)).sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise ValueError(f"{what}: the Hub names no commit of it; is the repository empty?")
-    return Listing(place, commit, _sizes(api, place, commit, what))
+    return Listing(place, commit, _sizes(api, place, commit, what), api)
 
 
 def _sizes(api: Any, place: Place, commit: str, what: str) -> dict[str, int]:
@@ -350,7 +347,7 @@ def _sizes(api: Any, place: Place, commit: str, what: str) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if isinstance(size, int)}  # no folders
 
 
-def _fetch_metadata(api: Any, listing: Listing) -> Path:
+def _fetch_metadata(listing: Listing) -> Path:
     found = sorted(name for name in listing.sizes if _is_metadata(name) and is_plain_name(name))
     if len(found) != 1:
         state = "holds no bundle (no metadata_….json)"
@@ -359,14 +356,14 @@ def _fetch_metadata(api: Any, listing: Listing) -> Path:
         raise ValueError(
             f"{listing.where} {state}; name another repository, or the folder of one bundle in it"
         )
-    return _fetch(api, listing, found)[0]
+    return _fetch(listing, found)[0]
 
 
 def _fetch(
-    api: Any, listing: Listing, names: Sequence[str], cache_dir: Path | str | None = None
+    listing: Listing, names: Sequence[str], cache_dir: Path | str | None = None
 ) -> list[Path]:
     """Download files of one commit into a cache, once their names and sizes are found sound."""
-    place = listing.place
+    api, place = listing.api, listing.place
     _demand_plain(names, listing.where)
     for name in names:
         if name not in listing.sizes:
