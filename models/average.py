@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+from keras import layers
 
 
 def build_average(members: Sequence[keras.Model]) -> keras.Model:
     """One network whose output is the mean of its members' outputs.
 
     Their layers are copied flat, `trend_lstm_1` of the second member as `member_2_trend_lstm_1`,
-    rather than nested as models in a model: whoever goes through `model.layers` then meets every
-    layer.
+    rather than nested as models in a model: `model.layers` then holds every layer.
 
     Args:
         members: Trained networks of one input of the same shape and one output; they stay as they
@@ -22,21 +22,21 @@ def build_average(members: Sequence[keras.Model]) -> keras.Model:
         Uncompiled model of built-in layers, input and output as those of a member.
     """
     window = keras.Input(members[0].inputs[0].shape[1:], name="window")
-    outputs = [
-        _copy(member, f"member_{number}_", window) for number, member in enumerate(members, start=1)
-    ]
-    return keras.Model(
-        window, keras.layers.Average(name="forecast")(outputs), name=f"average_of_{len(members)}"
-    )
+    outputs = []
+    for number, member in enumerate(members, start=1):
+        outputs.append(_copy(member, f"member_{number}_", window))
+    forecast = layers.Average(name="forecast")(outputs)
+    return keras.Model(window, forecast, name=f"average_of_{len(members)}")
 
 
 def _copy(member: keras.Model, prefix: str, window: keras.KerasTensor) -> keras.KerasTensor:
     """Output of a copy of the member, its weights included, on another input."""
 
-    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def renamed(layer: layers.Layer) -> layers.Layer:
         return layer.__class__.from_config({**layer.get_config(), "name": prefix + layer.name})
 
-    inputs = keras.tree.map_structure(lambda _: window, member.input)  # from a file a list of one
+    # A member from a file has a list of one input, one that was just built a single input.
+    inputs = keras.tree.map_structure(lambda _: window, member.input)
     copy = keras.models.clone_model(member, input_tensors=inputs, clone_function=renamed)
     copy.set_weights(member.get_weights())
     return copy.outputs[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+from keras import layers
 
 
 def build_dual_stream(
@@ -18,15 +19,11 @@ def build_dual_stream(
     dropout: float = 0.2,
     skip_candles: int = 0,
 ) -> keras.Model:
-    """Dual-stream network of the v2 guide: LSTM 64-32 beside Conv1D 32 + LSTM 32, then Dense
-    32-16-1.
-
-    Built-in layers only, without slices or raw operations in the graph, so a plain `load_model`
-    opens the .h5 file.
+    """Network of the v2 guide: LSTM 64-32 beside Conv1D 32 + LSTM 32, then Dense 32-16-1.
 
     Args:
         lookback: Candles a sample sees.
-        n_features: Features a candle.
+        n_features: Features a candle, standardised.
         lstm_units: Units of each LSTM layer of the trend stream.
         conv_filters: Filters of the pattern stream's convolution, kernel of 3 candles.
         conv_lstm_units: Units of the LSTM behind it.
@@ -35,45 +32,41 @@ def build_dual_stream(
         skip_candles: The forecast has a linear part besides, of so many last candles; 0 for none.
 
     Returns:
-        Uncompiled model, input (batch, lookback, n_features) float32 of standardised features,
-        output (batch, 1): the standardised, volatility-scaled log-return.
+        Uncompiled model of one input; output (batch, 1): the standardised, volatility-scaled
+        log-return.
     """
     window = keras.Input((lookback, n_features), name="window")
 
+    # Trend: (batch, lookback, 64), then the state after the last candle, (batch, 32).
     trend = window
     for number, units in enumerate(lstm_units, start=1):
         if number > 1:
-            trend = keras.layers.Dropout(dropout)(trend)
+            trend = layers.Dropout(dropout)(trend)
         is_last = number == len(lstm_units)
-        trend = keras.layers.LSTM(units, return_sequences=not is_last, name=f"trend_lstm_{number}")(
-            trend
-        )
+        lstm = layers.LSTM(units, return_sequences=not is_last, name=f"trend_lstm_{number}")
+        trend = lstm(trend)
 
-    # "causal" padding keeps the 60 steps, so that the projected input can be added back: the
-    # residual connection
-    pattern = keras.layers.Conv1D(
+    # Patterns: (batch, lookback, 32). "causal" padding keeps all steps and never looks ahead, so
+    # that the projected input can be added back: the residual connection.
+    convolution = layers.Conv1D(
         conv_filters, 3, padding="causal", activation="relu", name="pattern_conv"
-    )(window)
-    shortcut = keras.layers.Conv1D(conv_filters, 1, name="pattern_shortcut")(window)
-    pattern = keras.layers.Add()([pattern, shortcut])
-    pattern = keras.layers.BatchNormalization()(pattern)
-    pattern = keras.layers.LSTM(conv_lstm_units, name="pattern_lstm")(pattern)
+    )
+    pattern = convolution(window)
+    shortcut = layers.Conv1D(conv_filters, 1, name="pattern_shortcut")(window)
+    pattern = layers.Add()([pattern, shortcut])
+    pattern = layers.BatchNormalization()(pattern)
+    pattern = layers.LSTM(conv_lstm_units, name="pattern_lstm")(pattern)  # (batch, 32)
 
-    merged = keras.layers.Concatenate()([trend, pattern])
-    merged = keras.layers.Dropout(dropout)(merged)
-    hidden = keras.layers.Dense(dense_units[0], activation="relu")(merged)
-    for units in dense_units[1:]:
-        hidden = keras.layers.Dropout(dropout)(hidden)
-        hidden = keras.layers.Dense(units, activation="relu")(hidden)
-    # zeros at the start: training sets out from the forecast that costs nothing, not from a random
-    # one
-    forecast = keras.layers.Dense(1, kernel_initializer="zeros", name="forecast")(hidden)
+    hidden = layers.Concatenate()([trend, pattern])  # (batch, 64)
+    for units in dense_units:
+        hidden = layers.Dropout(dropout)(hidden)
+        hidden = layers.Dense(units, activation="relu")(hidden)
+
+    # Zeros at the start: training sets out from the naive forecast, not from a random one.
+    forecast = layers.Dense(1, kernel_initializer="zeros", name="forecast")(hidden)
     if skip_candles:
-        recent = keras.layers.Flatten()(
-            keras.layers.Cropping1D((lookback - skip_candles, 0))(window)
-        )
-        linear = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="linear")(
-            recent
-        )
-        forecast = keras.layers.Add()([forecast, linear])
+        recent = layers.Cropping1D((lookback - skip_candles, 0))(window)
+        recent = layers.Flatten()(recent)  # (batch, skip_candles * n_features)
+        linear = layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="linear")(recent)
+        forecast = layers.Add()([forecast, linear])
     return keras.Model(window, forecast, name="dual_stream")

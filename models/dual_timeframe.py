@@ -1,15 +1,14 @@
-"""v1's network: an LSTM stream over 1h candles for the trend beside Conv + LSTM over 15m candles
-for volatility."""
+"""v1's network: LSTMs over 1h candles for the trend, Conv + LSTM over 15m ones for volatility."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+from keras import layers
 
 START_WIDTH = 1.15
-"""Distance of q10 and q90 from the median at the start of training, in standard deviations of the
-target."""
+"""Distance of q10 and q90 from the median at first, in standard deviations of the target."""
 
 
 def build_dual_timeframe(
@@ -23,16 +22,14 @@ def build_dual_timeframe(
     dropout: float = 0.2,
     quantiles: bool = True,
 ) -> keras.Model:
-    """Network of the v1 document; with the defaults, 60 x 50 windows and quantiles exactly 59,795
-    parameters.
+    """Network of the v1 document; with the defaults and 60 x 50 windows 59,795 parameters.
 
-    Built-in layers only, without slices or raw operations in the graph, so a plain `load_model`
-    opens the .h5 file. The quantiles are a median and two distances from it that a softplus keeps
-    positive, so they cannot cross.
+    The quantiles are a median and two distances from it that a softplus keeps positive, so they
+    cannot cross.
 
     Args:
         lookback: Candles of each timeframe a sample sees.
-        n_features: Features a candle.
+        n_features: Features a candle, standardised.
         lstm_units: Units of the 1h stream's two LSTM layers.
         conv_filters: Filters of the 15m stream's two convolutions, kernels of 3 candles.
         conv_lstm_units: Units of the two LSTM layers behind them.
@@ -41,61 +38,58 @@ def build_dual_timeframe(
         quantiles: Whether to forecast q10, q50, q90, or a single value.
 
     Returns:
-        Uncompiled model, inputs [1h, 15m], each (batch, lookback, n_features) float32 of
-        standardised features; output (batch, 3) or (batch, 1): the standardised, volatility-scaled
-        log-return.
+        Uncompiled model, inputs [1h, 15m]; output (batch, 3) or (batch, 1): the standardised,
+        volatility-scaled log-return.
     """
+    # Trend of the last 60 hours: (batch, lookback, 64), then (batch, 32).
     hours = keras.Input((lookback, n_features), name="window_1h")
-    trend = keras.layers.LSTM(lstm_units[0], return_sequences=True, name="trend_lstm_1")(hours)
-    trend = keras.layers.Dropout(dropout)(trend)
-    trend = keras.layers.LSTM(lstm_units[1], name="trend_lstm_2")(trend)
-    trend = keras.layers.Dropout(dropout)(trend)
+    trend = layers.LSTM(lstm_units[0], return_sequences=True, name="trend_lstm_1")(hours)
+    trend = layers.Dropout(dropout)(trend)
+    trend = layers.LSTM(lstm_units[1], name="trend_lstm_2")(trend)
+    trend = layers.Dropout(dropout)(trend)
 
+    # Moves of the last 60 quarters: (batch, lookback, 32), 16, 32, then (batch, 16).
     quarters = keras.Input((lookback, n_features), name="window_15m")
     moves = quarters
     for number, filters in enumerate(conv_filters, start=1):
-        convolution = keras.layers.Conv1D(
+        convolution = layers.Conv1D(
             filters, 3, padding="causal", activation="relu", name=f"conv_{number}"
         )
         moves = convolution(moves)
-    moves = keras.layers.LSTM(conv_lstm_units[0], return_sequences=True, name="volatility_lstm_1")(
-        moves
-    )
-    moves = keras.layers.Dropout(dropout)(moves)
-    moves = keras.layers.LSTM(conv_lstm_units[1], name="volatility_lstm_2")(moves)
-    moves = keras.layers.Dropout(dropout)(moves)
+    first = layers.LSTM(conv_lstm_units[0], return_sequences=True, name="volatility_lstm_1")
+    moves = layers.Dropout(dropout)(first(moves))
+    moves = layers.LSTM(conv_lstm_units[1], name="volatility_lstm_2")(moves)
+    moves = layers.Dropout(dropout)(moves)
 
-    hidden = keras.layers.Concatenate()([trend, moves])
+    hidden = layers.Concatenate()([trend, moves])  # (batch, 48)
     for units in dense_units:
-        hidden = keras.layers.Dense(units, activation="relu")(hidden)
-        hidden = keras.layers.Dropout(dropout)(hidden)
-    # zeros at the start: training sets out from the forecast that costs nothing, not from a random
-    # one
-    median = keras.layers.Dense(
-        1, kernel_initializer="zeros", name="q50" if quantiles else "forecast"
-    )(hidden)
+        hidden = layers.Dense(units, activation="relu")(hidden)
+        hidden = layers.Dropout(dropout)(hidden)
+
+    # Zeros at the start: training sets out from the naive forecast, not from a random one.
+    name = "q50" if quantiles else "forecast"
+    median = layers.Dense(1, kernel_initializer="zeros", name=name)(hidden)
     if not quantiles:
         return keras.Model([hours, quarters], median, name="dual_timeframe")
-    below, above = (_distance(name)(hidden) for name in ("below", "above"))
-    q10 = keras.layers.Subtract(name="q10")([median, below])
-    q90 = keras.layers.Add(name="q90")([median, above])
-    outputs = keras.layers.Concatenate(name="quantiles")([q10, median, q90])
+    below = _distance("below")(hidden)
+    above = _distance("above")(hidden)
+    q10 = layers.Subtract(name="q10")([median, below])
+    q90 = layers.Add(name="q90")([median, above])
+    outputs = layers.Concatenate(name="quantiles")([q10, median, q90])  # (batch, 3)
     return keras.Model([hours, quarters], outputs, name="dual_timeframe")
 
 
-def _distance(name: str) -> keras.layers.Layer:
+def _distance(name: str) -> layers.Layer:
     """A positive number that starts at `START_WIDTH` whatever the input."""
-    start = keras.initializers.Constant(
-        float(keras.ops.log(keras.ops.expm1(START_WIDTH)))
-    )  # softplus of it
-    return keras.layers.Dense(
+    # softplus(b) = ln(1 + e^b) is START_WIDTH for b = ln(e^START_WIDTH - 1)
+    start = keras.initializers.Constant(float(keras.ops.log(keras.ops.expm1(START_WIDTH))))
+    return layers.Dense(
         1, activation="softplus", kernel_initializer="zeros", bias_initializer=start, name=name
     )
 
 
 class DualStreamLSTMModel:
-    """The v1 document's name for `build_dual_timeframe`:
-    `DualStreamLSTMModel(config).build(n_features=50)`."""
+    """The v1 document's name: `DualStreamLSTMModel(config).build(n_features=50)`."""
 
     def __init__(self, config: Any) -> None:
         """Take the network's settings from a ConfigV1."""

@@ -1,5 +1,4 @@
-"""Losses of v1: the pinball loss of three quantiles, and squared errors that weigh large moves
-more."""
+"""Losses of v1: the pinball loss of three quantiles, and squares that weigh large moves more."""
 
 from __future__ import annotations
 
@@ -8,10 +7,10 @@ from typing import Any
 import keras
 
 QUANTILE_LEVELS = (0.1, 0.5, 0.9)
-"""Of v1's three outputs, in their order."""
+"""Levels of v1's three outputs, in their order"""
 
 LARGE_MOVE = 0.02
-"""Log-return beyond which a move weighs more, from the v1 document."""
+"""Log-return beyond which a move weighs more, from the v1 document"""
 LARGE_MOVE_WEIGHT = 5.0
 
 
@@ -27,8 +26,9 @@ def pinball(y_true: Any, y_pred: Any) -> Any:
     Returns:
         (batch,) losses in the unit of the targets. Unweighted: weights would bend the coverage.
     """
-    error = y_true - y_pred
+    error = y_true - y_pred  # (batch, 3)
     levels = keras.ops.convert_to_tensor(QUANTILE_LEVELS, dtype=error.dtype)
+    # level * error where the forecast was too low, (1 - level) * |error| where it was too high
     return keras.ops.mean(keras.ops.maximum(levels * error, (levels - 1.0) * error), axis=-1)
 
 

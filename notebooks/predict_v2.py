@@ -46,9 +46,8 @@ print(
 # Settings.
 from config import default_output_dir
 
-MODEL = default_output_dir(
-    "v2"
-)  # a run's output folder, or the name of a repository on the Hub: "user/repo"
+# A run's output folder, or the name of a repository on the Hub: "user/repo".
+MODEL = default_output_dir("v2")
 SYMBOL = "BTC/USDT"
 CANDLES = None  # a file of candles such as Path("BTCUSDT_1h.parquet"); None asks the exchanges
 if SMALL:

@@ -129,4 +129,4 @@ REPO = ""
 if REPO:
     from pipeline import hub
 
-    hub.Push(folder, REPO, dataset=True, path_in_repo="models_v7").run()
+    hub.push(folder, REPO, dataset=True, path_in_repo="models_v7")

@@ -120,4 +120,4 @@ REPO = ""
 if REPO:
     from pipeline import hub
 
-    hub.Push(config.output_dir, REPO).run()
+    hub.push(config.output_dir, REPO)

@@ -85,8 +85,12 @@ def options_of(name: str) -> frozenset[str]:
             for line in node.body
             if isinstance(line, ast.AnnAssign)
         }
-    names = {name.replace("_", "-") for name in names}
     source = module_file(name).read_text(encoding="utf-8")
+    if not names and "subcommand_cli_from_dict" in source:  # its subcommands are functions
+        functions = [n for n in module_tree(module_file(name)).body if type(n) is ast.FunctionDef]
+        commands = [n for n in functions if "Args:" in (ast.get_docstring(n) or "")]
+        names = {argument.arg for node in commands for argument in node.args.args}
+    names = {name.replace("_", "-") for name in names}
     written = re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", source)
     return frozenset(
         {"--help", *written, *(f"--{name}" for name in names), *(f"--no-{name}" for name in names)}

@@ -13,9 +13,8 @@ from config import ConfigV2
 from inference_v2 import FILES, CryptoPricePredictorV2
 from models.average import build_average
 from models.dual_stream import build_dual_stream
-from pipeline.bundle.network import import_keras
-from pipeline.bundle.network_file import check_network_file
-from pipeline.bundle.onnx_twin import export_twin
+from pipeline.bundle.network import export_twin, import_keras
+from pipeline.bundle.network_check import check_network_file
 from pipeline.evaluation.members import member_rows, score_members, spread_of
 from pipeline.training import recipes
 from pipeline.training.fit import save_plain_h5

@@ -14,10 +14,11 @@ import pytest
 
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import hub
-from pipeline.bundle import files, hub_transfer, safe_pickle
-from pipeline.bundle.hub_client import Place
+from pipeline.bundle import files, hub_transfer, scaler_check
+from pipeline.bundle.hub_transfer import Place
 from pipeline.bundle.network import import_keras, quiet_absl
-from pipeline.bundle.network_file import RefusedNetworkError
+from pipeline.bundle.network_check import RefusedNetworkError
+from pipeline.bundle.scalers import load_scalers, save_scalers
 from pipeline.report.model_card import model_card
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.hub_server import SIGNATURE, TOKEN, Fault, contents, loopback_hub
@@ -107,11 +108,11 @@ def test_a_network_with_a_lambda_runs_none(loopback_hub, stranger, tmp_path):
             stranger / FILES.model
         )
     marker.unlink()
-    scalers = safe_pickle.load(stranger / FILES.scalers)
+    scalers = load_scalers(stranger / FILES.scalers)
     raw = pickle.loads((stranger / FILES.scalers).read_bytes())
     assert set(raw) == set(scalers)
     raw.pop("twin_sha256", None)  # with a twin the .h5 is not opened at all
-    safe_pickle.dump(
+    save_scalers(
         {**raw, "model_sha256": files.sha256_of(stranger / FILES.model)}, stranger / FILES.scalers
     )
     vouch(stranger)
@@ -125,7 +126,7 @@ def test_a_file_that_is_not_the_one_the_metadata_names_is_not_opened(
     loopback_hub, tiny_bundle, monkeypatch
 ):
     loopback_hub.add("user/repo", contents(tiny_bundle) | {FILES.scalers: b"evil"})
-    monkeypatch.setattr(safe_pickle, "load", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(scaler_check, "load_scalers", lambda *_: pytest.fail("opened"))
     with pytest.raises(
         ValueError, match="the bytes of scalers_v2.pkl are not those that the metadata names"
     ):
@@ -213,6 +214,6 @@ def test_a_training_run_pushes_its_bundle_and_a_push_that_fails_leaves_it_safe(
             secret.encode() in content for content in files
         )
     assert "push_to_hub" not in (folder / FILES.metadata).read_text()
-    hub.Push(folder, "user/repo").run()
+    hub.push(folder, "user/repo")
     pushed = loopback_hub.repositories["user/repo"].files
     assert pushed[FILES.model] == (folder / FILES.model).read_bytes()

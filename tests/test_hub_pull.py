@@ -7,8 +7,7 @@ import json
 import pytest
 
 from pipeline.bundle import hub_transfer
-from pipeline.bundle.hub_client import HubError, Place
-from pipeline.bundle.hub_transfer import download, list_bundle, pull_bundle
+from pipeline.bundle.hub_transfer import HubError, Place, download, list_bundle, pull_bundle
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.hub_server import TOKEN, Fault, contents, loopback_hub, naps, small_bundle
 

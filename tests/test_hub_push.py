@@ -14,8 +14,8 @@ import train_v2_production
 from generations.v1 import train_v1
 from generations.v1_final import train_v1_final
 from pipeline import hub
-from pipeline.bundle import hub_client, hub_transfer
-from pipeline.bundle.hub_client import HubError, Place
+from pipeline.bundle import hub_transfer
+from pipeline.bundle.hub_transfer import HubError, Place
 from tests.fetching import foreign_hosts, nothing_leaves
 from tests.hub_server import SIGNATURE, TOKEN, Fault, contents, loopback_hub, naps, small_bundle
 
@@ -236,17 +236,17 @@ def test_the_token_is_that_of_the_environment_else_of_a_login_else_of_a_hidden_p
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr("getpass.getpass", lambda prompt: " typed ")
-    monkeypatch.setattr(hub_client, "_is_terminal", lambda: True)
+    monkeypatch.setattr(hub_transfer, "_is_terminal", lambda: True)
     monkeypatch.setenv("HF_TOKEN", "of the environment")
     (tmp_path / "token").write_text("of the login\n")
-    assert hub_client.find_token() == "of the environment"
+    assert hub_transfer.find_token() == "of the environment"
     monkeypatch.delenv("HF_TOKEN")
-    assert hub_client.find_token() == "of the login"
+    assert hub_transfer.find_token() == "of the login"
     (tmp_path / "token").unlink()
-    assert hub_client.find_token() == "typed"
-    monkeypatch.setattr(hub_client, "_is_terminal", lambda: False)
+    assert hub_transfer.find_token() == "typed"
+    monkeypatch.setattr(hub_transfer, "_is_terminal", lambda: False)
     with pytest.raises(ValueError, match="no Hugging Face token to push with; set HF_TOKEN"):
-        hub_client.find_token()
+        hub_transfer.find_token()
 
 
 def test_a_missing_huggingface_hub_is_an_error_that_names_the_remedy(bundle, monkeypatch):
@@ -259,7 +259,7 @@ def test_a_missing_huggingface_hub_is_an_error_that_names_the_remedy(bundle, mon
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     for ask in (
-        hub_client.find_token,
+        hub_transfer.find_token,
         lambda: push(bundle),
         lambda: hub_transfer.list_bundle(Place("user/repo")),
     ):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks.bench_intervals import forecast_all, score
 from feature_engineering import V2_WARMUP
-from pipeline.bundle import safe_pickle
+from pipeline.bundle.scalers import load_scalers, save_scalers
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS, timestamps_ms
 from pipeline.candles.synthetic import synthetic_candles, synthetic_market
@@ -328,8 +328,8 @@ def test_inputs_of_another_width_are_refused():
 
 
 def test_the_model_survives_the_scaler_file(tmp_path):
-    safe_pickle.dump({"intervals": NUMBERS.as_dict()}, tmp_path / "scalers.pkl")
-    read = IntervalModel.from_dict(safe_pickle.load(tmp_path / "scalers.pkl")["intervals"])
+    save_scalers({"intervals": NUMBERS.as_dict()}, tmp_path / "scalers.pkl")
+    read = IntervalModel.from_dict(load_scalers(tmp_path / "scalers.pkl")["intervals"])
     assert read == NUMBERS
     assert list(read.coefficients) == list(NUMBERS.coefficients)  # the order is that of the inputs
 

@@ -15,8 +15,9 @@ import pytest
 
 from config import ConfigV2
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline.bundle import files, onnx_twin, safe_pickle
-from pipeline.bundle.network import KerasNetwork, OnnxNetwork, open_network
+from pipeline.bundle import files
+from pipeline.bundle.network import KerasNetwork, OnnxNetwork, export_twin, open_network
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.synthetic import synthetic_market
 from train_v2_production import main
 
@@ -65,7 +66,7 @@ def test_a_run_saves_the_twin_with_its_hash_and_serves_it(bundle):
     metadata = (bundle / FILES.metadata).read_text()
     sha = files.sha256_of(bundle / FILES.twin)
     assert sha in metadata
-    assert safe_pickle.load(bundle / FILES.scalers)["twin_sha256"] == sha
+    assert load_scalers(bundle / FILES.scalers)["twin_sha256"] == sha
     assert isinstance(open_predictor(bundle)._network, OnnxNetwork)
 
 
@@ -145,15 +146,15 @@ def test_bytes_that_are_no_model_and_windows_of_another_shape_are_refused(bundle
 
 def test_a_twin_that_differs_from_keras_is_not_kept(bundle, tmp_path, monkeypatch, caplog):
     shutil.copy(bundle / FILES.model, tmp_path / "model.h5")
-    monkeypatch.setattr(onnx_twin, "TOLERANCE", -1.0)
-    assert onnx_twin.export_twin(tmp_path / "model.h5") is None
+    monkeypatch.setattr("pipeline.bundle.network.TOLERANCE", -1.0)
+    assert export_twin(tmp_path / "model.h5") is None
     assert not (tmp_path / "model.onnx").exists()
     assert "its outputs differ from Keras'" in caplog.text
 
 
 def test_an_export_that_fails_is_a_notice(tmp_path, caplog):
     (tmp_path / "model.h5").write_bytes(b"no model")
-    assert onnx_twin.export_twin(tmp_path / "model.h5") is None
+    assert export_twin(tmp_path / "model.h5") is None
     assert "the export failed" in caplog.text
 
 

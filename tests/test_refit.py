@@ -13,7 +13,7 @@ import pytest
 import train_v2_production
 from config import ConfigV2, FitConfig
 from inference_v2 import FILES
-from pipeline.bundle import safe_pickle
+from pipeline.bundle.scalers import load_scalers
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.splitting import Split
 from pipeline.training.fit import Objective, fit
@@ -56,7 +56,7 @@ def twice(config, tmp_path_factory):
 
 
 def test_what_is_fitted_on_validation_is_of_the_network_that_never_saw_it(once, twice):
-    left, right = (safe_pickle.load(folder / FILES.scalers) for folder in (once, twice))
+    left, right = (load_scalers(folder / FILES.scalers) for folder in (once, twice))
     for name in ("calibration", "intervals"):
         assert left[name] == right[name]
     for name in ("X", "y"):

@@ -17,6 +17,7 @@ import train_v2_production
 from feature_engineering import V2_WARMUP
 from inference_v2 import METADATA_FILE, CryptoPricePredictorV2
 from pipeline.bundle import files
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 from tests import networks
@@ -250,9 +251,7 @@ def test_a_coin_that_was_halted_does_not_outweigh_the_others(signal_market, tmp_
             halted.loc[600:899, ["open", "high", "low", "close"]] = frame["close"].iloc[599]
         write_candles(halted, tmp_path, symbol, "1h")
     train(TINY, candles_dir=tmp_path, output_dir=tmp_path / "out", epochs=1)
-    from pipeline.bundle import safe_pickle
-
-    assert safe_pickle.load(tmp_path / "out" / "scalers_v2.pkl")["y"].scale[0] < 2
+    assert load_scalers(tmp_path / "out" / "scalers_v2.pkl")["y"].scale[0] < 2
 
 
 @pytest.mark.slow
@@ -336,9 +335,7 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
     assert json.loads((tmp_path / METADATA_FILE).read_text())["synthetic"] is True
     assert json.loads((tmp_path / "metrics_v2.json").read_text())["data"]["synthetic"] is True
     assert "SYNTHETIC CANDLES" in (tmp_path / "report_v2.html").read_text(encoding="utf-8")
-    from pipeline.bundle import safe_pickle
-
-    assert safe_pickle.load(tmp_path / "scalers_v2.pkl")["synthetic"] is True
+    assert load_scalers(tmp_path / "scalers_v2.pkl")["synthetic"] is True
     with pytest.raises(ExchangeError):
         train(TINY, output_dir=tmp_path, epochs=1, require_real=True)
 

@@ -18,7 +18,7 @@ from generations.v1 import train_v1
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES, CryptoPricePredictorV1
 from generations.v1.timeframes import resample_candles
-from pipeline.bundle import safe_pickle
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
@@ -129,7 +129,7 @@ def test_quantiles_never_cross_and_the_forecast_is_the_median(bundle):
 def test_each_coin_has_its_own_z_score_of_each_timeframe_from_the_training_part_alone(
     bundle, market
 ):
-    scalers = safe_pickle.load(bundle / FILES.scalers)["X"]
+    scalers = load_scalers(bundle / FILES.scalers)["X"]
     metadata = json.loads((bundle / FILES.metadata).read_text())
     first, last = (pd.Timestamp(metadata["split"]["train"][name]) for name in ("first", "last"))
     for symbol, quarters in market.items():

@@ -22,7 +22,8 @@ from feature_engineering import (
 )
 from generations.v1_final import train_v1_final
 from generations.v1_final.inference import FILES, CryptoPricePredictorV1Final
-from pipeline.bundle import files, safe_pickle
+from pipeline.bundle import files
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.synthetic import synthetic_candles, synthetic_market
 from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
 from pipeline.samples import leakage
@@ -238,7 +239,7 @@ def test_on_a_martingale_the_network_does_not_beat_naive(bundle):
 
 
 def test_the_price_is_not_shrunk_and_the_probability_is_calibrated(bundle, predictor, market):
-    scalers = safe_pickle.load(bundle / FILES.scalers)
+    scalers = load_scalers(bundle / FILES.scalers)
     assert scalers["calibration"]["shrinkage"] == 1.0
     predictions = pd.read_parquet(bundle / FILES.predictions)
     assert (predictions["lstm"] == predictions["lstm_raw"]).all()

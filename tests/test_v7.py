@@ -20,7 +20,8 @@ from generations.v7 import train_v7_main
 from generations.v7.features import V7_FEATURES, V7_WARMUP
 from generations.v7.inference import METADATA, CryptoPricePredictorV7, job_files
 from generations.v7.ohlc import HEADS
-from pipeline.bundle import files, safe_pickle
+from pipeline.bundle import files
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.samples import leakage
@@ -406,7 +407,7 @@ def test_all_means_the_document_s_20_coins():
 
 
 def test_a_later_run_of_one_coin_keeps_the_others_in_the_metadata(copied, candles_dir):
-    before = safe_pickle.load(copied / "BTCUSDT_1h_v7_scalers.pkl")["record"]
+    before = load_scalers(copied / "BTCUSDT_1h_v7_scalers.pkl")["record"]
     config = replace(
         TINY, candles_dir=candles_dir, output_dir=copied, symbols=("ETH/USDT",), timeframes=("1h",)
     )

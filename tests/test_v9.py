@@ -24,7 +24,8 @@ from generations.v9.inference import (
     CryptoPricePredictorV9,
 )
 from generations.v9.model_scores import qlike
-from pipeline.bundle import files, safe_pickle
+from pipeline.bundle import files
+from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.samples import leakage
@@ -501,4 +502,4 @@ def test_the_command_explains_every_option_and_ends_bad_ones_in_one_line():
 def test_the_scaler_file_opens_without_scikit_learn(bundle):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert safe_pickle.load(bundle / FILES.scalers)["volatility_horizon"] == 24
+        assert load_scalers(bundle / FILES.scalers)["volatility_horizon"] == 24

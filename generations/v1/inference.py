@@ -21,8 +21,8 @@ import pandas as pd
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.timeframes import rows_closing_with
 from pipeline.bundle.files import BundleFiles
-from pipeline.bundle.scaler_file import SCALER_TYPES
-from pipeline.bundle.scaler_records import ScalerRecord
+from pipeline.bundle.scaler_check import SCALER_TYPES
+from pipeline.bundle.scalers import ScalerRecord
 from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.forecasts.predictor import (
     BundlePredictor,

@@ -19,8 +19,8 @@ import pandas as pd
 
 from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from pipeline.bundle.files import BundleFiles
-from pipeline.bundle.scaler_file import SCALER_TYPES
-from pipeline.bundle.scaler_records import MinMaxRecord, ScalerRecord
+from pipeline.bundle.scaler_check import SCALER_TYPES
+from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.scaling import price_to_log_return
 

@@ -23,8 +23,8 @@ from generations.v7.features import V7_FEATURES, V7_WARMUP, compute_ohlc_feature
 from generations.v7.ohlc import CLOSE, HEADS, scale_and_fill, to_prices
 from generations.v7.network_files import finish_job
 from pipeline.bundle.files import PARTIAL
-from pipeline.bundle.scaler_file import SCALER_TYPES, open_scalers
-from pipeline.bundle.scaler_records import MinMaxRecord
+from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
+from pipeline.bundle.scalers import MinMaxRecord
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS
 from pipeline.forecasts.predictor import CandlePredictor

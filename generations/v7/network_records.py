@@ -11,7 +11,8 @@ from typing import Any
 
 from generations.v7.inference import METADATA, SCALER_SUFFIX, job_files
 from generations.v7.network_files import finish_job
-from pipeline.bundle import files, safe_pickle
+from pipeline.bundle import files
+from pipeline.bundle.scalers import load_scalers
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _read_record(output_dir: Path, name: str) -> dict[str, Any]:
     """The record in a scaler file; a ValueError if it is damaged, of another kind or not of the
     network beside it."""
     model, scalers = (output_dir / file for file in job_files(name))
-    stored = safe_pickle.load(scalers)
+    stored = load_scalers(scalers)
     record = stored.get("record")
     if not isinstance(record, dict) or "facts" not in record:
         raise ValueError(f"{scalers} holds no record of a network; train it again")

@@ -37,8 +37,9 @@ from generations.v7.inference import (
 )
 from generations.v7.ohlc import HEADS, forecast_candles, scale_candles_on_train
 from pipeline import atomic, hub, terminal
-from pipeline.bundle import files, safe_pickle
+from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
+from pipeline.bundle.scalers import save_scalers
 from pipeline.candles import store
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.price_errors import head_error_rows, head_errors
@@ -310,7 +311,7 @@ def train_job(
         "model_sha256": files.sha256_of(work / model_file),
     }
     with atomic.replacing(work / scaler_file) as unfinished:  # it makes the job complete
-        safe_pickle.dump(content, unfinished)
+        save_scalers(content, unfinished)
     jobs.finish_job(work, output_dir, (model_file, scaler_file))
     return record
 

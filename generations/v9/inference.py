@@ -20,11 +20,11 @@ import pandas as pd
 from generations.v9.combination import Ensemble, apply_ensemble
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
-from pipeline.bundle import files, safe_pickle
+from pipeline.bundle import files
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import KerasNetwork
-from pipeline.bundle.scaler_file import SCALER_TYPES
-from pipeline.bundle.scaler_records import MinMaxRecord
+from pipeline.bundle.scaler_check import SCALER_TYPES
+from pipeline.bundle.scalers import MinMaxRecord, load_scalers
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.scaling import scale_rows_min_max, to_log_return
 
@@ -93,7 +93,7 @@ class CryptoPricePredictorV9(CandlePredictor):
             ValueError: A file is damaged or of another run.
         """
         super().__init__(model_path, scaler_path)
-        scalers = safe_pickle.load(scaler_path)
+        scalers = load_scalers(scaler_path)
         folder, shape = Path(model_path).parent, (self.lookback, len(self.feature_cols))
         for name in (DIRECTION_FILE, VOLATILITY_FILE):
             path = folder / name

@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import atomic
-from pipeline.bundle import safe_pickle
+from pipeline.bundle.scalers import save_scalers
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
     if (folder / names.twin).is_file():
         identity["twin_sha256"] = sha256_of(folder / names.twin)
         hashed = (*hashed, names.twin)
-    safe_pickle.dump({**content.served, **facts, **identity}, folder / names.scalers)
+    save_scalers({**content.served, **facts, **identity}, folder / names.scalers)
     write_json(folder / names.metrics, metrics)
     content.predictions.to_parquet(folder / names.predictions, index=False)
     (folder / names.report).write_text(content.page, encoding="utf-8")

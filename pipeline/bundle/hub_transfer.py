@@ -1,29 +1,39 @@
-"""Bundles on the Hugging Face Hub: pushed in one commit, and pulled only after everything about
-them was checked.
+"""Bundles on the Hugging Face Hub: pushed in one commit, pulled only after everything was checked.
 
 A bundle from a stranger is refused before it can act: names that are no plain names, files too
-large, hashes that do not hold. What its files hold is the business of who opens them: `safe_pickle`
-and `network_file`.
+large, hashes that do not hold. What its files hold is checked by those who open them: `scalers` and
+`network_check`.
+
+huggingface_hub is imported on first use. The environment variable HF_ENDPOINT says which Hub is
+asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import getpass
 import itertools
 import json
 import logging
+import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pipeline import terminal
 from pipeline.bundle import files
-from pipeline.bundle.hub_client import Hub, Place, ask, connect, is_plain_name
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 CARD = "README.md"
 METADATA_PATTERN = "metadata_*.json"
@@ -34,7 +44,67 @@ MAX_METADATA_BYTES = 16 * 2**20
 MAX_FILES = 2000
 """in one folder of a repository"""
 
+ATTEMPTS = 3
+WAITS_S = (2.0, 8.0)
+"""before the second and the third attempt"""
+MAX_WAIT_S = 60.0
+"""The longest pause that a Hub may ask for"""
+TIMEOUT_S = 30.0
+TOKENS_URL = "https://huggingface.co/settings/tokens"
+
+_REPO = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
+_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+# Where bundles lie
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a bundle lies on the Hub.
+
+    Example:
+        >>> Place("user/repo").url
+        'https://huggingface.co/user/repo'
+        >>> Place("user/repo", is_dataset=True, folder="models_v7").url
+        'https://huggingface.co/datasets/user/repo/tree/main/models_v7'
+        >>> Place("repo")
+        Traceback (most recent call last):
+        ValueError: repository is 'repo'; name it as user/repo
+    """
+
+    repo: str
+    """user/repo"""
+    is_dataset: bool = False
+    """a dataset repository, else a model repository"""
+    folder: str = ""
+    """folder inside the repository; the top by default"""
+
+    def __post_init__(self) -> None:
+        is_name = isinstance(self.repo, str) and _REPO.fullmatch(self.repo)
+        if not is_name or ".." in self.repo or "--" in self.repo:
+            raise ValueError(f"repository is {self.repo!r}; name it as user/repo")
+        if self.folder and not all(map(is_plain_name, self.folder.split("/"))):
+            raise ValueError(
+                f"folder in the repository is {self.folder!r}; pass a relative one, such as "
+                "models_v7"
+            )
+
+    @property
+    def address(self) -> dict[str, str]:
+        """The repository as arguments of the client's functions."""
+        return {"repo_id": self.repo, "repo_type": "dataset" if self.is_dataset else "model"}
+
+    @property
+    def url(self) -> str:
+        """Where people look at it."""
+        base = f"{endpoint()}/{'datasets/' if self.is_dataset else ''}{self.repo}"
+        return f"{base}/tree/main/{self.folder}" if self.folder else base
+
+    def path_of(self, name: str) -> str:
+        """Path of a file of the bundle in the repository."""
+        return f"{self.folder}/{name}" if self.folder else name
 
 
 @dataclass(frozen=True)
@@ -58,11 +128,32 @@ class Listing:
     commit: str
     sizes: dict[str, int]
     """name -> bytes of every file in the folder, below which nothing is looked at"""
+    api: Any = field(repr=False)
+    """the client that listed it"""
 
     @property
     def where(self) -> str:
         """For messages."""
         return f"{self.place.repo} at {self.commit[:12]}"
+
+
+def endpoint() -> str:
+    """Address of the Hub."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name is letters, digits, `_`, `-` and dots, so a file in the folder it is put in.
+
+    Example:
+        >>> names = ("scalers_v2.pkl", "../x", "/x", "a/b", "a\\\\b", "C:x", ".bashrc", "")
+        >>> [is_plain_name(name) for name in names]
+        [True, False, False, False, False, False, False, False]
+    """
+    return isinstance(name, str) and len(name) <= 100 and _PLAIN.fullmatch(name) is not None
+
+
+# Push, list, pull
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -74,23 +165,20 @@ def read_bundle(folder: Path) -> Bundle:
     """
     found = sorted(path.name for path in folder.glob(METADATA_PATTERN))
     if len(found) != 1:
-        state = (
-            "there is no complete bundle"
-            if not found
-            else f"there are several bundles: {', '.join(found)}"
-        )
+        state = "there is no complete bundle"
+        if found:
+            state = f"there are several bundles: {', '.join(found)}"
         raise ValueError(
             f"{folder}: {state}; name the output folder of one training run that has ended"
         )
-    metadata = _read_metadata(folder / found[0])
-    hashes = hashes_of(metadata, str(folder / found[0]))
+    path = folder / found[0]
+    metadata = _read_metadata(path)
+    hashes = _hashes_of(metadata, str(path))
     _demand_hashes(folder, hashes, str(folder))
-    logs = [
-        name for name in unhashed_of(metadata, str(folder / found[0])) if (folder / name).is_file()
-    ]
-    names = (*hashes, *logs, found[0])
-    check_sizes({name: (folder / name).stat().st_size for name in names}, str(folder))
-    return Bundle(folder, found[0], metadata, hashes, names)
+    logs = [name for name in _logs_of(metadata, str(path)) if (folder / name).is_file()]
+    names = (*hashes, *logs, path.name)
+    _check_sizes({name: (folder / name).stat().st_size for name in names}, str(folder))
+    return Bundle(folder, path.name, metadata, hashes, names)
 
 
 def push_bundle(
@@ -113,50 +201,41 @@ def push_bundle(
             meanwhile.
         ValueError: Another bundle lies in the same place.
     """
-    hub, what = connect(token), f"push to {place.repo}"
-    import huggingface_hub  # after connect(), which says what to do where it is missing
-
-    ask(
-        hub,
-        what,
-        lambda: hub.api.create_repo(
-            place.repo, repo_type=place.kind, private=private or None, exist_ok=True
-        ),
-    )
-    parent = ask(
-        hub, what, lambda: hub.api.repo_info(place.repo, repo_type=place.kind, timeout=30)
-    ).sha
-    others = [name for name in _other_bundles(hub, place, parent) if name != bundle.metadata_name]
+    api = connect(token)
+    what = f"push to {place.repo}"
+    address = place.address
+    ask(api, what, lambda: api.create_repo(**address, private=private or None, exist_ok=True))
+    parent = ask(api, what, lambda: api.repo_info(**address, timeout=TIMEOUT_S)).sha
+    there: dict[str, int] = {}
+    if parent:
+        # A ValueError says that the folder is not there yet.
+        with contextlib.suppress(ValueError):
+            there = _sizes(api, place, parent, what)
+    others = sorted(name for name in there if _is_metadata(name) and name != bundle.metadata_name)
     if others:
         raise ValueError(
             f"{place.url} holds another bundle ({others[0]}); give {bundle.metadata_name} a "
             "repository or folder of its own"
         )
+    message = f"{bundle.metadata_name.removeprefix('metadata_').removesuffix('.json')} bundle"
+    addition = _hub_library().CommitOperationAdd
 
     def commit() -> Any:
         # Made anew for every attempt: what has arrived already is then recognised, and a commit
         # whose answer was lost is not made twice.
-        paths = {name: bundle.folder / name for name in bundle.names}
-        add = [
-            huggingface_hub.CommitOperationAdd(place.path_of(name), path)
-            for name, path in paths.items()
-        ]
-        add.append(huggingface_hub.CommitOperationAdd(place.path_of(CARD), card.encode()))
-        message = f"{bundle.metadata_name.removeprefix('metadata_').removesuffix('.json')} bundle"
-        return hub.api.create_commit(
-            place.repo, add, commit_message=message, repo_type=place.kind, parent_commit=parent
+        added = [addition(place.path_of(name), bundle.folder / name) for name in bundle.names]
+        added.append(addition(place.path_of(CARD), card.encode()))
+        return api.create_commit(
+            **address, operations=added, commit_message=message, parent_commit=parent
         )
 
-    return str(ask(hub, what, commit).commit_url)
+    return str(ask(api, what, commit).commit_url)
 
 
 def list_bundle(place: Place, revision: str | None = None) -> tuple[Listing, dict[str, Any]]:
-    """What lies in a place on the Hub, and the metadata of the bundle that is there; nothing else
-    is downloaded."""
-    hub = connect()
-    listing = _listing(hub, place, revision)
-    name = _metadata_name(listing)
-    return listing, _read_metadata(_fetch(hub, listing, [name], None)[0])
+    """What lies in a place on the Hub, and its bundle's metadata, which alone is downloaded."""
+    listing = _listing(place, revision)
+    return listing, _read_metadata(_fetch_metadata(listing))
 
 
 def pull_bundle(place: Place, folder: Path, revision: str | None = None) -> Bundle:
@@ -170,23 +249,20 @@ def pull_bundle(place: Place, folder: Path, revision: str | None = None) -> Bund
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; pull into a new folder, nothing is overwritten")
-    hub = connect()
-    listing = _listing(hub, place, revision)
-    name = _metadata_name(listing)
-    metadata = _read_metadata(_fetch(hub, listing, [name], None)[0])
-    hashes = hashes_of(metadata, listing.where)
-    logs = [log for log in unhashed_of(metadata, listing.where) if log in listing.sizes]
-    paths = _fetch(hub, listing, [*hashes, *logs, name], None)
-    _demand_hashes(paths[0].parent, hashes, listing.where)
+    listing = _listing(place, revision)
+    metadata_path = _fetch_metadata(listing)
+    metadata = _read_metadata(metadata_path)
+    hashes = _hashes_of(metadata, listing.where)
+    logs = [name for name in _logs_of(metadata, listing.where) if name in listing.sizes]
+    paths = _fetch(listing, [*hashes, *logs, metadata_path.name])
+    _demand_hashes(metadata_path.parent, hashes, listing.where)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
         whole = Path(unfinished) / folder.name
         whole.mkdir()
         for path in paths:
             shutil.copyfile(path, whole / path.name)
-        _demand_hashes(
-            whole, hashes, str(whole)
-        )  # the copies, since the client's cache is anybody's
+        _demand_hashes(whole, hashes, str(whole))  # again, since the client's cache is anybody's
         if folder.exists():
             folder.rmdir()
         whole.rename(folder)
@@ -203,15 +279,13 @@ def download(
     revision: str | None = None,
     cache_dir: Path | str | None = None,
 ) -> Path:
-    """Download what a predictor opens, and the metadata that vouches for it, into the client's
-    cache.
+    """Download what a predictor opens, and the metadata that vouches for it, into a cache.
 
-    With a full commit hash as `revision` nothing is asked of the Hub once the files are in the
-    cache.
+    With a full commit hash as `revision` nothing is asked of the Hub once the files are there.
 
     Args:
         place: Where the bundle lies.
-        metadata_name: Of the bundle's metadata.
+        metadata_name: Name of the bundle's metadata.
         names: The files to download; the metadata must hold a hash of each.
         optional: Files to download if the metadata holds a hash of them.
         revision: Branch, tag or commit; all files are of the one commit that it names now.
@@ -225,19 +299,16 @@ def download(
         ValueError: There is no such bundle, a file is too large, or it is not the one that the
             metadata names.
     """
-
-    @functools.cache
-    def found() -> tuple[Hub, Listing]:
-        hub = connect()
-        return hub, _listing(hub, place, revision)
+    listing = functools.cache(lambda: _listing(place, revision))
 
     def get(wanted: Sequence[str]) -> list[Path]:
-        return _cached(place, wanted, revision, cache_dir) or _fetch(*found(), wanted, cache_dir)
+        cached = _cached(place, wanted, revision, cache_dir)
+        return cached or _fetch(listing(), wanted, cache_dir)
 
     [metadata_path] = get([metadata_name])
     # the client's cache names folders by commit
     where = f"{place.repo} at {metadata_path.parent.name[:12]}"
-    hashes = hashes_of(_read_metadata(metadata_path), where)
+    hashes = _hashes_of(_read_metadata(metadata_path), where)
     wanted = [*names, *(name for name in optional if name in hashes)]
     for name in wanted:
         if name not in hashes:
@@ -251,136 +322,62 @@ def download(
     return folder
 
 
-def hashes_of(metadata: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Name -> sha256 of the bundle's files, those of its single jobs included; a ValueError where
-    they are unsound."""
-    jobs = metadata.get("jobs", {})
-    groups = (
-        [metadata.get("files"), *(job.get("files") for job in jobs.values())]
-        if _is_of_dicts(jobs)
-        else [None]
-    )
-    hashes: dict[str, str] = {}
-    for group in groups:
-        if not isinstance(group, dict) or not all(
-            isinstance(value, str) for value in group.values()
-        ):
-            raise ValueError(
-                f"{where}: the metadata does not say which files belong to the bundle; it is not "
-                "one"
-            )
-        hashes |= group
-    _demand_plain(hashes, where)
-    return hashes
-
-
-def unhashed_of(metadata: Mapping[str, Any], where: str) -> list[str]:
-    """Names of the files that the metadata names without a hash: the log."""
-    names = metadata.get("unhashed_files", [])
-    if not isinstance(names, list):
-        raise ValueError(
-            f"{where}: the metadata does not say which files belong to the bundle; it is not one"
-        )
-    _demand_plain(names, where)
-    return names
-
-
-def check_sizes(sizes: Mapping[str, int], where: str) -> None:
-    """Refuse files that no bundle has; a ValueError that names the first."""
-    for name, size in sizes.items():
-        most = MAX_METADATA_BYTES if Path(name).match(METADATA_PATTERN) else MAX_FILE_BYTES
-        if size > most:
-            raise ValueError(
-                f"{where}: {name} has {size:,} bytes; a bundle's file has at most {most:,}, so "
-                "this is none"
-            )
-    if sum(sizes.values()) > MAX_BUNDLE_BYTES:
-        raise ValueError(
-            f"{where}: its files have {sum(sizes.values()):,} bytes; a bundle has at most "
-            f"{MAX_BUNDLE_BYTES:,}"
-        )
-
-
-def _listing(hub: Hub, place: Place, revision: str | None) -> Listing:
+def _listing(place: Place, revision: str | None) -> Listing:
+    api = connect()
     what = f"{place.repo} at {revision}" if revision else place.repo
-    commit = ask(
-        hub,
-        what,
-        lambda: hub.api.repo_info(place.repo, revision=revision, repo_type=place.kind, timeout=30),
-    ).sha
+    options = {"revision": revision, "timeout": TIMEOUT_S}
+    commit = ask(api, what, lambda: api.repo_info(**place.address, **options)).sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise ValueError(f"{what}: the Hub names no commit of it; is the repository empty?")
-    return Listing(place, commit, _sizes(hub, place, commit, what))
+    return Listing(place, commit, _sizes(api, place, commit, what), api)
 
 
-def _sizes(hub: Hub, place: Place, commit: str, what: str) -> dict[str, int]:
+def _sizes(api: Any, place: Place, commit: str, what: str) -> dict[str, int]:
     """Bytes of the files in the place's folder."""
 
     def entries() -> list[Any]:
-        tree = hub.api.list_repo_tree(
-            place.repo, place.folder or None, revision=commit, repo_type=place.kind
-        )
+        folder = place.folder or None
+        tree = api.list_repo_tree(**place.address, path_in_repo=folder, revision=commit)
         return list(itertools.islice(tree, MAX_FILES + 1))
 
-    found = ask(hub, what, entries)
+    found = ask(api, what, entries)
     if len(found) > MAX_FILES:
         raise ValueError(f"{what}: more than {MAX_FILES} files in one folder; this is no bundle")
-    sizes = ((entry.path.rpartition("/")[2], getattr(entry, "size", None)) for entry in found)
-    return {name: size for name, size in sizes if isinstance(size, int)}  # folders have no size
+    sizes = {entry.path.rpartition("/")[2]: getattr(entry, "size", None) for entry in found}
+    return {name: size for name, size in sizes.items() if isinstance(size, int)}  # no folders
 
 
-def _other_bundles(hub: Hub, place: Place, commit: str | None) -> list[str]:
-    try:
-        sizes = _sizes(hub, place, commit, f"push to {place.repo}") if commit else {}
-    except ValueError:  # the folder is not there yet
-        return []
-    return sorted(name for name in sizes if Path(name).match(METADATA_PATTERN))
-
-
-def _metadata_name(listing: Listing) -> str:
-    found = sorted(
-        name for name in listing.sizes if Path(name).match(METADATA_PATTERN) and is_plain_name(name)
-    )
+def _fetch_metadata(listing: Listing) -> Path:
+    found = sorted(name for name in listing.sizes if _is_metadata(name) and is_plain_name(name))
     if len(found) != 1:
-        state = (
-            "holds no bundle (no metadata_….json)"
-            if not found
-            else f"holds several bundles: {', '.join(found)}"
-        )
+        state = "holds no bundle (no metadata_….json)"
+        if found:
+            state = f"holds several bundles: {', '.join(found)}"
         raise ValueError(
             f"{listing.where} {state}; name another repository, or the folder of one bundle in it"
         )
-    return found[0]
+    return _fetch(listing, found)[0]
 
 
 def _fetch(
-    hub: Hub, listing: Listing, names: Iterable[str], cache_dir: Path | str | None
+    listing: Listing, names: Sequence[str], cache_dir: Path | str | None = None
 ) -> list[Path]:
-    """Download files of one commit into the client's cache, once their names and sizes are found
-    sound."""
-    import huggingface_hub
-
-    names, place = list(names), listing.place
+    """Download files of one commit into a cache, once their names and sizes are found sound."""
+    api, place = listing.api, listing.place
     _demand_plain(names, listing.where)
     for name in names:
         if name not in listing.sizes:
             raise ValueError(
                 f"{listing.where}: {name} is missing, so the bundle is incomplete; push it again"
             )
-    check_sizes({name: listing.sizes[name] for name in names}, listing.where)
+    _check_sizes({name: listing.sizes[name] for name in names}, listing.where)
+    get = functools.partial(
+        api.hf_hub_download, **place.address, revision=listing.commit, cache_dir=cache_dir
+    )
     paths = []
     for name in names:
-        get = functools.partial(
-            huggingface_hub.hf_hub_download,
-            place.repo,
-            place.path_of(name),
-            repo_type=place.kind,
-            revision=listing.commit,
-            cache_dir=cache_dir,
-            endpoint=hub.api.endpoint,
-            token=hub.token or False,
-        )
-        paths.append(Path(ask(hub, f"{name} of {listing.where}", get)))
+        get_one = functools.partial(get, filename=place.path_of(name))
+        paths.append(Path(ask(api, f"{name} of {listing.where}", get_one)))
     return paths
 
 
@@ -390,18 +387,21 @@ def _cached(
     """Files of a full commit hash that are in the client's cache, if all of them are."""
     if revision is None or not _COMMIT.fullmatch(revision):
         return None
-    connect()  # for the error where huggingface_hub is missing
-    from huggingface_hub import try_to_load_from_cache
-
-    found = [
-        try_to_load_from_cache(place.repo, place.path_of(name), cache_dir, revision, place.kind)
-        for name in names
-    ]
-    return (
-        [Path(path) for path in found if isinstance(path, str)]
-        if all(isinstance(p, str) for p in found)
-        else None
+    look_up = functools.partial(
+        _hub_library().try_to_load_from_cache,
+        **place.address,
+        revision=revision,
+        cache_dir=cache_dir,
     )
+    found = [look_up(filename=place.path_of(name)) for name in names]
+    return [Path(path) for path in found] if all(isinstance(p, str) for p in found) else None
+
+
+# What a bundle must be
+
+
+def _is_metadata(name: str) -> bool:
+    return Path(name).match(METADATA_PATTERN)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -414,6 +414,51 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise ValueError(f"{path}: not the metadata of a bundle; push or train again")
     return metadata
+
+
+def _hashes_of(metadata: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Name -> sha256 of the bundle's files, those of its single jobs included."""
+    jobs = metadata.get("jobs", {})
+    parts = [metadata, *jobs.values()] if isinstance(jobs, dict) else [None]
+    hashes: dict[str, str] = {}
+    for part in parts:
+        named = part.get("files") if isinstance(part, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
+            raise _no_files(where)
+        hashes |= named
+    _demand_plain(hashes, where)
+    return hashes
+
+
+def _logs_of(metadata: Mapping[str, Any], where: str) -> list[str]:
+    """Names of the files that the metadata names without a hash: the log."""
+    names = metadata.get("unhashed_files", [])
+    if not isinstance(names, list):
+        raise _no_files(where)
+    _demand_plain(names, where)
+    return names
+
+
+def _no_files(where: str) -> ValueError:
+    return ValueError(
+        f"{where}: the metadata does not say which files belong to the bundle; it is not one"
+    )
+
+
+def _check_sizes(sizes: Mapping[str, int], where: str) -> None:
+    """Refuse files that no bundle has."""
+    for name, size in sizes.items():
+        most = MAX_METADATA_BYTES if _is_metadata(name) else MAX_FILE_BYTES
+        if size > most:
+            raise ValueError(
+                f"{where}: {name} has {size:,} bytes; a bundle's file has at most {most:,}, so "
+                "this is none"
+            )
+    total = sum(sizes.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise ValueError(
+            f"{where}: its files have {total:,} bytes; a bundle has at most {MAX_BUNDLE_BYTES:,}"
+        )
 
 
 def _demand_hashes(folder: Path, hashes: Mapping[str, str], where: str) -> None:
@@ -439,5 +484,212 @@ def _demand_plain(names: Iterable[object], where: str) -> None:
             )
 
 
-def _is_of_dicts(jobs: object) -> bool:
-    return isinstance(jobs, dict) and all(isinstance(job, dict) for job in jobs.values())
+# The client: its token, attempts, and errors that say what to do
+
+
+class HubError(ConnectionError):
+    """The Hub is out of reach, refuses, or answers what cannot be used."""
+
+
+def find_token() -> str:
+    """The token to push with: HF_TOKEN, else a stored login, else a hidden prompt.
+
+    Raises:
+        ValueError: There is none, and nobody can be asked.
+    """
+    token = _hub_library().get_token()
+    if not token and (_is_terminal() or "ipykernel" in sys.modules):
+        token = getpass.getpass("Hugging Face token (not shown, not stored): ").strip()
+    if not token:
+        raise ValueError(
+            "there is no Hugging Face token to push with; set HF_TOKEN to one that may write, or "
+            f"run `hf auth login` once; tokens are made at {TOKENS_URL}"
+        )
+    return token
+
+
+def connect(token: str | None = None) -> Any:
+    """An `HfApi`; without `token` with that of HF_TOKEN or a stored login, if there is one."""
+    library = _hub_library()
+    return library.HfApi(endpoint=endpoint(), token=token or library.get_token() or False)
+
+
+def ask(api: Any, what: str, step: Callable[[], Result]) -> Result:
+    """Carry out a step that talks to the Hub.
+
+    Where the client itself does not try again after 429, 5xx or a broken connection, this does,
+    twice.
+
+    Args:
+        api: The client that `step` uses.
+        what: What was to be done, for errors, such as "push to user/repo".
+        step: What carries it out; it may be called three times.
+
+    Raises:
+        HubError: Out of reach, refused, or an answer that cannot be used; says what to do, and
+            never holds a token.
+        ValueError: There is no such repository, revision or file.
+    """
+    for attempt in range(ATTEMPTS):
+        failure: Exception
+        try:
+            with _quiet_client():
+                return step()
+        except Exception as error:  # of whatever HTTP library this version of huggingface_hub uses
+            wait_s = _wait_before(error, attempt)
+            failure = _explain(error, what, api.token)
+        if wait_s is None:
+            break
+        logger.warning("%s; trying again in %.0f s", failure, wait_s)
+        time.sleep(wait_s)
+    raise failure  # outside of the except block: what the client raised may hold headers
+
+
+_TOKEN = re.compile(r"hf_\w{8,}|(?<=[Bb]earer )[\w.~+/=-]+")
+_QUERY = re.compile(r"(?<=\w)\?[^\s'\"]+")
+
+
+def scrub(text: str, token: str | None) -> str:
+    """A text without anything that looks like a token, and addresses without what signs them.
+
+    Example:
+        >>> scrub("Bearer abc; hf_abcdefghij; xyz", "xyz")
+        'Bearer ***; ***; ***'
+        >>> scrub("PUT https://host/file?signature=secret", None)
+        'PUT https://host/file'
+    """
+    if token:
+        text = text.replace(token, "***")
+    return _QUERY.sub("", _TOKEN.sub("***", text))
+
+
+def _hub_library() -> Any:
+    # The client reads it when it is imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        terminal.import_tqdm()  # which the client imports too
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            f"huggingface_hub cannot be imported ({error}); pip install huggingface_hub"
+        ) from error
+    return huggingface_hub
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Hide the client's bars where nobody watches, and its notices, which name signed addresses."""
+    from huggingface_hub import utils
+
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    somebody_watches = sys.stderr.isatty() or "ipykernel" in sys.modules
+    hides_bars = not somebody_watches and not utils.are_progress_bars_disabled()
+    client.setLevel(logging.ERROR)
+    if hides_bars:
+        utils.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="It seems that you are about to commit a data file"
+            )
+            yield
+    finally:
+        client.setLevel(level)
+        if hides_bars:
+            utils.enable_progress_bars()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that holds the Hub's answer, of those that the client wrapped around it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if _status(inner) is not None:
+            return inner
+        inner = inner.__cause__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+_PASSING = (429, 500, 502, 503, 504)
+_SENT_ONCE = re.compile(
+    r"/api/(repos/create|validate-yaml|whoami-v2|(models|datasets)/[^/]+/[^/]+(/(commit|revision|tree)/.+)?)$"
+)
+"""What the client itself does not try again; the list of files only before its version 2. With
+uploads and downloads it does so itself, for half a minute."""
+
+
+def _wait_before(error: Exception, attempt: int) -> float | None:
+    """Seconds until the next attempt; None where it is useless or the client has made several."""
+    if attempt + 1 == ATTEMPTS:
+        return None
+    cause = _cause(error)
+    try:
+        path = str(getattr(cause, "response", cause).request.url).split("?")[0]  # type: ignore[union-attr]
+    except (AttributeError, RuntimeError):  # no request was made
+        return None
+    if not _SENT_ONCE.search(path) or _status(cause) not in (None, *_PASSING):
+        return None
+    asked = _retry_after(cause)
+    if asked is None:
+        return WAITS_S[attempt]
+    return asked if asked <= MAX_WAIT_S else None
+
+
+def _retry_after(error: BaseException) -> float | None:
+    text = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(text) if text.isdigit() else None
+
+
+_CHANGED = "somebody else changed the repository meanwhile; look at what is there, then push again"
+_REMEDIES = {
+    401: f"the token is missing, mistyped or expired; make one at {TOKENS_URL} and set HF_TOKEN to "
+    "it",
+    403: f"the token may not do this; give it the right to write to the repository at {TOKENS_URL}",
+    409: _CHANGED,
+    412: _CHANGED,
+    413: "the Hub takes no files as large as these",
+}
+
+
+def _explain(error: Exception, what: str, token: str | None) -> Exception:
+    """The error as the user is to read it."""
+    from huggingface_hub import errors
+
+    cause = _cause(error)
+    status = _status(cause)
+    is_local = isinstance(cause, errors.LocalEntryNotFoundError)
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return ValueError(
+            f"{what}: there is no such revision; pass a branch, tag or commit of this repository"
+        )
+    if isinstance(cause, errors.EntryNotFoundError) and not is_local:
+        return ValueError(
+            f"{what}: there is no such file or folder in the repository; check its name"
+        )
+    if status == 404 or (isinstance(cause, errors.RepositoryNotFoundError) and not token):
+        return ValueError(
+            f"{what}: there is no such repository, or it is private; check the name and its kind "
+            "(model or dataset), or set HF_TOKEN to a token that may read it"
+        )
+    if status == 429:
+        seconds = _retry_after(cause)
+        span = "" if seconds is None else f", for another {seconds:.0f} s"
+        return HubError(f"{what}: HTTP 429: too many requests{span}; wait, then try again")
+    if status in _REMEDIES:
+        return HubError(f"{what}: HTTP {status}: {_REMEDIES[status]}")
+    first_line = (str(cause).strip().splitlines() or [""])[0]
+    reason = scrub(first_line, token)[:200] or type(cause).__name__
+    if status is None:
+        return HubError(f"{what}: {reason}; check network and repository")
+    remedy = "check network and repository"
+    if status >= 500:
+        remedy = "the Hub is in trouble; try again later"
+    return HubError(f"{what}: HTTP {status} ({reason}): {remedy}")

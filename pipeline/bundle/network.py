@@ -1,6 +1,8 @@
-"""Runs a saved network: its ONNX twin where there is one and onnxruntime is installed, else Keras.
+"""Runs a saved network: by its ONNX twin where that can be opened, else by Keras.
 
-The only part of the predictors that loads either, and only when a network is opened.
+A twin is the same function in a file that onnxruntime runs without TensorFlow. Keras exports it
+through tf2onnx; both are optional, and a bundle without a twin is complete. Keras and onnxruntime
+are imported here alone, and only when a network is opened or exported.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import importlib.util
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,33 +23,38 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.bundle.network_file import RefusedNetworkError, check_network_file
+from pipeline.bundle.network_check import RefusedNetworkError, check_network_file
 from pipeline.samples.windows import Stream, window_view
 
+logger = logging.getLogger(__name__)
+
 BATCH = 256
-"""Windows a call of Keras; the last call is filled up, so that a network meets two shapes: this and
-`SMALL_BATCH`."""
+"""Windows a call of Keras; the last call is filled up, so that there are two shapes of calls"""
 
 SMALL_BATCH = 16
-"""Windows a call of Keras where there are no more than these."""
+"""Windows a call of Keras where there are no more than these"""
 
 ONNX_BATCH = 8
-"""Windows every call of onnxruntime: half the time of 16 for a single window, and almost as fast
-for many."""
+"""Windows a call of onnxruntime: one takes half the time of 16, many almost as little"""
 
 MANY_CALLS = 16
-"""Calls of onnxruntime from which on they are shared among the cores."""
+"""Calls of onnxruntime from which on they are shared among the cores"""
+
+TOLERANCE = 1e-6
+"""Largest difference of a twin from Keras in the network's units, on standard normal rows"""
+
+InputShape = tuple[int, int] | Sequence[tuple[int, int]]
+"""(lookback, n_features) of each input, or one for all of them"""
 
 
 def open_network(
-    model_path: Path, input_shape: Sequence[tuple[int, int]], twin_sha256: str | None
+    model_path: Path, input_shape: InputShape, twin_sha256: str | None
 ) -> KerasNetwork | OnnxNetwork:
-    """Open a network's ONNX twin if it has one that is still there and onnxruntime is installed,
-    else the .h5.
+    """Open a network's ONNX twin if it is there and onnxruntime is installed, else the .h5.
 
     Args:
         model_path: The .h5 file; the twin lies beside it.
-        input_shape: (lookback, n_features) for each input, or one for all of them.
+        input_shape: Shape of the windows, as the scaler file promises.
         twin_sha256: What the scaler file says of the twin; None: there is none.
 
     Raises:
@@ -67,8 +75,7 @@ def open_network(
 
 
 def twin_of(model_path: Path) -> Path:
-    """Where a network's twin lies: `crypto_v2_final_model.onnx` beside
-    `crypto_v2_final_model.h5`."""
+    """Where a network's twin lies: `model.onnx` beside `model.h5`."""
     return model_path.with_suffix(".onnx")
 
 
@@ -77,11 +84,24 @@ class _Network(abc.ABC):
 
     batch: ClassVar[int]
     small_batch: ClassVar[int]
-    _lookback: int
-    _n_inputs: int
+
+    def __init__(self, tensors: Sequence[Any], input_shape: Sequence[Any], where: str) -> None:
+        """Compare the network's input tensors with the shapes that are to be fed to it."""
+        found = [tuple(tensor.shape[1:]) for tensor in tensors]
+        is_one = isinstance(input_shape[0], int)
+        wanted = [tuple(input_shape)] if is_one else list(input_shape)
+        if len(wanted) == 1:
+            wanted = wanted * len(found)
+        if found != wanted:
+            raise ValueError(
+                f"{where}: takes windows of shape {', '.join(map(str, found))}, the scaler file "
+                f"says {', '.join(map(str, wanted))}; wrong file?"
+            )
+        self._lookback: int = found[0][0]
+        self._n_inputs = len(found)
 
     @abc.abstractmethod
-    def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
+    def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         """(batch, n_outputs) of a full batch of windows for each input."""
 
     def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -97,66 +117,45 @@ class _Network(abc.ABC):
         return self.run_streams([Stream(rows, end, self._lookback)])[:, 0]
 
     def run_streams(self, streams: Sequence[Stream]) -> np.ndarray:
-        """Output for windows of several inputs, a stream each or one for all, gathered a batch at a
-        time.
+        """Output for windows of several inputs, a stream each or one for all of them.
 
         Returns:
             (n, n_outputs) float32, in the units the network was trained on.
         """
         n = len(streams[0].end)
         size = self.small_batch if n <= self.small_batch else self.batch
-
         windows = [window_view(stream.rows, stream.lookback) for stream in streams]
 
-        def call(first: int) -> np.ndarray:
+        def run_from(first: int) -> np.ndarray:
             inputs = []
             for view, stream in zip(windows, streams):
-                part = stream.end[first : first + size]
-                if len(part) < size:
-                    part = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
-                inputs.append(np.ascontiguousarray(view[part - stream.lookback + 1]))
-            return self._call(inputs * self._n_inputs if len(inputs) == 1 else inputs)[: n - first]
+                end = stream.end[first : first + size]
+                if len(end) < size:  # filled up with its last window, whose outputs are cut off
+                    end = np.pad(end, (0, size - len(end)), mode="edge")
+                inputs.append(np.ascontiguousarray(view[end - stream.lookback + 1]))
+            if len(inputs) == 1:
+                inputs = inputs * self._n_inputs  # every input is given the same windows
+            return self._run_batch(inputs)[: n - first]
 
-        return np.concatenate(self._map(call, range(0, n, size)))
+        return np.concatenate(self._run_all(run_from, range(0, n, size)))
 
-    def _map(self, call: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
-        """The calls' results, in order; one after another, since Keras shares each among the cores
-        itself."""
-        return [call(first) for first in firsts]
-
-    def _demand_shapes(
-        self, found: list[tuple[int, int]], input_shape: Sequence[Any], where: str
-    ) -> None:
-        wanted = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
-        wanted = wanted * len(found) if len(wanted) == 1 else wanted
-        if found != wanted:
-            shapes = [", ".join(map(str, shapes)) for shapes in (found, wanted)]
-            raise ValueError(
-                f"{where}: takes windows of shape {shapes[0]}, the scaler file says {shapes[1]}; "
-                "wrong file?"
-            )
-        self._lookback, self._n_inputs = found[0][0], len(found)
+    def _run_all(self, run_from: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
+        """The calls' results in order; one after another, since Keras itself uses all cores."""
+        return [run_from(first) for first in firsts]
 
 
 class KerasNetwork(_Network):
     """A network opened from an .h5 file.
 
-    Keras' result for a window differs by one ulp between a batch of one and larger ones, with some
-    widths of layers up to a batch of four; so few windows run as a batch of 16 and every path gives
-    the same bits.
+    Keras' result for a window differs in its last bit between a batch of one and larger ones, with
+    some widths of layers up to a batch of four. So few windows run as a batch of 16, and every path
+    gives the same bits.
     """
 
     batch, small_batch = BATCH, SMALL_BATCH
 
-    def __init__(
-        self, path: str | Path, *, input_shape: tuple[int, int] | Sequence[tuple[int, int]]
-    ) -> None:
-        """Open the file.
-
-        Args:
-            path: .h5 file of a network of built-in layers.
-            input_shape: (lookback, n_features) the scaler file promises: one for each input, or one
-                for all of them.
+    def __init__(self, path: str | Path, *, input_shape: InputShape) -> None:
+        """Open a .h5 file whose windows are to be of `input_shape`, as the scaler file promises.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -180,44 +179,27 @@ class KerasNetwork(_Network):
         except Exception as error:
             raise ValueError(
                 f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); is "
-                "it truncated? copy or train it again"
+                f"({type(error).__name__}: {_first_line(error)}); is it truncated? copy or train "
+                "it again"
             ) from error
-        self._demand_shapes(
-            [tuple(tensor.shape[1:]) for tensor in self._model.inputs], input_shape, str(path)
-        )
+        super().__init__(self._model.inputs, input_shape, str(path))
 
-    def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
+    def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         output = self._model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
-        return (
-            np.hstack([np.asarray(head) for head in output])
-            if isinstance(output, list)
-            else np.asarray(output)
-        )
+        heads = output if isinstance(output, list) else [output]
+        return np.hstack([np.asarray(head) for head in heads])
 
 
 class OnnxNetwork(_Network):
-    """A network's ONNX twin (`onnx_twin`): within 1e-6 of Keras, many times as fast, and without
-    TensorFlow.
+    """A network's ONNX twin: within 1e-6 of Keras, many times as fast, and without TensorFlow.
 
     onnxruntime's result for a window depends on the size of the batch too, so there is one size.
     """
 
     batch = small_batch = ONNX_BATCH
 
-    def __init__(
-        self,
-        content: bytes,
-        *,
-        input_shape: tuple[int, int] | Sequence[tuple[int, int]],
-        where: str,
-    ) -> None:
-        """Open the bytes of an .onnx file.
-
-        Args:
-            content: Of the file.
-            input_shape: (lookback, n_features) for each input, or one for all of them.
-            where: What the file is called in errors.
+    def __init__(self, content: bytes, *, input_shape: InputShape, where: str) -> None:
+        """Open an .onnx file's bytes, which errors call `where`.
 
         Raises:
             ValueError: The bytes are no ONNX model, or it takes windows of another shape.
@@ -225,46 +207,101 @@ class OnnxNetwork(_Network):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = (
-            1  # networks of this size lose by sharing a step among threads
-        )
+        # Networks of this size lose by sharing a step among threads.
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors share no class but RuntimeError's and Exception's
-            reason = (str(error).splitlines() or [""])[0][:200]
             raise ValueError(
-                f"{where}: not a readable ONNX model ({reason}); copy the bundle again, or delete "
-                "this file"
+                f"{where}: not a readable ONNX model ({_first_line(error)[:200]}); copy the bundle "
+                "again, or delete this file"
             ) from error
         tensors = self._session.get_inputs()
         self._names = [tensor.name for tensor in tensors]
-        self._demand_shapes([tuple(tensor.shape[1:]) for tensor in tensors], input_shape, where)
+        super().__init__(tensors, input_shape, where)
 
-    def _call(self, inputs: list[np.ndarray]) -> np.ndarray:
+    def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         return self._session.run(None, dict(zip(self._names, inputs)))[0]
 
-    def _map(self, call: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
+    def _run_all(self, run_from: Callable[[int], np.ndarray], firsts: range) -> list[np.ndarray]:
         if len(firsts) < MANY_CALLS:
-            return super()._map(call, firsts)
-        with concurrent.futures.ThreadPoolExecutor(
-            os.cpu_count()
-        ) as pool:  # a call leaves Python to others
-            parts = [
-                firsts[first : first + MANY_CALLS] for first in range(0, len(firsts), MANY_CALLS)
-            ]
-            return [
-                output
-                for outputs in pool.map(lambda part: list(map(call, part)), parts)
-                for output in outputs
-            ]
+            return super()._run_all(run_from, firsts)
+        # Threads will do: a call of onnxruntime leaves Python to others.
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(run_from, firsts))
+
+
+def export_twin(model_path: Path) -> Path | None:
+    """Export a network's twin beside it, checked against Keras.
+
+    Args:
+        model_path: .h5 file of a network with one output.
+
+    Returns:
+        The twin; None where onnxruntime or tf2onnx is not installed, Keras runs on another backend
+        than TensorFlow, or the two differ (with a notice why).
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("onnxruntime", "tf2onnx")):
+        return None
+    keras = import_keras()
+    if keras.backend.backend() != "tensorflow":
+        logger.info("no ONNX twin: Keras exports one from the tensorflow backend alone")
+        return None
+    twin = twin_of(model_path)
+    try:
+        # Not on a GPU, whose matrix products are coarser; and cuDNN's LSTM has no twin.
+        with keras.device("cpu:0"), quiet_absl():
+            model = keras.models.load_model(model_path, compile=False)
+            _leave_cudnn(model)
+            difference = _export(model, twin)
+    # tf2onnx meets what it does not know with many kinds of errors; a twin is a convenience
+    except Exception as error:
+        twin.unlink(missing_ok=True)
+        logger.warning(
+            "no ONNX twin: the export failed (%s: %s)", type(error).__name__, str(error)[:200]
+        )
+        return None
+    if not difference <= TOLERANCE:
+        twin.unlink()
+        logger.warning("no ONNX twin: its outputs differ from Keras' by %.1e", difference)
+        return None
+    return twin
+
+
+def _leave_cudnn(model: Any) -> None:
+    for layer in model.layers:
+        # A Bidirectional layer holds an LSTM for each direction.
+        attributes = vars(layer)
+        for part in (layer, attributes.get("forward_layer"), attributes.get("backward_layer")):
+            if part is not None and "use_cudnn" in vars(part):
+                part.use_cudnn = False
+
+
+def _export(model: Any, twin: Path, n_windows: int = 8 * ONNX_BATCH) -> float:
+    """Write the twin; returns the largest difference to Keras on random windows."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    generator = np.random.default_rng(0)
+    streams = []
+    for lookback, n_features in shapes:
+        rows = generator.standard_normal((n_windows + lookback, n_features)).astype(np.float32)
+        streams.append(Stream(rows, np.arange(n_windows) + lookback - 1, lookback))
+    windows = [
+        np.ascontiguousarray(window_view(stream.rows, stream.lookback)[:n_windows])
+        for stream in streams
+    ]
+    expected = np.asarray(model(windows))  # and Keras exports only what has been called
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf2onnx asks NumPy for names that it no longer has
+        model.export(twin, format="onnx", verbose=False)
+    network = OnnxNetwork(twin.read_bytes(), input_shape=shapes, where=str(twin))
+    return float(np.abs(network.run_streams(streams) - expected).max())
 
 
 def import_keras() -> ModuleType:
-    """Import Keras with its default backend, without the start-up chatter of TensorFlow's C++ parts
-    on stderr."""
+    """Import Keras with its default backend, without what TensorFlow's C++ parts tell on stderr."""
     with contextlib.suppress(ImportError):
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
         import curl_cffi  # noqa: F401
@@ -272,22 +309,21 @@ def import_keras() -> ModuleType:
     with _stderr_silenced():
         import keras
 
-        keras.ops.zeros(
-            1
-        )  # makes the backend look for its devices, the other thing it chatters about
+        # Makes the backend look for its devices, the other thing that it tells of.
+        keras.ops.zeros(1)
     return keras
 
 
 @contextlib.contextmanager
 def quiet_absl() -> Iterator[None]:
     """Hide Keras' advice on the .h5 format, which is our documented choice."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        absl.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -297,12 +333,16 @@ def _stderr_silenced() -> Iterator[None]:
         yield
         return
     sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
         sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

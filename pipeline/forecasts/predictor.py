@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import open_network
-from pipeline.bundle.scaler_file import SCALER_TYPES, open_scalers
+from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.candles.schema import (
     drop_forming,
     missing_before,

@@ -18,8 +18,7 @@ import numpy as np
 from config import FitConfig
 from pipeline import atomic, terminal
 from pipeline.bundle.files import BundleFiles
-from pipeline.bundle.network import quiet_absl
-from pipeline.bundle.onnx_twin import export_twin
+from pipeline.bundle.network import export_twin, quiet_absl
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import window_view
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from pipeline.bundle import safe_pickle
-from pipeline.bundle.scaler_records import MinMaxRecord, ScalerRecord
+from pipeline.bundle import scalers
+from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord, load_scalers
 
 NUMPY_MODULE = (
     np.zeros(1).__reduce__()[0].__module__
@@ -67,7 +67,7 @@ def bytes_of(data: bytes) -> bytes:
 def load_bytes(folder: Path, data: bytes) -> dict:
     path = folder / "scalers.pkl"
     path.write_bytes(data)
-    return safe_pickle.load(path)
+    return load_scalers(path)
 
 
 def assert_refused(folder: Path, data: bytes, match: str) -> None:
@@ -131,7 +131,7 @@ def test_a_file_that_would_run_a_command_runs_nothing(tmp_path, by):
         ("sklearn.preprocessing", "MinMaxScaler"),
         ("sklearn.preprocessing._data", "minmax_scale"),
         ("joblib.numpy_pickle", "NumpyArrayWrapper"),
-        ("pipeline.bundle.scaler_records", "MinMaxRecord"),
+        ("pipeline.bundle.scalers", "MinMaxRecord"),
         ("", ""),
     ],
 )
@@ -377,9 +377,9 @@ def doubling(levels: int, before: bytes, after: bytes) -> bytes:
     ],
 )
 def test_time_bombs_are_refused_in_bounded_time(tmp_path, value, match):
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock's, which other programs spend too
     assert_refused(tmp_path, pickle_of(value), match)
-    assert time.perf_counter() - start < 5.0  # measured: at most 1 s
+    assert time.process_time() - start < 5.0  # measured: at most 1 s
 
 
 def small_pickle() -> bytes:
@@ -410,7 +410,7 @@ def test_random_damage_gives_a_dict_or_a_value_error_and_imports_nothing(recwarn
         for _ in range(rng.choice([1, 1, 2, 8])):
             damaged[rng.randrange(2, len(damaged))] = rng.randrange(256)
         try:
-            assert type(safe_pickle._read(bytes(damaged), len(damaged))) is dict
+            assert type(scalers._parse(bytes(damaged), len(damaged))) is dict
         except ValueError:
             refused += 1
     assert 1000 < refused < 4000
@@ -460,6 +460,6 @@ SNIPPETS = [
 def test_any_sequence_of_opcodes_gives_a_dict_or_a_value_error(body):
     for data in (b"\x80\x04" + body + b".", pickle_of(body)):
         try:
-            assert type(safe_pickle._read(data, 10**4)) is dict
+            assert type(scalers._parse(data, 10**4)) is dict
         except ValueError:
             pass

@@ -1,10 +1,9 @@
-"""Refuses .h5 files that could do more than hold a network of built-in layers, before Keras opens
-them.
+"""Refuses .h5 files that could do more than hold a network of built-in layers.
 
-A `Lambda` layer holds Python code, other layers and functions are imported by the name that the
-file gives, HDF5 links reach into other files of the machine, and a dataset may claim a size that
-nothing of it is stored of. This reads the file's description as plain JSON and admits only what
-networks of this project are made of.
+A `Lambda` layer holds Python code. Other layers and functions are imported by the name that the
+file gives. HDF5 links reach into other files of the machine, and a dataset may claim a size that
+nothing of it is stored of. So a file's description is read as plain JSON before Keras opens it, and
+only what networks of this project are made of is admitted.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ LAYERS = (
     "MultiHeadAttention GlobalAveragePooling1D Concatenate Add Average Subtract Multiply Maximum "
     "Minimum Activation Rescaling Reshape Flatten Cropping1D"
 ).split()
-INITIALIZERS = ("Zeros", "Ones", "Constant", "Orthogonal", "GlorotUniform", "HeNormal")
-ADMITTED = {
+INITIALIZERS = "Zeros Ones Constant Orthogonal GlorotUniform HeNormal".split()
+ADMITTED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LAYERS, ("keras.layers",)),
     **dict.fromkeys(INITIALIZERS, ("keras.initializers",)),
     "DTypePolicy": ("keras",),
@@ -52,8 +51,7 @@ def check_network_file(path: Path) -> None:
 
     with h5py.File(path, "r") as file:
         _check_storage(path, file)
-        config = file.attrs["model_config"]
-        _check_config(path, json.loads(config))
+        _check_config(path, json.loads(file.attrs["model_config"]))
 
 
 def _check_config(path: Path, config: Any) -> None:
@@ -69,28 +67,26 @@ def _check_config(path: Path, config: Any) -> None:
 
 
 def _check_object(path: Path, described: dict[str, Any]) -> None:
-    name, module, registered = (
-        described.get(key) for key in ("class_name", "module", "registered_name")
-    )
+    name = described["class_name"]
+    module = described.get("module")
+    registered = described.get("registered_name")
     is_known = isinstance(name, str) and name in ADMITTED
-    if not is_known or module not in (None, *ADMITTED[str(name)]) or registered not in (None, name):
-        parts = [
-            str(part)[:60]
-            for part in (module, name if registered is None else registered)
-            if part is not None
-        ]
-        raise RefusedNetworkError(
-            f"{path}: {'.'.join(parts)!a} is none of the built-in layers that networks of this "
-            "project are made of, and could run code; the network was not opened: fetch it again "
-            "from somebody you trust"
-        )
+    if is_known and module in (None, *ADMITTED[name]) and registered in (None, name):
+        return
+    shown = [module, name if registered is None else registered]
+    parts = [str(part)[:60] for part in shown if part is not None]
+    raise RefusedNetworkError(
+        f"{path}: {'.'.join(parts)!a} is none of the built-in layers that networks of this project "
+        "are made of, and could run code; the network was not opened: fetch it again from somebody "
+        "you trust"
+    )
 
 
 def _check_storage(path: Path, file: Any) -> None:
-    """Refuse links to anywhere and datasets whose bytes are not in the file."""
+    """Refuse links to anywhere, and datasets whose bytes are not in the file."""
     import h5py
 
-    claimed = 0
+    claimed = 0  # bytes of all datasets
 
     def visit(_: str, node: Any) -> None:
         nonlocal claimed

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.bundle import network_file
+from pipeline.bundle import network_check
 from pipeline.bundle.network import KerasNetwork, import_keras, quiet_absl
-from pipeline.bundle.network_file import RefusedNetworkError, check_network_file
+from pipeline.bundle.network_check import RefusedNetworkError, check_network_file
 
 DENSE = {
     "class_name": "Dense",
@@ -174,4 +174,4 @@ def test_every_layer_that_the_models_are_made_of_is_admitted():
         for path in models.glob("*.py")
         for name in re.findall(r"layers\.([A-Z]\w+)\(", path.read_text())
     }
-    assert {"LSTM", "Dense"} <= used <= set(network_file.LAYERS)
+    assert {"LSTM", "Dense"} <= used <= set(network_check.LAYERS)

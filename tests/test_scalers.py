@@ -1,5 +1,4 @@
-"""Scaler files: what comes back of what `dump` writes, what it refuses, and the arithmetic of the
-record."""
+"""Scaler files: what comes back of a file, what is not written, and the records' arithmetic."""
 
 import collections
 import copy
@@ -17,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
-from pipeline.bundle import safe_pickle
-from pipeline.bundle.scaler_records import MinMaxRecord, ScalerRecord
+from pipeline.bundle import scalers
+from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord, load_scalers, save_scalers
 
 
 def fitted_scaler(n_features: int = 3) -> StandardScaler:
@@ -44,8 +43,8 @@ def test_plain_types_and_arrays_come_back_as_they_were(tmp_path):
         "long_list": list(range(2500)),
         "many_keys": {str(i): i for i in range(2500)},
     }
-    safe_pickle.dump(written, tmp_path / "scalers.pkl")
-    loaded = safe_pickle.load(tmp_path / "scalers.pkl")
+    save_scalers(written, tmp_path / "scalers.pkl")
+    loaded = load_scalers(tmp_path / "scalers.pkl")
     assert np.isnan(written.pop("nan")) and np.isnan(loaded.pop("nan"))
     assert loaded == written
     assert [type(value) for value in loaded.values()] == [type(value) for value in written.values()]
@@ -66,7 +65,7 @@ def test_numeric_arrays_and_scalars_of_any_shape_and_byte_order_round_trip(array
     data = pickle.dumps(
         {"array": array, "fortran": np.asfortranarray(array), "scalars": list(array.flat)}, 4
     )
-    ours, theirs = safe_pickle._read(data, len(data)), pickle.loads(data)
+    ours, theirs = scalers._parse(data, len(data)), pickle.loads(data)
     for key in ("array", "fortran"):
         assert ours[key].dtype == theirs[key].dtype and ours[key].shape == theirs[key].shape
         assert ours[key].tobytes() == theirs[key].tobytes()
@@ -82,7 +81,7 @@ def test_a_file_is_an_ordinary_pickle_of_protocol_4_that_gives_scikit_learn_its_
     tmp_path,
 ):
     scaler = fitted_scaler()
-    safe_pickle.dump({"X": scaler}, tmp_path / "scalers.pkl")
+    save_scalers({"X": scaler}, tmp_path / "scalers.pkl")
     data = (tmp_path / "scalers.pkl").read_bytes()
     assert data == pickle.dumps({"X": scaler}, protocol=4)
     assert isinstance(pickle.loads(data)["X"], StandardScaler)
@@ -92,8 +91,8 @@ def test_standard_scaler_becomes_a_record_of_its_parameters(tmp_path):
     # Column 0: mean (1 + 3) / 2 = 2, deviation 1. Column 1 is constant, which scikit-learn divides
     # by 1.
     scaler = StandardScaler().fit([[1.0, 10.0], [3.0, 10.0]])
-    safe_pickle.dump({"X": scaler, "again": scaler}, tmp_path / "scalers.pkl")
-    record = safe_pickle.load(tmp_path / "scalers.pkl")["X"]
+    save_scalers({"X": scaler, "again": scaler}, tmp_path / "scalers.pkl")
+    record = load_scalers(tmp_path / "scalers.pkl")["X"]
     assert type(record) is ScalerRecord
     assert record.mean.tolist() == [2.0, 10.0] and record.scale.tolist() == [1.0, 1.0]
     assert record.transform([[5.0, 11.0]]).tolist() == [[3.0, 1.0]]
@@ -107,18 +106,18 @@ features = st_numpy.arrays(np.float64, (8, 3), elements=st.floats(-1e9, 1e9, all
 @given(features, features)
 def test_record_agrees_with_scikit_learn_bit_for_bit(train, x):
     scaler = StandardScaler().fit(train)
-    record = safe_pickle._read(pickle.dumps({"X": scaler}, protocol=4), 10_000)["X"]
+    record = scalers._parse(pickle.dumps({"X": scaler}, protocol=4), 10_000)["X"]
     assert record.transform(x).tobytes() == scaler.transform(x).tobytes()
     assert record.inverse_transform(x).tobytes() == scaler.inverse_transform(x).tobytes()
 
 
 def test_min_max_scaler_becomes_a_record_of_its_parameters(tmp_path):
     # Prices of 50 to 250: 0 is scaled to -0.25, and a unit of price is a 200th of the range.
-    safe_pickle.dump(
+    save_scalers(
         {"y": {"BTC/USDT": MinMaxScaler().fit([[250.0], [50.0], [100.0]])}},
         tmp_path / "scalers.pkl",
     )
-    record = safe_pickle.load(tmp_path / "scalers.pkl")["y"]["BTC/USDT"]
+    record = load_scalers(tmp_path / "scalers.pkl")["y"]["BTC/USDT"]
     assert type(record) is MinMaxRecord
     assert (record.min.tolist(), record.scale.tolist()) == ([-0.25], [0.005])
     assert record.transform([[150.0], [300.0]]).tolist() == [
@@ -132,7 +131,7 @@ def test_min_max_scaler_becomes_a_record_of_its_parameters(tmp_path):
 @given(features, features, st.sampled_from([(0, 1), (-1, 1), (0.1, 0.9)]))
 def test_min_max_record_agrees_with_scikit_learn_bit_for_bit(train, x, feature_range):
     scaler = MinMaxScaler(feature_range=feature_range).fit(train)
-    record = safe_pickle._read(pickle.dumps({"y": scaler}, protocol=4), 10_000)["y"]
+    record = scalers._parse(pickle.dumps({"y": scaler}, protocol=4), 10_000)["y"]
     assert record.transform(x).tobytes() == scaler.transform(x).tobytes()
     assert record.inverse_transform(x).tobytes() == scaler.inverse_transform(x).tobytes()
 
@@ -156,8 +155,8 @@ def test_min_max_record_refuses_parameters_that_no_fitted_scaler_has(minimum, sc
 def test_record_does_not_centre_or_scale_where_the_scaler_does_not(tmp_path, with_mean, with_std):
     x = np.random.default_rng(1).normal(3.0, 2.0, size=(10, 4))
     scaler = StandardScaler(with_mean=with_mean, with_std=with_std).fit(x)
-    safe_pickle.dump({"X": scaler}, tmp_path / "scalers.pkl")
-    record = safe_pickle.load(tmp_path / "scalers.pkl")["X"]
+    save_scalers({"X": scaler}, tmp_path / "scalers.pkl")
+    record = load_scalers(tmp_path / "scalers.pkl")["X"]
     np.testing.assert_array_equal(record.transform(x), scaler.transform(x))
     np.testing.assert_array_equal(record.inverse_transform(x), scaler.inverse_transform(x))
 
@@ -197,22 +196,22 @@ def test_scalers_of_other_scikit_learn_versions_and_fitted_on_data_frames_load(t
     scaler.__dict__["a_later_attribute"] = {"mode": ("auto", 1)}
     del scaler.__dict__["copy"]
     (tmp_path / "scalers.pkl").write_bytes(pickle.dumps({"X": scaler}, protocol=4))
-    assert safe_pickle.load(tmp_path / "scalers.pkl")["X"].mean.tolist() == [2.0, 2.0]
+    assert load_scalers(tmp_path / "scalers.pkl")["X"].mean.tolist() == [2.0, 2.0]
 
 
 def test_what_the_file_shares_is_shared_for_arrays_and_copied_for_lists(tmp_path):
     columns, array = ["body"], np.arange(3.0)
-    safe_pickle.dump({"a": columns, "b": columns, "c": array, "d": array}, tmp_path / "scalers.pkl")
-    loaded = safe_pickle.load(tmp_path / "scalers.pkl")
+    save_scalers({"a": columns, "b": columns, "c": array, "d": array}, tmp_path / "scalers.pkl")
+    loaded = load_scalers(tmp_path / "scalers.pkl")
     assert loaded["a"] == loaded["b"] and loaded["a"] is not loaded["b"]
     assert loaded["c"] is loaded["d"]
 
 
 def test_importing_and_loading_take_neither_scikit_learn_nor_scipy_nor_pandas(tmp_path):
-    safe_pickle.dump({"X": fitted_scaler()}, tmp_path / "scalers.pkl")
+    save_scalers({"X": fitted_scaler()}, tmp_path / "scalers.pkl")
     code = (
-        "import sys; from pipeline.bundle import safe_pickle\n"
-        "safe_pickle.load(sys.argv[1])['X'].transform([[1.0, 2.0, 3.0]])\n"
+        "import sys; from pipeline.bundle import scalers\n"
+        "scalers.load_scalers(sys.argv[1])['X'].transform([[1.0, 2.0, 3.0]])\n"
         "print({'sklearn', 'scipy', 'pandas', 'joblib'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "scalers.pkl")]
@@ -278,37 +277,37 @@ class Calling:
 )
 def test_dump_refuses_what_load_could_not_read_and_writes_nothing(tmp_path, value, match):
     with pytest.raises(ValueError, match=match):
-        safe_pickle.dump({"key": value}, tmp_path / "scalers.pkl")
+        save_scalers({"key": value}, tmp_path / "scalers.pkl")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_dump_refuses_what_cannot_be_pickled_with_a_type_error(tmp_path):
     with pytest.raises(TypeError, match="cannot pickle the scalers"):
-        safe_pickle.dump({"f": lambda: 0}, tmp_path / "scalers.pkl")
+        save_scalers({"f": lambda: 0}, tmp_path / "scalers.pkl")
 
 
 def test_dump_refuses_what_is_no_dict_and_what_contains_itself(tmp_path):
     with pytest.raises(ValueError, match="it holds a list, not a dict"):
-        safe_pickle.dump([1], tmp_path / "scalers.pkl")
+        save_scalers([1], tmp_path / "scalers.pkl")
     endless = {}
     endless["self"] = endless
     with pytest.raises(ValueError, match="nested more than 50 deep"):
-        safe_pickle.dump(endless, tmp_path / "scalers.pkl")
+        save_scalers(endless, tmp_path / "scalers.pkl")
 
 
 def test_many_copies_of_one_scaler_can_be_written(tmp_path):
     scaler = fitted_scaler(50)
-    safe_pickle.dump({str(i): copy.copy(scaler) for i in range(200)}, tmp_path / "scalers.pkl")
-    assert len(safe_pickle.load(tmp_path / "scalers.pkl")) == 200
+    save_scalers({str(i): copy.copy(scaler) for i in range(200)}, tmp_path / "scalers.pkl")
+    assert len(load_scalers(tmp_path / "scalers.pkl")) == 200
 
 
 def test_a_missing_file_is_reported_as_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        safe_pickle.load(tmp_path / "nowhere.pkl")
+        load_scalers(tmp_path / "nowhere.pkl")
 
 
 def test_a_file_larger_than_max_bytes_is_refused(tmp_path):
     (tmp_path / "scalers.pkl").write_bytes(pickle.dumps({"a": b"x" * 100}, protocol=4))
-    assert safe_pickle.load(tmp_path / "scalers.pkl", max_bytes=200) == {"a": b"x" * 100}
+    assert load_scalers(tmp_path / "scalers.pkl", max_bytes=200) == {"a": b"x" * 100}
     with pytest.raises(ValueError, match="scalers.pkl .* larger than max_bytes, 50 bytes"):
-        safe_pickle.load(tmp_path / "scalers.pkl", max_bytes=50)
+        load_scalers(tmp_path / "scalers.pkl", max_bytes=50)

@@ -1,4 +1,4 @@
-"""The scaler file of a bundle: what it must hold, and that it belongs to the network beside it."""
+"""Opens the scaler file of a bundle: it must hold what serving needs and belong to its network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import files, safe_pickle
-from pipeline.bundle.files import BundleFiles
-from pipeline.bundle.scaler_records import ScalerRecord
+from pipeline.bundle import files
+from pipeline.bundle.scalers import ScalerRecord, load_scalers
 
 SCALER_TYPES: dict[str, type] = {
     "X": ScalerRecord,
@@ -30,7 +29,7 @@ SCALER_TYPES: dict[str, type] = {
 def open_scalers(
     model_path: Path,
     scaler_path: Path,
-    names: BundleFiles | None,
+    names: files.BundleFiles | None,
     types: Mapping[str, type] = SCALER_TYPES,
 ) -> dict[str, Any]:
     """Read a scaler file and make sure that it belongs to the model file beside it.
@@ -40,8 +39,8 @@ def open_scalers(
     Args:
         model_path: The network's file.
         scaler_path: The scaler file.
-        names: Of the bundle's files; the metadata need not be there. None where a network and its
-            scalers stand alone.
+        names: Names of the bundle's files; the metadata need not be there. None where a network
+            and its scalers stand alone.
         types: Keys that the scaler file must hold, and of which type.
 
     Raises:
@@ -57,25 +56,8 @@ def open_scalers(
             raise FileNotFoundError(
                 f"{path}: there is no such {what} file; train a model or mend the path"
             )
-    scalers = safe_pickle.load(scaler_path)
-    for key, kind in types.items():
-        if key not in scalers:
-            raise ValueError(
-                f"{scaler_path}: key {key!r} is missing; is it the scaler file of another "
-                "generation?"
-            )
-        value = scalers[key]
-        usable = value >= 1 if kind is int and type(value) is int else type(value) is kind
-        if not usable:
-            raise ValueError(
-                f"{scaler_path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the "
-                "model again"
-            )
-    if not isinstance(scalers.get("twin_sha256"), (str, type(None))):
-        raise ValueError(
-            f"{scaler_path}: 'twin_sha256' is {scalers['twin_sha256']!r}, not a hash; train the "
-            "model again"
-        )
+    scalers = load_scalers(scaler_path)
+    _check_types(scaler_path, scalers, types)
     if files.sha256_of(model_path) != scalers["model_sha256"]:
         raise ValueError(
             f"{scaler_path}: these scalers belong to another model than {model_path.name} (sha256 "
@@ -88,3 +70,24 @@ def open_scalers(
             stacklevel=3,
         )
     return scalers
+
+
+def _check_types(path: Path, scalers: dict[str, Any], types: Mapping[str, type]) -> None:
+    for key, kind in types.items():
+        if key not in scalers:
+            raise ValueError(
+                f"{path}: key {key!r} is missing; is it the scaler file of another generation?"
+            )
+        value = scalers[key]
+        is_usable = type(value) is kind
+        if is_usable and kind is int:
+            is_usable = value >= 1  # a number of candles
+        if not is_usable:
+            raise ValueError(
+                f"{path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the model again"
+            )
+    twin_sha256 = scalers.get("twin_sha256")
+    if not isinstance(twin_sha256, (str, type(None))):
+        raise ValueError(
+            f"{path}: 'twin_sha256' is {twin_sha256!r}, not a hash; train the model again"
+        )
