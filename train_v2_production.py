@@ -358,8 +358,8 @@ def compare_members(
         forecasts.predictions, NETWORK, alone, seeds, histories, config.horizon
     )
     metrics["ensemble"] = told
-    print(members.terminal_table(told, n_folds=len(metrics["folds"])))
-    return members.report_section(told, n_folds=len(metrics["folds"]))
+    print(tables.member_table(told, n_folds=len(metrics["folds"])))
+    return run_page.members_section(told, n_folds=len(metrics["folds"]))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from models.dual_stream import build_dual_stream
 from pipeline.bundle.network import import_keras
 from pipeline.bundle.network_file import check_network_file
 from pipeline.bundle.onnx_twin import export_twin
-from pipeline.evaluation.members import member_rows, score_members, spread_of
+from pipeline.evaluation.members import score_members, spread_of
+from pipeline.report.tables import member_rows
 from pipeline.training.fit import save_plain_h5
 from tests import networks
 from tests.conftest import TINY

@@ -40,12 +40,7 @@ DOCUMENT_NAMES = {"feature_engineering": {"generations.v1.features"}}
 """The v1 document's `FeatureEngineer` is importable from where its readers look for it."""
 
 
-TO_MOVE = {
-    "pipeline.evaluation.members",
-    "pipeline.evaluation.unseen",
-    "pipeline.evaluation.ledger_scores",
-    "pipeline.training.horizons",
-}
+TO_MOVE = {"pipeline.training.horizons"}
 """Modules that still tell what they compute; their telling belongs to `pipeline.report`."""
 
 

@@ -26,7 +26,7 @@ from generations.v1_final.inference import FILES
 from pipeline import hub, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
-from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
+from pipeline.evaluation.price_errors import price_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, forecast_test
 from pipeline.report import run_page, tables
@@ -218,8 +218,8 @@ def evaluate(predictions: pd.DataFrame, market: CandleSet, config: ConfigV1Final
     )
     print(tables.terminal_tables(scores))
     errors = files.plain(price_errors(predictions, ("naive", NETWORK)))
-    print(tables.text_table(price_error_rows(errors)), end="\n\n")
-    print(tables.text_table(sample_rows(predictions, ("naive", NETWORK))))
+    print(tables.text_table(tables.price_error_rows(errors)), end="\n\n")
+    print(tables.text_table(tables.sample_rows(predictions, ("naive", NETWORK))))
     return {**scores, "price_errors": errors}
 
 
