@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from pipeline.evaluation.backtest import backtest
 from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
 
-logger = logging.getLogger(__name__)
-
 BREAK_EVEN = ("break_even_fee_bps", "break_even_low", "break_even_high")
-"""Of the backtest of the tenth of the forecasts that are largest, a cut that is known only
-afterwards"""
+"""What is kept of the backtest of the largest tenth of the forecasts, which is known only
+afterwards."""
+MOST_POINTS = 1000
 
 
 def score_run(
@@ -44,7 +42,7 @@ def score_run(
         baselines: Names of the baselines' columns.
         interval_baselines: Baselines with quantiles; one that lacks any of them, because it did not
             converge, is left out.
-        timeframe: Of the candles.
+        timeframe: Length of a candle.
         horizon: Candles that a forecast spans.
         synthetic: Whether the candles were made up.
         fee_bps: See `backtest`, as are threshold and funding.
@@ -52,7 +50,7 @@ def score_run(
         funding: Symbol -> settled rates, or None.
 
     Returns:
-        Plain data for JSON (`artifacts.plain`): "test" (`evaluate_forecasts`), "backtest" (None
+        Plain data for JSON (`files.plain`): "test" (`evaluate_forecasts`), "backtest" (None
         where the network's forecasts are unusable) and "folds" (span, size and comparison with
         naive of each).
     """
@@ -62,8 +60,8 @@ def score_run(
         for name in (*baselines, network)
         if f"{name}_raw" in predictions
     }
-    complete = [name for name in interval_baselines if f"{name}_q10" in predictions]
-    complete = [name for name in complete if predictions[f"{name}_q10"].notna().all()]
+    first_quantiles = predictions.reindex(columns=[f"{name}_q10" for name in interval_baselines])
+    is_complete = first_quantiles.notna().all().tolist()
     usable = forecast_fault(predictions, network) is None
     test = evaluate_forecasts(
         predictions,
@@ -72,7 +70,7 @@ def score_run(
         horizon=horizon,
         synthetic=synthetic,
         directions=raw if usable else None,
-        quantile_baselines=complete,
+        quantile_baselines=list(itertools.compress(interval_baselines, is_complete)),
     )
     money = None
     if usable:
@@ -80,32 +78,27 @@ def score_run(
             "timeframe_ms": timeframe_ms(timeframe),
             "horizon": horizon,
             "fee_bps": fee_bps,
+            "funding": funding or None,
         }
-        rules["funding"] = funding or None
         account = backtest(predictions, network, threshold=threshold, **rules)
         cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
         tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
-        equity = account.equity
         money = account.as_dict() | {
             "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
-            "equity": {
-                "timestamp": [
-                    f"{time:%Y-%m-%dT%H:%MZ}"
-                    for time in equity["timestamp"].iloc[:: _stride(equity)]
-                ],
-                **{
-                    name: equity[name].iloc[:: _stride(equity)].tolist()
-                    for name in ("strategy", "buy_and_hold")
-                },
-            },
+            "equity": _curve(account.equity),
         }
     folds = [_fold(part, network, horizon) for part in parts]
     return files.plain({"test": test, "backtest": money, "folds": folds})
 
 
-def _stride(rows: pd.DataFrame, most: int = 1000) -> int:
-    """Step at which a curve has at most so many points."""
-    return -(-len(rows) // most)
+def _curve(equity: pd.DataFrame) -> dict[str, list[Any]]:
+    """The equity curve for the file, thinned to `MOST_POINTS`."""
+    rows = equity.iloc[:: -(-len(equity) // MOST_POINTS)]
+    return {
+        "timestamp": [f"{time:%Y-%m-%dT%H:%MZ}" for time in rows["timestamp"]],
+        "strategy": rows["strategy"].tolist(),
+        "buy_and_hold": rows["buy_and_hold"].tolist(),
+    }
 
 
 def _fold(part: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
@@ -116,5 +109,5 @@ def _fold(part: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
     }
     if forecast_fault(part, network) is not None:
         return {**facts, "skill": None, "p_value": None, "verdict": "LOSES"}
-    compared = asdict(compare_forecasts(part, network, ["naive"], horizon)[0])
-    return facts | {name: compared[name] for name in ("skill", "p_value", "verdict")}
+    [naive] = compare_forecasts(part, network, ["naive"], horizon)
+    return {**facts, "skill": naive.skill, "p_value": naive.p_value, "verdict": naive.verdict}

@@ -13,19 +13,16 @@ from statsmodels.stats.sandwich_covariance import S_hac_simple
 
 MIN_INSTANTS = 10
 LEVEL = 0.05  # of every interval (1 - LEVEL) and of every verdict
-ROUNDING = (
-    1e-12  # differences below this fraction of the values they come from are rounding, no finding
-)
+ROUNDING = 1e-12
+"""Differences below this fraction of the values they come from are rounding, no finding."""
 
 
 @dataclass(frozen=True)
 class DieboldMariano:
-    """Result of `diebold_mariano`; a positive statistic says that the model is better than the
-    baseline."""
+    """Result of `diebold_mariano`."""
 
     statistic: float
-    """mean difference over its standard error, Student t; see `standard_error` for error and
-    degrees of freedom"""
+    """mean difference over its `standard_error`, Student t; positive: the model is better"""
     p_value: float
     """two-sided"""
     n_instants: int
@@ -48,15 +45,15 @@ def finite_vectors(**arrays: Any) -> list[np.ndarray]:
             holds NaN or infinite values.
     """
     vectors = [np.asarray(values, dtype=np.float64) for values in arrays.values()]
+    first, n = next(iter(arrays)), len(np.atleast_1d(vectors[0]))
     for name, vector in zip(arrays, vectors):
         if vector.ndim != 1 or len(vector) == 0:
             raise ValueError(
                 f"{name} has the shape {vector.shape}; pass a vector, one number a sample"
             )
-        if len(vector) != len(vectors[0]):
+        if len(vector) != n:
             raise ValueError(
-                f"{name} has {len(vector)} values, {next(iter(arrays))} has {len(vectors[0])}; "
-                "pass one value a sample in each"
+                f"{name} has {len(vector)} values, {first} has {n}; pass one value a sample in each"
             )
         bad = np.flatnonzero(~np.isfinite(vector))
         if len(bad):
@@ -111,8 +108,7 @@ def instant_codes(instants: Any, n: int) -> np.ndarray:
 
 
 def instants_needed(horizon: int) -> int:
-    """Fewest instants from which a standard error can be told: 10, and four horizons where
-    forecasts overlap."""
+    """Fewest instants for a standard error: 10, and four horizons where forecasts overlap."""
     return max(MIN_INSTANTS, 4 * horizon if horizon > 1 else 0)
 
 
@@ -164,9 +160,8 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
             f"{instants_needed(horizon)}: fetch more candles or enlarge the test part"
         )
     if horizon == 1:
-        total = float(
-            S_hac_simple((series - series.mean())[:, None], nlags=math.ceil(n ** (1 / 3)))[0, 0]
-        )
+        centred = (series - series.mean())[:, None]
+        total = float(S_hac_simple(centred, nlags=math.ceil(n ** (1 / 3)))[0, 0])
         return math.sqrt(total / (n * (n - 1))), float(n - 1)
     n_cosines = max(2, min(int(0.4 * n ** (2 / 3)), n // (2 * horizon)))
     cosines = fft.dct(series, type=2, norm="ortho")[1 : n_cosines + 1]
@@ -176,8 +171,9 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
 def ratio_half_width(
     numerator: np.ndarray, denominator: np.ndarray, ratio: float, horizon: int = 1
 ) -> float | None:
-    """Half of the 95 % interval of a ratio of two means, by the delta method: t * error of the mean
-    residual / mean.
+    """Half of the 95 % interval of a ratio of two means, by the delta method.
+
+    It is t * standard error of the mean of (numerator - ratio * denominator) / mean denominator.
 
     Args:
         numerator: (n,) numbers in time order, one an instant.
@@ -191,7 +187,12 @@ def ratio_half_width(
     if len(numerator) < instants_needed(horizon):
         return None
     error, degrees_of_freedom = standard_error(numerator - ratio * denominator, horizon)
-    return float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error / float(denominator.mean())
+    return student_quantile(degrees_of_freedom) * error / float(denominator.mean())
+
+
+def student_quantile(degrees_of_freedom: float) -> float:
+    """Standard errors on either side of an estimate that make a 95 % interval."""
+    return float(stats.t.isf(LEVEL / 2, degrees_of_freedom))
 
 
 def diebold_mariano(
@@ -237,7 +238,7 @@ def diebold_mariano(
     error, degrees_of_freedom = standard_error(difference, horizon)
     mean = float(difference.mean())
     if np.abs(difference).max() <= ROUNDING * np.abs(baseline).mean():
-        return DieboldMariano(statistic=0.0, p_value=1.0, n_instants=n, mean_difference=mean)
+        return DieboldMariano(0.0, 1.0, n, mean)
     if is_constant(difference):
         raise ValueError(
             f"the loss difference is {mean:.6g} at each of {n} instants, so it has no variance to "
@@ -245,7 +246,7 @@ def diebold_mariano(
         )
     statistic = mean / error
     p_value = 2 * float(stats.t.sf(abs(statistic), degrees_of_freedom))
-    return DieboldMariano(statistic=statistic, p_value=p_value, n_instants=n, mean_difference=mean)
+    return DieboldMariano(statistic, p_value, n, mean)
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -407,9 +408,7 @@ def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float
     error, degrees_of_freedom = standard_error(excess, horizon)
     error_of_share = error * n_instants / n
     trials = n if error_of_share == 0 else min(share * (1 - share) / error_of_share**2, n)
-    return wilson_interval(
-        share * trials, trials, float(stats.t.isf(LEVEL / 2, degrees_of_freedom))
-    )
+    return wilson_interval(share * trials, trials, student_quantile(degrees_of_freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -429,8 +428,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03, 0.005])]
         [0.03, 0.06, 0.06, 0.02]
     """
-    # By hand, since statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside
-    # TensorFlow.
+    # statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside TensorFlow.
     raw = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(raw)
     adjusted = np.empty(len(raw))

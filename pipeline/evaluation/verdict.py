@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from pipeline.evaluation.comparison import (
     skill_by,
 )
 from pipeline.evaluation.metrics import (
+    DirectionMetrics,
+    LagCheck,
+    SymbolErrors,
     check_predictions,
     direction_metrics,
     forecast_fault,
@@ -25,6 +28,8 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.evaluation.probability import (
     QUANTILES,
+    IntervalScores,
+    ProbabilityScores,
     compare_quantiles,
     interval_scores,
     probability_scores,
@@ -37,6 +42,48 @@ FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
 SUSPICIOUS_ACCURACY = 0.56
 SUSPICIOUS_R2 = 0.02
 SUSPICIOUS_SKILL = 0.02
+
+
+class ModelMetrics(DirectionMetrics, LagCheck):
+    """A model's row of the evaluation; all None where its forecasts are unusable."""
+
+    mape_percent: float | None
+    """of prices, pooled"""
+    mae: float | None
+    """of log-returns, as rmse and mae_percent"""
+    rmse: float | None
+    mae_percent: float | None
+    r2: float | None
+    """against zero"""
+    by_symbol: dict[str, SymbolErrors]
+
+
+class ComparedInterval(IntervalScores):
+    """The network's interval, and its quantiles beside those of baselines."""
+
+    comparisons: list[dict[str, Any]]
+    """a `Comparison` each"""
+
+
+class Evaluation(TypedDict):
+    """Everything that `evaluate_forecasts` measures: plain data without NaN, ready for JSON."""
+
+    n: int
+    """forecasts"""
+    n_instants: int
+    models: dict[str, ModelMetrics]
+    verdicts: list[dict[str, Any]]
+    """a `Comparison` each, in the order of the baselines"""
+    verdict: str
+    """EDGE, NO EDGE or NO CLAIM (synthetic data)"""
+    interval: ComparedInterval | None
+    """None without quantiles, as `probability` without p_up"""
+    probability: ProbabilityScores | None
+    skill_by: dict[str, list[dict[str, Any]]] | None
+    """`skill_by` of the network against naive, by "symbol" and by "month" """
+    confidence_set: dict[str, Any] | None
+    """`model_confidence_set`"""
+    warnings: list[str]
 
 
 def compare_forecasts(
@@ -90,9 +137,8 @@ def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
     verdicts = {comparison.baseline: comparison.verdict for comparison in comparisons}
     if "naive" not in verdicts:
         raise ValueError(f"no comparison with naive among {list(verdicts)}; a verdict needs one")
-    return (
-        "EDGE" if verdicts["naive"] == "BEATS" and "LOSES" not in verdicts.values() else "NO EDGE"
-    )
+    has_edge = verdicts["naive"] == "BEATS" and "LOSES" not in verdicts.values()
+    return "EDGE" if has_edge else "NO EDGE"
 
 
 def suspicion_warnings(
@@ -137,7 +183,7 @@ def evaluate_forecasts(
     directions: Mapping[str, Any] | None = None,
     quantile_baselines: Sequence[str] = (),
     confidence_set: bool = True,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate a run's forecasts of the test part.
 
     A model with unusable forecasts gets a warning and a row of None; the rest stands. Such a
@@ -157,20 +203,11 @@ def evaluate_forecasts(
             garch_q50, garch_q90.
         confidence_set: Whether to compute the `model_confidence_set`: a second for 25,000 instants.
 
-    Returns:
-        Plain Python types without NaN, ready for JSON, None for what is not there: n (rows),
-        n_instants, models (a row
-        each: `return_metrics`, `direction_metrics`, `lag_check`, `price_metrics`; r2 is r2_vs_zero,
-            mae and rmse are of
-        log-returns but in by_symbol of prices), verdicts (each a `Comparison`), verdict, interval
-        (`interval_scores`, and comparisons with the quantile baselines), probability, skill_by
-        (naive), confidence_set, warnings.
-
     Raises:
         ValueError: As `check_predictions`, naive is no baseline, or directions fit no model or not
             the rows.
     """
-    models, directions = [*baselines, network], dict(directions or {})
+    models, directions = [*baselines, network], directions or {}
     if unknown := sorted(set(directions) - set(models)):
         raise ValueError(
             f"directions are given for {unknown}, which are none of the models {models}"
@@ -190,18 +227,24 @@ def evaluate_forecasts(
     measured = {
         name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable
     }
+    blank = _blank(measured["naive"])
+    skills, chosen = None, None
+    if network in usable:
+        skills = {
+            by: skill_by(predictions, network, "naive", by, horizon) for by in ("symbol", "month")
+        }
+    if confidence_set:
+        chosen = model_confidence_set(predictions, usable, horizon)
     return {
         "n": len(predictions),
         "n_instants": int(predictions["timestamp"].nunique()),
-        "models": {name: measured.get(name) or _blank(measured["naive"]) for name in models},
+        "models": {name: measured.get(name, blank) for name in models},
         "verdicts": [asdict(comparison) for comparison in comparisons],
         "verdict": run_verdict(comparisons, synthetic),
         "interval": _interval(predictions, network, quantile_baselines, horizon),
         "probability": probability_scores(predictions, horizon) if "p_up" in predictions else None,
-        "skill_by": _skill_by(predictions, network, horizon) if network in usable else None,
-        "confidence_set": model_confidence_set(predictions, usable, horizon)
-        if confidence_set
-        else None,
+        "skill_by": skills,
+        "confidence_set": chosen,
         "warnings": [*faults.values(), *_suspicions(predictions, measured)],
     }
 
@@ -214,53 +257,43 @@ def _compare_usable(
     faults: Mapping[str, str],
 ) -> list[Comparison]:
     """Comparisons in the order of the baselines; untested where either forecast is unusable."""
-    usable = [name for name in baselines if name not in faults]
-    done = (
-        {}
-        if network in faults
-        else {c.baseline: c for c in compare_forecasts(predictions, network, usable, horizon)}
-    )
-    untested = "LOSES" if network in faults else "TIES"
+    tested, untested = {}, "LOSES"
+    if network not in faults:
+        usable = [name for name in baselines if name not in faults]
+        compared = compare_forecasts(predictions, network, usable, horizon)
+        tested, untested = {comparison.baseline: comparison for comparison in compared}, "TIES"
     return [
-        done.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
+        tested.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
         for name in baselines
     ]
 
 
-def _skill_by(predictions: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
-    return {
-        "symbol": skill_by(predictions, network, "naive", "symbol", horizon),
-        "month": skill_by(predictions, network, "naive", "month", horizon),
-    }
-
-
 def _interval(
     predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int
-) -> dict[str, Any] | None:
+) -> ComparedInterval | None:
     if not set(QUANTILES) <= set(predictions):
         return None
     compared = compare_quantiles(predictions, network, baselines, horizon)
     return {**interval_scores(predictions, horizon), "comparisons": compared}
 
 
-def _suspicions(predictions: pd.DataFrame, measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _suspicions(predictions: pd.DataFrame, measured: Mapping[str, ModelMetrics]) -> list[str]:
     loss_naive, warnings = scaled_absolute_error(predictions, "naive"), []
     for model, metrics in measured.items():
         if model not in FREE_FORECASTS:
+            loss = scaled_absolute_error(predictions, model)
             warnings += suspicion_warnings(
                 model,
                 direction_accuracy=metrics["direction_accuracy"],
                 r2=metrics["r2"],
-                mae_skill=skill(
-                    scaled_absolute_error(predictions, model), loss_naive, predictions["timestamp"]
-                ),
+                mae_skill=skill(loss, loss_naive, predictions["timestamp"]),
             )
     return warnings
 
 
 def _measure(
     predictions: pd.DataFrame, model: str, network: str, direction: Any, horizon: int
-) -> dict[str, Any]:
+) -> ModelMetrics:
     actual = predictions["actual_return"].to_numpy(np.float64)
     direction = predictions[model] if direction is None else direction
     _, direction = finite_vectors(actual_return=actual, **{f"directions of {model}": direction})
@@ -269,21 +302,20 @@ def _measure(
     p_up = predictions["p_up"] if model == network and "p_up" in predictions else None
     # Divided by volatility, so that the most confident tenth is not just the wildest coin.
     score = direction / predictions["volatility"].to_numpy(np.float64)
+    instants = predictions["timestamp"]
     return {
         "mape_percent": prices["mape_percent"],
         "mae": returns["mae"],
         "rmse": returns["rmse"],
         "mae_percent": returns["mae_percent"],
         "r2": returns["r2_vs_zero"],
-        **direction_metrics(
-            actual, score, p_up, instants=predictions["timestamp"], horizon=horizon
-        ),
+        **direction_metrics(actual, score, p_up, instants=instants, horizon=horizon),
         **lag_check(direction, predictions["current_return"], actual),
         "by_symbol": prices["by_symbol"],
     }
 
 
-def _blank(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _blank(metrics: Any) -> Any:
     """The same keys, each number None: the row of a model that cannot be scored."""
     return {
         key: _blank(value) if isinstance(value, dict) else None for key, value in metrics.items()
