@@ -119,6 +119,14 @@ def test_true_quantiles_cover_what_they_say_within_the_interval_of_the_coverage(
     assert scores["coverage"] + scores["below"] + scores["above"] == pytest.approx(1)
 
 
+def test_coverage_counts_below_within_and_above_by_hand():
+    actual, q10, q90 = [-2.0, 0.0, 0.5, 3.0], [-1.0] * 4, [1.0] * 4
+    frame = pd.DataFrame({"actual_return": actual, "q10": q10, "q50": 0.0, "q90": q90})
+    scores = interval_scores(frame.assign(symbol="BTC/USDT", timestamp=range(4), volatility=1.0))
+    shares = {"nominal": 0.8, "coverage": 0.5, "below": 0.25, "above": 0.25}
+    assert {name: scores[name] for name in shares} == shares
+
+
 def test_true_quantiles_beat_wider_and_narrower_ones_and_tie_with_themselves():
     predictions = predictions_of(2000)
     for name in ("q10", "q50", "q90"):

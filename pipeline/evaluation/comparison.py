@@ -84,11 +84,9 @@ def compare_losses(
     both have one sign.
 
     Args:
-        model: Its name.
-        loss_model: (n,) its losses.
+        model: Name of the model.
+        loss_model: (n,) losses of the model.
         losses: Baseline -> (n,) losses on the same samples.
-        instants: (n,) instants of the samples.
-        horizon: Candles that a forecast spans.
         loss: Name of the loss.
         alpha: Level of the whole family of comparisons.
 
@@ -154,7 +152,6 @@ def skill_by(
         model: Name of the model's forecast column.
         baseline: Name of the baseline's forecast column.
         by: "symbol", or "month" (calendar month, UTC, of the candle from which is forecast).
-        horizon: Candles that a forecast spans.
 
     Returns:
         A row a group, in order: {by: its name, "skill", "low", "high", "n": forecasts}. low and
@@ -214,7 +211,6 @@ def model_confidence_set(
     Args:
         predictions: The frame described in `metrics`.
         models: Names of two or more forecast columns.
-        horizon: Candles that a forecast spans.
         seed: Seed of the bootstrap.
         repetitions: Draws of the bootstrap.
 

@@ -86,15 +86,6 @@ class LagCheck(TypedDict):
     correlation_with_next_return: float | None
 
 
-class Coverage(TypedDict):
-    """How often an interval held what came true: shares within, below and above it."""
-
-    nominal: float
-    coverage: float
-    below: float
-    above: float
-
-
 def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
     """Refuse a frame of predictions from which no honest metric can be computed.
 
@@ -224,9 +215,6 @@ def return_metrics(actual: Any, forecast: Any) -> ReturnMetrics:
         actual: (n,) log-returns.
         forecast: (n,) forecasts of them.
 
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
-
     Example:
         >>> return_metrics([0.02, -0.01], [0.01, 0.0])
         {'mae': 0.01, 'rmse': 0.01, 'mae_percent': 1.0, 'r2_vs_zero': 0.6}
@@ -264,11 +252,7 @@ def direction_metrics(
             them.
         p_up: (n,) probabilities of a rise.
         confidence: (n,) what ranks the calls for the most confident tenth; |score| unless given.
-        instants: (n,) instants of the rows, in any order; None if they are independent.
-        horizon: Candles that a forecast spans.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
+        instants: (n,) instants of the rows; None if they are independent.
     """
     actual, score = finite_vectors(actual=actual, score=score)
     confidence = np.abs(score) if confidence is None else confidence
@@ -314,17 +298,6 @@ def _add_calls(
         metrics["top_tenth_accuracy"] = float(hits[confidence >= cut].mean())
 
 
-def interval_coverage(predictions: pd.DataFrame) -> Coverage:
-    """How often the 80 % interval held what came true.
-
-    Args:
-        predictions: Needs actual_return, q10 and q90.
-    """
-    below = float((predictions["actual_return"] < predictions["q10"]).mean())
-    above = float((predictions["actual_return"] > predictions["q90"]).mean())
-    return {"nominal": 0.8, "coverage": 1.0 - below - above, "below": below, "above": above}
-
-
 def lag_check(forecast: Any, current_return: Any, next_return: Any) -> LagCheck:
     """Show whether forecasts merely copy the last move.
 
@@ -336,9 +309,6 @@ def lag_check(forecast: Any, current_return: Any, next_return: Any) -> LagCheck:
         forecast: (n,) forecasts of the log-return.
         current_return: (n,) last log-returns known when forecasting; NaN where there is none.
         next_return: (n,) log-returns that were forecast.
-
-    Raises:
-        ValueError: NaN or infinite forecasts or next returns, no values, or lengths that differ.
 
     Example:
         >>> checked = lag_check([1.0, -1.0, 2.0], [2.0, -2.0, 4.0], [-1.0, -1.0, -1.0])

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.comparison import compare_losses
-from pipeline.evaluation.metrics import Coverage, check_columns, interval_coverage
+from pipeline.evaluation.metrics import check_columns
 from pipeline.evaluation.significance import (
     accuracy_interval,
     finite_vectors,
@@ -34,9 +34,14 @@ QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
 BINS = 10
 
 
-class IntervalScores(Coverage):
+class IntervalScores(TypedDict):
     """How good the network's 80 % interval and quantiles are."""
 
+    nominal: float
+    coverage: float
+    """share of what came true inside; the others lie `below` or `above`"""
+    below: float
+    above: float
     coverage_low: float
     coverage_high: float
     """95 % interval of the coverage (`accuracy_interval`)"""
@@ -75,8 +80,11 @@ class BrierScore(TypedDict):
 
     brier: float
     miscalibration: float
+    """what the best monotone recalibration (isotonic regression, in sample) would save"""
     discrimination: float
+    """what is then better than always saying the base rate"""
     uncertainty: float
+    """Brier score of the base rate"""
 
 
 class CalibrationSlope(TypedDict):
@@ -112,7 +120,7 @@ def pinball_loss(actual: Any, quantile: Any, level: float) -> np.ndarray:
         (n,) losses in the unit of `actual`; their mean is scikit-learn's mean_pinball_loss.
 
     Raises:
-        ValueError: NaN, infinite or no values, lengths that differ, or a level outside (0, 1).
+        ValueError: A level outside (0, 1).
 
     References:
         Koenker and Bassett (1978), Regression Quantiles, Econometrica 46(1).
@@ -165,25 +173,23 @@ def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) ->
 
 
 def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> IntervalScores:
-    """Measure the network's 80 % interval and quantiles.
-
-    Args:
-        predictions: Needs symbol, timestamp, actual_return, volatility and the columns of
-            `QUANTILES`.
-        horizon: Candles that a forecast spans.
-    """
-    inside = predictions["actual_return"].between(predictions["q10"], predictions["q90"])
+    """Measure the network's 80 % interval and quantiles."""
+    actual, q10, q90 = (predictions[name] for name in ("actual_return", "q10", "q90"))
+    below, above = float((actual < q10).mean()), float((actual > q90).mean())
+    inside = actual.between(q10, q90)
     low, high = accuracy_interval(inside, predictions["timestamp"], horizon)
     by_symbol = inside.groupby(predictions["symbol"].astype(str).to_numpy()).mean()
     losses = {name: float(loss.mean()) for name, loss in _scaled_pinball(predictions).items()}
-    width = (predictions["q90"] - predictions["q10"]) / predictions["volatility"]
     pinball_mean = float(np.mean(list(losses.values())))
     return {
-        **interval_coverage(predictions),
+        "nominal": 0.8,
+        "coverage": 1.0 - below - above,
+        "below": below,
+        "above": above,
         "coverage_low": low,
         "coverage_high": high,
         "by_symbol": {str(symbol): float(share) for symbol, share in by_symbol.items()},
-        "width": float(width.mean()),
+        "width": float(((q90 - q10) / predictions["volatility"]).mean()),
         "pinball": losses,
         "pinball_mean": pinball_mean,
         "crps": 2 * pinball_mean,
@@ -196,11 +202,9 @@ def compare_quantiles(
     """Compare q10, q50, q90 with a baseline's, by their mean pinball loss over volatility.
 
     Args:
-        predictions: As in `interval_scores`, with columns such as garch_q10 for a baseline called
-            garch.
+        predictions: The frame, with columns such as garch_q10 for a baseline called garch.
         model: Name of the model that made q10, q50 and q90.
         baselines: Names of the baselines.
-        horizon: Candles that a forecast spans.
 
     Returns:
         A `Comparison` as dict for each baseline, its loss "scaled_pinball": skill, Diebold-Mariano,
@@ -236,10 +240,8 @@ def _mean_pinball(predictions: pd.DataFrame, prefix: str = "") -> np.ndarray:
 
 def _scaled_pinball(predictions: pd.DataFrame, prefix: str = "") -> dict[str, np.ndarray]:
     """Quantile -> (n,) losses over volatility."""
-    actual, volatility = (
-        predictions["actual_return"],
-        predictions["volatility"].to_numpy(np.float64),
-    )
+    actual = predictions["actual_return"]
+    volatility = predictions["volatility"].to_numpy(np.float64)
     columns = {prefix + name: predictions[prefix + name] for name in QUANTILES}
     vectors = finite_vectors(**columns)  # here, so that an error names the column
     return {
@@ -249,15 +251,7 @@ def _scaled_pinball(predictions: pd.DataFrame, prefix: str = "") -> dict[str, np
 
 
 def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> ProbabilityScores | None:
-    """Measure p_up, and the confidence that is made of it, on the rows whose price moved.
-
-    Args:
-        predictions: Needs timestamp, actual_return and p_up.
-        horizon: Candles that a forecast spans.
-
-    Returns:
-        None where no price moved.
-    """
+    """Measure p_up and the confidence made of it, on the rows whose price moved; None without."""
     moved = predictions[predictions["actual_return"] != 0]
     if moved.empty:
         return None
@@ -285,9 +279,6 @@ def reliability(probability: Any, outcome: Any) -> Reliability:
         probability: (n,) forecast probabilities.
         outcome: (n,) whether it came true, bool or 0 and 1.
 
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
-
     Example:
         >>> reliability([0.25, 0.25, 0.75, 0.75], [0, 1, 1, 1])["mean_absolute_deviation"]
         0.25
@@ -309,18 +300,11 @@ def reliability(probability: Any, outcome: Any) -> Reliability:
 
 
 def brier_decomposition(probability: Any, outcome: Any) -> BrierScore:
-    """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
-
-    Miscalibration is what the best monotone recalibration (isotonic regression, in sample) would
-    save, discrimination what is then better than always saying the base rate, uncertainty the Brier
-    score of the base rate.
+    """Take the Brier score apart, exactly and without bins.
 
     Args:
         probability: (n,) forecast probabilities.
         outcome: (n,) whether it came true, bool or 0 and 1.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
         Brier (1950), Verification of Forecasts Expressed in Terms of Probability, Monthly Weather
@@ -356,15 +340,10 @@ def calibration_slope(
     Args:
         probability: (n,) forecast probabilities.
         outcome: (n,) whether it came true, bool or 0 and 1.
-        instants: (n,) instants of the samples, in any order.
-        horizon: Candles that a forecast spans.
 
     Returns:
         All None where the slope is undefined (one probability, one outcome, outcomes that the
         forecast separates perfectly) or the instants are fewer than `instants_needed`.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
         Cox (1958), Two Further Applications of a Model for Binary Regression, Biometrika 45(3/4).

@@ -1,4 +1,10 @@
-"""Tests and intervals that tell skill from luck."""
+"""Tests and intervals that tell skill from luck.
+
+Everywhere in this room `instants` are (n,) datetimes or numbers, one a sample and in any order:
+samples of several symbols share an instant. `horizon` is the number of candles that a forecast
+spans; forecasts of h candles overlap in h - 1. Vectors that are empty, differ in length or hold NaN
+or infinite values raise a ValueError (`finite_vectors`). Intervals have 95 %.
+"""
 
 import math
 from collections.abc import Sequence
@@ -32,13 +38,10 @@ class DieboldMariano:
 
 
 def finite_vectors(**arrays: Any) -> list[np.ndarray]:
-    """Convert arrays to float vectors, and refuse what no metric can be computed from.
+    """Convert array-likes of one length to (n,) float64, in the given order.
 
     Args:
-        **arrays: Array-likes of one common length, under the names that an error should use.
-
-    Returns:
-        One (n,) float64 array each, in the given order.
+        **arrays: Under the names that an error should use.
 
     Raises:
         ValueError: An array is empty, not one-dimensional, longer or shorter than the first, or
@@ -65,14 +68,7 @@ def finite_vectors(**arrays: Any) -> list[np.ndarray]:
 
 
 def mean_by_instant(values: np.ndarray, instants: Any) -> np.ndarray:
-    """Average the values that share an instant.
-
-    Args:
-        values: (n,) numbers, one a sample.
-        instants: (n,) instants of the samples (datetimes or numbers), in any order.
-
-    Returns:
-        (n_instants,) means, in time order.
+    """Average the (n,) values that share an instant: (n_instants,) means in time order.
 
     Raises:
         ValueError: The lengths differ, or an instant is missing (NaT).
@@ -130,10 +126,9 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
 
     Args:
         series: (n,) numbers in time order, one an instant.
-        horizon: Candles that a forecast spans; neighbours share horizon - 1 of them.
 
     Returns:
-        (error of the mean, degrees of freedom).
+        Error of the mean, degrees of freedom.
 
     Raises:
         ValueError: A horizon below 1, or fewer than `instants_needed`.
@@ -179,7 +174,6 @@ def ratio_half_width(
         numerator: (n,) numbers in time order, one an instant.
         denominator: (n,) numbers beside them, of a mean that is not 0.
         ratio: Mean of the one over mean of the other.
-        horizon: As in `standard_error`.
 
     Returns:
         None where there are fewer instants than `instants_needed`.
@@ -205,20 +199,16 @@ def diebold_mariano(
     a level of 5 % it rejects equally good forecasts in 5 to 7 % of the cases (horizons 1, 4, 24;
     100 to 3,000 instants); at horizon 1, in 7 to 10 % at 20 to 50 instants and 12 % at 10.
 
-    The sign: **positive means that the model is better than the baseline**.
+    The sign: **positive means that the model is better than the baseline**. Where the losses are
+    equal but for rounding, the statistic is 0.0 and the p-value 1.0.
 
     Args:
         loss_model: (n,) losses of the model, one a sample.
         loss_baseline: (n,) losses of the baseline on the same samples.
-        instants: (n,) instants of the samples, in any order; symbols may share an instant.
-        horizon: Candles that a forecast spans; forecasts of h candles overlap in h - 1.
-
-    Returns:
-        DieboldMariano. Where the losses are equal but for rounding, statistic 0.0 and p-value 1.0.
 
     Raises:
-        ValueError: Too few instants (`instants_needed`), NaN or infinite losses, or a difference
-            that is the same at every instant (it has no variance to test against).
+        ValueError: Too few instants (`instants_needed`), or a difference that is the same at every
+            instant (it has no variance to test against).
 
     References:
         Diebold and Mariano (1995), Comparing Predictive Accuracy, J. Business & Economic Statistics
@@ -276,16 +266,11 @@ def pesaran_timmermann(
     Args:
         actual: (n,) actual moves.
         predicted: (n,) predicted moves, or scores with their sign.
-        instants: (n,) instants of the samples, in any order; None if samples are independent.
-        horizon: Candles that a forecast spans.
 
     Returns:
-        (statistic, p_value): standard normal (classical) or Student t; the p-value is of the upper
-        tail (directions better than independent ones). None where the test is undefined: one class
+        Statistic, standard normal (classical) or Student t, and p-value of the upper tail
+        (directions better than independent ones). None where the test is undefined: one class
         only, one sample, or instants fewer than `instants_needed`.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
         Pesaran and Timmermann (1992), A Simple Nonparametric Test of Predictive Performance, J.
@@ -333,16 +318,13 @@ def _upper_tail_test(series: np.ndarray, horizon: int) -> tuple[float, float] | 
 def wilson_interval(
     successes: float, n: float, critical: float | None = None
 ) -> tuple[float, float]:
-    """Bound a proportion with 95 % confidence.
+    """Bound a proportion: low and high, both in [0, 1].
 
     Args:
         successes: How many of the trials succeeded.
         n: Trials, taken as independent; of correlated ones pass the effective number
             (`accuracy_interval`).
         critical: Quantile that sets the width, 1.96 of the normal distribution unless given.
-
-    Returns:
-        (low, high), both in [0, 1].
 
     Raises:
         ValueError: No trials, or successes outside 0 to n.
@@ -366,24 +348,13 @@ def wilson_interval(
 
 
 def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float, float]:
-    """Bound a share of hits with 95 % confidence where samples share instants or overlap.
+    """Bound the share of (n,) hits, 0 or 1, where samples share instants or overlap.
 
     Wilson's interval for the number of independent trials whose share would vary as much as this
     one does: the misses and hits of an instant are added up, `standard_error` measures how the sums
     vary, and the interval has its Student t quantile. Never more trials than samples. Where that
     error is unknown (fewer instants than `instants_needed`, or hits alone or misses alone), all
     that shares a candle counts as one trial: n_instants / horizon of them.
-
-    Args:
-        hits: (n,) bool or 0 and 1.
-        instants: (n,) instants of the samples, in any order.
-        horizon: Candles that a forecast spans.
-
-    Returns:
-        (low, high), both in [0, 1].
-
-    Raises:
-        ValueError: No values, or lengths that differ.
 
     References:
         Korn and Graubard (1998), Confidence Intervals for Proportions with Small Expected Number of
@@ -412,13 +383,7 @@ def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for the number of comparisons.
-
-    Args:
-        p_values: One p-value a comparison, at least one.
-
-    Returns:
-        Adjusted p-values in the given order; compare them with the level of the whole family.
+    """Adjust one or more p-values for their number; compare them with the level of the family.
 
     References:
         Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statistics

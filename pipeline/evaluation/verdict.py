@@ -99,11 +99,7 @@ def compare_forecasts(
         predictions: The frame described in `metrics`.
         model: Name of the model's forecast column.
         baselines: Names of the baselines' forecast columns.
-        horizon: Candles that a forecast spans.
         alpha: Level of the whole family of comparisons.
-
-    Returns:
-        One Comparison a baseline, as `compare_losses`.
 
     Raises:
         ValueError: As `check_predictions`, or no baselines.
@@ -194,7 +190,6 @@ def evaluate_forecasts(
             the network's.
         network: Name of the network's forecast column.
         baselines: Names of the baselines' forecast columns; "naive" is one of them.
-        horizon: Candles that a forecast spans.
         synthetic: Whether the candles were made up.
         directions: For a model, (n,) log-returns in the order of the rows, whose signs are its
             direction calls instead of its forecasts': a forecast that was shrunk to exactly 0 still

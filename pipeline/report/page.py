@@ -26,7 +26,7 @@ TONES = {"good": ("BEATS", "right"), "bad": ("LOSES", "wrong", "outside")}
 
 def render(template: str, **context: Any) -> str:
     """A file of `templates/`, filled in; only what is `Markup` in the context is not escaped."""
-    return _TEMPLATES.get_template(template).render(context)
+    return _HTML.get_template(template).render(context)
 
 
 def whole(title: str, parts: Iterable[str]) -> str:
@@ -87,7 +87,7 @@ def minus(cell: object) -> str:
 
 def _part(name: str) -> Any:
     """A macro of the templates."""
-    return getattr(_TEMPLATES.get_template("parts.html").module, name)
+    return getattr(_HTML.get_template("parts.html").module, name)
 
 
 def _tone(cell: str) -> Markup:
@@ -96,12 +96,18 @@ def _tone(cell: str) -> Markup:
     return Markup(next(classes, ""))
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters |= {"minus": minus, "tone": _tone}
-_TEMPLATES.globals |= {"tables": tables, "pictures": pictures, "picture": picture, "live": False}
+def environment(**options: Any) -> Environment:
+    """The templates beside this module, for HTML unless the options say otherwise."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **{"autoescape": True} | options,
+    )
+    made.filters |= {"minus": minus, "tone": _tone}
+    made.globals |= {"tables": tables, "pictures": pictures, "picture": picture, "live": False}
+    return made
+
+
+_HTML = environment()
