@@ -14,7 +14,6 @@ import pandas as pd
 from pipeline.evaluation.outcomes import Tally, chance_range, tally
 from pipeline.forecasts.picture import format_price, plot_forecast
 from pipeline.report import page, pictures, tables
-from pipeline.report.tables import show, span
 
 SYNTHETIC_MODEL = (
     "SYNTHETIC MODEL: it was trained on candles that a generator made up; what it forecasts says "
@@ -26,9 +25,6 @@ SYNTHETIC_CANDLES = (
 PICTURES = (("wide", 72, (9.6, 3.7)), ("narrow", 36, (4.4, 3.1)))
 """For screens and for phones, of which the style shows one: class, candles shown, inches."""
 STYLE = page.render("style.css", live=True)
-
-Tiles = list[tuple[str, str, str]]
-"""Name, value and note of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +67,6 @@ def heading(
         lookback=lookback,
         ahead="of the next candle" if horizon == 1 else f"{horizon} candles ahead",
         warnings=[SYNTHETIC_MODEL] if is_synthetic else [],
-        measured=measured_sentence(test),
     )
 
 
@@ -95,12 +90,13 @@ def body(answer: Answer, timeframe: str) -> str:
         "live_body.html",
         answer=answer,
         forecast=forecast_sentence(answer, timeframe),
-        forecast_tiles=_forecast_tiles(answer),
         forecast_pictures=forecast_pictures,
         last_opened=f"{answer.candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}",
         record_title=record_title,
         record=record_sentence(counts, int(outcomes["is_seen"].sum())),
-        record_tiles=_record_tiles(counts) if counts.n else [],
+        counts=counts,
+        chance_range=chance_range,
+        price=format_price,
         record_picture=record_picture,
         record_rows=outcome_rows(outcomes),
     )
@@ -109,23 +105,6 @@ def body(answer: Answer, timeframe: str) -> str:
 def problem(error: Exception) -> str:
     """The page where there is no forecast: what is wrong and what helps."""
     return f'<div class="forecasts" role="alert">{page.warning(f"No forecast: {error}")}</div>'
-
-
-def measured_sentence(test: Mapping[str, Any]) -> str:
-    """Errors, directions and coverage of the network out of sample."""
-    network, naive = (test["models"][name] for name in (tables.network_of(test), "naive"))
-    right = show(network["direction_accuracy"], "{:.1f} %", 100)
-    interval = span(
-        network["direction_accuracy_low"], network["direction_accuracy_high"], factor=100
-    )
-    measured = [
-        f"Measured out of sample: mean price error {show(network['mape_percent'], '{:.4f} %')}, "
-        f"where naive (no change) has {show(naive['mape_percent'], '{:.4f} %')}",
-        f"direction right {right} ({interval}), where a coin toss has 50 %",
-    ]
-    if test["interval"]:
-        measured.append(f"the 80 % band held {show(test['interval']['coverage'], '{:.1f} %', 100)}")
-    return "; ".join(measured) + "."
 
 
 def forecast_sentence(answer: Answer, timeframe: str) -> str:
@@ -179,31 +158,3 @@ def outcome_rows(outcomes: pd.DataFrame) -> tables.Rows:
             [f"{outcome.target:%d %b %H:%M}", *moves, outcome.direction + mark, band + mark]
         )
     return rows
-
-
-def _forecast_tiles(answer: Answer) -> Tiles:
-    prediction, quote = answer.prediction, answer.symbol.split("/")[1]
-    low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
-    change = f"{prediction['return_percent']:+.3f} %"
-    way = "up" if prediction["p_up"] >= 0.5 else "down"
-    confidence = f"{100 * prediction['confidence']:.1f} %"
-    return [
-        (f"forecast, {quote}", format_price(prediction["price"]), change),
-        (f"80 % band, {quote}", f"{low} – {high}", "meant to hold 8 of 10 closes"),
-        (f"confidence: {way}", confidence, "a coin toss has 50 %"),
-    ]
-
-
-def _record_tiles(counts: Tally) -> Tiles:
-    right, inside = chance_range(counts.n_calls, 0.5), chance_range(counts.n, 0.8)
-    tossed = f"a coin toss: {counts.n_calls / 2:g}, mostly {right[0]} to {right[1]}"
-    promised = f"promised: {0.8 * counts.n:.0f}, mostly {inside[0]} to {inside[1]}"
-    return [
-        ("directions right", f"{counts.n_right} of {counts.n_calls}", tossed),
-        ("inside the 80 % band", f"{counts.n_inside} of {counts.n}", promised),
-        (
-            "mean error, %",
-            f"{100 * counts.error:.3f}",
-            f"no change: {100 * counts.naive_error:.3f}",
-        ),
-    ]

@@ -106,7 +106,8 @@ def environment(**options: Any) -> Environment:
         **{"autoescape": True} | options,
     )
     made.filters |= {"minus": minus, "tone": _tone}
-    made.globals |= {"tables": tables, "pictures": pictures, "picture": picture, "live": False}
+    made.globals |= {"tables": tables, "show": tables.show, "span": tables.span}
+    made.globals |= {"pictures": pictures, "picture": picture, "live": False}
     return made
 
 

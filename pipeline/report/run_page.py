@@ -14,18 +14,11 @@ from markupsafe import Markup
 
 from pipeline.bundle import files
 from pipeline.report import page, tables
-from pipeline.report.tables import NONE, show, span
 
 CANDLES_SHOWN = 168
 """length of the excerpts of actual against predicted: a week of hours"""
 SYMBOLS_SHOWN = 6
 COINS_NAMED = 6
-
-TILE_NOTES = {
-    "BEATS": "more than luck explains",
-    "TIES": "may be luck",
-    "LOSES": "worse than no forecast",
-}
 
 
 def html_report(
@@ -62,7 +55,6 @@ def html_report(
         split=metrics["split"],
         test=test,
         network=network,
-        facts=_facts(test, metrics.get("backtest")),
         scores=list(zip(*tables.table_rows(test))),
         sections=Markup("\n".join(sections)),
         skills=skill_rows(test["skill_by"] or {}),
@@ -86,33 +78,6 @@ def members_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
         page.table(tables.member_rows(ensemble)),
         *map(page.text, tables.member_sentences(ensemble, n_folds)),
     )
-
-
-def _facts(test: Mapping[str, Any], money: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Name, value and note of the four numbers that a reader asks for first."""
-    naive = tables.against_naive(test)
-    network = test["models"][tables.network_of(test)]
-    coverage = test["interval"] and test["interval"]["coverage"]
-    right = span(network["direction_accuracy_low"], network["direction_accuracy_high"], factor=100)
-    earned = held = NONE
-    if money:
-        earned, held = (
-            show(money[account]["total_return"], "{:+,.1f}", 100)
-            for account in ("net", "buy_and_hold")
-        )
-    facts = (
-        ("skill against naive", show(naive["skill"], "{:+.2f}", 100), TILE_NOTES[naive["verdict"]]),
-        (
-            "directions right",
-            show(network["direction_accuracy"], "{:.1f}", 100),
-            f"{right}; a coin toss has 50",
-        ),
-        ("80\u00a0% interval held", show(coverage, "{:.1f}", 100), "80 is the promise"),
-        ("return after fees", earned, f"buy and hold {held}"),
-    )
-    return [
-        (f"{name},\u00a0%", value, "" if value == NONE else note) for name, value, note in facts
-    ]
 
 
 def skill_rows(groups: Mapping[str, Any]) -> list[tuple[str, list[tuple]]]:
