@@ -1,5 +1,4 @@
-"""A headless Chromium, driven through its DevTools protocol: what a visitor of a page sees, and
-what it loads.
+"""A headless Chromium through its DevTools protocol: what a visitor sees, and what is loaded.
 
 `--dump-dom` and `--screenshot` alone would not do: they look before the page has heard from its
 server.

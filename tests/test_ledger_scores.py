@@ -1,5 +1,4 @@
-"""What a ledger's forecasts are worth, counted by hand; and `predict`, `live` and `evaluate` with
---ledger."""
+"""A ledger's forecasts, counted by hand; `predict`, `live` and `evaluate` with --ledger."""
 
 import itertools
 import json

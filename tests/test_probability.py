@@ -24,8 +24,7 @@ SCORES = ("slope", "slope_low", "slope_high")
 
 
 def predictions_of(n_hours=400, n_coins=3, seed=0, slope=1.0):
-    """Coins with p_up that would be calibrated at slope 1, and the true quantiles of a normal
-    distribution."""
+    """Coins with p_up that is calibrated at slope 1, and the true quantiles of a normal law."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     log_odds = 0.5 * rng.standard_normal((n_coins, n_hours))

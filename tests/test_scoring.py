@@ -1,5 +1,4 @@
-"""What is said of a run's forecasts where they are few, flat, of one coin or unusable: the rest of
-it stands."""
+"""Scores of a run whose forecasts are few, flat, of one coin or unusable: the rest stands."""
 
 import json
 

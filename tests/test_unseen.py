@@ -1,5 +1,4 @@
-"""A saved bundle on candles it has never seen: what is scored, what is left out, what is said about
-it."""
+"""A bundle on candles it has never seen: what is scored, what is left out, what is said."""
 
 import json
 import pickle

@@ -57,8 +57,7 @@ class ReturnMetrics(TypedDict):
     mae_percent: float
     """100 * mae; other reports call it "MAPE on log-return" """
     r2_vs_zero: float | None
-    """1 - sum (y - f)^2 / sum y^2, against the forecast "no change" instead of a mean that nobody
-    knows beforehand; None where no return differs from 0"""
+    """1 - sum (y - f)^2 / sum y^2, against "no change"; None where no return differs from 0"""
 
 
 class DirectionMetrics(TypedDict):

@@ -83,8 +83,7 @@ def tally(outcomes: pd.DataFrame) -> Tally:
 
 
 def chance_range(n: int, probability: float) -> tuple[int, int]:
-    """Between which counts 95 % of all series of `n` independent draws end, 2.5 % at most on either
-    side of them.
+    """Between which counts 95 % of series of `n` draws end, with 2.5 % at most on either side.
 
     Example:
         >>> chance_range(10, 0.5)  # fewer than 2 heads: 11 / 1024 = 1.1 %; fewer than 3: 5.5 %

@@ -16,8 +16,7 @@ from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
 
 BREAK_EVEN = ("break_even_fee_bps", "break_even_low", "break_even_high")
-"""What is kept of the backtest of the largest tenth of the forecasts, which is known only
-afterwards."""
+"""What is kept of the backtest of the largest tenth of the forecasts."""
 MOST_POINTS = 1000
 
 

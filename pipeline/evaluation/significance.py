@@ -109,8 +109,7 @@ def instants_needed(horizon: int) -> int:
 
 
 def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
-    """Standard error of the mean of a time series, for Student's t: every test and interval here
-    rests on it.
+    """Standard error of the mean of a time series, on which every test and interval here rests.
 
     At horizon 1 it is that of Newey and West (1987) with Bartlett weights and ceil(n^(1/3)) lags,
     with the factor of Harvey, Leybourne and Newbold (1997) and n - 1 degrees of freedom, instants

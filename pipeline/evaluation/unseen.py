@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.probability import QUANTILES
 from pipeline.evaluation.scoring import score_run
+from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.drift import measure_drift
 from pipeline.samples.windows import make_windows
 
@@ -30,22 +31,6 @@ logger = logging.getLogger(__name__)
 NETWORK = "lstm"
 """the network's name in tables and files, as in training"""
 EVALUATION_FILE = "evaluation_v2.json"
-
-
-class Predictor(Protocol):
-    """What a predictor offers that can be scored."""
-
-    symbols: list[str]
-    feature_cols: list[str]
-    timeframe: str
-    lookback: int
-    horizon: int
-    is_synthetic: bool
-
-    @property
-    def required_candles(self) -> int: ...
-
-    def predict_history(self, df: pd.DataFrame) -> pd.DataFrame: ...
 
 
 class _Part(NamedTuple):
@@ -65,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def score_unseen(
-    predictor: Predictor,
+    predictor: CandlePredictor,
     market: CandleSet,
     features: Mapping[str, pd.DataFrame],
     metadata: Mapping[str, Any],
@@ -121,8 +106,9 @@ def score_unseen(
     )
     quantiles = metadata.get("feature_quantiles", {})
     rows = np.concatenate([part.features for part in parts.values()])
+    untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
     notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms)
-    notes += _notes_on_symbols(predictor, market, parts)
+    notes += _notes_on_symbols(untrained, market, parts)
     if not quantiles:
         notes.append(
             "no drift: the metadata has no quantiles of the training features; newer training "
@@ -136,7 +122,7 @@ def score_unseen(
             "n": len(predictions),
         },
         "seen_until": _minute(cuts["val_end"]) if cuts else None,
-        "untrained_symbols": [symbol for symbol in parts if symbol not in predictor.symbols],
+        "untrained_symbols": untrained,
         "notes": notes,
         **scores,
         "drift": measure_drift(rows, time_ms, predictor.feature_cols, quantiles),
@@ -175,7 +161,10 @@ def _first_instant(cuts: Mapping[str, int], since_ms: int | None) -> int:
 
 
 def _forecast_all(
-    predictor: Predictor, market: CandleSet, features: Mapping[str, pd.DataFrame], start_ms: int
+    predictor: CandlePredictor,
+    market: CandleSet,
+    features: Mapping[str, pd.DataFrame],
+    start_ms: int,
 ) -> dict[str, _Part]:
     """Symbol -> its forecasts, of the symbols that can be forecast; a ValueError if none can."""
     parts = {}
@@ -195,7 +184,11 @@ def _forecast_all(
 
 
 def _forecast(
-    predictor: Predictor, symbol: str, candles: pd.DataFrame, features: pd.DataFrame, start_ms: int
+    predictor: CandlePredictor,
+    symbol: str,
+    candles: pd.DataFrame,
+    features: pd.DataFrame,
+    start_ms: int,
 ) -> _Part | None:
     """Forecasts of one symbol made from `start_ms` on; None, under a warning, without any."""
     try:
@@ -236,7 +229,7 @@ def _forecast(
 
 
 def _notes_on_time(
-    predictor: Predictor,
+    predictor: CandlePredictor,
     market: CandleSet,
     cuts: Mapping[str, int],
     time_ms: np.ndarray,
@@ -271,11 +264,10 @@ def _notes_on_time(
 
 
 def _notes_on_symbols(
-    predictor: Predictor, market: CandleSet, parts: Mapping[str, _Part]
+    untrained: Sequence[str], market: CandleSet, parts: Mapping[str, _Part]
 ) -> list[str]:
     """Whom the scores are about, and beside what."""
     notes = []
-    untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
     if untrained:
         notes.append(f"not trained on: {', '.join(untrained)}")
     without = [symbol for symbol in market.candles if symbol not in parts]

@@ -7,33 +7,8 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.comparison import (
-    Comparison,
-    compare_losses,
-    model_confidence_set,
-    scaled_absolute_error,
-    skill,
-    skill_by,
-)
-from pipeline.evaluation.metrics import (
-    DirectionMetrics,
-    LagCheck,
-    SymbolErrors,
-    check_predictions,
-    direction_metrics,
-    forecast_fault,
-    lag_check,
-    price_metrics,
-    return_metrics,
-)
-from pipeline.evaluation.probability import (
-    QUANTILES,
-    IntervalScores,
-    ProbabilityScores,
-    compare_quantiles,
-    interval_scores,
-    probability_scores,
-)
+from pipeline.evaluation import comparison, metrics, probability
+from pipeline.evaluation.comparison import Comparison, scaled_absolute_error
 from pipeline.evaluation.significance import LEVEL, finite_vectors
 
 LOSS = "scaled_absolute_error"
@@ -44,7 +19,7 @@ SUSPICIOUS_R2 = 0.02
 SUSPICIOUS_SKILL = 0.02
 
 
-class ModelMetrics(DirectionMetrics, LagCheck):
+class ModelMetrics(metrics.DirectionMetrics, metrics.LagCheck):
     """A model's row of the evaluation; all None where its forecasts are unusable."""
 
     mape_percent: float | None
@@ -55,10 +30,10 @@ class ModelMetrics(DirectionMetrics, LagCheck):
     mae_percent: float | None
     r2: float | None
     """against zero"""
-    by_symbol: dict[str, SymbolErrors]
+    by_symbol: dict[str, metrics.SymbolErrors]
 
 
-class ComparedInterval(IntervalScores):
+class ComparedInterval(probability.IntervalScores):
     """The network's interval, and its quantiles beside those of baselines."""
 
     comparisons: list[dict[str, Any]]
@@ -78,7 +53,7 @@ class Evaluation(TypedDict):
     """EDGE, NO EDGE or NO CLAIM (synthetic data)"""
     interval: ComparedInterval | None
     """None without quantiles, as `probability` without p_up"""
-    probability: ProbabilityScores | None
+    probability: probability.ProbabilityScores | None
     skill_by: dict[str, list[dict[str, Any]]] | None
     """`skill_by` of the network against naive, by "symbol" and by "month" """
     confidence_set: dict[str, Any] | None
@@ -106,31 +81,23 @@ def compare_forecasts(
     """
     if len(baselines) == 0:
         raise ValueError(f"no baselines to compare {model} with; name at least one forecast column")
-    check_predictions(predictions, [model, *baselines])
+    metrics.check_predictions(predictions, [model, *baselines])
     losses = {name: scaled_absolute_error(predictions, name) for name in (model, *baselines)}
     against = {baseline: losses[baseline] for baseline in baselines}
-    return compare_losses(
+    return comparison.compare_losses(
         model, losses[model], against, predictions["timestamp"], horizon, loss=LOSS, alpha=alpha
     )
 
 
 def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
-    """Sum a run up in one line.
-
-    Args:
-        comparisons: The network's comparisons, one of them with naive.
-        synthetic: Whether the candles were made up.
-
-    Returns:
-        "NO CLAIM (synthetic data)" for synthetic candles; "EDGE" if the network BEATS naive and
-        LOSES to none; else "NO EDGE".
+    """EDGE if the network BEATS naive and LOSES to none, else NO EDGE; NO CLAIM if synthetic.
 
     Raises:
         ValueError: There is no comparison with naive.
     """
     if synthetic:
         return "NO CLAIM (synthetic data)"
-    verdicts = {comparison.baseline: comparison.verdict for comparison in comparisons}
+    verdicts = {compared.baseline: compared.verdict for compared in comparisons}
     if "naive" not in verdicts:
         raise ValueError(f"no comparison with naive among {list(verdicts)}; a verdict needs one")
     has_edge = verdicts["naive"] == "BEATS" and "LOSES" not in verdicts.values()
@@ -144,9 +111,9 @@ def suspicion_warnings(
 
     Args:
         model: Name of the model, for the text.
-        direction_accuracy: Share of right calls, pooled over symbols; suspicious above 0.56.
-        r2: R2 of the log-returns against zero; suspicious above 0.02.
-        mae_skill: Skill against naive in absolute error; suspicious above 0.02.
+        direction_accuracy: Share of right calls, pooled over symbols.
+        r2: R2 of the log-returns against zero.
+        mae_skill: Skill against naive in absolute error.
 
     Returns:
         One sentence for each number above its limit; None is never suspicious.
@@ -209,39 +176,39 @@ def evaluate_forecasts(
         )
     if "naive" not in baselines:
         raise ValueError(f"baselines are {list(baselines)}; a verdict needs naive among them")
-    faults = {
-        name: fault
-        for name in models
-        if name != "naive" and (fault := forecast_fault(predictions, name))
-    }
+    found = {name: metrics.forecast_fault(predictions, name) for name in models if name != "naive"}
+    faults = {name: fault for name, fault in found.items() if fault is not None}
     usable = [name for name in models if name not in faults]
     if network in faults:  # what comes with its forecasts is no better
-        predictions = predictions.drop(columns=[*QUANTILES, "p_up"], errors="ignore")
-    check_predictions(predictions, usable)
+        predictions = predictions.drop(columns=[*probability.QUANTILES, "p_up"], errors="ignore")
+    metrics.check_predictions(predictions, usable)
     comparisons = _compare_usable(predictions, network, baselines, horizon, faults)
     measured = {
         name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable
     }
     blank = _blank(measured["naive"])
-    skills, chosen = None, None
-    if network in usable:
-        skills = {
-            by: skill_by(predictions, network, "naive", by, horizon) for by in ("symbol", "month")
-        }
-    if confidence_set:
-        chosen = model_confidence_set(predictions, usable, horizon)
-    return {
+    result: Evaluation = {
         "n": len(predictions),
         "n_instants": int(predictions["timestamp"].nunique()),
         "models": {name: measured.get(name, blank) for name in models},
-        "verdicts": [asdict(comparison) for comparison in comparisons],
+        "verdicts": [asdict(compared) for compared in comparisons],
         "verdict": run_verdict(comparisons, synthetic),
         "interval": _interval(predictions, network, quantile_baselines, horizon),
-        "probability": probability_scores(predictions, horizon) if "p_up" in predictions else None,
-        "skill_by": skills,
-        "confidence_set": chosen,
+        "probability": None,
+        "skill_by": None,
+        "confidence_set": None,
         "warnings": [*faults.values(), *_suspicions(predictions, measured)],
     }
+    if "p_up" in predictions:
+        result["probability"] = probability.probability_scores(predictions, horizon)
+    if network in usable:
+        result["skill_by"] = {
+            by: comparison.skill_by(predictions, network, "naive", by, horizon)
+            for by in ("symbol", "month")
+        }
+    if confidence_set:
+        result["confidence_set"] = comparison.model_confidence_set(predictions, usable, horizon)
+    return result
 
 
 def _compare_usable(
@@ -256,7 +223,7 @@ def _compare_usable(
     if network not in faults:
         usable = [name for name in baselines if name not in faults]
         compared = compare_forecasts(predictions, network, usable, horizon)
-        tested, untested = {comparison.baseline: comparison for comparison in compared}, "TIES"
+        tested, untested = {one.baseline: one for one in compared}, "TIES"
     return [
         tested.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
         for name in baselines
@@ -266,22 +233,22 @@ def _compare_usable(
 def _interval(
     predictions: pd.DataFrame, network: str, baselines: Sequence[str], horizon: int
 ) -> ComparedInterval | None:
-    if not set(QUANTILES) <= set(predictions):
+    if not set(probability.QUANTILES) <= set(predictions):
         return None
-    compared = compare_quantiles(predictions, network, baselines, horizon)
-    return {**interval_scores(predictions, horizon), "comparisons": compared}
+    compared = probability.compare_quantiles(predictions, network, baselines, horizon)
+    return {**probability.interval_scores(predictions, horizon), "comparisons": compared}
 
 
 def _suspicions(predictions: pd.DataFrame, measured: Mapping[str, ModelMetrics]) -> list[str]:
     loss_naive, warnings = scaled_absolute_error(predictions, "naive"), []
-    for model, metrics in measured.items():
+    for model, row in measured.items():
         if model not in FREE_FORECASTS:
             loss = scaled_absolute_error(predictions, model)
             warnings += suspicion_warnings(
                 model,
-                direction_accuracy=metrics["direction_accuracy"],
-                r2=metrics["r2"],
-                mae_skill=skill(loss, loss_naive, predictions["timestamp"]),
+                direction_accuracy=row["direction_accuracy"],
+                r2=row["r2"],
+                mae_skill=comparison.skill(loss, loss_naive, predictions["timestamp"]),
             )
     return warnings
 
@@ -292,8 +259,8 @@ def _measure(
     actual = predictions["actual_return"].to_numpy(np.float64)
     direction = predictions[model] if direction is None else direction
     _, direction = finite_vectors(actual_return=actual, **{f"directions of {model}": direction})
-    prices = price_metrics(predictions, model)
-    returns = return_metrics(actual, predictions[model])
+    prices = metrics.price_metrics(predictions, model)
+    returns = metrics.return_metrics(actual, predictions[model])
     p_up = predictions["p_up"] if model == network and "p_up" in predictions else None
     # Divided by volatility, so that the most confident tenth is not just the wildest coin.
     score = direction / predictions["volatility"].to_numpy(np.float64)
@@ -304,14 +271,12 @@ def _measure(
         "rmse": returns["rmse"],
         "mae_percent": returns["mae_percent"],
         "r2": returns["r2_vs_zero"],
-        **direction_metrics(actual, score, p_up, instants=instants, horizon=horizon),
-        **lag_check(direction, predictions["current_return"], actual),
+        **metrics.direction_metrics(actual, score, p_up, instants=instants, horizon=horizon),
+        **metrics.lag_check(direction, predictions["current_return"], actual),
         "by_symbol": prices["by_symbol"],
     }
 
 
-def _blank(metrics: Any) -> Any:
+def _blank(row: Any) -> Any:
     """The same keys, each number None: the row of a model that cannot be scored."""
-    return {
-        key: _blank(value) if isinstance(value, dict) else None for key, value in metrics.items()
-    }
+    return {name: _blank(of) if isinstance(of, dict) else None for name, of in row.items()}

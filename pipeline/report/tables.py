@@ -23,8 +23,7 @@ Rows = list[list[str]]
 NONE = "–"
 INDENT = "      "
 LAST_MOVE = 0.5
-"""Correlation with the last move from which a forecast is called its copy (or, below zero, its
-reversal)."""
+"""Correlation with the last move from which a forecast is its copy, or if negative its reversal."""
 
 COLUMNS = (
     ("price MAPE %", "mape_percent", "{:.4f}", 1.0),
