@@ -164,10 +164,10 @@ def skill_by(
     check_predictions(predictions, [model, baseline])
     losses = [scaled_absolute_error(predictions, name) for name in (model, baseline)]
     times = predictions["timestamp"].to_numpy("datetime64[ms]")
-    symbols = predictions["symbol"].astype(str).to_numpy()
-    codes, names = pd.factorize(
-        symbols if by == "symbol" else times.astype("datetime64[M]"), sort=True
-    )
+    groups = predictions["symbol"].astype(str).to_numpy()
+    if by == "month":
+        groups = times.astype("datetime64[M]")
+    codes, names = pd.factorize(groups, sort=True)
     rows: list[dict[str, Any]] = []
     for code, name in enumerate(names):
         chosen = codes == code

@@ -155,6 +155,7 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
         )
     if horizon == 1:
         centred = (series - series.mean())[:, None]
+        # total = n * long-run variance; the small-sample factor turns 1 / n^2 into 1 / (n (n - 1)).
         total = float(S_hac_simple(centred, nlags=math.ceil(n ** (1 / 3)))[0, 0])
         return math.sqrt(total / (n * (n - 1))), float(n - 1)
     n_cosines = max(2, min(int(0.4 * n ** (2 / 3)), n // (2 * horizon)))
