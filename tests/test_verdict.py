@@ -384,7 +384,7 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
     assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(
         result
     )
-    assert "–" in tables.text_table(tables.table_rows(result))
+    assert "–" in tables.text_table(tables.score_rows(result))
 
 
 def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_correction():

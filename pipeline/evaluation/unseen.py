@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,15 +83,8 @@ def score_unseen(
     """
     cuts = _read_cuts(metadata)
     parts = _forecast_all(predictor, market, features, _first_instant(cuts, since_ms))
-    time_ms = np.concatenate([part.time_ms for part in parts.values()])
-    predictions = pd.concat([part.predictions for part in parts.values()]).sort_values(
-        ["timestamp", "symbol"], ignore_index=True
-    )
-    # Baselines whose quantiles are constants times the volatility need no fit.
     interval_baselines = metadata.get("interval_baselines", {})
-    for name, constants in interval_baselines.items():
-        for quantile in QUANTILES:
-            predictions[f"{name}_{quantile}"] = constants[quantile] * predictions["volatility"]
+    predictions = _join(parts.values(), interval_baselines)
     scores = score_run(
         [predictions],
         network=NETWORK,
@@ -106,6 +99,7 @@ def score_unseen(
     )
     quantiles = metadata.get("feature_quantiles", {})
     rows = np.concatenate([part.features for part in parts.values()])
+    time_ms = np.concatenate([part.time_ms for part in parts.values()])
     untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
     notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms)
     notes += _notes_on_symbols(untrained, market, parts)
@@ -226,6 +220,19 @@ def _forecast(
         **served.rename(columns={"predicted_return": NETWORK}),
     }
     return _Part(pd.DataFrame(columns), samples.rows[end], time_ms)
+
+
+def _join(
+    parts: Iterable[_Part], interval_baselines: Mapping[str, Mapping[str, float]]
+) -> pd.DataFrame:
+    """Forecasts in time order, with baselines whose quantiles are constants times volatility."""
+    predictions = pd.concat([part.predictions for part in parts]).sort_values(
+        ["timestamp", "symbol"], ignore_index=True
+    )
+    for name, constants in interval_baselines.items():
+        for quantile in QUANTILES:
+            predictions[f"{name}_{quantile}"] = constants[quantile] * predictions["volatility"]
+    return predictions
 
 
 def _notes_on_time(

@@ -55,7 +55,7 @@ def html_report(
         split=metrics["split"],
         test=test,
         network=network,
-        scores=list(zip(*tables.table_rows(test))),
+        scores=list(zip(*tables.score_rows(test))),
         sections=Markup("\n".join(sections)),
         skills=skill_rows(test["skill_by"] or {}),
         coverages=coverage_rows(test["interval"]),

@@ -93,7 +93,7 @@ def tone_of(test: Mapping[str, Any]) -> str:
 # Tables of a run
 
 
-def table_rows(test: Mapping[str, Any]) -> Rows:
+def score_rows(test: Mapping[str, Any]) -> Rows:
     """The scores of each model."""
     rows = [["model", *(heading for heading, *_ in COLUMNS)]]
     for model, numbers in test["models"].items():
@@ -500,7 +500,7 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
         textwrap.fill(f"{title:13}{text}", WIDTH, initial_indent=INDENT, subsequent_indent=further)
         for title, text in facts.items()
     )
-    blocks = (text_table(table_rows(test)), text_table(verdict_rows(test["verdicts"])))
+    blocks = (text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"])))
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"
 
 
