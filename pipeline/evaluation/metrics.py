@@ -60,10 +60,9 @@ class ReturnMetrics(TypedDict):
     """1 - sum (y - f)^2 / sum y^2, against "no change"; None where no return differs from 0"""
 
 
-class DirectionMetrics(TypedDict):
-    """How good the calls of the direction are; all but n_calls None where undefined."""
+class CallMetrics(TypedDict):
+    """How often the calls of a direction were right; None where undefined."""
 
-    n_calls: int
     direction_accuracy: float | None
     direction_accuracy_low: float | None
     direction_accuracy_high: float | None
@@ -72,10 +71,16 @@ class DirectionMetrics(TypedDict):
     pesaran_timmermann_p_value: float | None
     top_tenth_accuracy: float | None
     """of the n_calls // 10 most confident calls and those that tie with the last of them"""
+
+
+class DirectionMetrics(CallMetrics):
+    """The same, and how good the scores and probabilities are of all rows that moved."""
+
+    n_calls: int
     roc_auc: float | None
-    """of the score, over the rows with an actual move; a coin toss has 0.5"""
+    """of the score; a coin toss has 0.5"""
     brier: float | None
-    """of p_up, over the same rows; a coin toss has 0.25"""
+    """of p_up; a coin toss has 0.25"""
 
 
 class LagCheck(TypedDict):
@@ -258,43 +263,47 @@ def direction_metrics(
     score, confidence = finite_vectors(score=score, confidence=confidence)
     moved = actual != 0
     is_call = moved & (score != 0)
-    undefined = dict.fromkeys(DirectionMetrics.__annotations__)
-    metrics: DirectionMetrics = {**undefined, "n_calls": int(is_call.sum())}  # type: ignore[typeddict-item]
-    if is_call.any():
-        when = None if instants is None else pd.Index(instants)[is_call]
-        _add_calls(metrics, actual[is_call], score[is_call], confidence[is_call], when, horizon)
+    when = None if instants is None else pd.Index(instants)[is_call]
+    calls = _score_calls(actual[is_call], score[is_call], confidence[is_call], when, horizon)
     rose = actual[moved] > 0
+    roc_auc = brier = None
     if 0 < rose.sum() < len(rose) and not is_constant(score[moved]):
-        metrics["roc_auc"] = float(roc_auc_score(rose, score[moved]))
+        roc_auc = float(roc_auc_score(rose, score[moved]))
     if p_up is not None and len(rose):
         probability = finite_vectors(actual=actual, p_up=p_up)[1]
-        metrics["brier"] = float(np.mean((probability[moved] - rose) ** 2))
-    return metrics
+        brier = float(np.mean((probability[moved] - rose) ** 2))
+    return {"n_calls": int(is_call.sum()), **calls, "roc_auc": roc_auc, "brier": brier}
 
 
-def _add_calls(
-    metrics: DirectionMetrics,
+def _score_calls(
     actual: np.ndarray,
     score: np.ndarray,
     confidence: np.ndarray,
     instants: pd.Index | None,
     horizon: int,
-) -> None:
-    """Fill in what the calls alone say, of which there is at least one."""
+) -> CallMetrics:
     hits = (actual > 0) == (score > 0)
     n_calls = len(hits)
-    if instants is None:
-        low, high = wilson_interval(int(hits.sum()), n_calls)
-    else:
-        low, high = accuracy_interval(hits, instants, horizon)
-    metrics["direction_accuracy"] = float(hits.mean())
-    metrics["direction_accuracy_low"], metrics["direction_accuracy_high"] = low, high
-    test = pesaran_timmermann(actual, score, instants, horizon)
-    if test is not None:
-        metrics["pesaran_timmermann_statistic"], metrics["pesaran_timmermann_p_value"] = test
+    share = low = high = test = top_tenth = None
+    if n_calls > 0:
+        share = float(hits.mean())
+        test = pesaran_timmermann(actual, score, instants, horizon)
+        if instants is None:
+            low, high = wilson_interval(int(hits.sum()), n_calls)
+        else:
+            low, high = accuracy_interval(hits, instants, horizon)
     if n_calls >= 10:
         cut = np.partition(confidence, -(n_calls // 10))[-(n_calls // 10)]
-        metrics["top_tenth_accuracy"] = float(hits[confidence >= cut].mean())
+        top_tenth = float(hits[confidence >= cut].mean())
+    statistic, p_value = test or (None, None)
+    return {
+        "direction_accuracy": share,
+        "direction_accuracy_low": low,
+        "direction_accuracy_high": high,
+        "pesaran_timmermann_statistic": statistic,
+        "pesaran_timmermann_p_value": p_value,
+        "top_tenth_accuracy": top_tenth,
+    }
 
 
 def lag_check(forecast: Any, current_return: Any, next_return: Any) -> LagCheck:
