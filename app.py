@@ -181,6 +181,7 @@ class Forecaster:
                 "The newest of these candles is an old one: what is forecast here has already "
                 "happened."
             )
+        banners = (live_page.SYNTHETIC_CANDLES,) if market.is_synthetic else ()
         is_stopgap = market.is_synthetic and self.options.source == "auto"
         next_ms = 0 if is_stopgap else closes_ms + self.step_ms + PUBLICATION_MS
         return Answer(
@@ -191,7 +192,7 @@ class Forecaster:
             source=_source_of(market, symbol),
             is_synthetic=predictor.is_synthetic or market.is_synthetic,
             notes=tuple(notes),
-            banners=(live_page.SYNTHETIC_CANDLES,) if market.is_synthetic else (),
+            banners=banners,
             kept_until_ms=max(next_ms, now_ms + RETRY_MS),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,40 +53,46 @@ def score_run(
         naive of each).
     """
     predictions = pd.concat(parts, ignore_index=True)
-    raw = {
-        name: predictions[f"{name}_raw"]
-        for name in (*baselines, network)
-        if f"{name}_raw" in predictions
-    }
-    first_quantiles = predictions.reindex(columns=[f"{name}_q10" for name in interval_baselines])
-    is_complete = first_quantiles.notna().all().tolist()
     usable = forecast_fault(predictions, network) is None
+    directions = {}
+    if usable:  # a forecast that was shrunk to 0 keeps the direction that it had before
+        names = [name for name in (*baselines, network) if f"{name}_raw" in predictions]
+        directions = {name: predictions[f"{name}_raw"] for name in names}
+    lowest = predictions.reindex(columns=[f"{name}_q10" for name in interval_baselines])
+    is_complete = lowest.notna().all()
     test = evaluate_forecasts(
         predictions,
         network=network,
         baselines=baselines,
         horizon=horizon,
         synthetic=synthetic,
-        directions=raw if usable else None,
-        quantile_baselines=list(itertools.compress(interval_baselines, is_complete)),
+        directions=directions,
+        quantile_baselines=[name for name in interval_baselines if is_complete[f"{name}_q10"]],
     )
     money = None
     if usable:
-        rules: dict[str, Any] = {
+        rules = {
             "timeframe_ms": timeframe_ms(timeframe),
             "horizon": horizon,
             "fee_bps": fee_bps,
             "funding": funding or None,
         }
-        account = backtest(predictions, network, threshold=threshold, **rules)
-        cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
-        tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
-        money = account.as_dict() | {
-            "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
-            "equity": _curve(account.equity),
-        }
+        money = _trade(predictions, network, threshold, rules)
     folds = [_fold(part, network, horizon) for part in parts]
     return files.plain({"test": test, "backtest": money, "folds": folds})
+
+
+def _trade(
+    predictions: pd.DataFrame, network: str, threshold: float, rules: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The backtest, its equity curve, and the break-even fee of the largest tenth."""
+    account = backtest(predictions, network, threshold=threshold, **rules)
+    cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
+    tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
+    return account.as_dict() | {
+        "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
+        "equity": _curve(account.equity),
+    }
 
 
 def _curve(equity: pd.DataFrame) -> dict[str, list[Any]]:

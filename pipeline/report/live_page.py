@@ -65,7 +65,7 @@ def heading(
         test=test,
         timeframe=timeframe,
         lookback=lookback,
-        ahead="of the next candle" if horizon == 1 else f"{horizon} candles ahead",
+        horizon=horizon,
         warnings=[SYNTHETIC_MODEL] if is_synthetic else [],
     )
 

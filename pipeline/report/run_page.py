@@ -42,7 +42,12 @@ def html_report(
     """
     test = metrics["test"]
     network = tables.network_of(test)
-    several = {f"Loss by epoch, {name}": curve for name, curve in history.items()}
+    curves = {f"Loss by epoch, {name}": curve for name, curve in history.items()}
+    if "loss" in history:
+        curves = {"Loss by epoch": history}
+    weeks = []
+    if test["models"][network]["mae"] is not None:
+        weeks = excerpts(predictions)
     times = predictions["timestamp"]
     return page.render(
         "run_page.html",
@@ -59,10 +64,10 @@ def html_report(
         sections=Markup("\n".join(sections)),
         skills=skill_rows(test["skill_by"] or {}),
         coverages=coverage_rows(test["interval"]),
-        weeks=[] if test["models"][network]["mae"] is None else excerpts(predictions),
+        weeks=weeks,
         money=metrics.get("backtest"),
         folds=metrics.get("folds") or [],
-        curves={"Loss by epoch": history} if "loss" in history else several,
+        curves=curves,
         settings=settings,
         environment=files.environment(),
     )
