@@ -99,6 +99,7 @@ def _running(browser: str) -> Iterator[str]:
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         )
         stack.callback(process.kill)
+        assert process.stderr is not None
         lines = (line.decode(errors="replace") for line in process.stderr)
         yield next(line.split()[-1] for line in lines if line.startswith("DevTools listening on"))
 

@@ -1,6 +1,7 @@
 """Scores of a run whose forecasts are few, flat, of one coin or unusable: the rest stands."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ def predictions(n: int = 400, symbols=("BTC/USDT", "ETH/USDT"), seed: int = 0) -
 
 
 def score(*parts: pd.DataFrame, **changed):
-    options = {
+    options: dict[str, Any] = {
         "network": "lstm",
         "baselines": ("naive", "drift", "ridge"),
         "interval_baselines": ("ewma", "garch", "har"),

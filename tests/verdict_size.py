@@ -96,10 +96,9 @@ def run(seed: int, n_candles: int, signal_r2: float, horizon: int = 1) -> Outcom
 
 def shares(outcomes: list[Outcome], verdict: str) -> tuple[float, float]:
     """Share of markets with this verdict against naive: alone, and as one of two comparisons."""
-    return tuple(
-        float(np.mean([getattr(o, kind) == verdict for o in outcomes]))
-        for kind in ("alone", "of_two")
-    )
+    alone = float(np.mean([outcome.alone == verdict for outcome in outcomes]))
+    of_two = float(np.mean([outcome.of_two == verdict for outcome in outcomes]))
+    return alone, of_two
 
 
 def main() -> None:
