@@ -373,7 +373,7 @@ def _until_ruin(returns: np.ndarray) -> np.ndarray:
 
 @np.errstate(over="ignore", invalid="ignore")
 def _buy_and_hold(move: np.ndarray, fee: float) -> np.ndarray:
-    """(n_instants,) returns of shares never brought back to equal; without a sample one stands."""
+    """(n_instants,) returns of equal shares, never rebalanced; a gap leaves a share as it is."""
     value = _compound(move).mean(axis=1)
     value[1:] *= 1 - fee
     value[-1] *= 1 - fee
