@@ -1,6 +1,7 @@
 """One model against another: the verdict's loss, skill with its interval, and the best models.
 
-All of it reads the frame of predictions that `metrics` describes.
+All of it reads the frame of predictions that `metrics` describes, and refuses a broken one with a
+ValueError (`check_predictions`).
 """
 
 import itertools
@@ -148,7 +149,7 @@ def skill_by(
     baseline. No correction for the number of rows: one of twenty intervals misses by chance.
 
     Args:
-        predictions: The frame described in `metrics`.
+        predictions: The frame.
         model: Name of the model's forecast column.
         baseline: Name of the baseline's forecast column.
         by: "symbol", or "month" (calendar month, UTC, of the candle from which is forecast).
@@ -157,9 +158,6 @@ def skill_by(
         A row a group, in order: {by: its name, "skill", "low", "high", "n": forecasts}. low and
         high are None where there are fewer instants than `instants_needed`, all three where the
         baseline makes no error.
-
-    Raises:
-        ValueError: As `check_predictions`.
     """
     check_predictions(predictions, [model, baseline])
     losses = [scaled_absolute_error(predictions, name) for name in (model, baseline)]
@@ -209,7 +207,7 @@ def model_confidence_set(
     one inside may be worse too, and nobody knows yet.
 
     Args:
-        predictions: The frame described in `metrics`.
+        predictions: The frame.
         models: Names of two or more forecast columns.
         seed: Seed of the bootstrap.
         repetitions: Draws of the bootstrap.
@@ -218,9 +216,6 @@ def model_confidence_set(
         {"models": names in the set, in the given order, "p_values": {model: p}}; equal forecasts
         share a p-value. None where it is undefined: fewer than `instants_needed`, or losses that
         differ by a constant.
-
-    Raises:
-        ValueError: As `check_predictions`.
 
     References:
         Hansen, Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2).

@@ -175,10 +175,6 @@ def price_metrics(predictions: pd.DataFrame, model: str) -> PriceMetrics:
     The original MASE divides by naive's error on the training part, which a change of volatility
     since then would flatter or spoil; here it is that on the same rows.
 
-    Args:
-        predictions: The frame described at the top of this module.
-        model: Name of the forecast column.
-
     Raises:
         ValueError: As `check_predictions`.
 

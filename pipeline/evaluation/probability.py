@@ -56,21 +56,11 @@ class IntervalScores(TypedDict):
     """twice `pinball_mean`"""
 
 
-class Bin(TypedDict):
-    """Forecasts of about one probability."""
-
-    probability: float
-    """mean forecast"""
-    share: float
-    """that came true"""
-    n: int
-
-
 class Reliability(TypedDict):
     """Probabilities beside frequencies."""
 
-    bins: list[Bin]
-    """by rising probability"""
+    bins: list[dict[str, float]]
+    """by rising probability, each with its mean "probability", the "share" that came true, and n"""
     mean_absolute_deviation: float
     """mean of |probability - share| over the samples"""
 

@@ -82,11 +82,10 @@ def compare_forecasts(
     if len(baselines) == 0:
         raise ValueError(f"no baselines to compare {model} with; name at least one forecast column")
     metrics.check_predictions(predictions, [model, *baselines])
-    losses = {name: scaled_absolute_error(predictions, name) for name in (model, *baselines)}
-    against = {baseline: losses[baseline] for baseline in baselines}
-    return comparison.compare_losses(
-        model, losses[model], against, predictions["timestamp"], horizon, loss=LOSS, alpha=alpha
-    )
+    ours = scaled_absolute_error(predictions, model)
+    theirs = {name: scaled_absolute_error(predictions, name) for name in baselines}
+    instants = predictions["timestamp"]
+    return comparison.compare_losses(model, ours, theirs, instants, horizon, loss=LOSS, alpha=alpha)
 
 
 def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:

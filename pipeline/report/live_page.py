@@ -66,7 +66,7 @@ def heading(
         timeframe=timeframe,
         lookback=lookback,
         horizon=horizon,
-        warnings=[SYNTHETIC_MODEL] if is_synthetic else [],
+        banners=[SYNTHETIC_MODEL] if is_synthetic else [],
     )
 
 
