@@ -1,5 +1,4 @@
-"""The interactive page: choose a coin, see its candles, the forecast, and what came true of the
-last ones.
+"""The interactive page: a coin's candles, the forecast, and what came true of the last ones.
 
     python app.py --candles-dir DIR       # then open http://127.0.0.1:7860
 
@@ -42,8 +41,7 @@ SHOWN = 48
 PUBLICATION_MS = 2_000
 """From a candle's close until exchanges serve it."""
 RETRY_MS = 60_000
-"""For how long an answer is kept at least; one on candles that are late or a stopgap, no longer
-than that."""
+"""For how long an answer is kept at least, and at most where its candles are late or a stopgap."""
 MAX_KEPT = 64
 """Answers kept; whoever calls the endpoint may name any number of pairs."""
 
@@ -71,8 +69,7 @@ class Options:
 
 
 class Forecaster:
-    """An open bundle with candles to forecast from; an answer is kept until the next candle
-    closes."""
+    """An open bundle and its candles; an answer is kept until the next candle closes."""
 
     def __init__(self, options: Options) -> None:
         """Open the bundle.
@@ -99,30 +96,21 @@ class Forecaster:
 
     @property
     def symbols(self) -> list[str]:
-        """Pairs to choose from: those that the model was trained on, then the others there are
-        candles of."""
+        """Pairs to choose from: those of the training first, then the others with candles."""
         trained, directory = self.predictor.symbols, self.options.candles_dir
         if directory is None:
             return list(dict.fromkeys([*trained, *TRADING_PAIRS]))
-        series = [
-            series.symbol
-            for series in store.list_series(directory)
-            if series.kind == self.predictor.timeframe
-        ]
-        there = {
-            store.file_name(symbol, ""): symbol for symbol in (*series, *TRADING_PAIRS, *trained)
-        }
-        found = [
-            there[store.file_name(symbol, "")] for symbol in series
-        ]  # BTCUSDT where the file knows no better
-        return [
-            *(s for s in trained if s in found),
-            *(s for s in found if s not in trained),
-        ] or list(trained)
+        timeframe = self.predictor.timeframe
+        series = [one.symbol for one in store.list_series(directory) if one.kind == timeframe]
+        # A file may know a pair as BTCUSDT alone; then it is called as a known pair of that name.
+        known = (*series, *TRADING_PAIRS, *trained)
+        names = {store.file_name(symbol, ""): symbol for symbol in known}
+        found = [names[store.file_name(symbol, "")] for symbol in series]
+        others = [symbol for symbol in found if symbol not in trained]
+        return [*(symbol for symbol in trained if symbol in found), *others] or list(trained)
 
     def answer(self, symbol: str, now_ms: int | None = None) -> Answer:
-        """Forecast from the newest closed candle of a pair, and find what came true of the
-        forecasts before.
+        """Forecast from a pair's newest closed candle, and find what came true of those before.
 
         Raises:
             ValueError: The symbol is malformed, nobody has its candles, or they cannot be forecast
@@ -134,56 +122,53 @@ class Forecaster:
             raise ValueError(
                 f"{symbol!r} is {len(pairs)} pairs; ask for one at a time, such as BTC/USDT"
             )
-        symbol = pairs[0]
-        kept = self._kept.get(symbol)
-        now_ms = int(time.time() * 1000) if now_ms is None else now_ms
-        if kept is not None and now_ms < kept.kept_until_ms:
+        [symbol] = pairs
+        if now_ms is None:
+            now_ms = int(time.time() * 1000)
+        if kept := self._find_kept(symbol, now_ms):
             return kept
         with self._lock:
-            kept = self._kept.get(symbol)  # another visitor may have asked while this one waited
-            if kept is None or now_ms >= kept.kept_until_ms:
-                kept = self._make_answer(symbol, now_ms)
-                self._kept.pop(symbol, None)
-                self._kept[symbol] = kept
-                if len(self._kept) > MAX_KEPT:
-                    self._kept.pop(next(iter(self._kept)))
-        return kept
+            # Another visitor may have asked while this one waited.
+            if kept := self._find_kept(symbol, now_ms):
+                return kept
+            answer = self._make_answer(symbol, now_ms)
+            self._kept.pop(symbol, None)
+            self._kept[symbol] = answer
+            if len(self._kept) > MAX_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            return answer
+
+    def _find_kept(self, symbol: str, now_ms: int) -> Answer | None:
+        kept = self._kept.get(symbol)
+        return kept if kept is not None and now_ms < kept.kept_until_ms else None
 
     def predict(self, symbol: str) -> dict[str, Any]:
         """The forecast as plain data for JSON; arguments and errors of `answer`."""
         answer = self.answer(symbol)
-        numbers = {name: value for name, value in answer.prediction.items() if name != "timestamp"}
+        numbers = dict(answer.prediction)
+        timestamp = numbers.pop("timestamp")
         return {
             "symbol": answer.symbol,
             "timeframe": self.predictor.timeframe,
-            "timestamp": answer.prediction["timestamp"].isoformat(),
+            "timestamp": timestamp.isoformat(),
             **numbers,
             "synthetic": answer.is_synthetic,
             "verdict": NO_CLAIM if answer.is_synthetic else self.test["verdict"],
         }
 
     def _make_answer(self, symbol: str, now_ms: int) -> Answer:
-        predictor, options = self.predictor, self.options
-        market = fetch_candles(
-            [symbol],
-            predictor.timeframe,
-            predictor.required_candles + SHOWN + predictor.horizon,
-            source=SourceConfig(
-                source=options.source,
-                candles_dir=options.candles_dir,
-                exchange=options.exchange,
-                base_url=options.base_url,
-                cache_dir=None,
-            ),
-            published=predictor.published,
-        )
+        predictor = self.predictor
+        market = self._fetch(symbol)
         candles = market.candles[symbol]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             prediction = predictor.predict(candles)
-        history = predictor.predict_history(candles)
         outcomes = find_outcomes(
-            history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms
+            predictor.predict_history(candles),
+            candles,
+            predictor.timeframe,
+            predictor.horizon,
+            self.seen_until_ms,
         )
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
         notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
@@ -196,18 +181,36 @@ class Forecaster:
                 "The newest of these candles is an old one: what is forecast here has already "
                 "happened."
             )
-        is_stopgap = market.is_synthetic and options.source == "auto"
+        banners = (live_page.SYNTHETIC_CANDLES,) if market.is_synthetic else ()
+        is_stopgap = market.is_synthetic and self.options.source == "auto"
         next_ms = 0 if is_stopgap else closes_ms + self.step_ms + PUBLICATION_MS
         return Answer(
-            symbol,
-            candles,
-            prediction,
-            outcomes.tail(SHOWN),
-            _source_of(market, symbol),
-            predictor.is_synthetic or market.is_synthetic,
-            tuple(notes),
-            (live_page.SYNTHETIC_CANDLES,) if market.is_synthetic else (),
-            max(next_ms, now_ms + RETRY_MS),
+            symbol=symbol,
+            candles=candles,
+            prediction=prediction,
+            outcomes=outcomes.tail(SHOWN),
+            source=_source_of(market, symbol),
+            is_synthetic=predictor.is_synthetic or market.is_synthetic,
+            notes=tuple(notes),
+            banners=banners,
+            kept_until_ms=max(next_ms, now_ms + RETRY_MS),
+        )
+
+    def _fetch(self, symbol: str) -> CandleSet:
+        """As many candles of a pair as the forecast and the past ones on the page take."""
+        predictor, options = self.predictor, self.options
+        return fetch_candles(
+            [symbol],
+            predictor.timeframe,
+            predictor.required_candles + SHOWN + predictor.horizon,
+            source=SourceConfig(
+                source=options.source,
+                candles_dir=options.candles_dir,
+                exchange=options.exchange,
+                base_url=options.base_url,
+                cache_dir=None,
+            ),
+            published=predictor.published,
         )
 
 
@@ -223,9 +226,8 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
     Raises:
         ValueError: Gradio is not installed.
     """
-    os.environ.setdefault(
-        "GRADIO_ANALYTICS_ENABLED", "False"
-    )  # Gradio reads it when it is imported
+    # Gradio reads them when it is imported.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
     try:
         import gradio as gr
@@ -265,13 +267,8 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
             )
             update = gr.Button("update", scale=1)
         content = gr.HTML('<div class="forecasts"><p class="how">Fetching candles …</p></div>')
-        gr.on(
-            [blocks.load, chooser.change, update.click],
-            look,
-            chooser,
-            content,
-            api_visibility="private",
-        )
+        events = [blocks.load, chooser.change, update.click]
+        gr.on(events, look, chooser, content, api_visibility="private")
         gr.api(predict, api_name="predict")
     return blocks
 

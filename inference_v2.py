@@ -318,6 +318,7 @@ class Evaluate:
             )
         from data_fetcher import fetch_candles, to_ms
         from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
+        from pipeline.report.evaluate_text import unseen_text
 
         predictor = CryptoPricePredictorV2.from_directory(self.model_dir)
         files = {
@@ -349,7 +350,7 @@ class Evaluate:
                 f"not scored, since {self.candles_dir} does not have them: {', '.join(lacking)}"
             )
         unseen.write(result, forecasts, self.output, self.predictions)
-        print(unseen.as_text(result))
+        print(unseen_text(result))
 
     def _score_ledger(self, path: Path) -> None:
         """Print what came true of the forecasts in a ledger."""
@@ -360,6 +361,7 @@ class Evaluate:
             )
         from data_fetcher import fetch_candles
         from pipeline.evaluation import ledger_scores, unseen
+        from pipeline.report.evaluate_text import ledger_text
 
         ledger = ledgers.read(path)
         if not ledger.entries:
@@ -387,7 +389,7 @@ class Evaluate:
             ledger, path, markets, _now_ms(), self.fee_bps
         )
         unseen.write(result, forecasts, self.output, self.predictions)
-        print(ledger_scores.as_text(result))
+        print(ledger_text(result))
 
 
 def watch(

@@ -29,7 +29,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.store import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_alone, forecast_test
-from pipeline.report import tables
+from pipeline.report import run_page, tables
 from pipeline.run import open_run
 from pipeline.samples.pooled_features import POOLED_MARKET_FEATURES
 from pipeline.samples.scaling import ScaledSamples, Scalers, scale_on_train
@@ -232,20 +232,18 @@ def compare_members(
     """Score an ensemble's members for metrics and terminal; returns the report's section."""
     if config.ensemble == 1:
         return []
-    from pipeline.evaluation import members as member_scores
+    from pipeline.evaluation.members import score_members
 
     alone = []
     for name in history:
         member = replace(saved, path=saved.path.parent / name / FILES.model)
         alone.append(forecast_alone(member, scaled, caution=config.caution))
     seeds = range(config.seed, config.seed + config.ensemble)
-    told = member_scores.score_members(
-        predictions, NETWORK, alone, seeds, list(history.values()), config.horizon
-    )
+    told = score_members(predictions, NETWORK, alone, seeds, list(history.values()), config.horizon)
     metrics["ensemble"] = told
     n_folds = len(metrics["folds"])
-    print(member_scores.terminal_table(told, n_folds=n_folds))
-    return member_scores.report_section(told, n_folds=n_folds)
+    print(tables.member_table(told, n_folds=n_folds))
+    return run_page.members_section(told, n_folds=n_folds)
 
 
 def read_options() -> ConfigV2:

@@ -1,5 +1,4 @@
-"""A headless Chromium, driven through its DevTools protocol: what a visitor of a page sees, and
-what it loads.
+"""A headless Chromium through its DevTools protocol: what a visitor sees, and what is loaded.
 
 `--dump-dom` and `--screenshot` alone would not do: they look before the page has heard from its
 server.
@@ -100,6 +99,7 @@ def _running(browser: str) -> Iterator[str]:
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         )
         stack.callback(process.kill)
+        assert process.stderr is not None
         lines = (line.decode(errors="replace") for line in process.stderr)
         yield next(line.split()[-1] for line in lines if line.startswith("DevTools listening on"))
 

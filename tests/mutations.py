@@ -194,10 +194,7 @@ def main(numbers: list[int]) -> int:
     survived, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        ignored = shutil.ignore_patterns(
-            ".git", ".venv*", "all_models", "candles", "__pycache__", ".*_cache"
-        )
-        shutil.copytree(ROOT, copy, ignore=ignored)
+        shutil.copytree(ROOT, copy, ignore=_ignored)
         for number in chosen:
             mutation = MUTATIONS[number - 1]
             failed = try_one(mutation, copy)
@@ -209,6 +206,14 @@ def main(numbers: list[int]) -> int:
             )
     print(f"{len(chosen) - survived} of {len(chosen)} caught in {time.monotonic() - began:.0f} s")
     return survived
+
+
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    """What the copy needs not: at the root `candles` is fetched data, in `pipeline` it is code."""
+    patterns = [".git", ".venv*", "all_models", "__pycache__", ".*_cache"]
+    if Path(folder) == ROOT:
+        patterns.append("candles")
+    return shutil.ignore_patterns(*patterns)(folder, names)
 
 
 def try_one(mutation: Mutation, copy: Path) -> str:

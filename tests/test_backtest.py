@@ -17,8 +17,7 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 
 
 def trades_of(moves, calls, symbol="BTC/USDT", hours=None):
-    """Predictions of one coin from 2024-01-01 on: simple returns, forecasts, and the hours of their
-    candles."""
+    """Predictions of one coin from 2024-01-01 on, from simple returns, forecasts and hours."""
     hours = range(len(moves)) if hours is None else hours
     return pd.DataFrame(
         {

@@ -1,5 +1,4 @@
-"""Skill by symbol and month with its interval, the model confidence set, and how often a verdict is
-wrong."""
+"""Skill by symbol and month, the model confidence set, and how often a verdict is wrong."""
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,7 @@ from tests import verdict_size
 
 
 def predictions_of(n_hours, seed=0, **shares):
-    """Two coins from 2024-01-15 on; each model knows its share of every return and adds noise of a
-    fifth of one."""
+    """Two coins from 2024-01-15 on; each model knows its share of every return, and adds noise."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-15", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     frames = []

@@ -15,7 +15,8 @@ from models.average import build_average
 from models.dual_stream import build_dual_stream
 from pipeline.bundle.network import export_twin, import_keras
 from pipeline.bundle.network_check import check_network_file
-from pipeline.evaluation.members import member_rows, score_members, spread_of
+from pipeline.evaluation.members import score_members, spread_of
+from pipeline.report.tables import member_rows
 from pipeline.training import recipes
 from pipeline.training.fit import save_plain_h5
 from tests import networks

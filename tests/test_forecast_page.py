@@ -1,5 +1,4 @@
-"""What the interactive page says: what came true of forecasts, counted by hand, and the words and
-tables about it."""
+"""What the interactive page says: outcomes counted by hand, and the words and tables on them."""
 
 import math
 

@@ -41,14 +41,6 @@ DOCUMENT_NAMES = {"feature_engineering": {"generations.v1.features"}}
 """The v1 document's `FeatureEngineer` is importable from where its readers look for it."""
 
 
-TO_MOVE = {
-    "pipeline.evaluation.members",
-    "pipeline.evaluation.unseen",
-    "pipeline.evaluation.ledger_scores",
-}
-"""Modules that still tell what they compute; their telling belongs to `pipeline.report`."""
-
-
 @functools.cache
 def imported_modules(path: Path) -> frozenset[str]:
     """Dotted names a file imports anywhere, inside functions too."""
@@ -96,8 +88,6 @@ def is_of(name: str, package: str) -> bool:
 def allowed(name: str, other: str) -> bool:
     """Whether a module may import another one."""
     if other in DOCUMENT_NAMES.get(name, set()):
-        return True
-    if name in TO_MOVE and is_of(f"{other}.", "pipeline.report"):
         return True
     if is_of(name, "models") or name in ("config", "models"):
         return is_of(other, "models")

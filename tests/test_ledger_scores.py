@@ -1,5 +1,4 @@
-"""What a ledger's forecasts are worth, counted by hand; and `predict`, `live` and `evaluate` with
---ledger."""
+"""A ledger's forecasts, counted by hand; `predict`, `live` and `evaluate` with --ledger."""
 
 import itertools
 import json
@@ -22,6 +21,7 @@ from pipeline.candles.schema import timestamps_ms, utc_from_ms
 from pipeline.candles.store import write_candles
 from pipeline.evaluation import ledger_scores
 from pipeline.forecasts import ledger
+from pipeline.report.evaluate_text import ledger_text
 from pipeline.samples.windows import segmented_volatility
 from tests import fetching
 from tests.exchange_market import market_of
@@ -95,7 +95,7 @@ def test_direction_coverage_and_skill_by_hand(path):
         1 - (0.01 + 0.02 + 0.02 + 0.03) / (0.02 + 0.01 + 0.03 + 0.04)
     )
     assert model["test"]["verdict"] in ("EDGE", "NO EDGE")
-    told = ledger_scores.as_text(result)
+    told = ledger_text(result)
     assert (
         "16 forecasts, 0 open, 16 judged" in told
         and facts["sha256"] in told
@@ -109,7 +109,7 @@ def test_too_few_forecasts_are_counted_and_not_scored(path):
     result, _ = judge(path, {BTC: there_and_back(MOVES)})
     (model,) = result["models"]
     assert (model["n"], model["n_right"], model["n_inside"], model["test"]) == (9, 7, 5, None)
-    told = ledger_scores.as_text(result)
+    told = ledger_text(result)
     assert "direction right in 7 of 9 calls, inside the 80 % interval 5 of 9" in told
     assert "too few to score: 10 candles are the least" in told and "VERDICT" not in told
 
@@ -124,7 +124,7 @@ def test_a_forecast_is_open_until_its_candle_closes_and_an_open_one_is_not_judge
     assert (result["ledger"]["open"], result["ledger"]["judged"]) == (0, 2)
     result, predictions = judge(path, candles, START)
     assert result["ledger"]["open"] == 2 and result["models"] == [] and predictions.empty
-    assert "nothing to score yet" in ledger_scores.as_text(result)
+    assert "nothing to score yet" in ledger_text(result)
 
 
 def test_a_missing_candle_and_another_price_are_named_and_left_out(path):
@@ -140,7 +140,7 @@ def test_a_missing_candle_and_another_price_are_named_and_left_out(path):
     assert facts["without_candle"] == ["BTC/USDT 2024-01-01T03:00Z", "BTC/USDT 2024-01-01T07:00Z"]
     assert facts["other_price"] == ["BTC/USDT 2024-01-01T09:00Z"]
     assert facts["judged"] == 2 and list(predictions["timestamp"].dt.hour) == [0, 4]
-    told = ledger_scores.as_text(result)
+    told = ledger_text(result)
     assert (
         "2 left out, without a candle (a gap, or not fetched yet): BTC/USDT 2024-01-01T03:00Z"
         in told
@@ -190,10 +190,7 @@ def test_models_are_scored_apart_and_the_reader_is_warned_of_the_luckiest(path):
     assert (other["n"], other["n_right"], other["symbols"]) == (32, 8, [BTC, "ETH/USDT"])
     assert other["test"]["n_instants"] == 16 and other["n_skipped"] == 30
     assert len(predictions) == 48
-    assert (
-        "2 models, each scored alone: the best may just be the luckiest"
-        in ledger_scores.as_text(result)
-    )
+    assert "2 models, each scored alone: the best may just be the luckiest" in ledger_text(result)
 
 
 def test_synthetic_models_and_synthetic_candles_make_no_claim(path):
@@ -206,7 +203,7 @@ def test_synthetic_models_and_synthetic_candles_make_no_claim(path):
     path.unlink()
     enter(path, *range(0, 32, 2), synthetic=True)
     result, _ = judge(path, candles)
-    assert "VERDICT  NO CLAIM (synthetic data)" in ledger_scores.as_text(result)
+    assert "VERDICT  NO CLAIM (synthetic data)" in ledger_text(result)
 
 
 # --- the commands ---

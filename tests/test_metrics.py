@@ -10,7 +10,6 @@ from pipeline.evaluation.metrics import (
     check_predictions,
     direction_metrics,
     forecast_fault,
-    interval_coverage,
     lag_check,
     price_metrics,
     return_metrics,
@@ -192,17 +191,6 @@ def test_the_lag_check_skips_unknown_last_moves_and_gives_none_for_constants():
     nothing = {"correlation_with_current_return": None, "correlation_with_next_return": None}
     assert lag_check([0.0, 0.0], [1.0, 2.0], [1.0, 2.0]) == nothing
     assert lag_check([1.0, 2.0], [np.nan, np.nan], [0.0, 0.0]) == nothing
-
-
-def test_interval_coverage_counts_below_within_and_above_by_hand():
-    actual, q10, q90 = [-2.0, 0.0, 0.5, 3.0], [-1.0] * 4, [1.0] * 4
-    frame = pd.DataFrame({"actual_return": actual, "q10": q10, "q90": q90})
-    assert interval_coverage(frame) == {
-        "nominal": 0.8,
-        "coverage": 0.5,
-        "below": 0.25,
-        "above": 0.25,
-    }
 
 
 def test_a_fault_of_forecasts_is_told_in_a_sentence_and_a_missing_column_is_none():

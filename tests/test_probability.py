@@ -24,8 +24,7 @@ SCORES = ("slope", "slope_low", "slope_high")
 
 
 def predictions_of(n_hours=400, n_coins=3, seed=0, slope=1.0):
-    """Coins with p_up that would be calibrated at slope 1, and the true quantiles of a normal
-    distribution."""
+    """Coins with p_up that is calibrated at slope 1, and the true quantiles of a normal law."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     log_odds = 0.5 * rng.standard_normal((n_coins, n_hours))
@@ -117,6 +116,14 @@ def test_true_quantiles_cover_what_they_say_within_the_interval_of_the_coverage(
     assert scores["coverage"] == pytest.approx(0.8, abs=0.02)
     assert all(share == pytest.approx(0.8, abs=0.03) for share in scores["by_symbol"].values())
     assert scores["coverage"] + scores["below"] + scores["above"] == pytest.approx(1)
+
+
+def test_coverage_counts_below_within_and_above_by_hand():
+    actual, q10, q90 = [-2.0, 0.0, 0.5, 3.0], [-1.0] * 4, [1.0] * 4
+    frame = pd.DataFrame({"actual_return": actual, "q10": q10, "q50": 0.0, "q90": q90})
+    scores = interval_scores(frame.assign(symbol="BTC/USDT", timestamp=range(4), volatility=1.0))
+    shares = {"nominal": 0.8, "coverage": 0.5, "below": 0.25, "above": 0.25}
+    assert {name: scores[name] for name in shares} == shares
 
 
 def test_true_quantiles_beat_wider_and_narrower_ones_and_tie_with_themselves():

@@ -436,22 +436,15 @@ def test_a_picture_of_any_span_finds_its_dates_without_a_warning(hours):
     assert pictures.to_svg(pictures.week_plot(rows, "lstm"), "span").startswith("<svg")
 
 
-def test_a_month_of_a_few_hours_is_left_out_of_the_picture_unless_there_is_no_other(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        pictures, "forest_plot", lambda rows, *_: drawn.append([row[0] for row in rows])
-    )
-    monkeypatch.setattr(run_page.page, "picture", lambda *_: "")
+def test_a_month_of_a_few_hours_is_left_out_of_the_picture_unless_there_is_no_other():
     full = {"skill": 0.01, "low": 0.0, "high": 0.02, "n": 700}
     short = {"skill": 0.9, "low": None, "high": None, "n": 1}
     coins = [{"symbol": "BTC/USDT", **full}]
-    run_page._skill_by(
-        {
-            "skill_by": {
-                "symbol": coins,
-                "month": [{"month": "2023-09", **short}, {"month": "2023-10", **full}],
-            }
-        }
-    )
-    run_page._skill_by({"skill_by": {"symbol": coins, "month": [{"month": "2023-09", **short}]}})
-    assert drawn == [["BTC/USDT"], ["2023-10"], ["BTC/USDT"], ["2023-09"]]
+    months = [{"month": "2023-09", **short}, {"month": "2023-10", **full}]
+
+    def labels(months):
+        pictures = run_page.skill_rows({"symbol": coins, "month": months})
+        return [[row[0] for row in rows] for _, rows in pictures]
+
+    assert labels(months) == [["BTC/USDT"], ["2023-10"]]
+    assert labels(months[:1]) == [["BTC/USDT"], ["2023-09"]]

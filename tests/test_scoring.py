@@ -1,7 +1,7 @@
-"""What is said of a run's forecasts where they are few, flat, of one coin or unusable: the rest of
-it stands."""
+"""Scores of a run whose forecasts are few, flat, of one coin or unusable: the rest stands."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ def predictions(n: int = 400, symbols=("BTC/USDT", "ETH/USDT"), seed: int = 0) -
 
 
 def score(*parts: pd.DataFrame, **changed):
-    options = {
+    options: dict[str, Any] = {
         "network": "lstm",
         "baselines": ("naive", "drift", "ridge"),
         "interval_baselines": ("ewma", "garch", "har"),

@@ -32,8 +32,7 @@ def losses(n, seed, memory=0.5):
 
 
 def newey_west_by_hand(difference, lags):
-    """The formulas of the papers, written out: Bartlett sum, Harvey-Leybourne-Newbold factor,
-    Student t."""
+    """The papers' formulas: Bartlett sum, Harvey-Leybourne-Newbold factor, Student t."""
     n = len(difference)
     mean = sum(difference) / n
     centred = [d - mean for d in difference]
@@ -46,8 +45,7 @@ def newey_west_by_hand(difference, lags):
 
 
 def cosines_by_hand(difference, n_cosines):
-    """Lazarus, Lewis, Stock and Watson (2018): the mean square of B cosine-weighted sums; Student
-    t(B)."""
+    """Lazarus et al. (2018): the mean square of B cosine-weighted sums; Student t(B)."""
     n = len(difference)
     weighted = [
         math.sqrt(2 / n)
@@ -85,8 +83,7 @@ def test_diebold_mariano_at_longer_horizons_agrees_with_the_formulas_written_out
 
 
 def rejections(horizon, n, n_runs, shift=0.0, seed=0):
-    """Share of the runs that tell fully overlapping losses, equal on average but for `shift`, apart
-    at 5 %."""
+    """Share of runs that reject at 5 % losses that overlap fully, equal but for `shift`."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((n_runs, n + horizon))
     total = np.cumsum(noise, axis=1)
@@ -268,8 +265,7 @@ def test_pesaran_timmermann_agrees_with_a_regression_of_directions_in_a_large_sa
 
 
 def coins_of_one_market(rng, n_hours, n_coins=22, correlation=0.5, horizon=1):
-    """(n_hours, n_coins) returns, overlapping where the horizon is above 1, and one call an hour
-    for all coins."""
+    """(n_hours, n_coins) returns over the horizon, and one call an hour for all coins."""
     shared, own = (
         rng.standard_normal((n_hours + horizon, 1)),
         rng.standard_normal((n_hours + horizon, n_coins)),

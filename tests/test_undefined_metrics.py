@@ -1,5 +1,4 @@
-"""A metric that cannot be computed is null in every generation's files, and never costs a finished
-training."""
+"""A metric that cannot be computed is null in the files, and never costs a finished training."""
 
 import functools
 import json
@@ -53,7 +52,7 @@ def test_what_is_no_number_is_null_in_the_files_and_a_dash_for_people(
         "correlation_with_current_return": float("nan"),
         "correlation_with_next_return": np.float64("inf"),
     }
-    monkeypatch.setattr("pipeline.evaluation.verdict.lag_check", lambda *_: undefined)
+    monkeypatch.setattr("pipeline.evaluation.metrics.lag_check", lambda *_: undefined)
     monkeypatch.setattr("pipeline.evaluation.metrics.roc_auc_score", lambda *_: float("nan"))
     monkeypatch.setattr("pipeline.training.fit.export_twin", lambda path: None)
     main, config = SCRIPTS[generation]

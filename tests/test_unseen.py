@@ -1,5 +1,4 @@
-"""A saved bundle on candles it has never seen: what is scored, what is left out, what is said about
-it."""
+"""A bundle on candles it has never seen: what is scored, what is left out, what is said."""
 
 import json
 import pickle
@@ -21,7 +20,8 @@ from feature_engineering import compute_features
 from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.evaluation.unseen import as_text, drift_table, read_metadata, score_unseen
+from pipeline.evaluation.unseen import read_metadata, score_unseen
+from pipeline.report.evaluate_text import drift_table, unseen_text
 from pipeline.samples.drift import feature_quantiles, measure_drift, population_stability
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,7 +188,7 @@ def test_later_candles_of_a_synthetic_market_give_no_claim(tiny_bundle, tmp_path
     )
     assert len(predictions) == 2 * (700 - 533 - 1)  # 474 of warm-up, a window of 60, a target
     assert result["test"]["verdict"] == "NO CLAIM (synthetic data)"
-    assert "VERDICT  NO CLAIM (synthetic data)" in as_text(result)
+    assert "VERDICT  NO CLAIM (synthetic data)" in unseen_text(result)
 
 
 def test_made_up_candles_give_no_claim_to_a_real_bundle_either(predictor, signal_market, metadata):

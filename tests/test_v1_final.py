@@ -25,7 +25,8 @@ from generations.v1_final.inference import FILES, CryptoPricePredictorV1Final
 from pipeline.bundle import files
 from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.synthetic import synthetic_candles, synthetic_market
-from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
+from pipeline.evaluation.price_errors import price_errors
+from pipeline.report.tables import price_error_rows, sample_rows
 from pipeline.samples import leakage
 from tests import networks
 from tests.conftest import write_market

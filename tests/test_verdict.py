@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.metrics import direction_metrics
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.evaluation.verdict import (
-    Comparison,
     compare_forecasts,
     evaluate_forecasts,
     run_verdict,
@@ -51,8 +51,7 @@ RESULT_KEYS = [
 
 
 def make_predictions(n_hours=300, seed=0, known=0.0):
-    """Two coins; the network knows a share `known` of each return, ridge and XGBoost add noise to
-    nothing."""
+    """Two coins; the network knows a share `known` of each return, ridge and XGBoost nothing."""
     rng = np.random.default_rng(seed)
     hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     frames = []
@@ -385,7 +384,7 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
     assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(
         result
     )
-    assert "–" in tables.text_table(tables.table_rows(result))
+    assert "–" in tables.text_table(tables.score_rows(result))
 
 
 def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_correction():

@@ -1,5 +1,4 @@
-"""How often the verdict is wrong: its size on markets without an edge, its power on markets with
-one.
+"""How often the verdict is wrong: its size on markets without an edge, its power on others.
 
     python -m tests.verdict_size --runs 200
     python -m tests.verdict_size --runs 50 --horizon 24
@@ -52,8 +51,7 @@ class Outcome:
 def forecasts_of_ridge(
     seed: int, n_candles: int, signal_r2: float, horizon: int = 1
 ) -> pd.DataFrame:
-    """Predictions of the test part (40 % of the time) by naive, drift and shrunk ridge, as the
-    verdict reads them."""
+    """Predictions of the test part (40 % of the time) by naive, drift and shrunk ridge."""
     market = synthetic_market(SYMBOLS, "1h", n_candles, seed=seed, signal_r2=signal_r2)
     features = {
         symbol: compute_features(candles, "1h", V2_FEATURES) for symbol, candles in market.items()
@@ -97,12 +95,10 @@ def run(seed: int, n_candles: int, signal_r2: float, horizon: int = 1) -> Outcom
 
 
 def shares(outcomes: list[Outcome], verdict: str) -> tuple[float, float]:
-    """Share of the markets with this verdict against naive: alone, and as one of two
-    comparisons."""
-    return tuple(
-        float(np.mean([getattr(o, kind) == verdict for o in outcomes]))
-        for kind in ("alone", "of_two")
-    )
+    """Share of markets with this verdict against naive: alone, and as one of two comparisons."""
+    alone = float(np.mean([outcome.alone == verdict for outcome in outcomes]))
+    of_two = float(np.mean([outcome.of_two == verdict for outcome in outcomes]))
+    return alone, of_two
 
 
 def main() -> None:

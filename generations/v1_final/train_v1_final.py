@@ -1,7 +1,7 @@
 """Train v1-final, the training report's network for the next price itself, in nine phases.
 
     python -m generations.v1_final.train_v1_final
-    python -m generations.v1_final.train_v1_final --candles-dir DIR --symbols BTC/USDT --candles 2000
+    python -m generations.v1_final.train_v1_final --candles-dir DIR --symbols BTC/USDT
 
 The run prints the report's table (MAE, RMSE, MAPE, error distribution, sample predictions) with the
 forecast of no change beside it, and ends with a verdict. A network of price levels is expected to
@@ -23,7 +23,7 @@ from generations.v1_final.inference import FILES
 from pipeline import terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
-from pipeline.evaluation.price_errors import price_error_rows, price_errors, sample_rows
+from pipeline.evaluation.price_errors import price_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import tables
@@ -148,8 +148,8 @@ def train(model: Any, prices: ScaledSamples, config: ConfigV1Final, folder: Path
 def compare_prices(predictions: pd.DataFrame) -> dict[str, Any]:
     """The report's own table of prices, with naive beside the network, printed."""
     errors = files.plain(price_errors(predictions, ("naive", NETWORK)))
-    print(tables.text_table(price_error_rows(errors)), end="\n\n")
-    print(tables.text_table(sample_rows(predictions, ("naive", NETWORK))))
+    print(tables.text_table(tables.price_error_rows(errors)), end="\n\n")
+    print(tables.text_table(tables.sample_rows(predictions, ("naive", NETWORK))))
     return errors
 
 

@@ -42,7 +42,7 @@ from pipeline.bundle.network import import_keras
 from pipeline.bundle.scalers import save_scalers
 from pipeline.candles import store
 from pipeline.candles.schema import timeframe_ms
-from pipeline.evaluation.price_errors import head_error_rows, head_errors
+from pipeline.evaluation.price_errors import head_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, forecast_test
 from pipeline.report import page, run_page, tables
@@ -382,7 +382,7 @@ def judge(predictions: pd.DataFrame, market: CandleSet, horizon: int) -> dict[st
         horizon=horizon,
         confidence_set=False,
     )
-    print(tables.text_table(head_error_rows({next(iter(market.candles)): heads})))
+    print(tables.text_table(tables.head_error_rows({next(iter(market.candles)): heads})))
     terminal.tell(f"the close: {tables.verdict_sentence(test)}")
     return {
         "n": len(predictions),
@@ -424,7 +424,7 @@ def evaluate(
         **scores,
         "heads": {symbol: record["heads"] for symbol, record in by_symbol.items()},
     }
-    rows = head_error_rows(metrics["heads"])
+    rows = tables.head_error_rows(metrics["heads"])
     print(f"\n{tables.text_table(rows)}\n{tables.terminal_tables(scores)}")
     section = page.section(
         "The four prices of the next candle",

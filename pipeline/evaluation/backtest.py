@@ -1,5 +1,4 @@
-"""Money: what trading on the forecasts would have earned. A summary of the forecasts, not a
-promise.
+"""Money: what trading on the forecasts would have earned. A summary, not a promise.
 
 The rules. The position is the sign of the forecast where |forecast| / volatility exceeds a
 threshold, else flat. It is taken at the close of candle t for 1 / n_symbols of the capital, and
@@ -13,11 +12,10 @@ the Sharpe ratio nor its interval would stand.
 
 The net return of an instant is the mean over symbols of position * (e^actual_return - 1) - funding
 - fees. A fee is paid on each change of position, at an entry from flat and at the last exit too. A
-  long pays the funding rate of each
-settlement with entry < settlement <= exit, a short receives it; settlements are taken down to the
-minute, and the notional is that of the entry. Instants compound, from capital brought back to equal
-shares. The break-even fee adds them up instead, which makes it exact: 10^4 * (price_pnl -
-funding_paid) / turnover. At a loss of everything the account ends.
+long pays the funding rate of each settlement with entry < settlement <= exit, a short receives it;
+settlements are taken down to the minute, and the notional is that of the entry. Instants compound,
+from capital brought back to equal shares. The break-even fee adds them up instead, which makes it
+exact: 10^4 * (price_pnl - funding_paid) / turnover. At a loss of everything the account ends.
 
 Left out: spreads, slippage, margin calls, and the fees of bringing shares back to equal, which
 trade a part of each return (always long in 19 coins, hourly, in 2024: 0.36 % of the capital an
@@ -25,7 +23,7 @@ hour, 1.6 % a year in fees of 5 bps).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -58,24 +56,21 @@ class Performance:
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """Result of `backtest`; shares are of the capital, an instant is a span of `horizon`
-    candles."""
+    """Result of `backtest`; shares are of the capital, an instant spans `horizon` candles."""
 
     net: Performance
     """after fees and funding"""
     gross: Performance
     """the same without fees; after funding"""
     buy_and_hold: Performance
-    """every coin bought for an equal share at the start and sold at the end, at the same fee, no
-    funding"""
+    """equal shares bought at the start and sold at the end, at the same fee, without funding"""
     sharpe_low: float | None
     sharpe_high: float | None
     """95 % interval of the net Sharpe ratio by the stationary bootstrap"""
     win_rate: float | None
     """share of the instants with a position whose net return is positive"""
     break_even_fee_bps: float | None
-    """fee at which the sum of the net returns is 0; negative: it loses without fees too; None
-    without trades"""
+    """fee at which the net returns sum to 0; negative: it loses anyway; None without trades"""
     break_even_low: float | None
     break_even_high: float | None
     """its 95 % interval, that of a ratio of two means; None with too few instants to tell"""
@@ -99,26 +94,19 @@ class Backtest:
     notes: tuple[str, ...]
     """what the numbers leave out or cannot bear, a sentence each"""
     equity: pd.DataFrame
-    """timestamp (UTC), strategy, buy_and_hold: 1 at the first entry, then one row at the end of
-    each instant"""
+    """timestamp (UTC), strategy, buy_and_hold: 1 at the first entry, then a row an instant's end"""
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the equity curve as plain Python types for JSON; None for what is undefined or
-        not finite."""
-        values = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "equity"
-        }
-        values["notes"] = list(self.notes)
-        accounts = ("net", "gross", "buy_and_hold")
-        return files.plain(values | {name: asdict(values[name]) for name in accounts})
+        """All but the equity curve for JSON; None for what is undefined or not finite."""
+        values = dict(vars(self))
+        del values["equity"]
+        accounts = {name: asdict(values[name]) for name in ("net", "gross", "buy_and_hold")}
+        return files.plain(values | accounts)
 
 
 @dataclass(frozen=True, eq=False)
 class _Book:
-    """Positions on the common grid of instants: (n_instants, n_symbols) arrays, 0 where a symbol
-    has no sample."""
+    """Positions on the common grid of instants: (n_instants, n_symbols), 0 without a sample."""
 
     symbols: tuple[str, ...]
     edges_ms: np.ndarray
@@ -221,18 +209,17 @@ def _sharpe(returns: np.ndarray, span_ms: int) -> float | None:
     if len(returns) < 2 or is_constant(returns):
         return None
     spread = returns.std(ddof=1)
-    return (
-        None if spread == 0 else float(returns.mean() / spread * np.sqrt(YEAR_MS / span_ms))
-    )  # 0: squares underflow
+    if spread == 0:  # the squares of tiny returns underflow
+        return None
+    return float(returns.mean() / spread * np.sqrt(YEAR_MS / span_ms))
 
 
 def _sharpe_interval(
     returns: np.ndarray, span_ms: int, n_bootstrap: int
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval, by the stationary bootstrap of Politis and Romano (1994), J. Am.
-    Stat. Assoc. 89(428).
+    """95 % percentile interval by the stationary bootstrap, in blocks of about n^(1/3) instants.
 
-    Blocks are n^(1/3) instants long on average, as the lags of the Diebold-Mariano test.
+    Politis and Romano (1994), The Stationary Bootstrap, J. Am. Stat. Assoc. 89(428).
     """
     if n_bootstrap < 1 or len(returns) < MIN_INSTANTS or is_constant(returns):
         return None, None
@@ -242,10 +229,8 @@ def _sharpe_interval(
         value = _sharpe(sample, span_ms)  # None where the resample missed all of the few trades
         return 0.0 if value is None else value
 
-    resampled = StationaryBootstrap(np.ceil(len(returns) ** (1 / 3)), returns, seed=0).apply(
-        sharpe, n_bootstrap
-    )
-    low, high = np.quantile(resampled, (0.025, 0.975))
+    bootstrap = StationaryBootstrap(np.ceil(len(returns) ** (1 / 3)), returns, seed=0)
+    low, high = np.quantile(bootstrap.apply(sharpe, n_bootstrap), (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -282,19 +267,17 @@ def _open_book(
     used = rest == 0
     score = (predictions[model] / predictions["volatility"]).to_numpy(np.float64)[used]
     cell = instant[used], codes[used]
-    shape = int(instant[used].max()) + 1, len(symbols)
-    position, move = np.zeros(shape), np.zeros(shape)
+    n_instants = int(instant[used].max()) + 1
+    position, move = np.zeros((2, n_instants, len(symbols)))
     position[cell] = np.where(np.abs(score) > threshold, np.sign(score), 0.0)
     move[cell] = np.expm1(predictions["actual_return"].to_numpy(np.float64)[used])
-    edges_ms = (
-        first_ms + timeframe_ms + span_ms * np.arange(shape[0] + 1)
-    )  # candle t is known at its close
+    first_close_ms = first_ms + timeframe_ms  # candle t is known at its close
+    edges_ms = first_close_ms + span_ms * np.arange(n_instants + 1)
     return _Book(tuple(map(str, symbols)), edges_ms, position, move)
 
 
 def _trades(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is opened at the start and closed at the end of each instant: (n_instants, n_symbols) of
-    0 or 1.
+    """What is opened at the start and closed at the end of each instant, 0 or 1 a cell.
 
     A change of position at one moment is thus shared between the instant that ends and the one that
     begins: each position pays for its own entry and exit, and a flat instant pays nothing.
@@ -306,19 +289,16 @@ def _trades(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flows(book: _Book, rate: np.ndarray) -> pd.DataFrame:
-    """What each instant moves, a row an instant: shares of the capital, and the number of positions
-    opened."""
+    """A row an instant: shares of the capital, and `opened`, the number of positions opened."""
     opened, closed = _trades(book.position)
-    n_symbols = len(book.symbols)
-    return pd.DataFrame(
-        {
-            "price": (book.position * book.move).sum(axis=1) / n_symbols,
-            "funding": (book.position * rate).sum(axis=1) / n_symbols,
-            "traded": (opened + closed).sum(axis=1) / n_symbols,
-            "invested": np.abs(book.position).sum(axis=1) / n_symbols,
-            "opened": opened.sum(axis=1),
-        }
-    )
+    cells = {
+        "price": book.position * book.move,
+        "funding": book.position * rate,
+        "traded": opened + closed,
+        "invested": np.abs(book.position),
+    }
+    shares = {name: of.sum(axis=1) / len(book.symbols) for name, of in cells.items()}
+    return pd.DataFrame({**shares, "opened": opened.sum(axis=1)})
 
 
 def _trading_numbers(
@@ -343,24 +323,22 @@ def _trading_numbers(
 
 
 def _break_even(flows: pd.DataFrame) -> dict[str, float | None]:
-    """The fee at which the net returns sum to 0, in bps a side, with its interval (delta
-    method)."""
+    """The fee at which the net returns sum to 0, in bps a side, with its interval."""
     earned, traded = (flows["price"] - flows["funding"]).to_numpy(), flows["traded"].to_numpy()
-    names = ("break_even_fee_bps", "break_even_low", "break_even_high")
-    if not traded.sum() > 0:
-        return dict.fromkeys(names)
-    value = float(earned.sum() / traded.sum())
-    half = ratio_half_width(earned, traded, value)
-    if half is None:
-        return dict(zip(names, (1e4 * value, None, None)))
-    return dict(zip(names, (1e4 * value, 1e4 * (value - half), 1e4 * (value + half))))
+    fee = low = high = None
+    if traded.sum() > 0:
+        ratio = float(earned.sum() / traded.sum())
+        half = ratio_half_width(earned, traded, ratio)
+        fee = 1e4 * ratio
+        if half is not None:
+            low, high = 1e4 * (ratio - half), 1e4 * (ratio + half)
+    return {"break_even_fee_bps": fee, "break_even_low": low, "break_even_high": high}
 
 
 def _funding_rates(
     book: _Book, funding: Mapping[str, pd.DataFrame | None] | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Sum of the rates that settle within each instant, (n_instants, n_symbols), and what is
-    missing."""
+    """(n_instants, n_symbols) sum of the rates that settle in each instant, and what is missing."""
     rate = np.zeros_like(book.position)
     if funding is None:
         return rate, ["funding is not included"]
@@ -379,8 +357,11 @@ def _funding_rates(
         waits = np.diff([start, *settled[(settled > start) & (settled < end)], end])
         if len(settled) < 2 or waits.max() > MAX_AGE_IN_INTERVALS * np.median(np.diff(settled)):
             holes.append(symbol)
-    notes = [f"funding is not included for {', '.join(missing)}"] if missing else []
-    notes += [f"funding does not cover the whole test part for {', '.join(holes)}"] if holes else []
+    notes = []
+    if missing:
+        notes.append(f"funding is not included for {', '.join(missing)}")
+    if holes:
+        notes.append(f"funding does not cover the whole test part for {', '.join(holes)}")
     return rate, notes
 
 
@@ -392,8 +373,7 @@ def _until_ruin(returns: np.ndarray) -> np.ndarray:
 
 @np.errstate(over="ignore", invalid="ignore")
 def _buy_and_hold(move: np.ndarray, fee: float) -> np.ndarray:
-    """(n_instants,) returns of equal shares that are never brought back to equal; a coin without a
-    sample stands."""
+    """(n_instants,) returns of equal shares, never rebalanced; a gap leaves a share as it is."""
     value = _compound(move).mean(axis=1)
     value[1:] *= 1 - fee
     value[-1] *= 1 - fee

@@ -1,9 +1,10 @@
-"""One model against another: the verdict's loss, skill with its interval, and what may be called
-best.
+"""One model against another: the verdict's loss, skill with its interval, and the best models.
 
-All of it reads the frame of predictions that `metrics` describes.
+All of it reads the frame of predictions that `metrics` describes, and refuses a broken one with a
+ValueError (`check_predictions`).
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,8 @@ from pipeline.evaluation.significance import (
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BOOTSTRAP = (
-    20_000  # rows of the confidence set's bootstrap; arch keeps an index of each draw in memory
-)
+LARGEST_BOOTSTRAP = 20_000
+"""Rows of the confidence set's bootstrap; arch keeps an index of each draw in memory."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,13 @@ class Comparison:
 
 
 def scaled_absolute_error(predictions: pd.DataFrame, model: str) -> np.ndarray:
-    """(n,) losses of the verdict: |actual_return - forecast| / volatility, so that no wild coin or
-    week decides."""
+    """(n,) |actual_return - forecast| / volatility, so that no wild coin or week decides."""
     error = (predictions["actual_return"] - predictions[model]).abs() / predictions["volatility"]
     return error.to_numpy(np.float64)
 
 
 def skill(loss_model: np.ndarray, loss_baseline: np.ndarray, instants: Any) -> float | None:
-    """1 - mean loss of the model / mean loss of the baseline, each instant counting once; None
-    against a loss of 0."""
+    """1 - mean loss / mean loss of the baseline, each instant counting once; None against 0."""
     mean_baseline = float(mean_by_instant(loss_baseline, instants).mean())
     if mean_baseline == 0:
         return None
@@ -87,11 +85,9 @@ def compare_losses(
     both have one sign.
 
     Args:
-        model: Its name.
-        loss_model: (n,) its losses.
+        model: Name of the model.
+        loss_model: (n,) losses of the model.
         losses: Baseline -> (n,) losses on the same samples.
-        instants: (n,) instants of the samples.
-        horizon: Candles that a forecast spans.
         loss: Name of the loss.
         alpha: Level of the whole family of comparisons.
 
@@ -104,21 +100,22 @@ def compare_losses(
         baseline: _test(loss_model, values, instants, horizon)
         for baseline, values in losses.items()
     }
-    done = {baseline: test for baseline, test in tests.items() if test is not None}
-    adjusted = dict(zip(done, holm([test.p_value for test in done.values()]) if done else []))
+    p_values = {baseline: test.p_value for baseline, test in tests.items() if test is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())))) if p_values else {}
     comparisons = []
-    for baseline, values in losses.items():
-        test, p_holm, verdict = tests[baseline], adjusted.get(baseline), "TIES"
-        if test is not None and p_holm is not None and p_holm < alpha:
+    for baseline, test in tests.items():
+        verdict = "TIES"
+        if test is not None and adjusted[baseline] < alpha:
             verdict = "BEATS" if test.statistic > 0 else "LOSES"
+        values = losses[baseline]
         comparisons.append(
             Comparison(
                 model=model,
                 baseline=baseline,
                 loss=loss,
-                statistic=test.statistic if test else None,
-                p_value=test.p_value if test else None,
-                p_holm=p_holm,
+                statistic=None if test is None else test.statistic,
+                p_value=p_values.get(baseline),
+                p_holm=adjusted.get(baseline),
                 skill=skill(loss_model, values, instants),
                 squared_skill=skill(loss_model**2, values**2, instants),
                 verdict=verdict,
@@ -130,8 +127,7 @@ def compare_losses(
 def _test(
     loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int
 ) -> DieboldMariano | None:
-    """The test, or None under a warning where there is too little to test: the rest of a report
-    must stand."""
+    """The test, or None under a warning where there is too little to test."""
     try:
         return diebold_mariano(loss_model, loss, instants, horizon)
     except ValueError as error:
@@ -153,51 +149,37 @@ def skill_by(
     baseline. No correction for the number of rows: one of twenty intervals misses by chance.
 
     Args:
-        predictions: The frame described in `metrics`.
+        predictions: The frame.
         model: Name of the model's forecast column.
         baseline: Name of the baseline's forecast column.
         by: "symbol", or "month" (calendar month, UTC, of the candle from which is forecast).
-        horizon: Candles that a forecast spans.
 
     Returns:
         A row a group, in order: {by: its name, "skill", "low", "high", "n": forecasts}. low and
         high are None where there are fewer instants than `instants_needed`, all three where the
         baseline makes no error.
-
-    Raises:
-        ValueError: As `check_predictions`.
     """
     check_predictions(predictions, [model, baseline])
     losses = [scaled_absolute_error(predictions, name) for name in (model, baseline)]
     times = predictions["timestamp"].to_numpy("datetime64[ms]")
-    groups = (
-        predictions["symbol"].astype(str).to_numpy()
-        if by == "symbol"
-        else times.astype("datetime64[M]")
-    )
+    groups = predictions["symbol"].astype(str).to_numpy()
+    if by == "month":
+        groups = times.astype("datetime64[M]")
     codes, names = pd.factorize(groups, sort=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for code, name in enumerate(names):
-        rows_of = codes == code
-        loss_model, loss_baseline = (
-            mean_by_instant(loss[rows_of], times[rows_of]) for loss in losses
-        )
-        value, low, high = _skill_interval(loss_model, loss_baseline, horizon)
-        rows.append(
-            {
-                by: str(name)[:7] if by == "month" else str(name),
-                "skill": value,
-                "low": low,
-                "high": high,
-                "n": int(rows_of.sum()),
-            }
-        )
+        chosen = codes == code
+        ours, theirs = (mean_by_instant(loss[chosen], times[chosen]) for loss in losses)
+        value, low, high = _skill_interval(ours, theirs, horizon)
+        label = str(name) if by == "symbol" else str(name)[:7]
+        rows.append({by: label, "skill": value, "low": low, "high": high, "n": int(chosen.sum())})
     return rows
 
 
 def _skill_interval(
     loss_model: np.ndarray, loss_baseline: np.ndarray, horizon: int
 ) -> tuple[float | None, float | None, float | None]:
+    """Skill and its interval, from (n_instants,) losses."""
     mean_baseline = float(loss_baseline.mean())
     if mean_baseline == 0:
         return None, None, None
@@ -225,40 +207,35 @@ def model_confidence_set(
     one inside may be worse too, and nobody knows yet.
 
     Args:
-        predictions: The frame described in `metrics`.
+        predictions: The frame.
         models: Names of two or more forecast columns.
-        horizon: Candles that a forecast spans.
-        seed: Of the bootstrap.
-        repetitions: Of the bootstrap.
+        seed: Seed of the bootstrap.
+        repetitions: Draws of the bootstrap.
 
     Returns:
         {"models": names in the set, in the given order, "p_values": {model: p}}; equal forecasts
         share a p-value. None where it is undefined: fewer than `instants_needed`, or losses that
         differ by a constant.
 
-    Raises:
-        ValueError: As `check_predictions`.
-
     References:
         Hansen, Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2).
     """
-    from arch.bootstrap import (
-        MCS,  # lazy: it takes a second, and reports without a set do not need it
-    )
+    from arch.bootstrap import MCS  # lazy: a second, and not every report needs it
 
     check_predictions(predictions, models)
     losses = {
-        m: mean_by_instant(scaled_absolute_error(predictions, m), predictions["timestamp"])
-        for m in models
+        name: mean_by_instant(scaled_absolute_error(predictions, name), predictions["timestamp"])
+        for name in models
     }
     n = len(losses[models[0]])
-    twin = {name: next(m for m in models if _are_equal(losses[m], losses[name])) for name in models}
-    distinct = list(dict.fromkeys(twin.values()))
     if n < instants_needed(horizon):
         return None
+    # Of equal forecasts the first stands for all.
+    twin = {name: next(m for m in models if _are_equal(losses[m], losses[name])) for name in models}
+    distinct = list(dict.fromkeys(twin.values()))
     if len(distinct) == 1:
         return {"models": list(models), "p_values": dict.fromkeys(models, 1.0)}
-    pairs = [(first, other) for i, first in enumerate(distinct) for other in distinct[:i]]
+    pairs = itertools.combinations(distinct, 2)
     if any(is_constant(losses[first] - losses[other]) for first, other in pairs):
         return None
     width = math.ceil(n / LARGEST_BOOTSTRAP)
@@ -273,6 +250,5 @@ def model_confidence_set(
 
 
 def _are_equal(first: np.ndarray, other: np.ndarray) -> bool:
-    return bool(
-        np.abs(first - other).max() <= ROUNDING * max(np.abs(first).mean(), np.abs(other).mean())
-    )
+    scale = max(np.abs(first).mean(), np.abs(other).mean())
+    return bool(np.abs(first - other).max() <= ROUNDING * scale)

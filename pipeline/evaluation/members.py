@@ -1,17 +1,23 @@
-"""What an ensemble gains: each member's score beside that of their mean, and how far they are
-apart."""
+"""What an ensemble gains: each member's score beside that of their mean, and their spread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.metrics import direction_metrics, forecast_fault
 from pipeline.evaluation.verdict import compare_forecasts
-from pipeline.report import page, tables
+
+
+class MemberScores(TypedDict):
+    """What a network is worth alone; both None where its forecasts are unusable."""
+
+    skill: float | None
+    """against naive"""
+    direction_accuracy: float | None
 
 
 def score_members(
@@ -29,14 +35,13 @@ def score_members(
         network: Name of its column; `<network>_raw` before shrinkage.
         members: Of each, (n,) "served" (shrunk by its own factor) and "raw" log-returns, in the
             order of the rows.
-        seeds: Of each.
+        seeds: Seed of each.
         histories: Of each: "val_loss" by epoch and "best_epoch".
         horizon: Candles that a forecast spans.
 
     Returns:
         Plain data for JSON: "seeds"; "members", of each its seed, best_epoch (from 0), its
-        val_loss, skill against naive and direction_accuracy; "mean", skill and direction_accuracy
-        of the ensemble; "spread" (`spread_of`).
+        val_loss and `MemberScores`; "mean", `MemberScores` of the ensemble; "spread" (`spread_of`).
     """
     rows = []
     for member, seed, history in zip(members, seeds, histories):
@@ -72,60 +77,10 @@ def spread_of(members: np.ndarray, mean: np.ndarray) -> float | None:
     return float(np.std(members, axis=0, ddof=1).mean()) / scale if scale > 0 else None
 
 
-def _scores(predictions: pd.DataFrame, network: str, horizon: int) -> dict[str, float | None]:
+def _scores(predictions: pd.DataFrame, network: str, horizon: int) -> MemberScores:
     if forecast_fault(predictions, network) is not None:
         return {"skill": None, "direction_accuracy": None}
     raw = predictions[f"{network}_raw"] / predictions["volatility"]
-    return {
-        "skill": compare_forecasts(predictions, network, ["naive"], horizon)[0].skill,
-        "direction_accuracy": direction_metrics(predictions["actual_return"], raw)[
-            "direction_accuracy"
-        ],
-    }
-
-
-def member_rows(ensemble: Mapping[str, Any]) -> list[list[str]]:
-    """`score_members` as text cells, a heading first."""
-    rows = [["network", "best epoch", "validation loss", "skill against naive %", "direction %"]]
-    for number, member in enumerate(ensemble["members"], start=1):
-        facts = [str(member["best_epoch"] + 1), tables.show(member["val_loss"], "{:.5f}")]
-        rows.append([f"member {number}, seed {member['seed']}", *facts, *_score_cells(member)])
-    return [*rows, ["their mean, the forecast", "", "", *_score_cells(ensemble["mean"])]]
-
-
-def _score_cells(scores: Mapping[str, float | None]) -> list[str]:
-    return [
-        tables.show(scores["skill"], "{:+.3f}", 100),
-        tables.show(scores["direction_accuracy"], "{:.2f}", 100),
-    ]
-
-
-def terminal_table(ensemble: Mapping[str, Any], n_folds: int) -> str:
-    """The members, their mean and their spread, for the terminal."""
-    lines = "\n".join(tables.INDENT + sentence for sentence in _sentences(ensemble, n_folds))
-    return f"{tables.text_table(member_rows(ensemble))}\n\n{lines}\n"
-
-
-def report_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
-    """The same for the report page."""
-    return page.section(
-        "Members of the ensemble",
-        "Networks that differ by their seed alone: how far their scores are apart is luck, and "
-        "what a single network's score is worth. Each is scored as if it were alone, shrunk by "
-        "its own factor.",
-        page.table(member_rows(ensemble)),
-        *map(page.text, _sentences(ensemble, n_folds)),
-    )
-
-
-def _sentences(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
-    spread = tables.show(ensemble["spread"], "{:.2f}")
-    return [
-        f"members differ by {spread} at a candle; 1 is how much their mean differs from candle to "
-        "candle",
-        *(
-            [f"these are the members of the last of {n_folds} folds, on that fold alone"]
-            if n_folds > 1
-            else []
-        ),
-    ]
+    [against_naive] = compare_forecasts(predictions, network, ["naive"], horizon)
+    measured = direction_metrics(predictions["actual_return"], raw)
+    return {"skill": against_naive.skill, "direction_accuracy": measured["direction_accuracy"]}

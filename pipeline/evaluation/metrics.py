@@ -13,7 +13,7 @@ number.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,66 @@ from pipeline.evaluation.significance import (
 LARGEST_LOG_RETURN = 50.0  # a factor of e^50: no forecast, but a network that diverged
 
 
+class SymbolErrors(TypedDict):
+    """Errors of one symbol's prices."""
+
+    mape_percent: float
+    mae: float
+    """in the symbol's quote currency, so it is never pooled"""
+    rmse: float
+    mase: float | None
+    """mae over that of naive on the same rows; less than 1 is better. None if no price changed"""
+
+
+class PriceMetrics(TypedDict):
+    """Errors of a model's prices."""
+
+    mape_percent: float
+    """pooled over all rows"""
+    by_symbol: dict[str, SymbolErrors]
+
+
+class ReturnMetrics(TypedDict):
+    """Errors of forecasts of log-returns."""
+
+    mae: float
+    rmse: float
+    mae_percent: float
+    """100 * mae; other reports call it "MAPE on log-return" """
+    r2_vs_zero: float | None
+    """1 - sum (y - f)^2 / sum y^2, against "no change"; None where no return differs from 0"""
+
+
+class CallMetrics(TypedDict):
+    """How often the calls of a direction were right; None where undefined."""
+
+    direction_accuracy: float | None
+    direction_accuracy_low: float | None
+    direction_accuracy_high: float | None
+    """95 % interval: `accuracy_interval`, Wilson's without instants"""
+    pesaran_timmermann_statistic: float | None
+    pesaran_timmermann_p_value: float | None
+    top_tenth_accuracy: float | None
+    """of the n_calls // 10 most confident calls and those that tie with the last of them"""
+
+
+class DirectionMetrics(CallMetrics):
+    """The same, and how good the scores and probabilities are of all rows that moved."""
+
+    n_calls: int
+    roc_auc: float | None
+    """of the score; a coin toss has 0.5"""
+    brier: float | None
+    """of p_up; a coin toss has 0.25"""
+
+
+class LagCheck(TypedDict):
+    """Pearson correlations of a forecast; None where a series is constant."""
+
+    correlation_with_current_return: float | None
+    correlation_with_next_return: float | None
+
+
 def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
     """Refuse a frame of predictions from which no honest metric can be computed.
 
@@ -43,36 +103,22 @@ def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
             or p_up outside 0..1.
     """
     columns = ["symbol", "timestamp", "base_price", "actual_return", "volatility", *models]
-    missing = [name for name in columns if name not in predictions.columns]
-    if missing:
-        raise ValueError(
-            f"predictions lack the columns {missing}; they have {list(predictions.columns)}"
-        )
+    check_columns(predictions, columns)
     if predictions.empty:
         raise ValueError(
             "predictions are empty: the test part has no samples; fetch more candles or shorten "
             "the lookback"
         )
-    usable = {name: predictions[name].notna() for name in ("symbol", "timestamp")}
-    usable |= {
-        name: predictions[name].abs() < LARGEST_LOG_RETURN for name in ("actual_return", *models)
-    }
+    for name in ("symbol", "timestamp"):
+        _refuse(predictions, name, predictions[name].notna(), "missing")
+    for name in ("actual_return", *models):
+        is_usable = predictions[name].abs() < LARGEST_LOG_RETURN
+        _refuse(predictions, name, is_usable, f"NaN, infinite or beyond +-{LARGEST_LOG_RETURN:g}")
     for name in ("base_price", "volatility"):
-        usable[name] = (predictions[name] > 0) & np.isfinite(predictions[name])
+        is_usable = (predictions[name] > 0) & np.isfinite(predictions[name])
+        _refuse(predictions, name, is_usable, "not positive and finite")
     if "p_up" in predictions:
-        usable["p_up"] = predictions["p_up"].between(0, 1)
-    rules = {"symbol": "missing", "timestamp": "missing", "p_up": "not within 0 to 1"}
-    rules |= dict.fromkeys(("base_price", "volatility"), "not positive and finite")
-    for name, is_usable in usable.items():
-        bad = predictions[~is_usable.to_numpy()]
-        if len(bad):
-            first = bad.sort_values("timestamp").iloc[0]
-            rule = rules.get(name, f"NaN, infinite or beyond +-{LARGEST_LOG_RETURN:g}")
-            raise ValueError(
-                f"column {name} of predictions: {len(bad)} of {len(predictions)} values are "
-                f"{rule}, the first at {first['timestamp']} ({first['symbol']}: {first[name]}); "
-                "repair what made them or drop these samples"
-            )
+        _refuse(predictions, "p_up", predictions["p_up"].between(0, 1), "not within 0 to 1")
     twice = predictions.duplicated(["symbol", "timestamp"])
     if twice.any():
         first = predictions[twice].iloc[0]
@@ -82,9 +128,29 @@ def check_predictions(predictions: pd.DataFrame, models: Sequence[str]) -> None:
         )
 
 
+def check_columns(predictions: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse a frame that lacks one of these columns, with a ValueError."""
+    missing = [name for name in columns if name not in predictions]
+    if missing:
+        raise ValueError(
+            f"predictions lack the columns {missing}; they have {list(predictions.columns)}"
+        )
+
+
+def _refuse(predictions: pd.DataFrame, name: str, is_usable: pd.Series, rule: str) -> None:
+    """Name the first value of a column that is not usable."""
+    bad = predictions[~is_usable.to_numpy()]
+    if len(bad):
+        first = bad.sort_values("timestamp").iloc[0]
+        raise ValueError(
+            f"column {name} of predictions: {len(bad)} of {len(predictions)} values are "
+            f"{rule}, the first at {first['timestamp']} ({first['symbol']}: {first[name]}); "
+            "repair what made them or drop these samples"
+        )
+
+
 def forecast_fault(predictions: pd.DataFrame, model: str) -> str | None:
-    """Say in a sentence why a model's forecasts cannot be used, as after a network diverged; None
-    if they can.
+    """Why a model's forecasts cannot be used, as after a network diverged; None if they can.
 
     A model with some unusable forecasts is unusable as a whole: on the rest alone it would be
     scored on other samples than the others. A missing column is no such fault but a broken frame,
@@ -103,20 +169,11 @@ def forecast_fault(predictions: pd.DataFrame, model: str) -> str | None:
     )
 
 
-def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
+def price_metrics(predictions: pd.DataFrame, model: str) -> PriceMetrics:
     """Measure a model's forecasts as prices: base_price * exp(log-return).
 
-    Args:
-        predictions: The frame described at the top of this module.
-        model: Name of the forecast column.
-
-    Returns:
-        {"mape_percent": pooled over all rows, "by_symbol": {symbol: {"mape_percent", "mae", "rmse",
-        "mase"}}}. mae and rmse are in the symbol's quote currency, so they are never pooled. mase
-        divides mae by the mean absolute error of the naive (no change) forecast on the same rows,
-        so naive is exactly 1 and less is better; the original divides by naive's error on the
-        training part, which a change of volatility since then would flatter or spoil. mase is None
-        where no price changed.
+    The original MASE divides by naive's error on the training part, which a change of volatility
+    since then would flatter or spoil; here it is that on the same rows.
 
     Raises:
         ValueError: As `check_predictions`.
@@ -129,17 +186,15 @@ def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
     base = predictions["base_price"].to_numpy(np.float64)
     actual = base * np.exp(predictions["actual_return"].to_numpy(np.float64))
     error = np.abs(actual - base * np.exp(predictions[model].to_numpy(np.float64)))
-    naive_error = np.abs(actual - base)
-    errors = pd.DataFrame(
-        {
-            "percent": 100 * error / actual,
-            "absolute": error,
-            "squared": error**2,
-            "naive": naive_error,
-        }
-    )
+    columns = {
+        "percent": 100 * error / actual,
+        "absolute": error,
+        "squared": error**2,
+        "naive": np.abs(actual - base),
+    }
+    errors = pd.DataFrame(columns)
     means = errors.groupby(predictions["symbol"].astype(str).to_numpy()).mean()
-    by_symbol = {
+    by_symbol: dict[str, SymbolErrors] = {
         str(symbol): {
             "mape_percent": float(row["percent"]),
             "mae": float(row["absolute"]),
@@ -151,24 +206,14 @@ def price_metrics(predictions: pd.DataFrame, model: str) -> dict[str, Any]:
     return {"mape_percent": float(errors["percent"].mean()), "by_symbol": by_symbol}
 
 
-def return_metrics(actual: Any, forecast: Any) -> dict[str, float | None]:
+def return_metrics(actual: Any, forecast: Any) -> ReturnMetrics:
     """Measure forecasts of log-returns.
 
-    A percentage error of a return has no meaning near zero and is not computed. mae_percent is the
-    mean absolute error in percent of the price (100 * mae), which other reports call "MAPE on
-    log-return".
+    A percentage error of a return has no meaning near zero and is not computed.
 
     Args:
         actual: (n,) log-returns.
         forecast: (n,) forecasts of them.
-
-    Returns:
-        mae and rmse (log-return), mae_percent, and r2_vs_zero = 1 - sum (y - f)^2 / sum y^2: out of
-        sample, against the forecast "no change" instead of a mean that nobody knows beforehand.
-        None where no return differs from 0.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     Example:
         >>> return_metrics([0.02, -0.01], [0.01, 0.0])
@@ -193,7 +238,7 @@ def direction_metrics(
     confidence: Any = None,
     instants: Any = None,
     horizon: int = 1,
-) -> dict[str, Any]:
+) -> DirectionMetrics:
     """Measure forecasts of the direction.
 
     A call is a row in which both the score and the actual move differ from 0. Without instants
@@ -207,77 +252,57 @@ def direction_metrics(
             them.
         p_up: (n,) probabilities of a rise.
         confidence: (n,) what ranks the calls for the most confident tenth; |score| unless given.
-        instants: (n,) instants of the rows, in any order; None if they are independent.
-        horizon: Candles that a forecast spans.
-
-    Returns:
-        n_calls; direction_accuracy with its 95 % interval (direction_accuracy_low,
-        direction_accuracy_high: `accuracy_interval`, Wilson's without instants);
-            pesaran_timmermann_statistic and pesaran_timmermann_p_value;
-        top_tenth_accuracy, of the n_calls // 10 most confident calls and those that tie with the
-        last of them; roc_auc of the score and brier of p_up, both over the rows with an actual move
-        (a coin toss has 0.5 and 0.25). None for what is undefined.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
+        instants: (n,) instants of the rows; None if they are independent.
     """
     actual, score = finite_vectors(actual=actual, score=score)
     confidence = np.abs(score) if confidence is None else confidence
     score, confidence = finite_vectors(score=score, confidence=confidence)
     moved = actual != 0
     is_call = moved & (score != 0)
-    n_calls = int(is_call.sum())
-    metrics: dict[str, Any] = dict.fromkeys(
-        (
-            "direction_accuracy",
-            "direction_accuracy_low",
-            "direction_accuracy_high",
-            "pesaran_timmermann_statistic",
-            "pesaran_timmermann_p_value",
-            "top_tenth_accuracy",
-            "roc_auc",
-            "brier",
-        )
-    )
-    if n_calls > 0:
-        hits = (actual[is_call] > 0) == (score[is_call] > 0)
-        when = None if instants is None else pd.Index(instants)[is_call]
-        bounds = (
-            wilson_interval(int(hits.sum()), n_calls)
-            if when is None
-            else accuracy_interval(hits, when, horizon)
-        )
-        metrics["direction_accuracy"] = float(hits.mean())
-        metrics["direction_accuracy_low"], metrics["direction_accuracy_high"] = bounds
-        test = pesaran_timmermann(actual[is_call], score[is_call], when, horizon)
-        if test is not None:
-            metrics["pesaran_timmermann_statistic"], metrics["pesaran_timmermann_p_value"] = test
-        if n_calls >= 10:
-            ranks = confidence[is_call]
-            cut = np.partition(ranks, -(n_calls // 10))[-(n_calls // 10)]
-            metrics["top_tenth_accuracy"] = float(hits[ranks >= cut].mean())
+    when = None if instants is None else pd.Index(instants)[is_call]
+    calls = _score_calls(actual[is_call], score[is_call], confidence[is_call], when, horizon)
     rose = actual[moved] > 0
+    roc_auc = brier = None
     if 0 < rose.sum() < len(rose) and not is_constant(score[moved]):
-        metrics["roc_auc"] = float(roc_auc_score(rose, score[moved]))
+        roc_auc = float(roc_auc_score(rose, score[moved]))
     if p_up is not None and len(rose):
         probability = finite_vectors(actual=actual, p_up=p_up)[1]
-        metrics["brier"] = float(np.mean((probability[moved] - rose) ** 2))
-    return {"n_calls": n_calls, **metrics}
+        brier = float(np.mean((probability[moved] - rose) ** 2))
+    return {"n_calls": int(is_call.sum()), **calls, "roc_auc": roc_auc, "brier": brier}
 
 
-def interval_coverage(predictions: pd.DataFrame) -> dict[str, float]:
-    """How often the 80 % interval held what came true: the shares below, within and above, beside
-    the nominal one.
+def _score_calls(
+    actual: np.ndarray,
+    score: np.ndarray,
+    confidence: np.ndarray,
+    instants: pd.Index | None,
+    horizon: int,
+) -> CallMetrics:
+    hits = (actual > 0) == (score > 0)
+    n_calls = len(hits)
+    share = low = high = test = top_tenth = None
+    if n_calls > 0:
+        share = float(hits.mean())
+        test = pesaran_timmermann(actual, score, instants, horizon)
+        if instants is None:
+            low, high = wilson_interval(int(hits.sum()), n_calls)
+        else:
+            low, high = accuracy_interval(hits, instants, horizon)
+    if n_calls >= 10:
+        cut = np.partition(confidence, -(n_calls // 10))[-(n_calls // 10)]
+        top_tenth = float(hits[confidence >= cut].mean())
+    statistic, p_value = test or (None, None)
+    return {
+        "direction_accuracy": share,
+        "direction_accuracy_low": low,
+        "direction_accuracy_high": high,
+        "pesaran_timmermann_statistic": statistic,
+        "pesaran_timmermann_p_value": p_value,
+        "top_tenth_accuracy": top_tenth,
+    }
 
-    Args:
-        predictions: Needs actual_return, q10 and q90.
-    """
-    below = float((predictions["actual_return"] < predictions["q10"]).mean())
-    above = float((predictions["actual_return"] > predictions["q90"]).mean())
-    return {"nominal": 0.8, "coverage": 1.0 - below - above, "below": below, "above": above}
 
-
-def lag_check(forecast: Any, current_return: Any, next_return: Any) -> dict[str, float | None]:
+def lag_check(forecast: Any, current_return: Any, next_return: Any) -> LagCheck:
     """Show whether forecasts merely copy the last move.
 
     A network that has learned nothing often repeats the move it saw last: its curve then looks
@@ -288,13 +313,6 @@ def lag_check(forecast: Any, current_return: Any, next_return: Any) -> dict[str,
         forecast: (n,) forecasts of the log-return.
         current_return: (n,) last log-returns known when forecasting; NaN where there is none.
         next_return: (n,) log-returns that were forecast.
-
-    Returns:
-        correlation_with_current_return and correlation_with_next_return (Pearson); None where a
-        series is constant.
-
-    Raises:
-        ValueError: NaN or infinite forecasts or next returns, no values, or lengths that differ.
 
     Example:
         >>> checked = lag_check([1.0, -1.0, 2.0], [2.0, -2.0, 4.0], [-1.0, -1.0, -1.0])

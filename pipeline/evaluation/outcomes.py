@@ -51,17 +51,17 @@ def find_outcomes(
     step_ms = timeframe_ms(timeframe)
     times, closes = timestamps_ms(candles), candles["close"].to_numpy()
     made_ms = timestamps_ms(history)
-    base, end = np.searchsorted(times, made_ms), np.searchsorted(times, made_ms + horizon * step_ms)
-    end = np.minimum(end, len(times) - 1)
-    has_closed = times[end] == made_ms + horizon * step_ms
+    target_ms = made_ms + horizon * step_ms
+    base = np.searchsorted(times, made_ms)
+    end = np.minimum(np.searchsorted(times, target_ms), len(times) - 1)
+    has_closed = times[end] == target_ms
     rows = history[has_closed].reset_index(drop=True)
     actual = np.log(closes[end] / closes[base])[has_closed]
     agreement = np.sign(actual) * np.sign(rows["predicted_return"].to_numpy())
-    made_ms = made_ms[has_closed]
     return rows.assign(
-        target=utc_from_ms(made_ms + horizon * step_ms),
+        target=utc_from_ms(target_ms[has_closed]),
         actual_return=actual,
-        is_seen=made_ms + step_ms < seen_until_ms,
+        is_seen=made_ms[has_closed] + step_ms < seen_until_ms,
         direction=np.select([agreement > 0, agreement < 0], ["right", "wrong"], "none"),
         is_inside=(rows["q10"].to_numpy() <= actual) & (actual <= rows["q90"].to_numpy()),
     )
@@ -70,21 +70,20 @@ def find_outcomes(
 def tally(outcomes: pd.DataFrame) -> Tally:
     """Count the rows of `find_outcomes` that the model had not seen."""
     unseen = outcomes[~outcomes["is_seen"]]
-    actual, n = unseen["actual_return"], len(unseen)
+    actual = unseen["actual_return"]
     n_right = int((unseen["direction"] == "right").sum())
     return Tally(
-        n=n,
+        n=len(unseen),
         n_calls=n_right + int((unseen["direction"] == "wrong").sum()),
         n_right=n_right,
         n_inside=int(unseen["is_inside"].sum()),
-        error=float((actual - unseen["predicted_return"]).abs().mean()) if n else float("nan"),
-        naive_error=float(actual.abs().mean()) if n else float("nan"),
+        error=float((actual - unseen["predicted_return"]).abs().mean()),
+        naive_error=float(actual.abs().mean()),
     )
 
 
 def chance_range(n: int, probability: float) -> tuple[int, int]:
-    """Between which counts 95 % of all series of `n` independent draws end, 2.5 % at most on either
-    side of them.
+    """Between which counts 95 % of series of `n` draws end, with 2.5 % at most on either side.
 
     Example:
         >>> chance_range(10, 0.5)  # fewer than 2 heads: 11 / 1024 = 1.1 %; fewer than 3: 5.5 %

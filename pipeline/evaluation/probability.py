@@ -1,5 +1,4 @@
-"""Scores of quantiles and probabilities: is the interval as wide as it says, and is p_up a
-probability?
+"""Scores of quantiles and probabilities: is the interval as wide as it says, p_up a probability?
 
 They read the frame of predictions that `metrics` describes, with q10, q50 and q90 (log-returns) and
 p_up. Losses are divided by the candle's volatility, as the verdict's is.
@@ -9,22 +8,21 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pipeline.evaluation.comparison import compare_losses
-from pipeline.evaluation.metrics import interval_coverage
+from pipeline.evaluation.metrics import check_columns
 from pipeline.evaluation.significance import (
-    LEVEL,
     accuracy_interval,
     finite_vectors,
     instant_codes,
     instants_needed,
     is_constant,
     standard_error,
+    student_quantile,
     sum_by_instant,
 )
 
@@ -36,20 +34,83 @@ QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
 BINS = 10
 
 
+class IntervalScores(TypedDict):
+    """How good the network's 80 % interval and quantiles are."""
+
+    nominal: float
+    coverage: float
+    """share of what came true inside; the others lie `below` or `above`"""
+    below: float
+    above: float
+    coverage_low: float
+    coverage_high: float
+    """95 % interval of the coverage (`accuracy_interval`)"""
+    by_symbol: dict[str, float]
+    """coverage of each"""
+    width: float
+    """mean of (q90 - q10) / volatility"""
+    pinball: dict[str, float]
+    """quantile -> mean loss / volatility"""
+    pinball_mean: float
+    crps: float
+    """twice `pinball_mean`"""
+
+
+class Reliability(TypedDict):
+    """Probabilities beside frequencies."""
+
+    bins: list[dict[str, float]]
+    """by rising probability, each with its mean "probability", the "share" that came true, and n"""
+    mean_absolute_deviation: float
+    """mean of |probability - share| over the samples"""
+
+
+class BrierScore(TypedDict):
+    """brier = miscalibration - discrimination + uncertainty."""
+
+    brier: float
+    miscalibration: float
+    """what the best monotone recalibration (isotonic regression, in sample) would save"""
+    discrimination: float
+    """what is then better than always saying the base rate"""
+    uncertainty: float
+    """Brier score of the base rate"""
+
+
+class CalibrationSlope(TypedDict):
+    """1 is calibrated, below 1 overconfident."""
+
+    slope: float | None
+    slope_low: float | None
+    slope_high: float | None
+
+
+class ProbabilityScores(BrierScore, CalibrationSlope):
+    """How good p_up is, and the confidence that is made of it."""
+
+    n: int
+    """rows whose price moved"""
+    p_up: Reliability
+    """against rises"""
+    confidence: Reliability | None
+    """of max(p_up, 1 - p_up) against right directions, where p_up is not one half"""
+
+
 def pinball_loss(actual: Any, quantile: Any, level: float) -> np.ndarray:
-    """Loss that a quantile forecast minimises: level * (y - q) where y is above q, (1 - level) * (q
-    - y) below.
+    """Loss that a quantile forecast minimises.
+
+    It is level * (y - q) where y is above q, and (1 - level) * (q - y) below.
 
     Args:
         actual: (n,) what came true.
         quantile: (n,) forecasts of its quantile.
-        level: Of the quantile, in (0, 1).
+        level: Level of the quantile, in (0, 1).
 
     Returns:
         (n,) losses in the unit of `actual`; their mean is scikit-learn's mean_pinball_loss.
 
     Raises:
-        ValueError: NaN, infinite or no values, lengths that differ, or a level outside (0, 1).
+        ValueError: A level outside (0, 1).
 
     References:
         Koenker and Bassett (1978), Regression Quantiles, Econometrica 46(1).
@@ -65,8 +126,7 @@ def pinball_loss(actual: Any, quantile: Any, level: float) -> np.ndarray:
 
 
 def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) -> np.ndarray:
-    """Continuous ranked probability score of a forecast that is known at some quantiles: twice
-    their mean pinball loss.
+    """Continuous ranked probability score from quantiles: twice their mean pinball loss.
 
     It is the integral over all levels, taken as the mean over the given ones; with three of them a
     coarse figure, to be compared with another forecast's at the same levels and not with a CRPS in
@@ -75,7 +135,7 @@ def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) ->
     Args:
         actual: (n,) what came true.
         quantiles: (n, n_levels) forecasts.
-        levels: Of the quantiles, in (0, 1).
+        levels: Levels of the quantiles, in (0, 1).
 
     Returns:
         (n,) scores in the unit of `actual`.
@@ -98,37 +158,28 @@ def crps_from_quantiles(actual: Any, quantiles: Any, levels: Sequence[float]) ->
             f"quantiles have the shape {table.shape} for {len(levels)} levels; pass one column a "
             "level"
         )
-    return 2 * np.mean(
-        [pinball_loss(actual, column, level) for column, level in zip(table.T, levels)], axis=0
-    )
+    losses = [pinball_loss(actual, column, level) for column, level in zip(table.T, levels)]
+    return 2 * np.mean(losses, axis=0)
 
 
-def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, Any]:
-    """Measure the network's 80 % interval and quantiles.
-
-    Args:
-        predictions: Needs symbol, timestamp, actual_return, volatility and the columns of
-            `QUANTILES`.
-        horizon: Candles that a forecast spans.
-
-    Returns:
-        What `interval_coverage` returns, and: coverage_low and coverage_high, the 95 % interval of
-        the coverage (`accuracy_interval`); by_symbol, {symbol: coverage}; width, the mean of (q90 -
-        q10) / volatility; pinball, {quantile: mean loss / volatility}; pinball_mean, their mean;
-        crps, twice that.
-    """
-    inside = predictions["actual_return"].between(predictions["q10"], predictions["q90"])
+def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> IntervalScores:
+    """Measure the network's 80 % interval and quantiles."""
+    actual, q10, q90 = (predictions[name] for name in ("actual_return", "q10", "q90"))
+    below, above = float((actual < q10).mean()), float((actual > q90).mean())
+    inside = actual.between(q10, q90)
     low, high = accuracy_interval(inside, predictions["timestamp"], horizon)
     by_symbol = inside.groupby(predictions["symbol"].astype(str).to_numpy()).mean()
     losses = {name: float(loss.mean()) for name, loss in _scaled_pinball(predictions).items()}
-    width = (predictions["q90"] - predictions["q10"]) / predictions["volatility"]
     pinball_mean = float(np.mean(list(losses.values())))
     return {
-        **interval_coverage(predictions),
+        "nominal": 0.8,
+        "coverage": 1.0 - below - above,
+        "below": below,
+        "above": above,
         "coverage_low": low,
         "coverage_high": high,
         "by_symbol": {str(symbol): float(share) for symbol, share in by_symbol.items()},
-        "width": float(width.mean()),
+        "width": float(((q90 - q10) / predictions["volatility"]).mean()),
         "pinball": losses,
         "pinball_mean": pinball_mean,
         "crps": 2 * pinball_mean,
@@ -138,15 +189,12 @@ def interval_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, An
 def compare_quantiles(
     predictions: pd.DataFrame, model: str, baselines: Sequence[str], horizon: int = 1
 ) -> list[dict[str, Any]]:
-    """Compare the quantiles q10, q50, q90 with those of each baseline, by their mean pinball loss
-    over volatility.
+    """Compare q10, q50, q90 with a baseline's, by their mean pinball loss over volatility.
 
     Args:
-        predictions: As in `interval_scores`, with columns such as garch_q10 for a baseline called
-            garch.
+        predictions: The frame, with columns such as garch_q10 for a baseline called garch.
         model: Name of the model that made q10, q50 and q90.
         baselines: Names of the baselines.
-        horizon: Candles that a forecast spans.
 
     Returns:
         A `Comparison` as dict for each baseline, its loss "scaled_pinball": skill, Diebold-Mariano,
@@ -158,92 +206,68 @@ def compare_quantiles(
             values.
     """
     columns = [f"{baseline}_{quantile}" for baseline in baselines for quantile in QUANTILES]
-    missing = [name for name in columns if name not in predictions]
-    if missing:
-        raise ValueError(
-            f"predictions lack the columns {missing}; they have {list(predictions.columns)}"
-        )
-    usable = [
-        name
-        for name in baselines
-        if np.isfinite(predictions[[f"{name}_{q}" for q in QUANTILES]]).all(axis=None)
-    ]
-    if len(usable) < len(baselines):
-        left_out = [name for name in baselines if name not in usable]
+    check_columns(predictions, columns)
+    is_finite = np.isfinite(predictions[columns]).all()
+    losses, left_out = {}, []
+    for name in baselines:
+        if all(is_finite[f"{name}_{quantile}"] for quantile in QUANTILES):
+            losses[name] = _mean_pinball(predictions, f"{name}_")
+        else:
+            left_out.append(name)
+    if left_out:
         logger.warning(
             "no comparison of quantiles with %s: some are NaN or infinite", ", ".join(left_out)
         )
-    ours = np.mean(list(_scaled_pinball(predictions).values()), axis=0)
-    theirs = {
-        name: np.mean(list(_scaled_pinball(predictions, f"{name}_").values()), axis=0)
-        for name in usable
-    }
-    compared = compare_losses(
-        model, ours, theirs, predictions["timestamp"], horizon, loss="scaled_pinball"
-    )
+    ours, instants = _mean_pinball(predictions), predictions["timestamp"]
+    compared = compare_losses(model, ours, losses, instants, horizon, loss="scaled_pinball")
     return [asdict(comparison) for comparison in compared]
 
 
+def _mean_pinball(predictions: pd.DataFrame, prefix: str = "") -> np.ndarray:
+    """(n,) losses, each the mean over the quantiles."""
+    return np.mean(list(_scaled_pinball(predictions, prefix).values()), axis=0)
+
+
 def _scaled_pinball(predictions: pd.DataFrame, prefix: str = "") -> dict[str, np.ndarray]:
-    actual, volatility = (
-        predictions["actual_return"],
-        predictions["volatility"].to_numpy(np.float64),
-    )
-    finite_vectors(
-        **{prefix + name: predictions[prefix + name] for name in QUANTILES}
-    )  # so that an error names them
+    """Quantile -> (n,) losses over volatility."""
+    actual = predictions["actual_return"]
+    volatility = predictions["volatility"].to_numpy(np.float64)
+    columns = {prefix + name: predictions[prefix + name] for name in QUANTILES}
+    vectors = finite_vectors(**columns)  # here, so that an error names the column
     return {
-        n: pinball_loss(actual, predictions[prefix + n], level) / volatility
-        for n, level in QUANTILES.items()
+        name: pinball_loss(actual, vector, level) / volatility
+        for (name, level), vector in zip(QUANTILES.items(), vectors)
     }
 
 
-def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> dict[str, Any] | None:
-    """Measure p_up, and the confidence that is made of it, on the rows whose price moved.
-
-    Args:
-        predictions: Needs timestamp, actual_return and p_up.
-        horizon: Candles that a forecast spans.
-
-    Returns:
-        {"n": rows that moved, **`brier_decomposition`, **`calibration_slope`, "p_up": `reliability`
-        of p_up against rises, "confidence": that of max(p_up, 1 - p_up) against right directions,
-        over the rows whose p_up is not one half (None if it always is)}. None where no price moved.
-    """
+def probability_scores(predictions: pd.DataFrame, horizon: int = 1) -> ProbabilityScores | None:
+    """Measure p_up and the confidence made of it, on the rows whose price moved; None without."""
     moved = predictions[predictions["actual_return"] != 0]
     if moved.empty:
         return None
-    p_up, rose = moved["p_up"].to_numpy(np.float64), moved["actual_return"].to_numpy(np.float64) > 0
+    p_up = moved["p_up"].to_numpy(np.float64)
+    rose = moved["actual_return"].to_numpy(np.float64) > 0
     called = p_up != 0.5
-    right = (p_up > 0.5) == rose
+    confidence, right = np.maximum(p_up, 1 - p_up)[called], ((p_up > 0.5) == rose)[called]
     return {
         "n": len(moved),
         **brier_decomposition(p_up, rose),
         **calibration_slope(p_up, rose, moved["timestamp"], horizon),
         "p_up": reliability(p_up, rose),
-        "confidence": reliability(np.maximum(p_up, 1 - p_up)[called], right[called])
-        if called.any()
-        else None,
+        "confidence": reliability(confidence, right) if called.any() else None,
     }
 
 
-def reliability(probability: Any, outcome: Any) -> dict[str, Any]:
+def reliability(probability: Any, outcome: Any) -> Reliability:
     """Compare probabilities with frequencies, in ten bins of equal count.
 
-    Equal probabilities share a bin, so where many are equal there are fewer bins.
+    Equal probabilities share a bin, so where many are equal there are fewer bins. Of perfect
+    forecasts chance alone leaves a mean absolute deviation of about sqrt(2 / pi * p (1 - p) /
+    (n / 10)): 0.004 of 100,000 independent samples near one half.
 
     Args:
         probability: (n,) forecast probabilities.
         outcome: (n,) whether it came true, bool or 0 and 1.
-
-    Returns:
-        {"bins": [{"probability": mean forecast, "share": that came true, "n"}, ...] by rising
-        probability, "mean_absolute_deviation": mean of |probability - share| over the samples}. Of
-        perfect forecasts chance alone leaves about sqrt(2 / pi * p (1 - p) / (n / 10)): 0.004 of
-        100,000 independent samples near one half.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     Example:
         >>> reliability([0.25, 0.25, 0.75, 0.75], [0, 1, 1, 1])["mean_absolute_deviation"]
@@ -265,22 +289,12 @@ def reliability(probability: Any, outcome: Any) -> dict[str, Any]:
     }
 
 
-def brier_decomposition(probability: Any, outcome: Any) -> dict[str, float]:
-    """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
-
-    Miscalibration is what the best monotone recalibration (isotonic regression, in sample) would
-    save, discrimination what is then better than always saying the base rate, uncertainty the Brier
-    score of the base rate.
+def brier_decomposition(probability: Any, outcome: Any) -> BrierScore:
+    """Take the Brier score apart, exactly and without bins.
 
     Args:
         probability: (n,) forecast probabilities.
         outcome: (n,) whether it came true, bool or 0 and 1.
-
-    Returns:
-        brier, miscalibration, discrimination, uncertainty.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
         Brier (1950), Verification of Forecasts Expressed in Terms of Probability, Monthly Weather
@@ -307,24 +321,19 @@ def brier_decomposition(probability: Any, outcome: Any) -> dict[str, float]:
 
 def calibration_slope(
     probability: Any, outcome: Any, instants: Any, horizon: int = 1
-) -> dict[str, float | None]:
-    """Slope of a logistic regression of the outcome on the log-odds forecast: 1 is calibrated,
-    below 1 overconfident.
+) -> CalibrationSlope:
+    """Slope of a logistic regression of the outcome on the log-odds of the forecast.
+
+    The 95 % interval is clustered by instant: the scores of an instant are added up and
+    `standard_error` measures how these sums vary.
 
     Args:
         probability: (n,) forecast probabilities.
         outcome: (n,) whether it came true, bool or 0 and 1.
-        instants: (n,) instants of the samples, in any order.
-        horizon: Candles that a forecast spans.
 
     Returns:
-        slope, slope_low, slope_high. The 95 % interval is clustered by instant: the scores of an
-        instant are added up and `standard_error` measures how these sums vary. All None where the
-        slope is undefined (one probability, one outcome, outcomes that the forecast separates
-        perfectly) or the instants are fewer than `instants_needed`.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
+        All None where the slope is undefined (one probability, one outcome, outcomes that the
+        forecast separates perfectly) or the instants are fewer than `instants_needed`.
 
     References:
         Cox (1958), Two Further Applications of a Model for Binary Regression, Biometrika 45(3/4).
@@ -334,7 +343,7 @@ def calibration_slope(
 
     probability, outcome = finite_vectors(probability=probability, outcome=outcome)
     codes = instant_codes(instants, len(outcome))
-    undefined: dict[str, float | None] = dict.fromkeys(("slope", "slope_low", "slope_high"))
+    undefined: CalibrationSlope = {"slope": None, "slope_low": None, "slope_high": None}
     clipped = np.clip(probability, 1e-9, 1 - 1e-9)
     log_odds = np.log(clipped / (1 - clipped))
     if is_constant(log_odds) or np.ptp(outcome) == 0 or codes.max() + 1 < instants_needed(horizon):
@@ -343,9 +352,8 @@ def calibration_slope(
     inputs = np.column_stack([np.ones(len(outcome)), log_odds / spread])
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # perfect separation: releases of statsmodels warn, raise or do neither
+            # Of perfect separation releases of statsmodels warn, raise or do neither.
+            warnings.simplefilter("ignore")
             fit = Logit(outcome, inputs).fit(disp=0, method="newton")
             fitted = fit.predict()
     except (PerfectSeparationError, np.linalg.LinAlgError):
@@ -357,5 +365,5 @@ def calibration_slope(
     sums = sum_by_instant(influence, codes)
     error, degrees_of_freedom = standard_error(sums, horizon)
     slope = float(fit.params[1]) / spread
-    half = float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error * len(sums) / spread
+    half = student_quantile(degrees_of_freedom) * error * len(sums) / spread
     return {"slope": slope, "slope_low": slope - half, "slope_high": slope + half}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,9 @@ from pipeline.evaluation.backtest import backtest
 from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
 
-logger = logging.getLogger(__name__)
-
 BREAK_EVEN = ("break_even_fee_bps", "break_even_low", "break_even_high")
-"""Of the backtest of the tenth of the forecasts that are largest, a cut that is known only
-afterwards"""
+"""What is kept of the backtest of the largest tenth of the forecasts."""
+MOST_POINTS = 1000
 
 
 def score_run(
@@ -44,7 +40,7 @@ def score_run(
         baselines: Names of the baselines' columns.
         interval_baselines: Baselines with quantiles; one that lacks any of them, because it did not
             converge, is left out.
-        timeframe: Of the candles.
+        timeframe: Length of a candle.
         horizon: Candles that a forecast spans.
         synthetic: Whether the candles were made up.
         fee_bps: See `backtest`, as are threshold and funding.
@@ -52,60 +48,61 @@ def score_run(
         funding: Symbol -> settled rates, or None.
 
     Returns:
-        Plain data for JSON (`artifacts.plain`): "test" (`evaluate_forecasts`), "backtest" (None
+        Plain data for JSON (`files.plain`): "test" (`evaluate_forecasts`), "backtest" (None
         where the network's forecasts are unusable) and "folds" (span, size and comparison with
         naive of each).
     """
     predictions = pd.concat(parts, ignore_index=True)
-    raw = {
-        name: predictions[f"{name}_raw"]
-        for name in (*baselines, network)
-        if f"{name}_raw" in predictions
-    }
-    complete = [name for name in interval_baselines if f"{name}_q10" in predictions]
-    complete = [name for name in complete if predictions[f"{name}_q10"].notna().all()]
     usable = forecast_fault(predictions, network) is None
+    directions = {}
+    if usable:  # a forecast that was shrunk to 0 keeps the direction that it had before
+        names = [name for name in (*baselines, network) if f"{name}_raw" in predictions]
+        directions = {name: predictions[f"{name}_raw"] for name in names}
+    lowest = predictions.reindex(columns=[f"{name}_q10" for name in interval_baselines])
+    is_complete = lowest.notna().all()
     test = evaluate_forecasts(
         predictions,
         network=network,
         baselines=baselines,
         horizon=horizon,
         synthetic=synthetic,
-        directions=raw if usable else None,
-        quantile_baselines=complete,
+        directions=directions,
+        quantile_baselines=[name for name in interval_baselines if is_complete[f"{name}_q10"]],
     )
     money = None
     if usable:
-        rules: dict[str, Any] = {
+        rules = {
             "timeframe_ms": timeframe_ms(timeframe),
             "horizon": horizon,
             "fee_bps": fee_bps,
+            "funding": funding or None,
         }
-        rules["funding"] = funding or None
-        account = backtest(predictions, network, threshold=threshold, **rules)
-        cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
-        tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
-        equity = account.equity
-        money = account.as_dict() | {
-            "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
-            "equity": {
-                "timestamp": [
-                    f"{time:%Y-%m-%dT%H:%MZ}"
-                    for time in equity["timestamp"].iloc[:: _stride(equity)]
-                ],
-                **{
-                    name: equity[name].iloc[:: _stride(equity)].tolist()
-                    for name in ("strategy", "buy_and_hold")
-                },
-            },
-        }
+        money = _trade(predictions, network, threshold, rules)
     folds = [_fold(part, network, horizon) for part in parts]
     return files.plain({"test": test, "backtest": money, "folds": folds})
 
 
-def _stride(rows: pd.DataFrame, most: int = 1000) -> int:
-    """Step at which a curve has at most so many points."""
-    return -(-len(rows) // most)
+def _trade(
+    predictions: pd.DataFrame, network: str, threshold: float, rules: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The backtest, its equity curve, and the break-even fee of the largest tenth."""
+    account = backtest(predictions, network, threshold=threshold, **rules)
+    cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
+    tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
+    return account.as_dict() | {
+        "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
+        "equity": _curve(account.equity),
+    }
+
+
+def _curve(equity: pd.DataFrame) -> dict[str, list[Any]]:
+    """The equity curve for the file, thinned to `MOST_POINTS`."""
+    rows = equity.iloc[:: -(-len(equity) // MOST_POINTS)]
+    return {
+        "timestamp": [f"{time:%Y-%m-%dT%H:%MZ}" for time in rows["timestamp"]],
+        "strategy": rows["strategy"].tolist(),
+        "buy_and_hold": rows["buy_and_hold"].tolist(),
+    }
 
 
 def _fold(part: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
@@ -116,5 +113,5 @@ def _fold(part: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:
     }
     if forecast_fault(part, network) is not None:
         return {**facts, "skill": None, "p_value": None, "verdict": "LOSES"}
-    compared = asdict(compare_forecasts(part, network, ["naive"], horizon)[0])
-    return facts | {name: compared[name] for name in ("skill", "p_value", "verdict")}
+    [naive] = compare_forecasts(part, network, ["naive"], horizon)
+    return {**facts, "skill": naive.skill, "p_value": naive.p_value, "verdict": naive.verdict}

@@ -1,4 +1,10 @@
-"""Tests and intervals that tell skill from luck."""
+"""Tests and intervals that tell skill from luck.
+
+Everywhere in this room `instants` are (n,) datetimes or numbers, one a sample and in any order:
+samples of several symbols share an instant. `horizon` is the number of candles that a forecast
+spans; forecasts of h candles overlap in h - 1. Vectors that are empty, differ in length or hold NaN
+or infinite values raise a ValueError (`finite_vectors`). Intervals have 95 %.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,19 +19,16 @@ from statsmodels.stats.sandwich_covariance import S_hac_simple
 
 MIN_INSTANTS = 10
 LEVEL = 0.05  # of every interval (1 - LEVEL) and of every verdict
-ROUNDING = (
-    1e-12  # differences below this fraction of the values they come from are rounding, no finding
-)
+ROUNDING = 1e-12
+"""Differences below this fraction of the values they come from are rounding, no finding."""
 
 
 @dataclass(frozen=True)
 class DieboldMariano:
-    """Result of `diebold_mariano`; a positive statistic says that the model is better than the
-    baseline."""
+    """Result of `diebold_mariano`."""
 
     statistic: float
-    """mean difference over its standard error, Student t; see `standard_error` for error and
-    degrees of freedom"""
+    """mean difference over its `standard_error`, Student t; positive: the model is better"""
     p_value: float
     """two-sided"""
     n_instants: int
@@ -35,28 +38,25 @@ class DieboldMariano:
 
 
 def finite_vectors(**arrays: Any) -> list[np.ndarray]:
-    """Convert arrays to float vectors, and refuse what no metric can be computed from.
+    """Convert array-likes of one length to (n,) float64, in the given order.
 
     Args:
-        **arrays: Array-likes of one common length, under the names that an error should use.
-
-    Returns:
-        One (n,) float64 array each, in the given order.
+        **arrays: Under the names that an error should use.
 
     Raises:
         ValueError: An array is empty, not one-dimensional, longer or shorter than the first, or
             holds NaN or infinite values.
     """
     vectors = [np.asarray(values, dtype=np.float64) for values in arrays.values()]
+    first, n = next(iter(arrays)), len(np.atleast_1d(vectors[0]))
     for name, vector in zip(arrays, vectors):
         if vector.ndim != 1 or len(vector) == 0:
             raise ValueError(
                 f"{name} has the shape {vector.shape}; pass a vector, one number a sample"
             )
-        if len(vector) != len(vectors[0]):
+        if len(vector) != n:
             raise ValueError(
-                f"{name} has {len(vector)} values, {next(iter(arrays))} has {len(vectors[0])}; "
-                "pass one value a sample in each"
+                f"{name} has {len(vector)} values, {first} has {n}; pass one value a sample in each"
             )
         bad = np.flatnonzero(~np.isfinite(vector))
         if len(bad):
@@ -68,14 +68,7 @@ def finite_vectors(**arrays: Any) -> list[np.ndarray]:
 
 
 def mean_by_instant(values: np.ndarray, instants: Any) -> np.ndarray:
-    """Average the values that share an instant.
-
-    Args:
-        values: (n,) numbers, one a sample.
-        instants: (n,) instants of the samples (datetimes or numbers), in any order.
-
-    Returns:
-        (n_instants,) means, in time order.
+    """Average the (n,) values that share an instant: (n_instants,) means in time order.
 
     Raises:
         ValueError: The lengths differ, or an instant is missing (NaT).
@@ -111,14 +104,12 @@ def instant_codes(instants: Any, n: int) -> np.ndarray:
 
 
 def instants_needed(horizon: int) -> int:
-    """Fewest instants from which a standard error can be told: 10, and four horizons where
-    forecasts overlap."""
+    """Fewest instants for a standard error: 10, and four horizons where forecasts overlap."""
     return max(MIN_INSTANTS, 4 * horizon if horizon > 1 else 0)
 
 
 def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
-    """Standard error of the mean of a time series, for Student's t: every test and interval here
-    rests on it.
+    """Standard error of the mean of a time series, on which every test and interval here rests.
 
     At horizon 1 it is that of Newey and West (1987) with Bartlett weights and ceil(n^(1/3)) lags,
     with the factor of Harvey, Leybourne and Newbold (1997) and n - 1 degrees of freedom, instants
@@ -134,10 +125,9 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
 
     Args:
         series: (n,) numbers in time order, one an instant.
-        horizon: Candles that a forecast spans; neighbours share horizon - 1 of them.
 
     Returns:
-        (error of the mean, degrees of freedom).
+        Error of the mean, degrees of freedom.
 
     Raises:
         ValueError: A horizon below 1, or fewer than `instants_needed`.
@@ -164,9 +154,9 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
             f"{instants_needed(horizon)}: fetch more candles or enlarge the test part"
         )
     if horizon == 1:
-        total = float(
-            S_hac_simple((series - series.mean())[:, None], nlags=math.ceil(n ** (1 / 3)))[0, 0]
-        )
+        centred = (series - series.mean())[:, None]
+        # total = n * long-run variance; the small-sample factor turns 1 / n^2 into 1 / (n (n - 1)).
+        total = float(S_hac_simple(centred, nlags=math.ceil(n ** (1 / 3)))[0, 0])
         return math.sqrt(total / (n * (n - 1))), float(n - 1)
     n_cosines = max(2, min(int(0.4 * n ** (2 / 3)), n // (2 * horizon)))
     cosines = fft.dct(series, type=2, norm="ortho")[1 : n_cosines + 1]
@@ -176,14 +166,14 @@ def standard_error(series: np.ndarray, horizon: int = 1) -> tuple[float, float]:
 def ratio_half_width(
     numerator: np.ndarray, denominator: np.ndarray, ratio: float, horizon: int = 1
 ) -> float | None:
-    """Half of the 95 % interval of a ratio of two means, by the delta method: t * error of the mean
-    residual / mean.
+    """Half of the 95 % interval of a ratio of two means, by the delta method.
+
+    It is t * standard error of the mean of (numerator - ratio * denominator) / mean denominator.
 
     Args:
         numerator: (n,) numbers in time order, one an instant.
         denominator: (n,) numbers beside them, of a mean that is not 0.
         ratio: Mean of the one over mean of the other.
-        horizon: As in `standard_error`.
 
     Returns:
         None where there are fewer instants than `instants_needed`.
@@ -191,7 +181,12 @@ def ratio_half_width(
     if len(numerator) < instants_needed(horizon):
         return None
     error, degrees_of_freedom = standard_error(numerator - ratio * denominator, horizon)
-    return float(stats.t.isf(LEVEL / 2, degrees_of_freedom)) * error / float(denominator.mean())
+    return student_quantile(degrees_of_freedom) * error / float(denominator.mean())
+
+
+def student_quantile(degrees_of_freedom: float) -> float:
+    """Standard errors on either side of an estimate that make a 95 % interval."""
+    return float(stats.t.isf(LEVEL / 2, degrees_of_freedom))
 
 
 def diebold_mariano(
@@ -204,20 +199,16 @@ def diebold_mariano(
     a level of 5 % it rejects equally good forecasts in 5 to 7 % of the cases (horizons 1, 4, 24;
     100 to 3,000 instants); at horizon 1, in 7 to 10 % at 20 to 50 instants and 12 % at 10.
 
-    The sign: **positive means that the model is better than the baseline**.
+    The sign: **positive means that the model is better than the baseline**. Where the losses are
+    equal but for rounding, the statistic is 0.0 and the p-value 1.0.
 
     Args:
         loss_model: (n,) losses of the model, one a sample.
         loss_baseline: (n,) losses of the baseline on the same samples.
-        instants: (n,) instants of the samples, in any order; symbols may share an instant.
-        horizon: Candles that a forecast spans; forecasts of h candles overlap in h - 1.
-
-    Returns:
-        DieboldMariano. Where the losses are equal but for rounding, statistic 0.0 and p-value 1.0.
 
     Raises:
-        ValueError: Too few instants (`instants_needed`), NaN or infinite losses, or a difference
-            that is the same at every instant (it has no variance to test against).
+        ValueError: Too few instants (`instants_needed`), or a difference that is the same at every
+            instant (it has no variance to test against).
 
     References:
         Diebold and Mariano (1995), Comparing Predictive Accuracy, J. Business & Economic Statistics
@@ -237,7 +228,7 @@ def diebold_mariano(
     error, degrees_of_freedom = standard_error(difference, horizon)
     mean = float(difference.mean())
     if np.abs(difference).max() <= ROUNDING * np.abs(baseline).mean():
-        return DieboldMariano(statistic=0.0, p_value=1.0, n_instants=n, mean_difference=mean)
+        return DieboldMariano(0.0, 1.0, n, mean)
     if is_constant(difference):
         raise ValueError(
             f"the loss difference is {mean:.6g} at each of {n} instants, so it has no variance to "
@@ -245,7 +236,7 @@ def diebold_mariano(
         )
     statistic = mean / error
     p_value = 2 * float(stats.t.sf(abs(statistic), degrees_of_freedom))
-    return DieboldMariano(statistic=statistic, p_value=p_value, n_instants=n, mean_difference=mean)
+    return DieboldMariano(statistic, p_value, n, mean)
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -275,16 +266,11 @@ def pesaran_timmermann(
     Args:
         actual: (n,) actual moves.
         predicted: (n,) predicted moves, or scores with their sign.
-        instants: (n,) instants of the samples, in any order; None if samples are independent.
-        horizon: Candles that a forecast spans.
 
     Returns:
-        (statistic, p_value): standard normal (classical) or Student t; the p-value is of the upper
-        tail (directions better than independent ones). None where the test is undefined: one class
+        Statistic, standard normal (classical) or Student t, and p-value of the upper tail
+        (directions better than independent ones). None where the test is undefined: one class
         only, one sample, or instants fewer than `instants_needed`.
-
-    Raises:
-        ValueError: NaN, infinite or no values, or lengths that differ.
 
     References:
         Pesaran and Timmermann (1992), A Simple Nonparametric Test of Predictive Performance, J.
@@ -332,16 +318,13 @@ def _upper_tail_test(series: np.ndarray, horizon: int) -> tuple[float, float] | 
 def wilson_interval(
     successes: float, n: float, critical: float | None = None
 ) -> tuple[float, float]:
-    """Bound a proportion with 95 % confidence.
+    """Bound a proportion: low and high, both in [0, 1].
 
     Args:
         successes: How many of the trials succeeded.
         n: Trials, taken as independent; of correlated ones pass the effective number
             (`accuracy_interval`).
         critical: Quantile that sets the width, 1.96 of the normal distribution unless given.
-
-    Returns:
-        (low, high), both in [0, 1].
 
     Raises:
         ValueError: No trials, or successes outside 0 to n.
@@ -365,24 +348,13 @@ def wilson_interval(
 
 
 def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float, float]:
-    """Bound a share of hits with 95 % confidence where samples share instants or overlap.
+    """Bound the share of (n,) hits, 0 or 1, where samples share instants or overlap.
 
     Wilson's interval for the number of independent trials whose share would vary as much as this
     one does: the misses and hits of an instant are added up, `standard_error` measures how the sums
     vary, and the interval has its Student t quantile. Never more trials than samples. Where that
     error is unknown (fewer instants than `instants_needed`, or hits alone or misses alone), all
     that shares a candle counts as one trial: n_instants / horizon of them.
-
-    Args:
-        hits: (n,) bool or 0 and 1.
-        instants: (n,) instants of the samples, in any order.
-        horizon: Candles that a forecast spans.
-
-    Returns:
-        (low, high), both in [0, 1].
-
-    Raises:
-        ValueError: No values, or lengths that differ.
 
     References:
         Korn and Graubard (1998), Confidence Intervals for Proportions with Small Expected Number of
@@ -407,19 +379,11 @@ def accuracy_interval(hits: Any, instants: Any, horizon: int = 1) -> tuple[float
     error, degrees_of_freedom = standard_error(excess, horizon)
     error_of_share = error * n_instants / n
     trials = n if error_of_share == 0 else min(share * (1 - share) / error_of_share**2, n)
-    return wilson_interval(
-        share * trials, trials, float(stats.t.isf(LEVEL / 2, degrees_of_freedom))
-    )
+    return wilson_interval(share * trials, trials, student_quantile(degrees_of_freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for the number of comparisons.
-
-    Args:
-        p_values: One p-value a comparison, at least one.
-
-    Returns:
-        Adjusted p-values in the given order; compare them with the level of the whole family.
+    """Adjust one or more p-values for their number; compare them with the level of the family.
 
     References:
         Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statistics
@@ -429,8 +393,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03, 0.005])]
         [0.03, 0.06, 0.06, 0.02]
     """
-    # By hand, since statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside
-    # TensorFlow.
+    # statsmodels' multipletests collects Python's garbage at each call: 0.3 s beside TensorFlow.
     raw = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(raw)
     adjusted = np.empty(len(raw))

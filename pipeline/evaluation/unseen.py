@@ -1,5 +1,4 @@
-"""A saved model on candles it has never seen: the predictor's own forecasts, scored as a training
-run scores them.
+"""A saved model on candles it has never seen, scored as a training run scores its test part.
 
 What is scored is what is served: every forecast comes from `predict_history`. The samples are
 picked by the rules of training (`make_windows`). Of the baselines only those that need no fit are
@@ -10,10 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,8 +22,8 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.probability import QUANTILES
 from pipeline.evaluation.scoring import score_run
-from pipeline.report.tables import terminal_tables, text_table, verdict_banner
-from pipeline.samples.drift import MOVED, SHIFTED, measure_drift
+from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.drift import measure_drift
 from pipeline.samples.windows import make_windows
 
 logger = logging.getLogger(__name__)
@@ -33,28 +31,9 @@ logger = logging.getLogger(__name__)
 NETWORK = "lstm"
 """the network's name in tables and files, as in training"""
 EVALUATION_FILE = "evaluation_v2.json"
-SHOWN = 5
-"""features whose drift is printed: the worst"""
 
 
-class Predictor(Protocol):
-    """What a predictor offers that can be scored."""
-
-    symbols: list[str]
-    feature_cols: list[str]
-    timeframe: str
-    lookback: int
-    horizon: int
-    is_synthetic: bool
-
-    @property
-    def required_candles(self) -> int: ...
-
-    def predict_history(self, df: pd.DataFrame) -> pd.DataFrame: ...
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
+class _Part(NamedTuple):
     """Forecasts of one symbol."""
 
     predictions: pd.DataFrame
@@ -71,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def score_unseen(
-    predictor: Predictor,
+    predictor: CandlePredictor,
     market: CandleSet,
     features: Mapping[str, pd.DataFrame],
     metadata: Mapping[str, Any],
@@ -88,7 +67,7 @@ def score_unseen(
         predictor: The model.
         market: Candles, with the history that the indicators need before the first forecast.
         features: Symbol -> (n, n_features) frame of what the model sees, unscaled; a row a candle.
-        metadata: Of the bundle; may be empty.
+        metadata: Metadata of the bundle; may be empty.
         since_ms: Only forecasts made at or after this instant, epoch ms.
         fee_bps: See `backtest`; its threshold is the bundle's own.
 
@@ -103,17 +82,27 @@ def score_unseen(
             is left.
     """
     cuts = _read_cuts(metadata)
-    start_ms = _first_instant(cuts, since_ms)
-    parts = _forecast_all(predictor, market, features, start_ms)
-    predictions = _join(parts.values(), metadata.get("interval_baselines", {}))
-    rows, time_ms = (
-        np.concatenate([getattr(part, name) for part in parts.values()])
-        for name in ("features", "time_ms")
-    )
-    notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms) + _notes_on_symbols(
-        predictor, market, parts
+    parts = _forecast_all(predictor, market, features, _first_instant(cuts, since_ms))
+    interval_baselines = metadata.get("interval_baselines", {})
+    predictions = _join(parts.values(), interval_baselines)
+    scores = score_run(
+        [predictions],
+        network=NETWORK,
+        baselines=("naive",),
+        interval_baselines=tuple(interval_baselines),
+        timeframe=predictor.timeframe,
+        horizon=predictor.horizon,
+        synthetic=predictor.is_synthetic or market.is_synthetic,
+        fee_bps=fee_bps,
+        threshold=metadata.get("config", {}).get("threshold", 0.0),
+        funding=market.funding,
     )
     quantiles = metadata.get("feature_quantiles", {})
+    rows = np.concatenate([part.features for part in parts.values()])
+    time_ms = np.concatenate([part.time_ms for part in parts.values()])
+    untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
+    notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms)
+    notes += _notes_on_symbols(untrained, market, parts)
     if not quantiles:
         notes.append(
             "no drift: the metadata has no quantiles of the training features; newer training "
@@ -127,47 +116,11 @@ def score_unseen(
             "n": len(predictions),
         },
         "seen_until": _minute(cuts["val_end"]) if cuts else None,
-        "untrained_symbols": [symbol for symbol in parts if symbol not in predictor.symbols],
+        "untrained_symbols": untrained,
         "notes": notes,
-        **_score(predictor, market, predictions, metadata, fee_bps),
+        **scores,
         "drift": measure_drift(rows, time_ms, predictor.feature_cols, quantiles),
     }, predictions
-
-
-def as_text(result: Mapping[str, Any]) -> str:
-    """What a person at the terminal sees of `score_unseen`: notes, tables, drift, and the verdict
-    last."""
-    span, symbols = result["span"], result["data"]["symbols"]
-    what = (
-        f"{span['n']:,} forecasts of {', '.join(symbols)}, from the candles of {span['first']} to "
-        f"{span['last']}"
-    )
-    notes = "".join(f"\n      ! {note}" for note in result["notes"])
-    drift = drift_table(result["drift"])
-    return (
-        f"\n      {what}{notes}\n{terminal_tables(result)}\n{drift}{verdict_banner(result['test'])}"
-    )
-
-
-def drift_table(drift: list[dict[str, Any]]) -> str:
-    """The features that have moved furthest, a line each."""
-    if not drift:
-        return ""
-    rows = [["feature", "PSI", "usual in training", "outside training %", "missing %", "reading"]]
-    for row in drift[:SHOWN]:
-        psi, usual = ("–" if row[name] is None else f"{row[name]:.3f}" for name in ("psi", "usual"))
-        outside = "–" if row["outside"] is None else f"{100 * row['outside']:.2f}"
-        is_usual = None not in (row["psi"], row["usual"]) and MOVED <= row["psi"] <= row["usual"]
-        reading = f"{row['reading']}, as usual" if is_usual else row["reading"]
-        rows.append([row["feature"], psi, usual, outside, f"{100 * row['missing']:.1f}", reading])
-    heading = (
-        f"      Drift of the features against the training part, the worst {len(rows) - 1} of "
-        f"{len(drift)}. PSI below "
-        f"{MOVED}: stable, to {SHIFTED}: moved,\n      above: shifted. Usual: nine of ten "
-        "training stretches of this "
-        "length stay below it.\n\n"
-    )
-    return f"{heading}{text_table(rows)}\n"
 
 
 def write(
@@ -176,8 +129,7 @@ def write(
     output: Path | None,
     predictions_file: Path | None,
 ) -> None:
-    """Write the numbers as JSON to `output`, a file or a folder, and the forecasts as Parquet; None
-    writes nothing."""
+    """Write numbers to `output`, a file or a folder, and forecasts as Parquet; None: nothing."""
     if output is not None:
         files.write_json(output / EVALUATION_FILE if output.is_dir() else output, result)
     if predictions_file is not None:
@@ -203,7 +155,10 @@ def _first_instant(cuts: Mapping[str, int], since_ms: int | None) -> int:
 
 
 def _forecast_all(
-    predictor: Predictor, market: CandleSet, features: Mapping[str, pd.DataFrame], start_ms: int
+    predictor: CandlePredictor,
+    market: CandleSet,
+    features: Mapping[str, pd.DataFrame],
+    start_ms: int,
 ) -> dict[str, _Part]:
     """Symbol -> its forecasts, of the symbols that can be forecast; a ValueError if none can."""
     parts = {}
@@ -223,11 +178,13 @@ def _forecast_all(
 
 
 def _forecast(
-    predictor: Predictor, symbol: str, candles: pd.DataFrame, features: pd.DataFrame, start_ms: int
+    predictor: CandlePredictor,
+    symbol: str,
+    candles: pd.DataFrame,
+    features: pd.DataFrame,
+    start_ms: int,
 ) -> _Part | None:
-    """Forecasts of one symbol made from `start_ms` on; None where there are none, with a
-    warning."""
-    warmup = predictor.required_candles - predictor.lookback
+    """Forecasts of one symbol made from `start_ms` on; None, under a warning, without any."""
     try:
         samples = make_windows(
             {symbol: features},
@@ -235,24 +192,22 @@ def _forecast(
             predictor.timeframe,
             predictor.lookback,
             predictor.horizon,
-            warmup,
+            predictor.required_candles - predictor.lookback,
         )
     except ValueError as error:  # too short, or nothing but gaps; the other symbols can be scored
         logger.warning("left out: %s", error)
         return None
-    time_ms = samples.row_ms[samples.end]
-    chosen = np.flatnonzero(time_ms + samples.step_ms >= start_ms)
+    opens_ms = samples.row_ms[samples.end]
+    chosen = np.flatnonzero(opens_ms + samples.step_ms >= start_ms)
     if len(chosen) == 0:
         logger.warning(
             "left out: %s has no candle to forecast from at %s or later", symbol, _minute(start_ms)
         )
         return None
-    end, time_ms = samples.end[chosen], time_ms[chosen]
-    # What a forecast no longer remembers is left out: running the network on all the history would
-    # take its time.
-    history = predictor.predict_history(
-        candles.iloc[max(end[0] + 1 - predictor.required_candles, 0) :]
-    )
+    end, time_ms = samples.end[chosen], opens_ms[chosen]
+    # From as far back as a forecast remembers: to run the network on all the history takes long.
+    first = max(end[0] + 1 - predictor.required_candles, 0)
+    history = predictor.predict_history(candles.iloc[first:])
     served = history.set_index("timestamp").loc[utc_from_ms(time_ms)].reset_index(drop=True)
     columns = {
         "symbol": symbol,
@@ -270,8 +225,7 @@ def _forecast(
 def _join(
     parts: Iterable[_Part], interval_baselines: Mapping[str, Mapping[str, float]]
 ) -> pd.DataFrame:
-    """Forecasts of all symbols in time order, with the quantiles of baselines that are constants
-    times volatility."""
+    """Forecasts in time order, with baselines whose quantiles are constants times volatility."""
     predictions = pd.concat([part.predictions for part in parts]).sort_values(
         ["timestamp", "symbol"], ignore_index=True
     )
@@ -281,30 +235,8 @@ def _join(
     return predictions
 
 
-def _score(
-    predictor: Predictor,
-    market: CandleSet,
-    predictions: pd.DataFrame,
-    metadata: Mapping[str, Any],
-    fee_bps: float,
-) -> dict[str, Any]:
-    """`score_run` against what needs no fit."""
-    return score_run(
-        [predictions],
-        network=NETWORK,
-        baselines=("naive",),
-        interval_baselines=tuple(metadata.get("interval_baselines", {})),
-        timeframe=predictor.timeframe,
-        horizon=predictor.horizon,
-        synthetic=predictor.is_synthetic or market.is_synthetic,
-        fee_bps=fee_bps,
-        threshold=metadata.get("config", {}).get("threshold", 0.0),
-        funding=market.funding,
-    )
-
-
 def _notes_on_time(
-    predictor: Predictor,
+    predictor: CandlePredictor,
     market: CandleSet,
     cuts: Mapping[str, int],
     time_ms: np.ndarray,
@@ -316,10 +248,10 @@ def _notes_on_time(
             "no metadata beside the model: that it has not seen these candles is taken on trust "
             "(--since)"
         ]
-    step_ms, notes = timeframe_ms(predictor.timeframe), []
-    closes = np.concatenate(
-        [timestamps_ms(candles) + step_ms for candles in market.candles.values()]
-    )
+    notes = []
+    step_ms = timeframe_ms(predictor.timeframe)
+    opens = np.concatenate([timestamps_ms(candles) for candles in market.candles.values()])
+    closes = opens + step_ms
     n_seen = int(((closes <= cuts["val_end"]) & (closes >= (since_ms or 0))).sum())
     if n_seen:
         notes.append(
@@ -339,11 +271,10 @@ def _notes_on_time(
 
 
 def _notes_on_symbols(
-    predictor: Predictor, market: CandleSet, parts: Mapping[str, _Part]
+    untrained: Sequence[str], market: CandleSet, parts: Mapping[str, _Part]
 ) -> list[str]:
     """Whom the scores are about, and beside what."""
     notes = []
-    untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
     if untrained:
         notes.append(f"not trained on: {', '.join(untrained)}")
     without = [symbol for symbol in market.candles if symbol not in parts]

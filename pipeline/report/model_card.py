@@ -1,5 +1,7 @@
-"""The model card of a bundle: the README.md beside it on the Hub, written from its metadata and
-metrics."""
+"""The model card of a bundle: the README.md beside it on the Hub, from its metadata and metrics.
+
+Its text is in `templates/model_card.md`, where everything is escaped but what is marked as safe.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +10,30 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report import tables
+from markupsafe import Markup
+
+from pipeline.report import page, tables
 
 CODE = "https://github.com/caizongxun/crypto_system"
+LABELS = {
+    "symbols": "coins",
+    "timeframe": "length of a candle",
+    "lookback": "candles seen",
+    "horizon": "candles ahead",
+}
+"""key of the metadata -> what the card calls it"""
 
-HEADER = """\
----
-library_name: keras
-license: mit
-pipeline_tag: time-series-forecasting
-tags:
-- time-series-forecasting
-- cryptocurrency
-- finance
----
-"""
 
 PREDICTORS = {
-    "v1": ("generations.v1.inference", "CryptoPricePredictorV1", "predict(df_1h, df_15m)", True),
-    "v1_final": (
-        "generations.v1_final.inference",
-        "CryptoPricePredictorV1Final",
-        "predict(df)",
-        True,
-    ),
-    "v2": ("inference_v2", "CryptoPricePredictorV2", "predict(df)", False),
-    "v7": ("generations.v7.inference", "CryptoPricePredictorV7", "predict(df)", True),
-    "v9": ("generations.v9.inference", "CryptoPricePredictorV9", "predict(df)", False),
+    "v1": ("generations.v1.inference", "V1", "predict(df_1h, df_15m)"),
+    "v1_final": ("generations.v1_final.inference", "V1Final", "predict(df)"),
+    "v2": ("inference_v2", "V2", "predict(df)"),
+    "v7": ("generations.v7.inference", "V7", "predict(df)"),
+    "v9": ("generations.v9.inference", "V9", "predict(df)"),
 }
-"""Generation -> module, class, what to call, and whether it is told the symbol."""
-
-INTENDED_USE = """\
-- To study what such networks can and cannot forecast, and as a baseline that others are measured against.
-- A forecast is a description of probabilities. It is no trading advice, and no order should be placed by it alone.
-- What is measured holds for the coins and months named here. Markets change; `python inference_v2.py evaluate` scores a
-  v2 bundle on later candles and tells whether its inputs have drifted.
-- Fees, slippage and liquidity decide whether a small edge pays; most such edges do not.
-- The candles are all it knows: no news, order books or events.
-- The network alone speaks in scaled units; the predictor class makes prices, intervals and a confidence of them.
-"""
+"""Generation -> module, end of the class's name, and what to call."""
+OF_ONE_SYMBOL = ("v1", "v1_final", "v7")
+"""generations whose predictor is told the symbol"""
 
 
 def model_card(
@@ -64,17 +51,23 @@ def model_card(
     Returns:
         Markdown under a YAML header; the verdict comes first. Whatever a file says is escaped.
     """
-    runs = _runs(metrics or {})
-    verdicts = [_verdict(name, run["test"]) for name, run in runs.items()]
-    parts = [
-        *(verdicts or [f"**Verdict: {escaped(metadata.get('verdict', 'none stated'))}.**"]),
-        _what_it_is(metadata, generation),
-        *(part for name, run in runs.items() for part in _measured(name, run)),
-        *(part for name, run in runs.items() for part in _provenance(name, run)),
-        "## How to use it\n\n" + _snippet(metadata, generation, place),
-        "## Intended use and limits\n\n" + INTENDED_USE,
-    ]
-    return HEADER + "\n" + "\n\n".join(part.strip() for part in parts) + "\n"
+    markdown = page.environment(autoescape=False, finalize=_finalize)
+    text = markdown.get_template("model_card.md").render(
+        runs=_runs(metrics or {}),
+        metadata=metadata,
+        generation=generation,
+        facts={label: _listed(metadata[key]) for key, label in LABELS.items() if key in metadata},
+        predictor=list(map(Markup, PREDICTORS.get(generation, ()))),
+        arguments=Markup(
+            place + (_symbol_argument(metadata) if generation in OF_ONE_SYMBOL else "")
+        ),
+        code=Markup(CODE),
+        sentences=_sentences,
+        table=_table,
+        candle_rows=_candle_rows,
+        split_rows=_split_rows,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def escaped(value: object) -> str:
@@ -86,13 +79,17 @@ def escaped(value: object) -> str:
     """
     text = "".join(letter if letter.isprintable() else " " for letter in str(value))[:1000]
     text = re.sub(r"([\\`*_\[\]|<>~$@])", r"\\\1", text)
-    return text.replace("://", "\\://").replace(
-        "www.", "www\\."
-    )  # else it becomes a link by itself
+    # What would become a link by itself.
+    return text.replace("://", "\\://").replace("www.", "www\\.")
+
+
+def _finalize(value: object) -> str:
+    """What the template makes of a value."""
+    return value if isinstance(value, Markup) else escaped(value)
 
 
 def _runs(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The run that the metrics are of, or each of several."""
+    """The run that the metrics are of, by the name "", or each of several."""
     named = {"": metrics} if "test" in metrics else metrics
     return {
         name: run
@@ -103,40 +100,12 @@ def _runs(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _verdict(name: str, test: Mapping[str, Any]) -> str:
-    of = f"{escaped(name)}: " if name else ""
-    return (
-        f"**{of}{escaped(tables.verdict_sentence(test))}.** "
-        f"{escaped(tables.meaning_sentence(test))}"
-    )
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _what_it_is(metadata: Mapping[str, Any], generation: str) -> str:
-    facts = [f"- generation: {escaped(generation)}"]
-    labels = {
-        "symbols": "coins",
-        "timeframe": "length of a candle",
-        "lookback": "candles seen",
-        "horizon": "candles ahead",
-    }
-    for key, label in labels.items():
-        if key in metadata:
-            value = metadata[key]
-            facts.append(
-                f"- {label}: {escaped(', '.join(map(str, value)) if isinstance(value, list) else value)}"
-            )
-    if metadata.get("jobs"):
-        facts.append(f"- networks: {len(metadata['jobs'])}, one per coin and timeframe")
-    versions = metadata.get("environment", {})
-    facts += [
-        f"- made with {name} {escaped(versions[name])}"
-        for name in ("python", "keras")
-        if name in versions
-    ]
-    return "## What it is\n\n" + "\n".join(facts)
-
-
-def _measured(name: str, run: Mapping[str, Any]) -> list[str]:
+def _sentences(run: Mapping[str, Any]) -> list[str]:
+    """What is said of a run's scores beside their tables."""
     test = run["test"]
     sentences = [tables.confidence_set_sentence(test), tables.lag_sentence(test)]
     if test.get("interval"):
@@ -145,79 +114,33 @@ def _measured(name: str, run: Mapping[str, Any]) -> list[str]:
         sentences.append(tables.confidence_sentence(test))
     if run.get("backtest"):
         sentences.append(tables.fee_sentence(run["backtest"]))
-    sentences += test.get("warnings", [])
+    return sentences + test.get("warnings", [])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Markup:
+    heading, *others = ([escaped(cell) for cell in row] for row in rows)
+    rule = ["---", *(["---:"] * (len(heading) - 1))]
+    return Markup("\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *others)))
+
+
+def _candle_rows(data: Mapping[str, Any]) -> tables.Rows:
+    rows = tables.candle_rows(data)[1:]
+    hashes = [of["sha256"][:12] for of in data["symbols"].values()]
     return [
-        f"## How good it is{_of(name)}",
-        f"Measured on {test['n']:,} forecasts that neither training nor choices had seen, beside "
-        "forecasts that cost nothing or little. Skill is 1 − loss / loss of the baseline.",
-        _markdown_table(tables.table_rows(test)),
-        _markdown_table(tables.verdict_rows(test["verdicts"])),
-        "\n".join(f"- {escaped(sentence)}" for sentence in sentences),
+        ["symbol", "candles", "from", "to", "missing", "sha256"],
+        *([*row, sha256] for row, sha256 in zip(rows, hashes)),
     ]
 
 
-def _provenance(name: str, run: Mapping[str, Any]) -> list[str]:
-    data, parts = run.get("data"), []
-    if data:
-        is_folder = data["source"] == "directory"  # whose path is nobody's business
-        source = (
-            "files that its maker supplied" if is_folder else f"{data['source']} ({data['venue']})"
-        )
-        rows = [["symbol", "candles", "from", "to", "missing", "sha256"]]
-        rows += [
-            [
-                symbol,
-                f"{of['rows']:,}",
-                of["first"][:16],
-                of["last"][:16],
-                str(of["missing_candles"]),
-                of["sha256"][:12],
-            ]
-            for symbol, of in data["symbols"].items()
-        ]
-        parts = [
-            f"## Where the data comes from{_of(name)}",
-            f"The candles: {escaped(source)}.",
-            _markdown_table(rows),
-        ]
-    if run.get("split"):
-        rows = [["part", "samples", "first", "last"]]
-        rows += [
-            [part, f"{of['n']:,}", of["first"], of["last"]] for part, of in run["split"].items()
-        ]
-        parts += [
-            "By clock time, every symbol cut at the same instants (UTC):",
-            _markdown_table(rows),
-        ]
-    return parts
+def _split_rows(split: Mapping[str, Mapping[str, Any]]) -> tables.Rows:
+    parts = [[name, f"{of['n']:,}", of["first"], of["last"]] for name, of in split.items()]
+    return [["part", "samples", "first", "last"], *parts]
 
 
-def _of(name: str) -> str:
-    return f" ({escaped(name)})" if name else ""
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    heading, *others = ([escaped(cell) for cell in row] for row in rows)
-    rule = ["---", *(["---:"] * (len(heading) - 1))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *others))
-
-
-def _snippet(metadata: Mapping[str, Any], generation: str, place: str) -> str:
-    if generation not in PREDICTORS:
-        return f"The code is at {CODE}: `python -m pipeline.hub pull` fetches the files."
-    module, name, call, wants_symbol = PREDICTORS[generation]
+def _symbol_argument(metadata: Mapping[str, Any]) -> str:
+    """The pair that the snippet names; BTC/USDT where the metadata's could be more than a name."""
     symbol = next(iter(metadata.get("symbols", [])), "BTC/USDT")
-    plain = isinstance(symbol, str) and set(symbol) <= set(
-        string.ascii_letters + string.digits + "/-_:"
-    )
-    told = f', symbol="{symbol if plain else "BTC/USDT"}"' if wants_symbol else ""
-    return f"""\
-```python
-# git clone {CODE}; pip install -r requirements.txt huggingface_hub
-from {module} import {name}
-
-predictor = {name}.from_pretrained({place}{told})
-predictor.{call}["price"]     # closed candles: timestamp (open, UTC), open, high, low, close, volume
-```
-
-Pass `revision="…"` with a commit of this repository to get the same files every time."""
+    harmless = set(string.ascii_letters + string.digits + "/-_:")
+    if not isinstance(symbol, str) or not set(symbol) <= harmless:
+        symbol = "BTC/USDT"
+    return f', symbol="{symbol}"'

@@ -1,32 +1,45 @@
-"""The pieces of an HTML page, its style and its script; whatever comes from data is escaped
-here."""
+"""HTML from the templates beside this module, and the parts for a section of one's own.
+
+Whatever comes from data is escaped, by the templates and here.
+"""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.report import pictures
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report import pictures, tables
 
 if TYPE_CHECKING:
     from IPython.display import HTML
     from matplotlib.figure import Figure
 
+TONES = {"good": ("BEATS", "right"), "bad": ("LOSES", "wrong", "outside")}
+"""class of a table's cell -> what the cell says"""
+
+
+def render(template: str, **context: Any) -> str:
+    """A file of `templates/`, filled in; only what is `Markup` in the context is not escaped."""
+    return _HTML.get_template(template).render(context)
+
 
 def whole(title: str, parts: Iterable[str]) -> str:
     """The page: a title, and its parts, which are HTML already."""
-    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+    return render("page.html", title=title, body=Markup("\n".join(parts)))
 
 
 def in_notebook(source: str, height: int = 800) -> HTML:
-    """A whole page for the end of a notebook's cell, in a frame of its own, so that its style rules
-    nothing else.
+    """A whole page for the end of a notebook's cell, in a frame of its own.
 
     Args:
-        source: Of the page.
-        height: Of the frame, in pixels; the page scrolls inside.
+        source: HTML of the page; its style rules nothing outside the frame.
+        height: Height of the frame, in pixels; the page scrolls inside.
     """
     from IPython.display import HTML  # lazy: only notebooks have it
 
@@ -35,14 +48,9 @@ def in_notebook(source: str, height: int = 800) -> HTML:
 
 
 def section(title: str, how_to_read: str, *content: str) -> list[str]:
-    """A heading of the page, a sentence on how to read what follows, and what follows; all of it
-    HTML."""
-    return [
-        f"<section><h2>{title}</h2>",
-        f'<p class="how">{how_to_read}</p>',
-        *content,
-        "</section>",
-    ]
+    """A heading, a sentence on how to read what follows, and what follows, which is HTML."""
+    body = Markup("\n".join(content))
+    return [str(_part("section")(title, how_to_read, caller=lambda: body))]
 
 
 def text(sentence: str) -> str:
@@ -51,85 +59,56 @@ def text(sentence: str) -> str:
 
 
 def pair(*parts: str) -> str:
-    """Parts beside each other, on a phone below each other; empty ones are left out."""
-    return f'<div class="pair">{"".join(f"<div>{part}</div>" for part in parts if part)}</div>'
+    """Parts, HTML, beside each other, on a phone below each other; empty ones are left out."""
+    cells = "".join(f"<div>{part}</div>" for part in parts if part)
+    return f'<div class="pair">{cells}</div>'
 
 
-def details(title: str, *content: str) -> str:
-    """What is folded until somebody asks."""
-    return f"<details><summary>{title}</summary>{''.join(content)}</details>"
-
-
-def picture(figure: Figure, caption: str) -> str:
+def picture(figure: Figure, caption: str) -> Markup:
     """A figure below its caption, which is unlike any other on the page."""
-    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{pictures.to_svg(figure, caption)}</figure>"
+    frame = Markup("<figure><figcaption>{}</figcaption>{}</figure>")
+    return frame.format(caption, Markup(pictures.to_svg(figure, caption)))
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Text cells, a heading first; verdicts are coloured."""
-    first, *others = rows
-    heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in first)
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in others)
-    return f'<div class="scroll"><table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table></div>'
+    return str(_part("table")(rows))
 
 
-_GOOD, _BAD = ("BEATS", "right"), ("LOSES", "wrong", "outside")
+def warning(sentence: str) -> str:
+    """What a reader must not miss."""
+    return str(_part("warning")(sentence))
 
 
-def _cell(text: str) -> str:
-    tone = ' class="good"' if text in _GOOD else ' class="bad"' if text in _BAD else ""
-    return f"<td{tone}>{html.escape(minus(text))}</td>"
-
-
-def minus(text: str) -> str:
+def minus(cell: object) -> str:
     """The text with a sign that no line breaks behind, where a hyphen begins a number."""
-    return re.sub(r"(?<!\S)-(?=\d)", "−", text)
+    return re.sub(r"(?<!\S)-(?=\d)", "−", str(cell))
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,"><title>{title}</title><style>
-:root {{ color-scheme: light dark; --paper: #ffffff; --card: #f5f6f8; --ink: #1d2327; --muted: #5f6975; --line: #d9dee4;
-  --accent: #2b5c9e; --good: #1a7f5a; --bad: #b3423a; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --paper: #14171a; --card: #1e2328; --ink: #e4e8ec; --muted: #9aa5b1;
-  --line: #343b43; --accent: #7db0f0; --good: #4fc79a; --bad: #f0857c; }} }}
-* {{ box-sizing: border-box; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
-  margin: 0 auto; padding: 1.5rem 1rem 3rem; }}
-h1 {{ font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }} h1 + p {{ max-width: none; }}
-h2 {{ font-size: 1.25rem; margin: 0 0 .3rem; }} h3 {{ font-size: 1rem; margin: .6rem 0 .2rem; }}
-section {{ margin-top: 2.6rem; padding-top: 1.4rem; border-top: 1px solid var(--line); }}
-p {{ margin: .5rem 0; max-width: 46rem; }}
-.how, .note, figcaption {{ color: var(--muted); }} .note, figcaption {{ font-size: .875rem; }}
-.banner {{ max-width: none; margin: 1rem 0; padding: .8rem 1rem; border-left: .4rem solid var(--muted);
-  background: var(--card); border-radius: .2rem; }}
-.banner p {{ margin: .2rem 0; max-width: none; }} .verdict {{ font-size: 1.2rem; font-weight: 650; }}
-.banner.good {{ border-color: var(--good); }} .banner.bad {{ border-color: var(--bad); }}
-td.good {{ color: var(--good); font-weight: 600; }} td.bad {{ color: var(--bad); font-weight: 600; }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem; margin: 1rem 0 0; }}
-.tiles div {{ background: var(--card); border-radius: .3rem; padding: .7rem .9rem; }}
-dt, dd {{ margin: 0; font-size: .875rem; color: var(--muted); }}
-dt + dd {{ font-size: 1.7rem; line-height: 1.3; color: var(--ink); font-variant-numeric: tabular-nums; }}
-.pair {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem 2rem; }}
-.pair > div {{ min-width: 0; }} figure {{ margin: .6rem 0; max-width: 36rem; }}
-svg {{ display: block; width: 100%; height: auto; }} svg * {{ stroke-linejoin: round; }}
-svg text {{ font-family: system-ui, sans-serif !important; }}
-select {{ font: inherit; max-width: 100%; padding: .3rem; }}
-.scroll {{ overflow-x: auto; margin: .8rem 0; }}
-table {{ border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .45rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }}
-th {{ color: var(--muted); font-weight: 600; white-space: normal; vertical-align: bottom; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
-details {{ margin: .6rem 0; }} summary {{ cursor: pointer; }}
-@media (max-width: 34rem) {{ table {{ font-size: .8rem; }} th, td {{ white-space: normal; padding: .3rem; }} }}
-</style></head><body>
-{body}
-<script>
-for (const chooser of document.querySelectorAll(".chooser select")) {{
-  chooser.hidden = false;
-  chooser.onchange = () => {{
-    for (const week of chooser.parentNode.querySelectorAll("div")) week.hidden = week.id !== chooser.value;
-  }};
-}}
-</script></body></html>
-"""
+def _part(name: str) -> Any:
+    """A macro of the templates."""
+    return getattr(_HTML.get_template("parts.html").module, name)
+
+
+def _tone(cell: str) -> Markup:
+    """The attribute that colours a table's cell."""
+    classes = (f' class="{tone}"' for tone, words in TONES.items() if cell in words)
+    return Markup(next(classes, ""))
+
+
+def environment(**options: Any) -> Environment:
+    """The templates beside this module, for HTML unless the options say otherwise."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **{"autoescape": True} | options,
+    )
+    made.filters |= {"minus": minus, "tone": _tone}
+    made.globals |= {"tables": tables, "show": tables.show, "span": tables.span}
+    made.globals |= {"pictures": pictures, "picture": picture, "live": False}
+    return made
+
+
+_HTML = environment()

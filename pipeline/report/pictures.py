@@ -1,8 +1,6 @@
-"""The page's pictures as inline SVG: text stays text, and the colours follow the page, so that a
-dark one is dark.
+"""The page's pictures as inline SVG: text stays text, and the colours follow the page.
 
-Figures are small, 4.4 inches, because a phone shows them at about that size; wide screens enlarge
-them.
+Figures are 4.4 inches wide, which is about what a phone shows; wide screens enlarge them.
 """
 
 from __future__ import annotations
@@ -21,16 +19,10 @@ from pipeline.forecasts.picture import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What the page paints in its own colours; outside of a page the figures have these.
-NETWORK, INK, MUTED, GOOD, BAD, LINE = (
-    "#2b5c9e",
-    "#1d2327",
-    "#6b7480",
-    "#1a7f5a",
-    "#b3423a",
-    "#d9dee4",
-)
+NETWORK, INK, MUTED = "#2b5c9e", "#1d2327", "#6b7480"
+GOOD, BAD, LINE = "#1a7f5a", "#b3423a", "#d9dee4"
 VARIABLES = {NETWORK: "accent", INK: "ink", MUTED: "muted", GOOD: "good", BAD: "bad", LINE: "line"}
+"""Colour outside of a page -> the page's own."""
 WIDTH = 4.4
 LARGEST_VALUE = 1e9  # beyond it a curve tells nothing, and axes overflow
 
@@ -52,18 +44,19 @@ def forest_plot(
     figure, axes = _figure(0.75 + 0.24 * len(rows))
     axes.axvline(reference, color=INK, linewidth=1)
     for place, (_, value, low, high) in enumerate(rows):
+        colour = MUTED
         if low is not None and high is not None:
-            colour = GOOD if low > reference else BAD if high < reference else MUTED
+            if low > reference:
+                colour = GOOD
+            elif high < reference:
+                colour = BAD
             axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-        else:
-            colour = MUTED
         if value is not None:
             axes.plot([value], [place], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(
-        min(axes.get_xlim()[0], reference - reach), max(axes.get_xlim()[1], reference + reach)
-    )
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, reference - reach), max(right, reference + reach))
     axes.set_xlabel(unit)
     dress(axes, grid="x")
     axes.spines["left"].set_visible(False)
@@ -84,21 +77,11 @@ def reliability_plot(bins: Sequence[Mapping[str, float]]) -> Figure:
     figure, axes = _figure(3.2)
     low, high = 100 * min(probability.min(), 0.5), 100 * max(probability.max(), 0.51)
     axes.plot([low, high], [low, high], color=INK, linewidth=1, label="calibrated")
-    axes.errorbar(
-        100 * probability,
-        100 * share,
-        100 * error,
-        color=NETWORK,
-        fmt="o",
-        markersize=5,
-        linewidth=1.2,
-        label="measured",
-    )
+    dots = {"color": NETWORK, "fmt": "o", "markersize": 5, "linewidth": 1.2, "label": "measured"}
+    axes.errorbar(100 * probability, 100 * share, 100 * error, **dots)
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("right directions, %")
-    dress(axes)
-    _legend(axes)
-    return figure
+    return _finish(figure)
 
 
 def week_plot(rows: pd.DataFrame, network: str) -> Figure:
@@ -111,22 +94,12 @@ def week_plot(rows: pd.DataFrame, network: str) -> Figure:
     figure, axes = _figure(2.9)
     time = rows["timestamp"].dt.tz_localize(None)
     if {"q10", "q90"} <= set(rows):
-        axes.fill_between(
-            time,
-            100 * rows["q10"],
-            100 * rows["q90"],
-            color=NETWORK,
-            alpha=0.2,
-            linewidth=0,
-            label="80 % band",
-        )
+        look = {"color": NETWORK, "alpha": 0.2, "linewidth": 0, "label": "80 % band"}
+        axes.fill_between(time, 100 * rows["q10"], 100 * rows["q90"], **look)
     axes.plot(time, 100 * rows["actual_return"], color=INK, linewidth=0.7, label="actual")
     axes.plot(time, 100 * rows[network], color=NETWORK, linewidth=1.6, label="forecast")
     axes.set_ylabel("log-return, %")
-    dress(axes)
-    _date_axis(axes)
-    _legend(axes)
-    return figure
+    return _finish(figure, dates=True)
 
 
 def training_plot(history: Mapping[str, Any]) -> Figure:
@@ -143,21 +116,13 @@ def training_plot(history: Mapping[str, Any]) -> Figure:
     axes.plot(epochs, loss, mark + "-", color=MUTED, label="training")
     axes.plot(epochs, val_loss, mark + "-", color=NETWORK, label="validation")
     best = history["best_epoch"]
-    axes.plot(
-        [best + 1],
-        [val_loss[best]],
-        "o",
-        color=NETWORK,
-        markersize=6,
-        label=f"kept: epoch {best + 1}",
-    )
+    kept = f"kept: epoch {best + 1}"
+    axes.plot([best + 1], [val_loss[best]], "o", color=NETWORK, markersize=6, label=kept)
     axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
-    dress(axes)
-    _legend(axes)
-    return figure
+    return _finish(figure)
 
 
 def equity_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
@@ -170,21 +135,11 @@ def equity_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
     figure, axes = _figure(2.9)
     time = pd.to_datetime(list(equity["timestamp"])).tz_localize(None)
     axes.axhline(1, color=LINE, linewidth=1)
-    axes.plot(
-        time, _bounded(equity["buy_and_hold"]), color=MUTED, linewidth=1.2, label="buy and hold"
-    )
-    axes.plot(
-        time,
-        _bounded(equity["strategy"]),
-        color=NETWORK,
-        linewidth=1.6,
-        label="strategy after fees",
-    )
+    held, followed = (_bounded(equity[name]) for name in ("buy_and_hold", "strategy"))
+    axes.plot(time, held, color=MUTED, linewidth=1.2, label="buy and hold")
+    axes.plot(time, followed, color=NETWORK, linewidth=1.6, label="strategy after fees")
     axes.set_ylabel("capital, times the start")
-    dress(axes)
-    _date_axis(axes)
-    _legend(axes)
-    return figure
+    return _finish(figure, dates=True)
 
 
 def to_svg(figure: Figure, name: str) -> str:
@@ -192,8 +147,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
     Args:
         figure: Any of the above.
-        name: Unlike that of any other figure of the page; what the figure refers to inside itself
-            is called by it.
+        name: Unlike that of any other figure of the page, since ids inside are made from it.
     """
     import matplotlib
 
@@ -202,9 +156,8 @@ def to_svg(figure: Figure, name: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(
-        r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL
-    )  # a style would rule the whole page
+    # A style would rule the whole page.
+    svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     view = re.search(r'viewBox="[^"]*"', svg)
@@ -226,14 +179,29 @@ def _bounded(values: Sequence[float | None]) -> np.ndarray:
     return np.where(np.abs(numbers) < LARGEST_VALUE, numbers, np.nan)
 
 
-def _date_axis(axes: Any) -> None:
+def _finish(figure: Figure, dates: bool = False) -> Figure:
+    """Dress the only axes of a figure, with a legend above them, and dates along the bottom."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(
-        minticks=3, maxticks=7
-    )  # with 6 it finds no interval for 61 to 71 hours, and warns
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    [axes] = figure.axes
+    dress(axes)
+    if dates:
+        # With at least 6 ticks it finds no interval for 61 to 71 hours, and warns.
+        locator = AutoDateLocator(minticks=3, maxticks=7)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.legend(
+        frameon=False,
+        ncols=3,
+        fontsize=9,
+        labelcolor=INK,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )
+    return figure
 
 
 def dress(axes: Any, grid: str = "y") -> None:
@@ -246,17 +214,3 @@ def dress(axes: Any, grid: str = "y") -> None:
     axes.xaxis.get_offset_text().set(color=MUTED, fontsize=9)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=MUTED, fontsize=9)
-
-
-def _legend(axes: Any) -> None:
-    axes.legend(
-        frameon=False,
-        ncols=3,
-        fontsize=9,
-        labelcolor=INK,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0,
-        handlelength=1.4,
-        columnspacing=1.2,
-    )

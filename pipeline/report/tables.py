@@ -1,7 +1,7 @@
-"""An evaluation in words and cells: the tables and sentences that the terminal and the page share.
+"""An evaluation in cells and words: the tables and sentences that terminal, pages and cards share.
 
 All of it reads the dict that `scoring.score_run` returns, or its part "test", and writes "–" for
-what is None.
+what is None. A table is a list of rows of text cells, a heading first.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from pipeline.forecasts.picture import format_price
 from pipeline.terminal import WIDTH
+
+Rows = list[list[str]]
 
 NONE = "–"
 INDENT = "      "
 LAST_MOVE = 0.5
-"""Correlation with the last move from which a forecast is called its copy (or, below zero, its
-reversal)."""
+"""Correlation with the last move from which a forecast is its copy, or if negative its reversal."""
 
 COLUMNS = (
     ("price MAPE %", "mape_percent", "{:.4f}", 1.0),
@@ -32,8 +35,13 @@ COLUMNS = (
     ("top tenth %", "top_tenth_accuracy", "{:.2f}", 100.0),
     ("ROC-AUC", "roc_auc", "{:.4f}", 1.0),
 )
+"""Heading, key, form and factor of the evaluation's table."""
 
+ACCOUNTS = {"after fees": "net", "before fees": "gross", "buy and hold": "buy_and_hold"}
 _VERBS = {"BEATS": "BEATS", "TIES": "TIES with", "LOSES": "LOSES to"}
+
+
+# Numbers
 
 
 def show(value: float | None, form: str = "{:+.2f}", factor: float = 1.0) -> str:
@@ -48,11 +56,9 @@ def show(value: float | None, form: str = "{:+.2f}", factor: float = 1.0) -> str
 
 def span(low: float | None, high: float | None, form: str = "{:.1f}", factor: float = 1.0) -> str:
     """An interval, or "–" where an end is None."""
-    return (
-        NONE
-        if low is None or high is None
-        else f"{form.format(factor * low)} to {form.format(factor * high)}"
-    )
+    if low is None or high is None:
+        return NONE
+    return f"{form.format(factor * low)} to {form.format(factor * high)}"
 
 
 def p_text(value: float | None) -> str:
@@ -62,7 +68,9 @@ def p_text(value: float | None) -> str:
         >>> p_text(0.0576), p_text(3.74e-06), p_text(None)
         ('0.058', '<0.001', '–')
     """
-    return NONE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+    if value is None:
+        return NONE
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def network_of(test: Mapping[str, Any]) -> str:
@@ -75,68 +83,68 @@ def against_naive(test: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(entry for entry in test["verdicts"] if entry["baseline"] == "naive")
 
 
-def table_rows(test: Mapping[str, Any]) -> list[list[str]]:
-    """The evaluation's table as text cells, a heading first."""
-    rows = [["model", *(heading for heading, _, _, _ in COLUMNS)]]
+def tone_of(test: Mapping[str, Any]) -> str:
+    """How a page colours the verdict: good, bad or plain."""
+    if test["verdict"] == "EDGE":
+        return "good"
+    return "bad" if against_naive(test)["verdict"] == "LOSES" else "plain"
+
+
+# Tables of a run
+
+
+def score_rows(test: Mapping[str, Any]) -> Rows:
+    """The scores of each model."""
+    rows = [["model", *(heading for heading, *_ in COLUMNS)]]
     for model, numbers in test["models"].items():
-        cells = [model]
-        for _, key, form, factor in COLUMNS:
-            if key == "direction_accuracy_low":
-                low, high = numbers.get(key), numbers.get("direction_accuracy_high")
-                cells.append(
-                    span(low, high, factor=factor).replace(" to ", "–")
-                )  # else the table is too wide
-            else:
-                cells.append(show(numbers.get(key), form, factor))
-        rows.append(cells)
+        cells = {key: show(numbers.get(key), form, by) for _, key, form, by in COLUMNS}
+        low, high = (numbers.get(f"direction_accuracy_{end}") for end in ("low", "high"))
+        # A dash, since with " to " the table is too wide.
+        cells["direction_accuracy_low"] = span(low, high, factor=100).replace(" to ", "–")
+        rows.append([model, *cells.values()])
     return rows
 
 
-def verdict_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Comparisons as text cells, a heading first."""
+def verdict_rows(comparisons: Sequence[Mapping[str, Any]]) -> Rows:
+    """The comparisons."""
     rows = [["comparison", "skill %", "Diebold-Mariano", "p (Holm)", "verdict"]]
     for entry in comparisons:
-        rows.append(
-            [
-                f"{entry['model']} against {entry['baseline']}",
-                show(entry["skill"], "{:+.3f}", 100),
-                show(entry["statistic"], "{:+.2f}"),
-                p_text(entry["p_holm"]),
-                entry["verdict"],
-            ]
-        )
+        who = f"{entry['model']} against {entry['baseline']}"
+        skill = show(entry["skill"], "{:+.3f}", 100)
+        test = [show(entry["statistic"]), p_text(entry["p_holm"])]
+        rows.append([who, skill, *test, entry["verdict"]])
     return rows
 
 
-def account_rows(money: Mapping[str, Any]) -> list[list[str]]:
-    """The backtest's three accounts as text cells, a heading first."""
+def symbol_rows(test: Mapping[str, Any]) -> Rows:
+    """Each model's price error by symbol."""
+    by_symbol = {model: numbers["by_symbol"] for model, numbers in test["models"].items()}
+    rows = [["price MAPE %", *by_symbol]]
+    for symbol in next(iter(by_symbol.values())):
+        errors = [show(of[symbol]["mape_percent"], "{:.4f}") for of in by_symbol.values()]
+        rows.append([symbol, *errors])
+    return rows
+
+
+def account_rows(money: Mapping[str, Any]) -> Rows:
+    """The backtest's three accounts."""
     rows = [["account", "return %", "return % a year", "Sharpe a year", "drawdown %"]]
-    for title, key in (
-        ("after fees", "net"),
-        ("before fees", "gross"),
-        ("buy and hold", "buy_and_hold"),
-    ):
-        account = money[key]
-        rows.append(
-            [
-                title,
-                show(account["total_return"], "{:+,.1f}", 100),
-                show(account["annualised_return"], "{:+,.1f}", 100),
-                show(account["sharpe"]),
-                show(account["max_drawdown"], "{:.1f}", 100),
-            ]
-        )
+    for title, name in ACCOUNTS.items():
+        account = money[name]
+        returns = [
+            show(account[key], "{:+,.1f}", 100) for key in ("total_return", "annualised_return")
+        ]
+        drawdown = show(account["max_drawdown"], "{:.1f}", 100)
+        rows.append([title, *returns, show(account["sharpe"]), drawdown])
     return rows
 
 
-def trading_rows(money: Mapping[str, Any]) -> list[list[str]]:
-    """What the trading took, a fact a row, with its unit in the first cell; a heading first."""
+def trading_rows(money: Mapping[str, Any]) -> Rows:
+    """What the trading took, a fact a row, with its unit in the first cell."""
+    sharpe = span(money["sharpe_low"], money["sharpe_high"], "{:+.2f}")
     return [
         ["trading", "value"],
-        [
-            "Sharpe after fees, 95 % interval",
-            span(money["sharpe_low"], money["sharpe_high"], "{:+.2f}"),
-        ],
+        ["Sharpe after fees, 95 % interval", sharpe],
         ["win rate, % of the spans with a position", show(money["win_rate"], "{:.1f}", 100)],
         ["positions opened", f"{money['n_trades']:,}"],
         ["time in the market, % of the capital", show(money["time_in_market"], "{:.1f}", 100)],
@@ -148,79 +156,142 @@ def trading_rows(money: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def fold_rows(folds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Folds of a walk-forward run as text cells, a heading first."""
+def fold_rows(folds: Sequence[Mapping[str, Any]]) -> Rows:
+    """The folds of a walk-forward run."""
     rows = [["fold from", "days", "forecasts", "skill %", "p", "verdict"]]
     for fold in folds:
-        rows.append(
-            [
-                fold["from"][:10],
-                f"{(pd.Timestamp(fold['to']) - pd.Timestamp(fold['from'])) / pd.Timedelta(days=1):.1f}",
-                f"{fold['n']:,}",
-                show(fold["skill"], "{:+.3f}", 100),
-                p_text(fold["p_value"]),
-                fold["verdict"],
-            ]
-        )
+        days = (pd.Timestamp(fold["to"]) - pd.Timestamp(fold["from"])) / pd.Timedelta(days=1)
+        test = [show(fold["skill"], "{:+.3f}", 100), p_text(fold["p_value"]), fold["verdict"]]
+        rows.append([fold["from"][:10], f"{days:.1f}", f"{fold['n']:,}", *test])
     return rows
 
 
-def symbol_rows(test: Mapping[str, Any]) -> list[list[str]]:
-    """Each model's price error by symbol as text cells, a heading first."""
-    models = list(test["models"])
-    rows = [["price MAPE %", *models]]
-    for symbol in test["models"][models[0]]["by_symbol"]:
-        values = [test["models"][model]["by_symbol"][symbol]["mape_percent"] for model in models]
-        rows.append([symbol, *(show(value, "{:.4f}") for value in values)])
+def horizon_rows(tests: Mapping[int, Mapping[str, Any]]) -> Rows:
+    """The networks' figures, a row a horizon.
+
+    Args:
+        tests: Horizon -> "test" of a run's metrics.
+    """
+    heading = "horizon, forecasts, skill against naive %, Diebold-Mariano, p (Holm), direction %"
+    rows = [[*heading.split(", "), "verdict"]]
+    for horizon, test in tests.items():
+        naive = against_naive(test)
+        accuracy = test["models"][network_of(test)]["direction_accuracy"]
+        against = [show(naive["skill"], "{:+.3f}", 100), show(naive["statistic"])]
+        against += [p_text(naive["p_holm"]), show(accuracy, "{:.2f}", 100)]
+        rows.append([str(horizon), f"{test['n']:,}", *against, test["verdict"]])
     return rows
 
 
-def text_table(rows: Sequence[Sequence[str]], indent: str = INDENT) -> str:
-    """Cells in columns, the first one left and the others right aligned, a rule below the
-    heading."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *others = (
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths))
-        )
-        lines.append(indent + "  ".join([first, *others]))
-    lines.insert(1, indent + "─" * (len(lines[0]) - len(indent)))
-    return "\n".join(lines)
+def member_rows(ensemble: Mapping[str, Any]) -> Rows:
+    """What `members.score_members` returns."""
+
+    def cells(scores: Mapping[str, Any]) -> list[str]:
+        forms = {"skill": "{:+.3f}", "direction_accuracy": "{:.2f}"}
+        return [show(scores[key], form, 100) for key, form in forms.items()]
+
+    rows = [["network", "best epoch", "validation loss", "skill against naive %", "direction %"]]
+    for number, member in enumerate(ensemble["members"], start=1):
+        facts = [str(member["best_epoch"] + 1), show(member["val_loss"], "{:.5f}")]
+        rows.append([f"member {number}, seed {member['seed']}", *facts, *cells(member)])
+    return [*rows, ["their mean, the forecast", "", "", *cells(ensemble["mean"])]]
+
+
+def candle_rows(data: Mapping[str, Any]) -> Rows:
+    """The candles of a run, from `CandleSet.provenance`."""
+    rows = [["symbol", "candles", "first", "last", "missing"]]
+    for symbol, of in data["symbols"].items():
+        times = [of["first"][:16], of["last"][:16]]
+        rows.append([symbol, f"{of['rows']:,}", *times, str(of["missing_candles"])])
+    return rows
+
+
+def split_rows(split: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """The parts of a run's samples."""
+    rows = [["part", "samples", "first target", "last target"]]
+    for name, part in split.items():
+        rows.append([name, f"{part['n']:,}", part["first"][:16], part["last"][:16]])
+    return rows
+
+
+# Tables of prices
+
+
+def price_error_rows(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Rows:
+    """What `price_errors` returns."""
+    heading = "absolute error of the price, MAE $, RMSE $, MAPE %, min $, median $, max $"
+    rows = [heading.split(", ")]
+    for symbol, models in errors.items():
+        for model, values in models.items():
+            cells = {
+                key: format_price(values[key])
+                for key in ("mae", "rmse", "mape_percent", "min", "median", "max")
+            }
+            cells["mape_percent"] = f"{values['mape_percent']:.4f}"
+            rows.append([f"{symbol} {model}", *cells.values()])
+    return rows
+
+
+def sample_rows(predictions: pd.DataFrame, models: Sequence[str], n_rows: int = 5) -> Rows:
+    """Prices of a few rows of each symbol, evenly spread over the test part."""
+    heading = [cell for model in models for cell in (f"{model} $", "error %")]
+    table = [["sample predictions, candle t + horizon", "actual $", *heading]]
+    for symbol, rows in predictions.groupby("symbol", sort=False):
+        chosen = np.linspace(0, len(rows) - 1, min(n_rows, len(rows))).astype(int)
+        for _, row in rows.iloc[chosen].iterrows():
+            actual = row["base_price"] * np.exp(row["actual_return"])
+            cells = [f"{symbol} {row['timestamp']:%Y-%m-%d %H:%M}", format_price(actual)]
+            for model in models:
+                price = row["base_price"] * np.exp(row[model])
+                cells += [format_price(price), f"{100 * abs(price - actual) / actual:.2f}"]
+            table.append(cells)
+    return table
+
+
+def head_error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Rows:
+    """`head_errors` of several networks, by their names."""
+    rows: Rows = []
+    for network, models in errors.items():
+        for model, heads in models.items():
+            if not rows:
+                units = [f"{head} {unit}" for unit in "%$" for head in heads]
+                rows.append(["MAPE %, then MAE $", *units])
+            percents = [f"{values['mape_percent']:.3f}" for values in heads.values()]
+            dollars = [format_price(values["mae"]) for values in heads.values()]
+            rows.append([f"{network} {model}", *percents, *dollars])
+    return rows
+
+
+# Sentences
 
 
 def verdict_sentence(test: Mapping[str, Any]) -> str:
     """The run's verdict and its reason, in a sentence for people."""
-    naive = against_naive(test)
-    skill = (
-        "an undefined skill" if naive["skill"] is None else f"skill {100 * naive['skill']:+.3f} %"
-    )
-    untested = "not tested" if naive["skill"] is None else "too few to test"
-    p_value = untested if naive["p_holm"] is None else f"Holm's p {_with_sign(naive['p_holm'])}"
+    naive, others = against_naive(test), _lost_to(test)
+    if naive["skill"] is None:
+        skill, p_value = "an undefined skill", "not tested"
+    else:
+        skill, p_value = f"skill {100 * naive['skill']:+.3f} %", "too few to test"
+    if naive["p_holm"] is not None:
+        value = p_text(naive["p_holm"])
+        p_value = f"Holm's p < {value[1:]}" if value.startswith("<") else f"Holm's p = {value}"
     reason = f"the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
-    others = _lost_to(test)
     if others:
         reason += f" and LOSES to {', '.join(others)}"
     return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
 
 
-def _with_sign(p_value: float) -> str:
-    text = p_text(p_value)
-    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
-
-
 def _lost_to(test: Mapping[str, Any]) -> list[str]:
-    return [
-        e["baseline"]
-        for e in test["verdicts"]
-        if e["verdict"] == "LOSES" and e["baseline"] != "naive"
-    ]
+    """Baselines other than naive that the network LOSES to."""
+    lost = [entry["baseline"] for entry in test["verdicts"] if entry["verdict"] == "LOSES"]
+    return [name for name in lost if name != "naive"]
 
 
 def meaning_sentence(test: Mapping[str, Any]) -> str:
     """The same for somebody without statistics."""
-    naive, others = against_naive(test), _lost_to(test)
+    naive, others = against_naive(test), ", ".join(_lost_to(test))
+    here = "On these coins and months this network"
+    standing = "assuming that the price stays where it is"
     if test["verdict"].startswith("NO CLAIM"):
         return (
             "The candles were made up by a generator: the program works, and nothing is known "
@@ -229,31 +300,18 @@ def meaning_sentence(test: Mapping[str, Any]) -> str:
     if test["models"][network_of(test)]["mae"] is None:
         return "The network gave no usable forecasts, most likely because its training diverged."
     if naive["verdict"] == "LOSES":
-        return (
-            "On these coins and months this network was worse than assuming that the price stays "
-            "where it is."
-        )
-    if naive["verdict"] == "TIES" and naive["p_holm"] is None:
-        return (
-            "There are too few forecasts here to tell this network from assuming that the price "
-            "stays where it is."
-        )
+        return f"{here} was worse than {standing}."
     if naive["verdict"] == "TIES":
-        meaning = (
-            "On these coins and months this network was no better than assuming that the price "
-            "stays where it is"
-        )
-        return meaning + (
-            f", and worse than {', '.join(others)}." if others else "; the difference may be luck."
-        )
-    meaning = (
-        "On these coins and months this network came closer than assuming that the price stays "
-        "where it is"
-    )
+        if naive["p_holm"] is None:
+            return f"There are too few forecasts here to tell this network from {standing}."
+        end = f", and worse than {others}." if others else "; the difference may be luck."
+        return f"{here} was no better than {standing}{end}"
     if others:
-        return f"{meaning}, but what costs less did better still: {', '.join(others)}."
+        return (
+            f"{here} came closer than {standing}, but what costs less did better still: {others}."
+        )
     return (
-        f"{meaning}, by more than luck explains: its errors were "
+        f"{here} came closer than {standing}, by more than luck explains: its errors were "
         f"{show(naive['skill'], '{:.2f}', 100)} % smaller on average. Whether that pays after fees "
         "is another question."
     )
@@ -270,22 +328,46 @@ def interval_sentence(test: Mapping[str, Any]) -> str:
     )
 
 
+def quantile_sentence(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """How the quantiles fared against those of the baselines."""
+    compared = (
+        f"{_VERBS[c['verdict']]} {c['baseline']} ({show(c['skill'], '{:+.2f} %', 100)})"
+        for c in comparisons
+    )
+    return f"Its quantiles (pinball skill): {', '.join(compared)}."
+
+
 def confidence_sentence(test: Mapping[str, Any]) -> str:
     """How far the confidence is from the share of right directions, and whether it is too bold."""
     probability = test["probability"]
     if probability["confidence"] is None:
         return "The network is never more confident of one direction than of the other."
     away = 100 * probability["confidence"]["mean_absolute_deviation"]
-    sentence = (
-        f"The confidence is {away:.1f} percentage points away from the share of right directions "
-        "on average; "
-    )
     if probability["slope"] is None:
-        return sentence + "its calibration slope is undefined."
-    measured = span(probability["slope_low"], probability["slope_high"], "{:.2f}")
-    return sentence + (
-        f"its slope is {probability['slope']:.2f} ({measured}), where 1 is calibrated and less too "
-        "bold."
+        slope = "calibration slope is undefined."
+    else:
+        measured = span(probability["slope_low"], probability["slope_high"], "{:.2f}")
+        slope = (
+            f"slope is {probability['slope']:.2f} ({measured}), where 1 is calibrated and less too "
+            "bold."
+        )
+    return (
+        f"The confidence is {away:.1f} percentage points away from the share of right directions "
+        f"on average; its {slope}"
+    )
+
+
+def brier_sentence(test: Mapping[str, Any]) -> str:
+    """The Brier score and its three parts."""
+    probability = test["probability"]
+    # Rounding leaves a tiny negative number where a part is 0.
+    miscalibration, discrimination = (
+        max(0.0, probability[name]) for name in ("miscalibration", "discrimination")
+    )
+    return (
+        f"Brier score {probability['brier']:.4f} = {miscalibration:.4f} miscalibration − "
+        f"{discrimination:.4f} discrimination + {probability['uncertainty']:.4f} uncertainty; "
+        "always saying one half scores 0.25."
     )
 
 
@@ -294,13 +376,11 @@ def confidence_set_sentence(test: Mapping[str, Any]) -> str:
     chosen = test["confidence_set"]
     if chosen is None:
         return "Which models may be the best one cannot be said of so few or such equal forecasts."
-    outside = [name for name in chosen["p_values"] if name not in chosen["models"]]
+    inside = ", ".join(chosen["models"])
+    outside = ", ".join(name for name in chosen["p_values"] if name not in chosen["models"])
     if not outside:
-        return f"Each may be the best one, at 95 % confidence: {', '.join(chosen['models'])}."
-    return (
-        f"May be the best one, at 95 % confidence: {', '.join(chosen['models'])}; ruled out: "
-        f"{', '.join(outside)}."
-    )
+        return f"Each may be the best one, at 95 % confidence: {inside}."
+    return f"May be the best one, at 95 % confidence: {inside}; ruled out: {outside}."
 
 
 def lag_sentence(test: Mapping[str, Any]) -> str:
@@ -322,14 +402,28 @@ def lag_sentence(test: Mapping[str, Any]) -> str:
 
 
 def fold_sentence(folds: Sequence[Mapping[str, Any]]) -> str:
-    """How the folds fared against naive, in a sentence."""
+    """How the folds fared against naive."""
     count = Counter(fold["verdict"] for fold in folds)
-    skills = [fold["skill"] for fold in folds if fold["skill"] is not None]
-    between = (
-        f"skill {span(min(skills), max(skills), '{:+.2f}', 100)} %" if skills else "skill undefined"
-    )
     tally = ", ".join(f"{verdict} {count[verdict]}" for verdict in _VERBS)
+    skills = [fold["skill"] for fold in folds if fold["skill"] is not None]
+    between = "skill undefined"
+    if skills:
+        between = f"skill {span(min(skills), max(skills), '{:+.2f}', 100)} %"
     return f"{len(folds)} folds against naive: {tally}; {between}."
+
+
+def member_sentences(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
+    """How far an ensemble's members are apart, and whose they are."""
+    spread = show(ensemble["spread"], "{:.2f}")
+    sentences = [
+        f"members differ by {spread} at a candle; 1 is how much their mean differs from candle to "
+        "candle"
+    ]
+    if n_folds > 1:
+        sentences.append(
+            f"these are the members of the last of {n_folds} folds, on that fold alone"
+        )
+    return sentences
 
 
 def fee_sentence(money: Mapping[str, Any]) -> str:
@@ -339,9 +433,9 @@ def fee_sentence(money: Mapping[str, Any]) -> str:
         return f"Nothing was traded; the fee assumed is {assumed}."
     if break_even <= 0:
         return f"It loses even without fees; {assumed} are assumed."
-    tenth = money.get("top_tenth", {})
-    known = tenth.get("break_even_fee_bps") is not None
-    apart = f"; the top tenth (known only afterwards) at {_fee(tenth)}" if known else ""
+    tenth, apart = money.get("top_tenth", {}), ""
+    if tenth.get("break_even_fee_bps") is not None:
+        apart = f"; the top tenth (known only afterwards) at {_fee(tenth)}"
     return f"It breaks even at a fee of {_fee(money)} bps a side{apart}; {assumed} are assumed."
 
 
@@ -351,65 +445,70 @@ def _fee(money: Mapping[str, Any]) -> str:
     return f"{money['break_even_fee_bps']:.2f}{interval}"
 
 
-def _money_text(money: Mapping[str, Any]) -> str:
-    def account(title: str, name: str, interval: str = "") -> str:
-        numbers = money[name]
-        return (
-            f"{title} {show(numbers['total_return'], '{:+,.1f} %', 100)} (Sharpe "
-            f"{show(numbers['sharpe'])}{interval})"
-        )
+def money_sentences(money: Mapping[str, Any]) -> str:
+    """What following the forecasts would have earned."""
+    interval = span(money["sharpe_low"], money["sharpe_high"], "{:+.2f}")
+    accounts = []
+    for title, name in {
+        "after fees": "net",
+        "before": "gross",
+        "buy and hold": "buy_and_hold",
+    }.items():
+        earned = show(money[name]["total_return"], "{:+,.1f} %", 100)
+        sharpe = show(money[name]["sharpe"]) + (f", {interval}" if name == "net" else "")
+        accounts.append(f"{title} {earned} (Sharpe {sharpe})")
+    return f"{', '.join(accounts)}. {fee_sentence(money)} A summary, not a promise."
 
-    measured = span(money["sharpe_low"], money["sharpe_high"], "{:+.2f}")
-    return (
-        f"{account('after fees', 'net', f', {measured}')}, {account('before', 'gross')}, "
-        f"{account('buy and hold', 'buy_and_hold')}. {fee_sentence(money)} A summary, not a "
-        "promise."
-    )
+
+# At the terminal
 
 
-def _quantiles_text(comparisons: Sequence[Mapping[str, Any]]) -> str:
-    compared = (
-        f"{_VERBS[c['verdict']]} {c['baseline']} ({show(c['skill'], '{:+.2f} %', 100)})"
-        for c in comparisons
-    )
-    return "Its quantiles (pinball skill): " + ", ".join(compared) + "."
+def text_table(rows: Sequence[Sequence[str]], indent: str = INDENT) -> str:
+    """Cells in columns, the first left and the others right aligned, a rule below the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+        lines.append(indent + "  ".join([first.ljust(widths[0]), *cells]))
+    lines.insert(1, indent + "─" * (len(lines[0]) - len(indent)))
+    return "\n".join(lines)
+
+
+def member_table(ensemble: Mapping[str, Any], n_folds: int) -> str:
+    """The members of an ensemble, their mean and their spread."""
+    lines = "\n".join(INDENT + sentence for sentence in member_sentences(ensemble, n_folds))
+    return f"{text_table(member_rows(ensemble))}\n\n{lines}\n"
 
 
 def terminal_tables(scores: Mapping[str, Any]) -> str:
-    """Scores of every model, the comparisons, and what else there is, in lines of at most 100
-    characters."""
+    """Scores, comparisons, and what else there is, in lines of at most 100 characters."""
     test, money, folds = scores["test"], scores.get("backtest"), scores.get("folds") or []
-    facts = []
+    facts = {}
     if test["interval"]:
-        compared = test["interval"]["comparisons"]
-        facts.append(
-            (
-                "interval",
-                interval_sentence(test) + (f" {_quantiles_text(compared)}" if compared else ""),
-            )
-        )
+        facts["interval"] = interval_sentence(test)
+        if test["interval"]["comparisons"]:
+            facts["interval"] += f" {quantile_sentence(test['interval']['comparisons'])}"
     if test["probability"]:
-        facts.append(("confidence", confidence_sentence(test)))
-    facts.append(("best models", confidence_set_sentence(test)))
+        facts["confidence"] = confidence_sentence(test)
+    facts["best models"] = confidence_set_sentence(test)
     if money:
-        facts.append(("money", _money_text(money)))
+        facts["money"] = money_sentences(money)
     if len(folds) > 1:
-        facts.append(("folds", fold_sentence(folds)))
-    lines = "\n".join(
-        textwrap.fill(
-            text, WIDTH, initial_indent=f"{INDENT}{title:13}", subsequent_indent=f"{INDENT}{'':13}"
-        )
-        for title, text in facts
+        facts["folds"] = fold_sentence(folds)
+    further = INDENT + 13 * " "
+    lines = (
+        textwrap.fill(f"{title:13}{text}", WIDTH, initial_indent=INDENT, subsequent_indent=further)
+        for title, text in facts.items()
     )
-    return f"\n{text_table(table_rows(test))}\n\n{text_table(verdict_rows(test['verdicts']))}\n\n{lines}\n"
+    blocks = (text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"])))
+    return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"
 
 
 def verdict_banner(test: Mapping[str, Any]) -> str:
     """Warnings, then the verdict between two rules: the last thing the terminal shows."""
-    lines = (
-        textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    ")
+    warnings = (
+        textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    ") + "\n"
         for text in test["warnings"]
     )
-    warnings = "".join(f"{line}\n" for line in lines)
     rule = "═" * WIDTH
-    return f"\n{warnings}{rule}\n  VERDICT  {verdict_sentence(test)}\n{rule}"
+    return f"\n{''.join(warnings)}{rule}\n  VERDICT  {verdict_sentence(test)}\n{rule}"

@@ -1,0 +1,101 @@
+"""What `python inference_v2.py evaluate` shows at the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.evaluation.ledger_scores import OTHER_PRICE
+from pipeline.evaluation.significance import instants_needed
+from pipeline.report.tables import INDENT, show, terminal_tables, text_table, verdict_banner
+from pipeline.samples.drift import MOVED, SHIFTED
+
+FEATURES_SHOWN = 5
+"""features whose drift is printed: the worst"""
+ENTRIES_SHOWN = 5
+"""entries of a ledger that are named of those that cannot be judged"""
+LEFT_OUT = {
+    "without_candle": "without a candle (a gap, or not fetched yet)",
+    "other_price": OTHER_PRICE,
+}
+"""key of the ledger's facts -> why its entries are not judged"""
+
+
+def unseen_text(result: Mapping[str, Any]) -> str:
+    """`score_unseen` for people: notes, tables, drift, and the verdict last."""
+    span, symbols = result["span"], result["data"]["symbols"]
+    notes = [f"! {note}" for note in result["notes"]]
+    told = _indented(
+        f"{span['n']:,} forecasts of {', '.join(symbols)}, from the candles of {span['first']} to "
+        f"{span['last']}",
+        *notes,
+    )
+    drift = drift_table(result["drift"])
+    return f"{told}\n{terminal_tables(result)}\n{drift}{verdict_banner(result['test'])}"
+
+
+def drift_table(drift: Sequence[Mapping[str, Any]]) -> str:
+    """The features that have moved furthest, a line each; "" where none is known."""
+    if not drift:
+        return ""
+    rows = [["feature", "PSI", "usual in training", "outside training %", "missing %", "reading"]]
+    for row in drift[:FEATURES_SHOWN]:
+        psi, usual, reading = row["psi"], row["usual"], row["reading"]
+        if psi is not None and usual is not None and MOVED <= psi <= usual:
+            reading += ", as usual"
+        moved = [show(psi, "{:.3f}"), show(usual, "{:.3f}"), show(row["outside"], "{:.2f}", 100)]
+        rows.append([row["feature"], *moved, f"{100 * row['missing']:.1f}", reading])
+    return (
+        f"{INDENT}Drift of the features against the training part, the worst {len(rows) - 1} of "
+        f"{len(drift)}. PSI below {MOVED}: stable, to {SHIFTED}: moved,\n{INDENT}above: shifted. "
+        "Usual: nine of ten training stretches of this length stay below it.\n\n"
+        f"{text_table(rows)}\n"
+    )
+
+
+def ledger_text(result: Mapping[str, Any]) -> str:
+    """`score_ledger` for people: what was judged, and what each model's forecasts are worth."""
+    facts, n_models = result["ledger"], len(result["models"])
+    lines = [
+        f"{facts['path']}: {facts['entries']:,} forecasts, {facts['open']:,} open, "
+        f"{facts['judged']:,} judged",
+        f"the chain is whole; sha256 of line {facts['entries']}: {facts['sha256']}",
+    ]
+    if facts["torn"]:
+        lines.append("! half a line at the end, which the next entry will cut off, is not counted")
+    for name, reason in LEFT_OUT.items():
+        if found := facts[name]:
+            further = len(found) - ENTRIES_SHOWN
+            shown = ", ".join(found[:ENTRIES_SHOWN]) + (
+                f" and {further:,} more" if further > 0 else ""
+            )
+            lines.append(f"! {len(found):,} left out, {reason}: {shown}")
+    if n_models == 0:
+        lines.append("nothing to score yet")
+    elif n_models > 1:
+        lines.append(f"! {n_models} models, each scored alone: the best may just be the luckiest")
+    return "\n".join([_indented(*lines), *map(_model_text, result["models"])])
+
+
+def _model_text(model: Mapping[str, Any]) -> str:
+    span, delay = model["span"], model["delay_s"]
+    lines = [
+        f"model {model['model_sha256'][:12]}…, {model['timeframe']}: {model['n']:,} forecasts of "
+        f"{', '.join(model['symbols'])}, from the candles of {span['first']} to {span['last']}",
+        f"entered {delay['median']:,.0f} s (median), at most {delay['max']:,.0f} s after the close "
+        f"they start from; {model['n_skipped']:,} candles between without a judged forecast",
+    ]
+    if model["test"] is not None:
+        return f"{_indented(*lines)}\n{terminal_tables(model)}\n{verdict_banner(model['test'])}"
+    no_claim = " (and NO CLAIM: synthetic data)" if model["synthetic"] else ""
+    return _indented(
+        *lines,
+        f"direction right in {model['n_right']:,} of {model['n_calls']:,} calls, inside the 80 % "
+        f"interval {model['n_inside']:,} of {model['n']:,}",
+        f"too few to score: {instants_needed(model['horizon'])} candles are the least{no_claim}",
+    )
+
+
+def _indented(*lines: str) -> str:
+    """Each line on a new one, below the heading before it."""
+    return "".join(f"\n{INDENT}{line}" for line in lines)
