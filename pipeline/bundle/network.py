@@ -300,6 +300,49 @@ def _export(model: Any, twin: Path, n_windows: int = 8 * ONNX_BATCH) -> float:
     return float(np.abs(network.run_streams(streams) - expected).max())
 
 
+NEWER_ARGUMENTS: dict[str, Any] = {
+    # dense layers, since Keras 3.13
+    "quantization_config": None,
+    # batch normalization, since 3.14
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+    # attention, since 3.14 and 3.15
+    "use_gate": False,
+    "sliding_window": None,
+    # initializers, since 3.15
+    "input_axes": None,
+    "output_axes": None,
+}
+"""Arguments that older versions of Keras refuse, and the value that stands for what those do."""
+
+
+def without_newer_arguments(description: Any) -> Any:
+    """A network's description without `NEWER_ARGUMENTS`, so that older versions of Keras open it.
+
+    Raises:
+        ValueError: One of them has another value: an older version would compute something else.
+
+    Example:
+        >>> without_newer_arguments({"class_name": "Zeros", "config": {"input_axes": None}})
+        {'class_name': 'Zeros', 'config': {}}
+    """
+    if isinstance(description, list):
+        return [without_newer_arguments(entry) for entry in description]
+    if not isinstance(description, dict):
+        return description
+    kept = {}
+    for name, value in description.items():
+        if name not in NEWER_ARGUMENTS:
+            kept[name] = without_newer_arguments(value)
+        elif value != NEWER_ARGUMENTS[name]:
+            raise ValueError(
+                f"a layer's {name} is {value!r}, which older versions of Keras do not know; leave "
+                "it out"
+            )
+    return kept
+
+
 def import_keras() -> ModuleType:
     """Import Keras with its default backend, without what TensorFlow's C++ parts tell on stderr."""
     with contextlib.suppress(ImportError):

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
 from config import FitConfig
 from pipeline import atomic, terminal
 from pipeline.bundle.files import BundleFiles
-from pipeline.bundle.network import export_twin, quiet_absl
+from pipeline.bundle.network import export_twin, quiet_absl, without_newer_arguments
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import window_view
 
@@ -276,13 +277,19 @@ def save_final(folder: Path, names: BundleFiles) -> Path | None:
 
 
 def save_plain_h5(model: keras.Model, path: Path) -> None:
-    """Save, in one step, without optimizer and compile state: plain `load_model` opens it."""
+    """Save, in one step, so that plain `load_model` of every admitted Keras opens the file.
+
+    Without optimizer and compile state, and without arguments that older versions refuse.
+    """
     # It shares the weights, and was never compiled.
     plain = keras.Model(model.inputs, model.outputs, name=model.name)
     # By its ending Keras tells the format of a file.
     unfinished = path.with_name(f".{path.name}.unfinished.h5")
     with quiet_absl():
         plain.save(unfinished, include_optimizer=False)
+    with h5py.File(unfinished, "r+") as file:
+        description = json.loads(file.attrs["model_config"])
+        file.attrs["model_config"] = json.dumps(without_newer_arguments(description))
     os.replace(unfinished, path)
 
 
