@@ -51,7 +51,7 @@ class Replacement:
 def read_freeze(path: Path) -> dict[str, Version]:
     """Versions by normalised name; lines that are no `name==version` (files, repositories) are left
     out."""
-    found = {}
+    found: dict[str, Version] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, separator, version = line.partition("#")[0].strip().partition("==")
         if separator:

@@ -145,13 +145,13 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.server.log.append((self.command, path, status))
         if status >= 400:
-            body = json.dumps(
+            told = json.dumps(
                 {
                     "error": f"refused {self.headers.get('Authorization')}",
                     **json.loads(body or "{}"),
                 }
             )
-            body = body.encode()
+            body = told.encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -174,9 +174,10 @@ class Handler(BaseHTTPRequestHandler):
             if not may_write:
                 return 401, {}, b""
             return self.account(path, json.loads(body or "{}"))
-        kind, name, rest = REPO.fullmatch(
-            path if path.count("/") > 4 or "resolve" in path else f"{path}/"
-        ).groups()
+        is_deep = path.count("/") > 4 or "resolve" in path
+        match = REPO.fullmatch(path if is_deep else f"{path}/")
+        assert match is not None, path
+        kind, name, rest = match.groups()
         key = f"datasets/{name}" if kind == "datasets" else name
         repository = self.server.repositories.get(key)
         rest = rest.rstrip("/") or "revision/main"
@@ -228,8 +229,10 @@ class Handler(BaseHTTPRequestHandler):
     def tree(
         self, repository: Repository, key: str, rest: str, _: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        revision, _, folder = rest.partition("/")
-        files, prefix = repository.at(revision)[2], f"{folder}/" if folder else ""
+        revision, folder = [*rest.split("/", 1), ""][:2]
+        commit = repository.at(revision)
+        assert commit is not None, revision
+        files, prefix = commit[2], f"{folder}/" if folder else ""
         found, folders = [], set()
         for path, content in files.items():
             inside = path.removeprefix(prefix)
@@ -313,7 +316,7 @@ class Handler(BaseHTTPRequestHandler):
     def resolve(
         self, repository: Repository, key: str, rest: str, _: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        revision, _, path = rest.partition("/")
+        revision, path = [*rest.split("/", 1), ""][:2]
         commit = repository.at(revision)
         if commit is None or path not in commit[2]:
             return (
