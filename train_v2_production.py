@@ -28,7 +28,7 @@ from inference_v2 import FILES
 from pipeline import hub, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
-from pipeline.candles.store import PUBLISHED
+from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import (
     HELD_OUT,

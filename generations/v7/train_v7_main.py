@@ -39,7 +39,7 @@ from generations.v7.ohlc import HEADS, forecast_candles, scale_candles_on_train
 from pipeline import atomic, hub, terminal
 from pipeline.bundle import files, safe_pickle
 from pipeline.bundle.network import import_keras
-from pipeline.candles import store
+from pipeline.candles import formats, store
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.price_errors import head_error_rows, head_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
@@ -153,7 +153,7 @@ def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSe
     for timeframe in config.timeframes:
         timeframe_ms(timeframe)  # refuses one that nobody knows, before anything is fetched
         if config.candles_dir is not None:
-            store.demand_files(config.candles_dir, [], timeframe)
+            formats.demand_files(config.candles_dir, [], timeframe)
     groups = (
         [(symbol,) for symbol in symbols] if config.candles_dir is not None else [symbols]
     )  # one file, one fault

@@ -1,5 +1,4 @@
-"""A whole series from pages: gathered forward in time, judged, and asked for once more where in
-doubt.
+"""A whole series from pages: gathered, judged, and asked for once more where in doubt.
 
 Exchanges send fewer rows than asked, none at all, or a window of time that is cut at its old end;
 and now and then rows that are missing, repeated, contradictory or impossible. So a series is
@@ -7,10 +6,10 @@ fetched in three steps:
 
 1. Gather: pages forward in time, each from behind the newest row there is.
 2. Judge all rows together: what is missing, what cannot be (bad), what is hard to believe
-(doubtful).
+   (doubtful).
 3. Ask once more for every stretch with any of these, and settle: what the second answer mends is
-mended, what is bad
-   twice is an error, what is doubtful or missing twice is believed. Whatever was done is logged.
+   mended, what is bad twice is an error, what is doubtful or missing twice is believed. Whatever
+   was done is logged.
 
 Rows are (n, 1 + k) float64: the time in ms since 1970 UTC (exact in float64), then k values.
 """
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.clients import ExchangeError
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import CANDLE_COLUMNS, utc_from_ms
 
 logger = logging.getLogger(__name__)
@@ -43,15 +42,14 @@ NEIGHBOURS = 10
 MAX_FUNDING_RATE = 1.0
 """A settlement of 100 % cannot be; exchanges cap theirs at a few percent."""
 
-BAD = (
-    "",
-    "came twice with different values",
-    "off the grid of times",
-    "with impossible values",
-    "at an absurd price",
-)
-"""What is wrong with a row, by number; 0 is nothing."""
-TWICE, OFF_GRID, IMPOSSIBLE, ABSURD = range(1, len(BAD))
+TWICE, OFF_GRID, IMPOSSIBLE, ABSURD = range(1, 5)
+"""What is wrong with a row; 0 is nothing."""
+BAD = {
+    TWICE: "came twice with different values",
+    OFF_GRID: "off the grid of times",
+    IMPOSSIBLE: "with impossible values",
+    ABSURD: "at an absurd price",
+}
 
 Span = tuple[int, int]
 """First and last instant, both included, in ms since 1970 UTC."""
@@ -114,29 +112,26 @@ async def fetch_newest(source: Source, n_rows: int, last: int) -> np.ndarray:
     first = max(0, last - (n_rows - 1) * source.step_ms)
     answers = _Answers(source, _with_context(source, first, last), last)
     await _gather(answers, answers.first, last)
-    while answers.first > 0 and (missing := n_rows - answers.n_distinct) > 0:
-        before = answers.n_distinct
-        later, answers.first = (
-            answers.first,
-            max(0, answers.first - max(missing, source.page_rows) * source.step_ms),
-        )
+    n_found = len(answers.times)
+    while answers.first > 0 and n_found < n_rows:
+        later = answers.first
+        n_more = max(n_rows - n_found, source.page_rows)
+        answers.first = max(0, later - n_more * source.step_ms)
         await _gather(answers, answers.first, later - source.step_ms)
         # the listing began here, or a gap of more than a page; it will be asked again
-        if answers.n_distinct == before:
+        if len(answers.times) == n_found:
             break
-    times = np.unique(answers.rows[:, 0])
-    wanted = int(times[-n_rows]) if len(times) >= n_rows else answers.first
+        n_found = len(answers.times)
+    wanted = int(answers.times[-n_rows]) if n_found >= n_rows else answers.first
     return (await _settle(answers, wanted))[-n_rows:]
 
 
 def _with_context(source: Source, first: int, last: int) -> int:
     """Where to start so that a short series has something to be compared with."""
-    is_short = last - first < NEIGHBOURS * source.step_ms
-    return (
-        min(first, max(source.oldest_ms, first - NEIGHBOURS * source.step_ms))
-        if is_short
-        else first
-    )
+    context_ms = NEIGHBOURS * source.step_ms
+    if last - first >= context_ms:
+        return first
+    return min(first, max(source.oldest_ms, first - context_ms))
 
 
 def to_frame(source: Source, rows: np.ndarray) -> pd.DataFrame:
@@ -164,23 +159,26 @@ class _Answers:
         return np.concatenate([np.empty((0, 1 + len(self.source.columns))), *self.pages])
 
     @property
-    def n_distinct(self) -> int:
-        return len(np.unique(self.rows[:, 0]))
+    def times(self) -> np.ndarray:
+        """Distinct times of the rows, sorted."""
+        return np.unique(self.rows[:, 0])
 
     def keep(self, page: Sequence[Sequence[Any]], since: int, until: int, limit: int) -> np.ndarray:
-        """Keep a page's rows of the span; returns the times from `since` on, sorted, those after
-        `until` too."""
+        """Keep a page's rows up to `until`; returns all its times from `since` on, sorted."""
         # None becomes NaN
         rows = np.array(page, dtype=np.float64).reshape(-1, 1 + len(self.source.columns))
+        has_time = np.isfinite(rows[:, 0])
+        rows = rows[has_time]
         times = rows[:, 0]
-        self.notes["rows without a time dropped"] += int((~np.isfinite(times)).sum())
-        rows, times = rows[np.isfinite(times)], times[np.isfinite(times)]
-        self.notes["forming candle dropped"] += int((times == self.source.forming_ms).sum())
-        outside = ((times < self.first) | (times > self.last)) & (times != self.source.forming_ms)
-        self.notes["rows outside the asked span cut"] += int(outside.sum())
+        is_forming = times == self.source.forming_ms
+        is_outside = ((times < self.first) | (times > self.last)) & ~is_forming
         steps = np.diff(times)
-        if (steps < 0).any() and (steps > 0).any():  # all descending is how some exchanges answer
-            self.notes["rows out of order sorted"] += int(min((steps < 0).sum(), (steps > 0).sum()))
+        n_back, n_forth = int((steps < 0).sum()), int((steps > 0).sum())
+        self.notes["rows without a time dropped"] += int((~has_time).sum())
+        self.notes["forming candle dropped"] += int(is_forming.sum())
+        self.notes["rows outside the asked span cut"] += int(is_outside.sum())
+        # all descending is how some exchanges answer
+        self.notes["rows out of order sorted"] += min(n_back, n_forth)
         self.pages.append(rows[(times >= self.first) & (times <= until)])
         ahead: np.ndarray = np.sort(times[times >= since])
         end = ahead[-1] if len(ahead) else since + limit * self.source.step_ms - 1
@@ -195,13 +193,16 @@ async def _gather(answers: _Answers, first: int, last: int) -> None:
     is asked for behind it; and a window may be cut at its old end, so what is missing there is
     asked for next.
     """
-    source, pending, n_empty = answers.source, [(first, last)], 0
+    source = answers.source
+    pending = [(first, last)]
+    n_empty = 0
     while pending:
         since, until = pending.pop()
         if since > until:
             continue
-        n_rows = (until - since) // source.step_ms + 1 if source.is_regular else source.page_rows
-        limit = min(source.page_rows, n_rows)
+        limit = source.page_rows
+        if source.is_regular:
+            limit = min(limit, (until - since) // source.step_ms + 1)
         times = answers.keep(await source.ask(since, until, limit), since, until, limit)
         n_empty = 0 if len(times) else n_empty + 1
         if n_empty == MAX_EMPTY_PAGES:
@@ -212,13 +213,12 @@ async def _gather(answers: _Answers, first: int, last: int) -> None:
         behind = int(times[-1]) + source.stride_ms if len(times) else since + limit * source.step_ms
         pending.append((behind, until))
         fresh = times[times <= until]
-        if len(fresh) and fresh[0] - since >= _interval(source, fresh):
-            pending.append((since, int(fresh[0]) - source.stride_ms))
-
-
-def _interval(source: Source, times: np.ndarray) -> float:
-    """From one row to the next, at most."""
-    return source.step_ms if source.is_regular or len(times) < 2 else float(np.diff(times).max())
+        if len(fresh):
+            interval = source.step_ms  # from one row to the next, at most
+            if not source.is_regular and len(fresh) > 1:
+                interval = np.diff(fresh).max()
+            if fresh[0] - since >= interval:
+                pending.append((since, int(fresh[0]) - source.stride_ms))
 
 
 @dataclass(frozen=True)
@@ -275,9 +275,9 @@ def _impossible(source: Source, rows: np.ndarray) -> np.ndarray:
         open_, high, low, close, volume = values.T
         wrong |= (values[:, :4] <= 0).any(axis=1) | (volume < 0)
         return wrong | (high < np.maximum(open_, close)) | (low > np.minimum(open_, close))
-    return wrong | (
-        values[:, 0] < 0 if source.is_regular else np.abs(values[:, 0]) > MAX_FUNDING_RATE
-    )
+    if source.is_regular:  # open interest
+        return wrong | (values[:, 0] < 0)
+    return wrong | (np.abs(values[:, 0]) > MAX_FUNDING_RATE)
 
 
 def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -309,11 +309,12 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _missing(source: Source, times: np.ndarray, first: int, last: int) -> list[Span]:
-    """Spans without rows where some ought to be; of funding, where an interval is longer than one
-    beside it."""
-    edges = np.concatenate([[first - source.stride_ms], times, [last + source.stride_ms]]).astype(
-        np.int64
-    )
+    """Spans without rows where some ought to be.
+
+    Of funding they are where an interval is longer than one beside it.
+    """
+    stride = source.stride_ms
+    edges = np.concatenate([[first - stride], times, [last + stride]]).astype(np.int64)
     steps = np.diff(edges)
     usual = np.full(len(steps), source.step_ms, dtype=np.float64)
     if not source.is_regular and len(times) > 1:
@@ -321,8 +322,8 @@ def _missing(source: Source, times: np.ndarray, first: int, last: int) -> list[S
         usual[1:-1] = 1.5 * np.minimum(inner[:-2], inner[2:])
         usual[0], usual[-1] = inner[1:3].min(), inner[-3:-1].min()
     return [
-        (int(edges[i]) + source.stride_ms, int(edges[i + 1]) - source.stride_ms)
-        for i in np.flatnonzero(steps > usual)
+        (int(edges[gap]) + stride, int(edges[gap + 1]) - stride)
+        for gap in np.flatnonzero(steps > usual)
     ]
 
 
@@ -330,13 +331,14 @@ def _stretches(
     source: Source, judged: _Judged, missing: Sequence[Span], asked: Sequence[Span]
 ) -> list[Span]:
     """Spans to ask for once more; near ones are joined into one request."""
+    page_ms = source.page_rows * source.step_ms
     spans = [(lo, hi) for lo, hi in missing if sum(a <= lo and hi <= b for a, b in asked) < 2]
     for time in map(int, (*judged.bad[:, 0], *judged.good[judged.doubtful, 0])):
         # With its neighbours, because of two rows for one time a page for one row would hold one.
         spans.append((time - time % source.stride_ms - source.step_ms, time + source.step_ms))
     stretches: list[Span] = []
     for lo, hi in sorted(spans):
-        if stretches and hi - stretches[-1][0] < source.page_rows * source.step_ms:
+        if stretches and hi - stretches[-1][0] < page_ms:
             stretches[-1] = (stretches[-1][0], max(hi, stretches[-1][1]))
         else:
             stretches.append((lo, hi))
@@ -344,59 +346,50 @@ def _stretches(
 
 
 async def _settle(answers: _Answers, wanted: int) -> np.ndarray:
-    """Ask once more for what is in doubt; the rows that remain. Of gaps and doubts from `wanted` on
-    the log is told."""
+    """The rows that remain once what is in doubt has been asked for again.
+
+    Of gaps and doubts from `wanted` on the log is told.
+    """
     source, first, last = answers.source, answers.first, answers.last
     judged = _judge(source, answers.rows)
     answers.notes["repeated rows merged"] += judged.n_repeated
     answers.pages.clear()
     on_grid = judged.bad[judged.kinds != OFF_GRID, 0]
-    missing = _missing(source, np.unique(np.concatenate([judged.good[:, 0], on_grid])), first, last)
+    missing = _missing(source, np.union1d(judged.good[:, 0], on_grid), first, last)
     stretches = _stretches(source, judged, missing, answers.asked)
     if stretches:
         again = _Answers(source, first, last)
         for lo, hi in stretches:
             await _gather(again, max(lo, first), min(hi, last))
         judged = _combine(source, judged, _judge(source, again.rows, is_whole=False), answers.notes)
-    missing = _missing(source, judged.good[:, 0], first, last)
-    odd = judged.good[judged.doubtful & (judged.good[:, 0] >= wanted)]
-    _tell(
-        answers,
-        judged.good[:, 0],
-        odd,
-        [(max(lo, wanted), hi) for lo, hi in missing if hi >= wanted],
-    )
+    times = judged.good[:, 0]
+    missing = [span for span in _missing(source, times, first, last) if span[1] >= wanted]
+    odd = judged.good[judged.doubtful & (times >= wanted)]
+    _tell(answers, times, odd, [(max(lo, wanted), hi) for lo, hi in missing])
     return judged.good
 
 
 def _combine(source: Source, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
     """What both answers together say; raises where they contradict each other, or agree on a bad
     row."""
-    at = np.searchsorted(first.good[:, 0], second.good[:, 0])
-    at_known = np.minimum(at, max(len(first.good) - 1, 0))
-    is_known = (
-        first.good[at_known, 0] == second.good[:, 0]
-        if len(first.good)
-        else np.zeros(len(at), dtype=bool)
-    )
-    differs = np.zeros(len(at), dtype=bool)
-    differs[is_known] = (first.good[at_known[is_known]] != second.good[is_known]).any(axis=1)
-    mends = differs.copy()
-    mends[differs] = first.doubtful[at_known[differs]]
-    if (differs & ~mends).any():
-        _refuse(source, second.good[differs & ~mends], TWICE)
     rows = first.good.copy()
-    rows[at_known[mends]] = second.good[mends]
-    rows = np.concatenate([rows, second.good[~is_known]])
-    was_bad = np.isin(second.good[:, 0], first.bad[:, 0])
-    notes["bad rows mended by asking again"] += int((mends | was_bad).sum())
-    notes["missing rows found by asking again"] += int((~is_known & ~was_bad).sum())
+    known, again = rows[:, 0], second.good[:, 0]
+    _, at, at_again = np.intersect1d(known, again, assume_unique=True, return_indices=True)
+    differs = (rows[at] != second.good[at_again]).any(axis=1)
+    contradicts = differs & ~first.doubtful[at]
+    if contradicts.any():
+        _refuse(source, second.good[at_again[contradicts]], TWICE)
+    rows[at[differs]] = second.good[at_again[differs]]
+    is_new = ~np.isin(again, known)
+    was_bad = np.isin(again, first.bad[:, 0])
+    notes["bad rows mended by asking again"] += int(differs.sum() + was_bad.sum())
+    notes["missing rows found by asking again"] += int((is_new & ~was_bad).sum())
+    rows = np.concatenate([rows, second.good[is_new]])
     still_bad = ~np.isin(second.bad[:, 0], rows[:, 0])
     if still_bad.any():
         _refuse(source, second.bad[still_bad], int(second.kinds[still_bad][0]))
-    notes["bad rows dropped that did not come again"] += int(
-        (~np.isin(first.bad[:, 0], rows[:, 0])).sum()
-    )
+    n_dropped = int((~np.isin(first.bad[:, 0], rows[:, 0])).sum())
+    notes["bad rows dropped that did not come again"] += n_dropped
     judged = _judge(source, rows)
     if len(judged.bad):
         _refuse(source, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
@@ -421,16 +414,18 @@ def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequen
     for what, count in answers.notes.items():
         is_usual = what.startswith(("forming", "rows outside"))
         if count:
-            logger.log(
-                logging.INFO if is_usual else logging.WARNING, "%s: %d %s", name, count, what
-            )
+            level = logging.INFO if is_usual else logging.WARNING
+            logger.log(level, "%s: %d %s", name, count, what)
     if len(odd):
         values = ", ".join(f"{value:g}" for value in odd[0, 1:])
         text = "%s: %d row(s) hard to believe, asked for twice, first %s (%s)"
         logger.warning(text, name, len(odd), _date(odd[0, 0]), values)
-    inner = [(lo, hi) for lo, hi in missing if len(times) and times[0] < lo and hi < times[-1]]
-    for lo, hi in (span for span in missing if span not in inner):
-        logger.warning("%s: no rows from %s to %s, asked for twice", name, _date(lo), _date(hi))
+    inner = []
+    for lo, hi in missing:
+        if len(times) and times[0] < lo and hi < times[-1]:
+            inner.append((lo, hi))
+        else:
+            logger.warning("%s: no rows from %s to %s, asked for twice", name, _date(lo), _date(hi))
     if not inner:
         return
     longest = max(inner, key=lambda span: span[1] - span[0])
@@ -440,12 +435,8 @@ def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequen
         what = f"{len(inner)} gap(s) of {sum(sizes)} rows, the longest of {max(sizes)} {where}"
         logger.warning("%s: %s; asked for twice, so the exchange has none", name, what)
     else:  # most often the exchange has changed the interval
-        logger.info(
-            "%s: %d interval(s) longer than one beside them, the longest %s",
-            name,
-            len(inner),
-            where,
-        )
+        text = "%s: %d interval(s) longer than one beside them, the longest %s"
+        logger.info(text, name, len(inner), where)
 
 
 def _date(milliseconds: float) -> str:
