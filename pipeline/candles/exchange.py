@@ -8,7 +8,6 @@ pages, checked).
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +40,7 @@ from pipeline.candles.job import (
     did_you_mean,
     renamed_ms,
 )
-from pipeline.candles.schema import CANDLE_COLUMNS, PUBLISHED
+from pipeline.candles.schema import PUBLISHED
 
 logger = logging.getLogger(__name__)
 
@@ -346,7 +345,7 @@ async def _fetch_rows(
     source: pages.Source, n_rows: int | None, first: int, last: int
 ) -> np.ndarray:
     if last < first or n_rows == 0:
-        return np.empty((0, 1 + len(source.columns)))
+        return source.no_rows
     if n_rows is None:
         return await pages.fetch_span(source, first, last)
     return await pages.fetch_newest(source, n_rows, last)
@@ -354,48 +353,35 @@ async def _fetch_rows(
 
 def _source(errand: _Errand, market: str) -> pages.Source:
     """How to ask for the rows of a market."""
-    client, job, step_ms = errand.client, errand.job, errand.job.step_ms
-    columns: tuple[str, ...] = CANDLE_COLUMNS[1:]
-    what = f"candles of {market}"
-    forming_ms: int | None = errand.now_ms // step_ms * step_ms
-    page_rows = PAGE_ROWS.get((client.id, job.kind if job.is_published else "candles"))
-    if job.is_published:
-        columns = (PUBLISHED[job.kind],)
-        what = f"{job.kind.replace('_', ' ')} of {market}"
-        forming_ms = None
-    elif page_rows is None:
+    client, job = errand.client, errand.job
+    series = job.kind if job.is_published else "candles"
+    page_rows = PAGE_ROWS.get((client.id, series))
+    if page_rows is None and not job.is_published:
         page_rows = client.feature_value(market, "fetchOHLCV", "limit")
 
     async def ask(since: int, until: int, limit: int) -> list[list[Any]]:
-        if job.is_published:
-            until = min(until, since + limit * step_ms - 1)
-            span = (since, until, limit)
-            send = functools.partial(_fetch_published, client, market, job.kind, span)
-        else:
-            send = functools.partial(client.fetch_ohlcv, market, job.kind, since, limit)
+        async def send() -> list[list[Any]]:
+            if job.is_published:
+                end = min(until, since + limit * job.step_ms - 1)
+                return await _fetch_published(client, market, job.kind, since, end, limit)
+            return await client.fetch_ohlcv(market, job.kind, since, limit)
+
+        what = f"{series.replace('_', ' ')} of {market}"
         rows = await request(client, what, send, errand.sleep)
         if errand.on_page is not None:
             errand.on_page(job, len(rows))
         return rows
 
-    return pages.Source(
-        client.id,
-        f"{market} {job.kind}",
-        columns,
-        step_ms,
-        page_rows or DEFAULT_PAGE_ROWS,
-        ask,
-        forming_ms,
-        oldest_ms=-(-_oldest(errand) // step_ms) * step_ms,
-    )
+    oldest_ms = -(-_oldest(errand) // job.step_ms) * job.step_ms
+    page_rows = page_rows or DEFAULT_PAGE_ROWS
+    return pages.Source(client.id, market, job, page_rows, ask, errand.now_ms, oldest_ms)
 
 
 async def _fetch_published(
-    client: Any, market: str, kind: str, span: tuple[int, int, int]
+    client: Any, market: str, kind: str, since: int, until: int, limit: int
 ) -> list[list[Any]]:
-    """Rows [time, value] of one request; it names both ends, because some exchanges send the newest
-    of what matches."""
-    since, until, limit = span
+    """Rows [time, value] of one request."""
+    # It names both ends, because some exchanges send the newest of what matches.
     if (client.id, kind) in LIMITS:
         await client.throttle(1, kind)
     if kind == "funding":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.schema import PUBLISHED, timeframe_ms, timestamps_ms
+from pipeline.candles.schema import CANDLE_COLUMNS, PUBLISHED, timeframe_ms, timestamps_ms
 
 DAY_MS = 86_400_000
 FUNDING_STEP_MS = 28_800_000
@@ -73,6 +73,11 @@ class Job:
     def is_published(self) -> bool:
         """Whether rows are values of one instant, not candles."""
         return self.kind in PUBLISHED
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values of a row, beside its time."""
+        return (PUBLISHED[self.kind],) if self.is_published else CANDLE_COLUMNS[1:]
 
     @property
     def step_ms(self) -> int:

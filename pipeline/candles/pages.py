@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.job import ExchangeError
-from pipeline.candles.schema import CANDLE_COLUMNS, utc_from_ms
+from pipeline.candles.job import ExchangeError, Job
+from pipeline.candles.schema import utc_from_ms
 
 logger = logging.getLogger(__name__)
 
@@ -60,39 +60,48 @@ class Source:
     """A series of one market and how to ask for it."""
 
     exchange: str
-    label: str
-    """such as "BTC/USDT 1h" """
-    columns: tuple[str, ...]
-    """names of the values"""
-    step_ms: int
-    """from one row to the next; of funding the usual interval"""
+    market: str
+    """as the exchange calls it"""
+    job: Job
+    """what is asked for"""
     page_rows: int
     """most to ask for at once"""
     ask: Callable[[int, int, int], Awaitable[Sequence[Sequence[Any]]]]
-    """rows [time, *values] for (since, until, limit), as the exchange sent them; it need not heed
-    `until`"""
-    forming_ms: int | None = None
-    """open of the candle that has not closed yet"""
+    """rows [time, *values] for (since, until, limit) as they came; it need not heed `until`"""
+    now_ms: int = 0
+    """the present; the candle that forms at it is dropped"""
     oldest_ms: int = 0
     """there is nothing before this instant, and asking for it may be an error"""
 
     @property
     def what(self) -> str:
-        return f"{'candles' if self.is_candles else 'rows'} of {self.label}"
-
-    @property
-    def is_candles(self) -> bool:
-        return self.columns == CANDLE_COLUMNS[1:]
+        rows = "rows" if self.job.is_published else "candles"
+        return f"{rows} of {self.market} {self.job.kind}"
 
     @property
     def is_regular(self) -> bool:
         """Whether rows lie on a grid of `step_ms`; settlement intervals vary."""
-        return self.columns != ("funding_rate",)
+        return self.job.kind != "funding"
+
+    @property
+    def step_ms(self) -> int:
+        """From one row to the next; of funding the usual interval."""
+        return self.job.step_ms
 
     @property
     def stride_ms(self) -> int:
         """From a row to the first instant at which the next one may lie."""
         return self.step_ms if self.is_regular else 1
+
+    @property
+    def forming_ms(self) -> int | None:
+        """Open of the candle that has not closed yet."""
+        return None if self.job.is_published else self.now_ms // self.step_ms * self.step_ms
+
+    @property
+    def no_rows(self) -> np.ndarray:
+        """(0, 1 + k)"""
+        return np.empty((0, 1 + len(self.job.columns)))
 
 
 async def fetch_span(source: Source, first: int, last: int) -> np.ndarray:
@@ -137,9 +146,9 @@ def _with_context(source: Source, first: int, last: int) -> int:
 def to_frame(source: Source, rows: np.ndarray) -> pd.DataFrame:
     """Frame of timestamp (datetime64[ms, UTC]) and the values (float64)."""
     columns: dict[str, Any] = {"timestamp": utc_from_ms(rows[:, 0].astype(np.int64))}
-    return pd.DataFrame(
-        columns | {name: rows[:, 1 + i].copy() for i, name in enumerate(source.columns)}
-    )
+    for name, values in zip(source.job.columns, rows[:, 1:].T):
+        columns[name] = values.copy()
+    return pd.DataFrame(columns)
 
 
 @dataclass
@@ -156,7 +165,7 @@ class _Answers:
 
     @property
     def rows(self) -> np.ndarray:
-        return np.concatenate([np.empty((0, 1 + len(self.source.columns))), *self.pages])
+        return np.concatenate([self.source.no_rows, *self.pages])
 
     @property
     def times(self) -> np.ndarray:
@@ -166,7 +175,7 @@ class _Answers:
     def keep(self, page: Sequence[Sequence[Any]], since: int, until: int, limit: int) -> np.ndarray:
         """Keep a page's rows up to `until`; returns all its times from `since` on, sorted."""
         # None becomes NaN
-        rows = np.array(page, dtype=np.float64).reshape(-1, 1 + len(self.source.columns))
+        rows = np.array(page, dtype=np.float64).reshape(-1, self.source.no_rows.shape[1])
         has_time = np.isfinite(rows[:, 0])
         rows = rows[has_time]
         times = rows[:, 0]
@@ -271,7 +280,7 @@ def _impossible(source: Source, rows: np.ndarray) -> np.ndarray:
     """(n,) bool: no such row can be."""
     values = rows[:, 1:]
     wrong: np.ndarray = ~np.isfinite(values).all(axis=1)
-    if source.is_candles:
+    if not source.job.is_published:
         open_, high, low, close, volume = values.T
         wrong |= (values[:, :4] <= 0).any(axis=1) | (volume < 0)
         return wrong | (high < np.maximum(open_, close)) | (low > np.minimum(open_, close))
@@ -289,7 +298,7 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     side of a jump by the factor, a candle that moves so far by itself, and one that moves without
     volume.
     """
-    prices = rows[:, 1:5] if source.is_candles else rows[:, 1:2]
+    prices = rows[:, 1:2] if source.job.is_published else rows[:, 1:5]
     level = pd.Series(prices[:, -1])
     before = level.rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()
     after = level[::-1].rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()[::-1]
@@ -300,7 +309,7 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     kept = np.flatnonzero(~absurd)
     jump = np.abs(np.diff(np.log(np.maximum(prices[kept, -1], 1e-300)))) > np.log(ABSURD_FACTOR)
     doubtful[kept[1:][jump]] = doubtful[kept[:-1][jump]] = True
-    if source.is_candles:
+    if not source.job.is_published:
         open_, high, low, close, volume = rows[:, 1:].T
         doubtful |= high > ABSURD_FACTOR * np.maximum(open_, close)
         doubtful |= low < np.minimum(open_, close) / ABSURD_FACTOR
@@ -398,7 +407,9 @@ def _combine(source: Source, first: _Judged, second: _Judged, notes: Counter[str
 
 def _refuse(source: Source, rows: np.ndarray, kind: int) -> None:
     """Raise on rows that are bad after asking twice, naming the first one."""
-    values = ", ".join(f"{name} = {value:g}" for name, value in zip(source.columns, rows[0, 1:]))
+    values = ", ".join(
+        f"{name} = {value:g}" for name, value in zip(source.job.columns, rows[0, 1:])
+    )
     n_times = len(np.unique(rows[:, 0]))
     raise ExchangeError(
         f"{source.exchange}: {n_times} {source.what} {BAD[kind]}, first {_date(rows[0, 0])} "
@@ -410,7 +421,7 @@ def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequen
     """Log what was repaired, rows that remain doubtful, and rows that remain missing, one line for
     each."""
     source = answers.source
-    name = f"{source.exchange} {source.label}"
+    name = f"{source.exchange} {source.market} {source.job.kind}"
     for what, count in answers.notes.items():
         is_usual = what.startswith(("forming", "rows outside"))
         if count:

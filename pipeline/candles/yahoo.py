@@ -110,17 +110,9 @@ def fetch_yahoo_candles(
     first = _first(job, oldest, last, now)
     ticker = TICKERS.get(coin, f"{coin}-USD")
     chart = _Chart(ticker, job.kind, oldest, _session(base_url, timeout_s), sleep)
-    source = pages.Source(
-        exchange="yahoo",
-        label=f"{ticker} {job.kind}",
-        columns=CANDLE_COLUMNS[1:],
-        step_ms=step_ms,
-        page_rows=max(1, (now - oldest) // step_ms),
-        ask=chart.ask,
-        forming_ms=now // step_ms * step_ms,
-        oldest_ms=oldest,
-    )
-    rows = np.empty((0, len(CANDLE_COLUMNS)))
+    page_rows = max(1, (now - oldest) // step_ms)
+    source = pages.Source("yahoo", ticker, job, page_rows, chart.ask, now, oldest)
+    rows = source.no_rows
     if first <= last:
         # One answer holds all that Yahoo keeps, so some more is asked for at once, in place of what
         # is missing.
