@@ -67,20 +67,16 @@ FOREIGN_ANSWER = (
 class _Failure(Exception):
     """A request that failed, where ccxt's own error would not tell how."""
 
-    def __init__(self, text: str, *, status: int = 0, wait_s: float = 0.0) -> None:
+    def __init__(
+        self, text: str, *, status: int = 0, wait_s: float = 0.0, may_pass: bool = False
+    ) -> None:
         super().__init__(text)
         self.status = status
-        """of HTTP, 400 or more; 0 for a connection that could not be made"""
+        """of HTTP; 0 without an answer, or with one that breaks off"""
         self.wait_s = wait_s
         """how long the exchange demands to be left alone"""
-
-
-class _NoJson(Exception):
-    """An answer of status 200 that is not JSON."""
-
-    def __init__(self, text: str) -> None:
-        self.is_cut = text[:1] in ("[", "{", "")
-        super().__init__("the answer breaks off" if self.is_cut else f"no JSON but {text[:60]!r}")
+        self.may_pass = may_pass
+        """whether a retry may help"""
 
 
 class Allowance:
@@ -240,15 +236,21 @@ class _Watched:
         if is_refusal or (code >= 400 and body.lstrip()[:1] != "{"):
             demand = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
             wait_s = float(demand) if demand.isdigit() else 0.0
-            raise _Failure(f"HTTP {code} {reason}: {body[:200]}", status=code, wait_s=wait_s)
+            # 418 is Binance's ban; it is over when it says so
+            may_pass = code in (408, 429) or code >= 500 or (code == 418 and wait_s > 0)
+            text = f"HTTP {code} {reason}: {body[:200]}"
+            raise _Failure(text, status=code, wait_s=wait_s, may_pass=may_pass)
         return super().on_rest_response(code, reason, url, method, headers, body, *sent)  # type: ignore[misc]
 
     def parse_json(self, text: str) -> Any:
         """ccxt takes what is no JSON for an answer without rows."""
         answer = super().parse_json(text)  # type: ignore[misc]
-        if answer is None:
-            raise _NoJson(text.lstrip())
-        return answer
+        if answer is not None:
+            return answer
+        text = text.lstrip()
+        if text[:1] in ("[", "{", ""):
+            raise _Failure("the answer breaks off", may_pass=True)
+        raise _Failure(f"no JSON but {text[:60]!r}", status=200)
 
     def parse_ohlcvs(self, rows: Any, market: Any = None, *_: Any, **__: Any) -> list[list[Any]]:
         """Rows as they came: ccxt would sort and cut them, and hide what had been wrong."""
@@ -361,7 +363,7 @@ async def request(
     for n_attempts, wait_s in enumerate(waits, start=1):  # noqa: B007 (used after the loop)
         try:
             return await send()
-        except (ccxt.BaseError, _Failure, _NoJson) as error:
+        except (ccxt.BaseError, _Failure) as error:
             failure: Exception = error
         except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
             failure = error  # ccxt's own code, on an answer of another shape than it expects
@@ -406,7 +408,7 @@ def _raise_if_final(client: Any, what: str, failure: Exception) -> None:
             f"{client.id} lists the symbol but has no {what} ({_describe(failure)}); choose "
             "another exchange"
         ) from failure
-    if isinstance(failure, _NoJson) and not failure.is_cut:
+    if getattr(failure, "status", 0) == 200:
         raise ExchangeError(f"{client.id}: {what} came as {failure}; {FOREIGN_ANSWER}") from failure
 
 
@@ -416,18 +418,16 @@ def _may_pass(failure: Exception) -> bool:
     import ccxt
 
     if isinstance(failure, _Failure):
-        if failure.status == 418:  # Binance's ban; it is over when it says so
-            return failure.wait_s > 0
-        return failure.status in (408, 429) or failure.status >= 500
+        return failure.may_pass
     # an answer that broke off is no NetworkError to ccxt
     is_broken = isinstance(failure.__cause__, aiohttp.ClientError)
-    return is_broken or isinstance(failure, (ccxt.NetworkError, _NoJson))
+    return is_broken or isinstance(failure, ccxt.NetworkError)
 
 
 def _describe(failure: Exception) -> str:
     """One line of at most 300 characters."""
     text = str(failure)
-    if not isinstance(failure, (_Failure, _NoJson)):
+    if not isinstance(failure, _Failure):
         text = f"{type(failure).__name__}: {text}"
         if failure.__cause__ is not None:
             text += f" ({type(failure.__cause__).__name__})"

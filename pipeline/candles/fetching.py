@@ -128,36 +128,28 @@ def _is_all(symbols: Sequence[str]) -> bool:
 
 def _check_options(n_candles: int, source: SourceConfig, since_ms: int | None) -> None:
     """Raise on options that contradict each other, rather than ignore one of them."""
-    name, candles_dir, exchange = source.source, source.candles_dir, source.exchange
+    name, folder, exchange = source.source, source.candles_dir, source.exchange
+    out = "leave one of the two out"
     if name not in SOURCES:
         raise ValueError(f"unknown source {name!r}; use one of {', '.join(SOURCES)}")
-    if name == "directory" and candles_dir is None:
+    if name == "directory" and folder is None:
         raise ValueError("--source directory needs --candles-dir DIR")
-    if name in ("exchange", "synthetic") and candles_dir is not None:
-        raise ValueError(
-            f"--source {name} does not read --candles-dir {candles_dir}; leave one of the two out"
-        )
+    if name in ("exchange", "synthetic") and folder is not None:
+        raise ValueError(f"--source {name} does not read --candles-dir {folder}; {out}")
     if name in ("directory", "synthetic") and exchange is not None:
-        raise ValueError(
-            f"--source {name} does not ask --exchange {exchange}; leave one of the two out"
-        )
+        raise ValueError(f"--source {name} does not ask --exchange {exchange}; {out}")
     if name == "synthetic" and source.require_real:
-        raise ValueError(
-            "--require-real: --source synthetic is not real; pass --candles-dir or an exchange"
-        )
+        remedy = "pass --candles-dir or an exchange"
+        raise ValueError(f"--require-real: --source synthetic is not real; {remedy}")
     if n_candles < 0:
-        raise ValueError(
-            f"--candles is {n_candles}; pass a positive number, or 0 for all there are"
-        )
+        remedy = "pass a positive number, or 0 for all there are"
+        raise ValueError(f"--candles is {n_candles}; {remedy}")
     if n_candles and since_ms is not None:
-        raise ValueError(
-            f"{n_candles} candles from an instant on; give either the number or the instant"
-        )
-    if n_candles == 0 and candles_dir is None and since_ms is None:
-        raise ValueError(
-            "--candles 0 takes all of a directory; for an exchange or synthetic candles say how "
-            "many"
-        )
+        remedy = "give either the number or the instant"
+        raise ValueError(f"{n_candles} candles from an instant on; {remedy}")
+    if n_candles == 0 and folder is None and since_ms is None:
+        remedy = "for an exchange or synthetic candles say how many"
+        raise ValueError(f"--candles 0 takes all of a directory; {remedy}")
 
 
 def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:

@@ -8,13 +8,11 @@ joined as of publication. A published series has `timestamp` (instant of publica
 from __future__ import annotations
 
 import difflib
-import logging
+import functools
 import time
 
 import numpy as np
 import pandas as pd
-
-logger = logging.getLogger(__name__)
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 CANDLE_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
@@ -115,37 +113,32 @@ def validate_candles(
     """
     if len(candles) == 0:
         raise ValueError(f"{where}: there are no candles; pass at least one row")
+    refuse = functools.partial(_refuse, where, candles)
     times = timestamps_ms(candles)
-    steps = np.diff(times)
-    later = candles.iloc[1:]
-    _refuse(steps < 0, later, where, "times that run backwards", "sort by 'timestamp'")
-    remedy = "drop_duplicates('timestamp') or mend the source"
-    _refuse(steps == 0, later, where, "duplicate times", remedy)
+    steps = np.diff(times, prepend=times[0] - 1)
+    refuse(steps < 0, "times that run backwards", "sort by 'timestamp'")
+    refuse(steps == 0, "duplicate times", "drop_duplicates('timestamp') or mend the source")
     if timeframe is not None:
-        off_grid = times % timeframe_ms(timeframe) != 0
         remedy = "pass candles of that timeframe, UTC"
-        _refuse(off_grid, candles, where, f"times off the {timeframe} grid", remedy)
-        if len(steps) > 1 and steps.min() > timeframe_ms(timeframe):
+        refuse(times % timeframe_ms(timeframe) != 0, f"times off the {timeframe} grid", remedy)
+        if len(times) > 2 and steps[1:].min() > timeframe_ms(timeframe):
             raise ValueError(
                 f"{where}: no two of {len(candles)} candles are {timeframe} apart, the closest are "
-                f"{steps.min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
+                f"{steps[1:].min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
             )
     for name in CANDLE_COLUMNS[1:]:
         values = candles[name].to_numpy()
-        infinite = f"infinite values in {name!r}"
-        _refuse(np.isnan(values), candles, where, f"NaN in {name!r}", "drop or mend the rows", name)
-        _refuse(np.isinf(values), candles, where, infinite, "mend the source", name)
+        refuse(np.isnan(values), f"NaN in {name!r}", "drop or mend the rows", name)
+        refuse(np.isinf(values), f"infinite values in {name!r}", "mend the source", name)
         wrong = values < 0 if name == "volume" else values <= 0
         kind = "negative" if name == "volume" else "non-positive"
-        _refuse(wrong, candles, where, f"{kind} values in {name!r}", "mend the source", name)
+        refuse(wrong, f"{kind} values in {name!r}", "mend the source", name)
     for name in candles.columns.intersection(OPTIONAL_COLUMNS):
-        infinite = f"infinite values in {name!r}"
-        _refuse(np.isinf(candles[name].to_numpy()), candles, where, infinite, "mend it", name)
+        refuse(np.isinf(candles[name].to_numpy()), f"infinite values in {name!r}", "mend it", name)
     open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
-    above, below = np.maximum(open_, close), np.minimum(open_, close)
-    _refuse(high < low, candles, where, "high below low", "are 'high' and 'low' swapped?", "high")
-    _refuse(high < above, candles, where, "high below open or close", "mend the source", "high")
-    _refuse(low > below, candles, where, "low above open or close", "mend the source", "low")
+    refuse(high < low, "high below low", "are 'high' and 'low' swapped?", "high")
+    refuse(high < np.maximum(open_, close), "high below open or close", "mend the source", "high")
+    refuse(low > np.minimum(open_, close), "low above open or close", "mend the source", "low")
 
 
 def check_published(table: pd.DataFrame, column: str, where: str) -> pd.DataFrame:
@@ -432,7 +425,7 @@ def _rename_remedy(frame: pd.DataFrame, missing: list[str]) -> str:
 
 
 def _refuse(
-    bad: np.ndarray, rows: pd.DataFrame, where: str, what: str, remedy: str, column: str = ""
+    where: str, rows: pd.DataFrame, bad: np.ndarray, what: str, remedy: str, column: str = ""
 ) -> None:
     """Raise if any row is bad, naming the first one."""
     if bad.any():

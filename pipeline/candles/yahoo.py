@@ -104,10 +104,7 @@ def fetch_yahoo_candles(
     coin = _todays_coin(job.symbol)
     now = int(time.time() * 1000) if now_ms is None else now_ms
     step_ms = job.step_ms
-    oldest = max(_oldest(job, now), renamed_ms(coin))
-    end = now if job.until_ms is None else min(now, job.until_ms)
-    last = (end // step_ms - 1) * step_ms
-    first = _first(job, oldest, last, now)
+    oldest, first, last = _span(job, coin, now)
     ticker = TICKERS.get(coin, f"{coin}-USD")
     chart = _Chart(ticker, job.kind, oldest, _session(base_url, timeout_s), sleep)
     page_rows = max(1, (now - oldest) // step_ms)
@@ -139,16 +136,19 @@ def _todays_coin(symbol: str) -> str:
     return RENAMED.get(coin, (coin, 0))[0]
 
 
-def _oldest(job: Job, now: int) -> int:
-    """First candle that Yahoo still keeps, and one more, because time passes before it is asked."""
+def _span(job: Job, coin: str, now: int) -> tuple[int, int, int]:
+    """Oldest candle that Yahoo has of the coin; first and last candle to ask for.
+
+    The log is told what is older than the oldest.
+    """
     days, step_ms = KEPT_DAYS[job.kind], job.step_ms
-    return OLDEST_MS if days is None else (-(-(now - days * DAY_MS) // step_ms) + 1) * step_ms
-
-
-def _first(job: Job, oldest: int, last: int, now: int) -> int:
-    """First candle to ask for; of what is older than Yahoo keeps, or than the coin, the log is
-    told."""
-    step_ms = job.step_ms
+    oldest = OLDEST_MS
+    if days is not None:
+        # and one more of distance, because time passes before it is asked
+        oldest = (-(-(now - days * DAY_MS) // step_ms) + 1) * step_ms
+    oldest = max(oldest, renamed_ms(coin))
+    end = now if job.until_ms is None else min(now, job.until_ms)
+    last = (end // step_ms - 1) * step_ms
     if job.n_candles is None:
         wanted = -(-(job.since_ms or 0) // step_ms) * step_ms
     else:
@@ -161,7 +161,7 @@ def _first(job: Job, oldest: int, last: int, now: int) -> int:
             (now - oldest) / DAY_MS,
             (oldest - wanted) / DAY_MS,
         )
-    return max(wanted, oldest)
+    return oldest, max(wanted, oldest), last
 
 
 @dataclass
