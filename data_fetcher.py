@@ -166,12 +166,11 @@ class Fetch:
         since_ms = instant_ms(self.since, "--since")
         until_ms = instant_ms(self.until, "--until")
         n_candles = (self.candles or 2000) if since_ms is None else None
-        jobs = [
-            Job(symbol, timeframe, since_ms, until_ms, n_candles)
-            for timeframe in dict.fromkeys(self.timeframes)
-            if timeframe_ms(timeframe)
-            for symbol in expand_symbols(self.symbols)
-        ]
+        jobs = []
+        for timeframe in dict.fromkeys(self.timeframes):
+            timeframe_ms(timeframe)  # refuses an unknown one
+            for symbol in expand_symbols(self.symbols):
+                jobs.append(Job(symbol, timeframe, since_ms, until_ms, n_candles))
         found = sources.fetch_from_first(jobs, self.exchange, self._complete)
         span_of: dict[str, tuple[int, int]] = {}
         for job in found.answers:
@@ -233,8 +232,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Audit:
-    """Read every stored series whole, and say where candles are missing and which files are
-    damaged."""
+    """Read every stored series whole: where candles are missing, and which files are damaged."""
 
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders, or any folder of candle files"""

@@ -101,8 +101,9 @@ def fetch_one(server, job, venue="binance", **options):
 def fetch_with(client, job, *, now_ms=None, on_page=None, sleep=None):
     """The series of a job from a client that is open already."""
     told = None if on_page is None else lambda _, n_rows: on_page(n_rows)
-    errand = exchange_module._Errand(client, job, on_page=told, sleep=sleep)
-    found = exchange_module._run([errand], now_ms)[job]
+    client.sleep = sleep
+    errand = exchange_module._Errand(client, job, on_page=told)
+    found = exchange_module._fetch_at_once([errand], now_ms)[job]
     if isinstance(found, Exception):
         raise found
     return found

@@ -131,15 +131,15 @@ def fetch_many(
     """
     clients = {}
     for is_published in sorted({job.is_published for job in jobs}):
-        clients[is_published] = open_exchange(
+        client = open_exchange(
             exchange_name, base_url=base_url, timeout_s=timeout_s, futures=is_published
         )
+        client.sleep = sleep
+        clients[is_published] = client
     if len(clients) == 2 and clients[False].id == clients[True].id and clients[False].is_futures:
         clients[True] = clients[False]
-    errands = [
-        _Errand(clients[job.is_published], job, accept_usd, on_page, follow, sleep) for job in jobs
-    ]
-    return _run(errands, now_ms)
+    errands = [_Errand(clients[job.is_published], job, accept_usd, on_page, follow) for job in jobs]
+    return _fetch_at_once(errands, now_ms)
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,10 @@ class _Errand:
     accept_usd: bool = True
     on_page: Callable[[Job, int], None] | None = None
     follow: Callable[[Job, pd.DataFrame], Job | None] | None = None
-    sleep: Sleep | None = None
     now_ms: int = 0
 
 
-def _run(errands: Sequence[_Errand], now_ms: int | None) -> dict[Job, Answer]:
+def _fetch_at_once(errands: Sequence[_Errand], now_ms: int | None) -> dict[Job, Answer]:
     """Job -> frame or error, of all at once; `now_ms` None: the exchange's clock tells."""
     answers = {errand.job: _kind_error(errand.client, errand.job.kind) for errand in errands}
     errands = [errand for errand in errands if answers[errand.job] is None]
@@ -164,7 +163,7 @@ def _run(errands: Sequence[_Errand], now_ms: int | None) -> dict[Job, Answer]:
     async def fetch_all() -> list[Answer]:
         places = asyncio.Semaphore(MAX_JOBS)
         async with connected(*clients):
-            presents = {client: await _prepare(client, now_ms, errands[0]) for client in clients}
+            presents = {client: await _prepare(client, now_ms) for client in clients}
             tasks = [_fetch_all_pieces(one, presents[one.client], places) for one in errands]
             return await asyncio.gather(*tasks)
 
@@ -188,10 +187,10 @@ def _kind_error(client: Any, kind: str) -> ValueError | None:
     return ValueError(f"{client.id} has no timeframe {kind!r}; it has {known}")
 
 
-async def _prepare(client: Any, now_ms: int | None, errand: _Errand) -> int | Exception:
+async def _prepare(client: Any, now_ms: int | None) -> int | Exception:
     """Load the markets; the present in ms since 1970 UTC, or the error that stops all."""
     try:
-        markets = await request(client, "the list of markets", client.load_markets, errand.sleep)
+        markets = await request(client, "the list of markets", client.load_markets)
         if not markets:
             return ExchangeError(
                 f"{client.id}: its list of markets is empty or unreadable; {FOREIGN_ANSWER}"
@@ -245,13 +244,13 @@ async def _fetch(errand: _Errand) -> pd.DataFrame:
     """One series, from the market of its symbol, or from the two of a renamed coin."""
     client, job = errand.client, errand.job
     *older_market, market = _find_markets(client, job.symbol, accept_usd=errand.accept_usd)
-    source = _source(errand, market)
+    series = _paged_series(errand, market)
     first, last = _span(errand)
-    rows = await _fetch_rows(source, job.n_candles, max(first, renamed_ms(market)), last)
+    rows = await _fetch_rows(series, job.n_candles, max(first, renamed_ms(market)), last)
     for older in older_market:
-        boundary = int(rows[0, 0]) - source.stride_ms if len(rows) else last
+        boundary = int(rows[0, 0]) - series.stride_ms if len(rows) else last
         n_older = None if job.n_candles is None else job.n_candles - len(rows)
-        before = await _fetch_rows(_source(errand, older), n_older, first, boundary)
+        before = await _fetch_rows(_paged_series(errand, older), n_older, first, boundary)
         if len(before) and len(rows):
             days = (rows[0, 0] - before[-1, 0] - job.step_ms) / DAY_MS
             text = "%s: %s goes on as %s; joined, %.2f days are missing between"
@@ -264,7 +263,7 @@ async def _fetch(errand: _Errand) -> pd.DataFrame:
                 "asked for; choose another exchange"
             )
         logger.warning("%s no longer trades %s", client.id, market)
-    frame = pages.to_frame(source, rows)
+    frame = pages.to_frame(series, rows)
     frame.attrs = {"exchange": client.id, "market": " + ".join([*older_market, market])}
     if job.kind == "open_interest":
         frame.attrs["unit"] = coin_of(market) if client.id in BASE_OPEN_INTEREST else "USD"
@@ -342,20 +341,20 @@ def _oldest(errand: _Errand) -> int:
 
 
 async def _fetch_rows(
-    source: pages.Source, n_rows: int | None, first: int, last: int
+    series: pages.PagedSeries, n_rows: int | None, first: int, last: int
 ) -> np.ndarray:
     if last < first or n_rows == 0:
-        return source.no_rows
+        return series.empty
     if n_rows is None:
-        return await pages.fetch_span(source, first, last)
-    return await pages.fetch_newest(source, n_rows, last)
+        return await pages.fetch_span(series, first, last)
+    return await pages.fetch_newest(series, n_rows, last)
 
 
-def _source(errand: _Errand, market: str) -> pages.Source:
+def _paged_series(errand: _Errand, market: str) -> pages.PagedSeries:
     """How to ask for the rows of a market."""
     client, job = errand.client, errand.job
-    series = job.kind if job.is_published else "candles"
-    page_rows = PAGE_ROWS.get((client.id, series))
+    what = job.kind if job.is_published else "candles"
+    page_rows = PAGE_ROWS.get((client.id, what))
     if page_rows is None and not job.is_published:
         page_rows = client.feature_value(market, "fetchOHLCV", "limit")
 
@@ -363,21 +362,21 @@ def _source(errand: _Errand, market: str) -> pages.Source:
         async def send() -> list[list[Any]]:
             if job.is_published:
                 end = min(until, since + limit * job.step_ms - 1)
-                return await _fetch_published(client, market, job.kind, since, end, limit)
+                return await _ask_published(client, market, job.kind, since, end, limit)
             return await client.fetch_ohlcv(market, job.kind, since, limit)
 
-        what = f"{series.replace('_', ' ')} of {market}"
-        rows = await request(client, what, send, errand.sleep)
+        asked = f"{what.replace('_', ' ')} of {market}"
+        rows = await request(client, asked, send)
         if errand.on_page is not None:
             errand.on_page(job, len(rows))
         return rows
 
     oldest_ms = -(-_oldest(errand) // job.step_ms) * job.step_ms
     page_rows = page_rows or DEFAULT_PAGE_ROWS
-    return pages.Source(client.id, market, job, page_rows, ask, errand.now_ms, oldest_ms)
+    return pages.PagedSeries(client.id, market, job, page_rows, ask, errand.now_ms, oldest_ms)
 
 
-async def _fetch_published(
+async def _ask_published(
     client: Any, market: str, kind: str, since: int, until: int, limit: int
 ) -> list[list[Any]]:
     """Rows [time, value] of one request."""

@@ -183,6 +183,8 @@ class _Watched:
     timeout: int  # ms
     base_url: str | None
     is_futures: bool
+    sleep: Sleep | None = None
+    """waits the given seconds before a retry; by default the event loop does"""
     gate: asyncio.Event
     """closed while the exchange has demanded to be left alone"""
     connecting: set[Any]
@@ -335,12 +337,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def request(
-    client: Any,
-    what: str,
-    send: Callable[[], Awaitable[T]],
-    sleep: Sleep | None = None,
-    *,
-    retry: bool = True,
+    client: Any, what: str, send: Callable[[], Awaitable[T]], *, retry: bool = True
 ) -> T:
     """Result of `send()`; what may pass is retried, everything else becomes an ExchangeError.
 
@@ -348,7 +345,6 @@ async def request(
         client: From `open_exchange`, in a `connected` block.
         what: What is asked for, such as "candles of BTC/USDT".
         send: Asks once.
-        sleep: Waits the given seconds before a retry; by default the event loop's.
         retry: Whether to try again at all.
 
     Raises:
@@ -379,10 +375,10 @@ async def request(
             client.gate.clear()  # no other request of this client is sent either
             client.allowance().spend_burst()
         try:
-            if sleep is None:
+            if client.sleep is None:
                 await asyncio.sleep(wait_s)
             else:
-                sleep(wait_s)
+                client.sleep(wait_s)
         finally:
             client.gate.set()
     raise ExchangeError(

@@ -30,8 +30,7 @@ class ExchangeError(ConnectionError):
 
 
 class GeoBlockError(ExchangeError):
-    """The exchange does not serve this machine's address, usually for its country; no retry will
-    help."""
+    """The exchange does not serve this machine's address, for its country; no retry helps."""
 
 
 class UnknownSymbolError(ValueError):

@@ -56,7 +56,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Source:
+class PagedSeries:
     """A series of one market and how to ask for it."""
 
     exchange: str
@@ -99,34 +99,34 @@ class Source:
         return None if self.job.is_published else self.now_ms // self.step_ms * self.step_ms
 
     @property
-    def no_rows(self) -> np.ndarray:
+    def empty(self) -> np.ndarray:
         """(0, 1 + k)"""
         return np.empty((0, 1 + len(self.job.columns)))
 
 
-async def fetch_span(source: Source, first: int, last: int) -> np.ndarray:
+async def fetch_span(series: PagedSeries, first: int, last: int) -> np.ndarray:
     """Sound rows from `first` to `last`, both included, (n, 1 + k) in time order.
 
     Raises:
         ExchangeError: The exchange is out of reach, refuses, or sends the same bad row twice.
     """
-    answers = _Answers(source, _with_context(source, first, last), last)
+    answers = _Answers(series, _with_context(series, first, last), last)
     await _gather(answers, answers.first, last)
     rows = await _settle(answers, first)
     return rows[rows[:, 0] >= first]
 
 
-async def fetch_newest(source: Source, n_rows: int, last: int) -> np.ndarray:
+async def fetch_newest(series: PagedSeries, n_rows: int, last: int) -> np.ndarray:
     """The newest `n_rows` up to `last`, or all there are; looks further back past gaps."""
-    first = max(0, last - (n_rows - 1) * source.step_ms)
-    answers = _Answers(source, _with_context(source, first, last), last)
+    first = max(0, last - (n_rows - 1) * series.step_ms)
+    answers = _Answers(series, _with_context(series, first, last), last)
     await _gather(answers, answers.first, last)
     n_found = len(answers.times)
     while answers.first > 0 and n_found < n_rows:
         later = answers.first
-        n_more = max(n_rows - n_found, source.page_rows)
-        answers.first = max(0, later - n_more * source.step_ms)
-        await _gather(answers, answers.first, later - source.step_ms)
+        n_more = max(n_rows - n_found, series.page_rows)
+        answers.first = max(0, later - n_more * series.step_ms)
+        await _gather(answers, answers.first, later - series.step_ms)
         # the listing began here, or a gap of more than a page; it will be asked again
         if len(answers.times) == n_found:
             break
@@ -135,18 +135,17 @@ async def fetch_newest(source: Source, n_rows: int, last: int) -> np.ndarray:
     return (await _settle(answers, wanted))[-n_rows:]
 
 
-def _with_context(source: Source, first: int, last: int) -> int:
+def _with_context(series: PagedSeries, first: int, last: int) -> int:
     """Where to start so that a short series has something to be compared with."""
-    context_ms = NEIGHBOURS * source.step_ms
-    if last - first >= context_ms:
-        return first
-    return min(first, max(source.oldest_ms, first - context_ms))
+    context_ms = NEIGHBOURS * series.step_ms
+    is_long = last - first >= context_ms
+    return first if is_long else min(first, max(series.oldest_ms, first - context_ms))
 
 
-def to_frame(source: Source, rows: np.ndarray) -> pd.DataFrame:
+def to_frame(series: PagedSeries, rows: np.ndarray) -> pd.DataFrame:
     """Frame of timestamp (datetime64[ms, UTC]) and the values (float64)."""
     columns: dict[str, Any] = {"timestamp": utc_from_ms(rows[:, 0].astype(np.int64))}
-    for name, values in zip(source.job.columns, rows[:, 1:].T):
+    for name, values in zip(series.job.columns, rows[:, 1:].T):
         columns[name] = values.copy()
     return pd.DataFrame(columns)
 
@@ -155,7 +154,7 @@ def to_frame(source: Source, rows: np.ndarray) -> pd.DataFrame:
 class _Answers:
     """Rows of a span as they came, and what was asked."""
 
-    source: Source
+    series: PagedSeries
     first: int
     last: int
     pages: list[np.ndarray] = field(default_factory=list)
@@ -165,7 +164,7 @@ class _Answers:
 
     @property
     def rows(self) -> np.ndarray:
-        return np.concatenate([self.source.no_rows, *self.pages])
+        return np.concatenate([self.series.empty, *self.pages])
 
     @property
     def times(self) -> np.ndarray:
@@ -175,11 +174,11 @@ class _Answers:
     def keep(self, page: Sequence[Sequence[Any]], since: int, until: int, limit: int) -> np.ndarray:
         """Keep a page's rows up to `until`; returns all its times from `since` on, sorted."""
         # None becomes NaN
-        rows = np.array(page, dtype=np.float64).reshape(-1, self.source.no_rows.shape[1])
+        rows = np.array(page, dtype=np.float64).reshape(-1, self.series.empty.shape[1])
         has_time = np.isfinite(rows[:, 0])
         rows = rows[has_time]
         times = rows[:, 0]
-        is_forming = times == self.source.forming_ms
+        is_forming = times == self.series.forming_ms
         is_outside = ((times < self.first) | (times > self.last)) & ~is_forming
         steps = np.diff(times)
         n_back, n_forth = int((steps < 0).sum()), int((steps > 0).sum())
@@ -190,7 +189,7 @@ class _Answers:
         self.notes["rows out of order sorted"] += min(n_back, n_forth)
         self.pages.append(rows[(times >= self.first) & (times <= until)])
         ahead: np.ndarray = np.sort(times[times >= since])
-        end = ahead[-1] if len(ahead) else since + limit * self.source.step_ms - 1
+        end = ahead[-1] if len(ahead) else since + limit * self.series.step_ms - 1
         self.asked.append((since, int(min(end, until))))
         return ahead
 
@@ -202,32 +201,32 @@ async def _gather(answers: _Answers, first: int, last: int) -> None:
     is asked for behind it; and a window may be cut at its old end, so what is missing there is
     asked for next.
     """
-    source = answers.source
+    series = answers.series
     pending = [(first, last)]
     n_empty = 0
     while pending:
         since, until = pending.pop()
         if since > until:
             continue
-        limit = source.page_rows
-        if source.is_regular:
-            limit = min(limit, (until - since) // source.step_ms + 1)
-        times = answers.keep(await source.ask(since, until, limit), since, until, limit)
+        limit = series.page_rows
+        if series.is_regular:
+            limit = min(limit, (until - since) // series.step_ms + 1)
+        times = answers.keep(await series.ask(since, until, limit), since, until, limit)
         n_empty = 0 if len(times) else n_empty + 1
         if n_empty == MAX_EMPTY_PAGES:
             raise ExchangeError(
-                f"{source.exchange}: {n_empty} pages in a row held no {source.what}, up to "
+                f"{series.exchange}: {n_empty} pages in a row held no {series.what}, up to "
                 f"{_date(since)} UTC; start after its listing, or end before its delisting"
             )
-        behind = int(times[-1]) + source.stride_ms if len(times) else since + limit * source.step_ms
+        behind = int(times[-1]) + series.stride_ms if len(times) else since + limit * series.step_ms
         pending.append((behind, until))
         fresh = times[times <= until]
         if len(fresh):
-            interval = source.step_ms  # from one row to the next, at most
-            if not source.is_regular and len(fresh) > 1:
+            interval = series.step_ms  # from one row to the next, at most
+            if not series.is_regular and len(fresh) > 1:
                 interval = np.diff(fresh).max()
             if fresh[0] - since >= interval:
-                pending.append((since, int(fresh[0]) - source.stride_ms))
+                pending.append((since, int(fresh[0]) - series.stride_ms))
 
 
 @dataclass(frozen=True)
@@ -246,50 +245,47 @@ class _Judged:
     """equal rows that were merged"""
 
 
-def _judge(source: Source, rows: np.ndarray, *, is_whole: bool = True) -> _Judged:
-    """Tell good rows from bad ones; prices can be compared with their neighbours where the series
-    is whole."""
+def _judge(series: PagedSeries, rows: np.ndarray, *, is_whole: bool = True) -> _Judged:
+    """Tell good rows from bad ones; only of a whole series by a look at their neighbours."""
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    touching = _same_as_neighbour(rows[:, 0])
-    repeated = np.zeros(len(rows), dtype=bool)
-    repeated[touching] = pd.DataFrame(rows[touching]).duplicated().to_numpy()
-    rows = rows[~repeated]
+    alike = np.flatnonzero(_shares_time(rows))
+    is_repeated = np.zeros(len(rows), dtype=bool)
+    is_repeated[alike] = pd.DataFrame(rows[alike]).duplicated()
+    rows = rows[~is_repeated]
     kinds = np.zeros(len(rows), dtype=np.int64)
-    kinds[_impossible(source, rows)] = IMPOSSIBLE
-    if source.is_regular:
-        kinds[rows[:, 0] % source.step_ms != 0] = OFF_GRID
-    kinds[_same_as_neighbour(rows[:, 0])] = TWICE
+    kinds[_impossible(series, rows)] = IMPOSSIBLE
+    if series.is_regular:
+        kinds[rows[:, 0] % series.step_ms != 0] = OFF_GRID
+    kinds[_shares_time(rows)] = TWICE
     sound = np.flatnonzero(kinds == 0)
     doubtful = np.zeros(len(sound), dtype=bool)
-    if is_whole and source.is_regular and len(sound):
-        absurd, doubtful = _hard_to_believe(source, rows[sound])
+    if is_whole and series.is_regular and len(sound):
+        absurd, doubtful = _hard_to_believe(series, rows[sound])
         kinds[sound[absurd]] = ABSURD
         doubtful = doubtful[~absurd]
-    return _Judged(
-        rows[kinds == 0], doubtful, rows[kinds > 0], kinds[kinds > 0], int(repeated.sum())
-    )
+    is_bad = kinds > 0
+    return _Judged(rows[~is_bad], doubtful, rows[is_bad], kinds[is_bad], int(is_repeated.sum()))
 
 
-def _same_as_neighbour(times: np.ndarray) -> np.ndarray:
-    """(n,) bool, of sorted times: equal to the one before or after."""
-    padded = np.concatenate([[np.nan], times, [np.nan]])
-    return (padded[1:-1] == padded[:-2]) | (padded[1:-1] == padded[2:])
+def _shares_time(rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: another row has the same time."""
+    return pd.Series(rows[:, 0]).duplicated(keep=False).to_numpy()
 
 
-def _impossible(source: Source, rows: np.ndarray) -> np.ndarray:
+def _impossible(series: PagedSeries, rows: np.ndarray) -> np.ndarray:
     """(n,) bool: no such row can be."""
     values = rows[:, 1:]
     wrong: np.ndarray = ~np.isfinite(values).all(axis=1)
-    if not source.job.is_published:
+    if not series.job.is_published:
         open_, high, low, close, volume = values.T
         wrong |= (values[:, :4] <= 0).any(axis=1) | (volume < 0)
         return wrong | (high < np.maximum(open_, close)) | (low > np.minimum(open_, close))
-    if source.is_regular:  # open interest
+    if series.job.kind == "open_interest":
         return wrong | (values[:, 0] < 0)
     return wrong | (np.abs(values[:, 0]) > MAX_FUNDING_RATE)
 
 
-def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool each, of sound rows: absurd, and doubtful.
 
     Absurd is a price `ABSURD_FACTOR` away, in one direction, from both what it was before and what
@@ -298,7 +294,7 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     side of a jump by the factor, a candle that moves so far by itself, and one that moves without
     volume.
     """
-    prices = rows[:, 1:2] if source.job.is_published else rows[:, 1:5]
+    prices = rows[:, 1:2] if series.job.is_published else rows[:, 1:5]
     level = pd.Series(prices[:, -1])
     before = level.rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()
     after = level[::-1].rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()[::-1]
@@ -309,7 +305,7 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     kept = np.flatnonzero(~absurd)
     jump = np.abs(np.diff(np.log(np.maximum(prices[kept, -1], 1e-300)))) > np.log(ABSURD_FACTOR)
     doubtful[kept[1:][jump]] = doubtful[kept[:-1][jump]] = True
-    if not source.job.is_published:
+    if not series.job.is_published:
         open_, high, low, close, volume = rows[:, 1:].T
         doubtful |= high > ABSURD_FACTOR * np.maximum(open_, close)
         doubtful |= low < np.minimum(open_, close) / ABSURD_FACTOR
@@ -317,16 +313,16 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     return absurd, doubtful
 
 
-def _missing(source: Source, times: np.ndarray, first: int, last: int) -> list[Span]:
+def _missing(series: PagedSeries, times: np.ndarray, first: int, last: int) -> list[Span]:
     """Spans without rows where some ought to be.
 
     Of funding they are where an interval is longer than one beside it.
     """
-    stride = source.stride_ms
+    stride = series.stride_ms
     edges = np.concatenate([[first - stride], times, [last + stride]]).astype(np.int64)
     steps = np.diff(edges)
-    usual = np.full(len(steps), source.step_ms, dtype=np.float64)
-    if not source.is_regular and len(times) > 1:
+    usual = np.full(len(steps), series.step_ms, dtype=np.float64)
+    if not series.is_regular and len(times) > 1:
         inner = np.concatenate([[np.inf], steps[1:-1], [np.inf]])
         usual[1:-1] = 1.5 * np.minimum(inner[:-2], inner[2:])
         usual[0], usual[-1] = inner[1:3].min(), inner[-3:-1].min()
@@ -337,14 +333,14 @@ def _missing(source: Source, times: np.ndarray, first: int, last: int) -> list[S
 
 
 def _stretches(
-    source: Source, judged: _Judged, missing: Sequence[Span], asked: Sequence[Span]
+    series: PagedSeries, judged: _Judged, missing: Sequence[Span], asked: Sequence[Span]
 ) -> list[Span]:
     """Spans to ask for once more; near ones are joined into one request."""
-    page_ms = source.page_rows * source.step_ms
+    page_ms = series.page_rows * series.step_ms
     spans = [(lo, hi) for lo, hi in missing if sum(a <= lo and hi <= b for a, b in asked) < 2]
     for time in map(int, (*judged.bad[:, 0], *judged.good[judged.doubtful, 0])):
         # With its neighbours, because of two rows for one time a page for one row would hold one.
-        spans.append((time - time % source.stride_ms - source.step_ms, time + source.step_ms))
+        spans.append((time - time % series.stride_ms - series.step_ms, time + series.step_ms))
     stretches: list[Span] = []
     for lo, hi in sorted(spans):
         if stretches and hi - stretches[-1][0] < page_ms:
@@ -359,35 +355,34 @@ async def _settle(answers: _Answers, wanted: int) -> np.ndarray:
 
     Of gaps and doubts from `wanted` on the log is told.
     """
-    source, first, last = answers.source, answers.first, answers.last
-    judged = _judge(source, answers.rows)
+    series, first, last = answers.series, answers.first, answers.last
+    judged = _judge(series, answers.rows)
     answers.notes["repeated rows merged"] += judged.n_repeated
     answers.pages.clear()
     on_grid = judged.bad[judged.kinds != OFF_GRID, 0]
-    missing = _missing(source, np.union1d(judged.good[:, 0], on_grid), first, last)
-    stretches = _stretches(source, judged, missing, answers.asked)
+    missing = _missing(series, np.union1d(judged.good[:, 0], on_grid), first, last)
+    stretches = _stretches(series, judged, missing, answers.asked)
     if stretches:
-        again = _Answers(source, first, last)
+        again = _Answers(series, first, last)
         for lo, hi in stretches:
             await _gather(again, max(lo, first), min(hi, last))
-        judged = _combine(source, judged, _judge(source, again.rows, is_whole=False), answers.notes)
+        judged = _combine(series, judged, _judge(series, again.rows, is_whole=False), answers.notes)
     times = judged.good[:, 0]
-    missing = [span for span in _missing(source, times, first, last) if span[1] >= wanted]
+    missing = [span for span in _missing(series, times, first, last) if span[1] >= wanted]
     odd = judged.good[judged.doubtful & (times >= wanted)]
     _tell(answers, times, odd, [(max(lo, wanted), hi) for lo, hi in missing])
     return judged.good
 
 
-def _combine(source: Source, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
-    """What both answers together say; raises where they contradict each other, or agree on a bad
-    row."""
+def _combine(series: PagedSeries, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
+    """What both answers together say; raises where they contradict, or agree on a bad row."""
     rows = first.good.copy()
     known, again = rows[:, 0], second.good[:, 0]
     _, at, at_again = np.intersect1d(known, again, assume_unique=True, return_indices=True)
     differs = (rows[at] != second.good[at_again]).any(axis=1)
     contradicts = differs & ~first.doubtful[at]
     if contradicts.any():
-        _refuse(source, second.good[at_again[contradicts]], TWICE)
+        _refuse(series, second.good[at_again[contradicts]], TWICE)
     rows[at[differs]] = second.good[at_again[differs]]
     is_new = ~np.isin(again, known)
     was_bad = np.isin(again, first.bad[:, 0])
@@ -396,32 +391,31 @@ def _combine(source: Source, first: _Judged, second: _Judged, notes: Counter[str
     rows = np.concatenate([rows, second.good[is_new]])
     still_bad = ~np.isin(second.bad[:, 0], rows[:, 0])
     if still_bad.any():
-        _refuse(source, second.bad[still_bad], int(second.kinds[still_bad][0]))
+        _refuse(series, second.bad[still_bad], int(second.kinds[still_bad][0]))
     n_dropped = int((~np.isin(first.bad[:, 0], rows[:, 0])).sum())
     notes["bad rows dropped that did not come again"] += n_dropped
-    judged = _judge(source, rows)
+    judged = _judge(series, rows)
     if len(judged.bad):
-        _refuse(source, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
+        _refuse(series, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
     return judged
 
 
-def _refuse(source: Source, rows: np.ndarray, kind: int) -> None:
+def _refuse(series: PagedSeries, rows: np.ndarray, kind: int) -> None:
     """Raise on rows that are bad after asking twice, naming the first one."""
     values = ", ".join(
-        f"{name} = {value:g}" for name, value in zip(source.job.columns, rows[0, 1:])
+        f"{name} = {value:g}" for name, value in zip(series.job.columns, rows[0, 1:])
     )
     n_times = len(np.unique(rows[:, 0]))
     raise ExchangeError(
-        f"{source.exchange}: {n_times} {source.what} {BAD[kind]}, first {_date(rows[0, 0])} "
+        f"{series.exchange}: {n_times} {series.what} {BAD[kind]}, first {_date(rows[0, 0])} "
         f"({values}); asked for twice, so try again later or choose another exchange"
     )
 
 
 def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequence[Span]) -> None:
-    """Log what was repaired, rows that remain doubtful, and rows that remain missing, one line for
-    each."""
-    source = answers.source
-    name = f"{source.exchange} {source.market} {source.job.kind}"
+    """Log what was repaired, and rows that remain doubtful or missing, a line for each."""
+    series = answers.series
+    name = f"{series.exchange} {series.market} {series.job.kind}"
     for what, count in answers.notes.items():
         is_usual = what.startswith(("forming", "rows outside"))
         if count:
@@ -441,8 +435,8 @@ def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequen
         return
     longest = max(inner, key=lambda span: span[1] - span[0])
     where = f"from {_date(longest[0])} to {_date(longest[1])}"
-    if source.is_regular:
-        sizes = [(hi - lo) // source.step_ms + 1 for lo, hi in inner]
+    if series.is_regular:
+        sizes = [(hi - lo) // series.step_ms + 1 for lo, hi in inner]
         what = f"{len(inner)} gap(s) of {sum(sizes)} rows, the longest of {max(sizes)} {where}"
         logger.warning("%s: %s; asked for twice, so the exchange has none", name, what)
     else:  # most often the exchange has changed the interval

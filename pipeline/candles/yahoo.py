@@ -45,10 +45,9 @@ OLDEST_MS = 1_388_534_400_000
 # Yahoo leaves the plain ticker to the first coin that took it; its namesakes carry the number that
 # CoinMarketCap gave them. Each of these is in use under that name in several public projects
 # (POL-USD and SUI-USD are other coins).
-NUMBERED = (
-    "APE18876 APT21794 ARB11841 GRT6719 IMX10603 PEPE24478 POL28321 STX4847 SUI20947 TAO22974"
-)
-TICKERS = {name.rstrip("0123456789"): f"{name}-USD" for name in f"{NUMBERED} UNI7083".split()}
+NUMBERED = "APE18876 APT21794 ARB11841 GRT6719 IMX10603 PEPE24478 POL28321 STX4847 SUI20947".split()
+NUMBERED += ["TAO22974", "UNI7083"]
+TICKERS = {name.rstrip("0123456789"): f"{name}-USD" for name in NUMBERED}
 
 SPARE_CANDLES = 100
 """Candles, beside a tenth, that may be missing from the newest n before fewer come back."""
@@ -108,17 +107,17 @@ def fetch_yahoo_candles(
     ticker = TICKERS.get(coin, f"{coin}-USD")
     chart = _Chart(ticker, job.kind, oldest, _session(base_url, timeout_s), sleep)
     page_rows = max(1, (now - oldest) // step_ms)
-    source = pages.Source("yahoo", ticker, job, page_rows, chart.ask, now, oldest)
-    rows = source.no_rows
+    series = pages.PagedSeries("yahoo", ticker, job, page_rows, chart.ask, now, oldest)
+    rows = series.empty
     if first <= last:
         # One answer holds all that Yahoo keeps, so some more is asked for at once, in place of what
         # is missing.
         n_spare = 0 if job.n_candles is None else SPARE_CANDLES + job.n_candles // 10
         with _ONE_AT_A_TIME:
-            rows = run(pages.fetch_span(source, max(oldest, first - n_spare * step_ms), last))
+            rows = run(pages.fetch_span(series, max(oldest, first - n_spare * step_ms), last))
     if job.n_candles is not None:
         rows = rows[-job.n_candles :]
-    frame = pages.to_frame(source, rows)
+    frame = pages.to_frame(series, rows)
     if len(rows):
         chart.tell(job.symbol, rows)
         frame = read_candles(frame, job.kind, where=f"{ticker} from yahoo")
@@ -181,8 +180,8 @@ class _Chart:
     """times of rows without values"""
 
     async def ask(self, since: int, until: int, limit: int) -> list[list[float]]:
-        """Rows from `since` to the present; with an end in the past, yfinance would repeat its
-        first answer."""
+        """Rows from `since` to the present."""
+        # With an end in the past, yfinance would repeat its first answer.
         since = max(since, self.oldest_ms)
         return self._download(since).tolist() if since <= until else []
 
@@ -341,8 +340,7 @@ def _session(base_url: str | None, timeout_s: float) -> Any:
 
 
 def _refusal(answer: Any) -> tuple[int, str]:
-    """Status of an answer, 0 without one, and Yahoo's description of an error, "" where it holds
-    none."""
+    """Status of an answer (0: there is none), and Yahoo's description of an error, or ""."""
     if answer is None or answer.status_code < 400:
         return 0 if answer is None else answer.status_code, ""
     try:
