@@ -133,8 +133,10 @@ def validate_candles(
         wrong = values < 0 if name == "volume" else values <= 0
         kind = "negative" if name == "volume" else "non-positive"
         refuse(wrong, f"{kind} values in {name!r}", "mend the source", name)
-    for name in candles.columns.intersection(OPTIONAL_COLUMNS):
-        refuse(np.isinf(candles[name].to_numpy()), f"infinite values in {name!r}", "mend it", name)
+    for name in OPTIONAL_COLUMNS:
+        if name in candles.columns:
+            wrong = np.isinf(candles[name].to_numpy())
+            refuse(wrong, f"infinite values in {name!r}", "mend it", name)
     open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
     refuse(high < low, "high below low", "are 'high' and 'low' swapped?", "high")
     refuse(high < np.maximum(open_, close), "high below open or close", "mend the source", "high")
