@@ -94,6 +94,8 @@ class Series:
 class Stored:
     """What the files of one series hold, from some row group of the main file on."""
 
+    path: Path
+    """the main file, or a user's"""
     notes: dict[str, str]
     """`NOTES` of the main file; without "id" it is not the store's"""
     n_head: int
@@ -245,7 +247,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
     """
     if path.suffix != ".parquet":
         with _readable(path):
-            return Stored({}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
+            return Stored(path, {}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
     # before the main file, so that the two fit or the main file has it all
     tail, tail_notes = _read_tail(path)
     with _open_parquet(path) as file:
@@ -261,7 +263,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
         n_head = _first_group(file.metadata, n_rows, since_ms) if "id" in notes else 0
         head_rows = sum(file.metadata.row_group(group).num_rows for group in range(n_head))
         main = file.read_row_groups(range(n_head, file.num_row_groups)).to_pandas()
-        return Stored(notes, n_head, head_rows, main, tail)
+        return Stored(path, notes, n_head, head_rows, main, tail)
 
 
 def read_notes(path: Path) -> dict[str, str]:
@@ -419,37 +421,31 @@ def update_series(
     path = directory / file_name(symbol, kind)
     directory.mkdir(parents=True, exist_ok=True)
     with atomic.locked(path, wait_s):
-        stored, name = _read_end(path, rows)
+        stored = _read_end(path, rows)
         known = rows[:0]
         if len(stored.rows):
-            known = read_rows(stored.rows, kind, name, is_whole=False)
+            known = read_rows(stored.rows, kind, stored.path.name, is_whole=False)
         notes = {"symbol": symbol, "venue": venue, "id": uuid.uuid4().hex}
-        _check_origin(stored.notes | {"name": name}, known, rows, notes)
+        notes["follows"] = stored.notes.get("id", "")
+        _check_origin(stored, known, rows, notes)
         update = _compare(known, rows, kind)
-        is_unproved = update.checked == 0 or len(update.rewritten) > 0
-        if "id" not in stored.notes and len(known) and is_unproved:
-            raise ValueError(
-                f"{name} names no exchange, and of {update.checked} rows in the span of those of "
-                f"{source} {update.rewritten['timestamp'].nunique()} differ; fetch from its last "
-                "row on, drop that row if its candle was unfinished, or keep each exchange in a "
-                "directory of its own"
-            )
-        is_old = np.isin(timestamps_ms(rows), timestamps_ms(known))
-        is_new = ~is_old | rows["timestamp"].isin(update.rewritten["timestamp"]).to_numpy()
-        if is_new.any():
-            stays = known[~np.isin(timestamps_ms(known), timestamps_ms(rows))]
+        if "id" not in stored.notes and len(known):
+            _check_agreement(update, stored.path.name, source)
+        is_changed = rows["timestamp"].isin(update.rewritten["timestamp"])
+        news = rows[is_changed | ~rows["timestamp"].isin(known["timestamp"])]
+        if len(news):
+            stays = known[~known["timestamp"].isin(rows["timestamp"])]
             end = pd.concat([stays, rows]).sort_values("timestamp", ignore_index=True)
             if stored.n_head == 0:
                 where = f"{path.name} with rows from {venue}" if len(known) else source
                 read_rows(end, kind, where)
-            notes["follows"] = stored.notes.get("id", "")
-            _write_end(path, stored, end, timestamps_ms(rows)[is_new][0], notes)
+            _write_end(path, stored, end, news["timestamp"].iloc[0], notes)
     _warn(update, path.name, source)
     return update
 
 
-def _read_end(path: Path, rows: pd.DataFrame) -> tuple[Stored, str]:
-    """What is stored from the first of the rows on, and the file's name; removes leftovers."""
+def _read_end(path: Path, rows: pd.DataFrame) -> Stored:
+    """What is stored from the first of the rows on; removes what killed updates left."""
     atomic.remove_unfinished(path)
     atomic.remove_unfinished(tail_path(path))
     found = next((file for file in (path, path.with_suffix(".csv")) if file.is_file()), None)
@@ -457,29 +453,41 @@ def _read_end(path: Path, rows: pd.DataFrame) -> tuple[Stored, str]:
         logger.warning("%s is removed: its main file is gone", tail_path(path))
         _remove_tail(path)
     if found is None:
-        return Stored({}, 0, 0, rows[:0], None), path.name
+        return Stored(path, {}, 0, 0, rows[:0], None)
     stored = read_stored(found, n_rows=1, since_ms=timestamps_ms(rows)[0])
     if stored.tail is None:
         _remove_tail(path)
-    return stored, found.name
+    return stored
 
 
 def _check_origin(
-    stored: Mapping[str, str], known: pd.DataFrame, rows: pd.DataFrame, new: Mapping[str, str]
+    stored: Stored, known: pd.DataFrame, rows: pd.DataFrame, notes: Mapping[str, str]
 ) -> None:
     """Raise unless the stored rows are of the same symbol, venue and columns as the new ones."""
+    name = stored.path.name
     for what in ("symbol", "venue"):
-        if stored.get(what, new[what]) != new[what]:
+        old, new = stored.notes.get(what), notes[what]
+        if old not in (None, new):
             raise ValueError(
-                f"{stored['name']}: its {what} is {stored[what]}, that of the new rows {new[what]};"
-                " a series comes from one exchange, whole: update it from there, or keep the new "
-                "rows in another directory"
+                f"{name}: its {what} is {old}, that of the new rows {new}; a series comes from one "
+                "exchange, whole: update it from there, or keep the new rows in another directory"
             )
     if list(known.columns) != list(rows.columns):
         raise ValueError(
-            f"{stored['name']}: its columns are {list(known.columns)}, those of the new rows from "
-            f"{new['venue']} {list(rows.columns)}; keep funding and open interest in files of "
+            f"{name}: its columns are {list(known.columns)}, those of the new rows from "
+            f"{notes['venue']} {list(rows.columns)}; keep funding and open interest in files of "
             "their own"
+        )
+
+
+def _check_agreement(update: Update, name: str, source: str) -> None:
+    """Raise unless the rows of a user's file prove to be the source's own."""
+    n_different = update.rewritten["timestamp"].nunique()
+    if update.checked == 0 or n_different:
+        raise ValueError(
+            f"{name} names no exchange, and of {update.checked} rows in the span of those of "
+            f"{source} {n_different} differ; fetch from its last row on, drop that row if its "
+            "candle was unfinished, or keep each exchange in a directory of its own"
         )
 
 
@@ -507,15 +515,14 @@ def _compare(known: pd.DataFrame, rows: pd.DataFrame, kind: str) -> Update:
 
 
 def _write_end(
-    path: Path, stored: Stored, end: pd.DataFrame, first_new_ms: int, notes: Mapping[str, str]
+    path: Path, stored: Stored, end: pd.DataFrame, first_new: pd.Timestamp, notes: Mapping[str, str]
 ) -> None:
     """Put `end` in place of the stored rows that were read, in one rename."""
     if "id" in stored.notes:
         main_last = stored.main["timestamp"].iloc[-1]
         tail = end[end["timestamp"] > main_last]
         n_rows = stored.head_rows + len(stored.main) + len(tail)
-        is_later = pd.Timestamp(first_new_ms, unit="ms", tz="UTC") > main_last
-        if is_later and len(tail) <= BLOCK_ROWS and n_rows > WHOLE_ROWS:
+        if first_new > main_last and len(tail) <= BLOCK_ROWS and n_rows > WHOLE_ROWS:
             _write(tail_path(path), (), tail, {"extends": stored.notes["id"]})
             return
     _write(path, _iterate_head(path, stored.n_head), end, notes)
