@@ -57,8 +57,7 @@ MAX_JOBS = 16
 """Series fetched at the same time, each over one connection."""
 
 DEFAULT_PAGE_ROWS = 200
-"""Rows to ask for where ccxt does not know an exchange's limit; every exchange we know serves as
-many candles."""
+"""Rows to ask for where ccxt does not know an exchange's limit; all that we know serve as many."""
 
 PAGE_ROWS = {
     ("binanceusdm", "candles"): 1000,  # weigh no more than the 500 of which ccxt knows
@@ -73,12 +72,10 @@ HISTORY_DAYS = {
     ("okx", "open_interest"): 30,
     ("okx", "funding"): 90,
 }
-"""(exchange, kind) -> days for which a published series reaches back, where it does not from the
-listing on."""
+"""(exchange, kind) -> days that a published series reaches back, if not to the listing."""
 
 BASE_OPEN_INTEREST = ("bybit",)
-"""Exchanges that give open interest in coins; the others in USD (OKX: of all the coin's contracts
-together)."""
+"""Exchanges that give open interest in coins; others in USD (OKX: of all the coin's contracts)."""
 
 CLOCK_TOLERANCE_MS = 60_000
 """A larger difference between this machine's clock and the exchange's is worth a notice."""
@@ -102,29 +99,25 @@ def fetch_many(
     once more, and every repair is logged. A series that fails does not sink the others.
 
     Args:
-        exchange_name: ccxt's id. Funding and open interest come from its futures ("binance": from
-            binanceusdm).
+        exchange_name: ccxt's id. Funding and open interest come from its futures.
         jobs: Series to fetch.
         base_url, timeout_s: See `open_exchange`.
         now_ms: The present in ms since 1970 UTC; by default the exchange's clock tells.
         accept_usd: Take BTC/USD for BTC/USDT where the exchange has no other, with a notice; else a
             QuoteError.
-        on_page: Called after each page with the job and the number of rows it brought, in a thread
-            of its own.
-        follow: Called with each job and its frame, in the same thread; may name the job of the same
-            symbol and kind that comes next in its place: a long series can then be stored piece by
-            piece.
+        on_page: Called, in another thread, after each page with the job and its number of rows.
+        follow: Called, in that thread, with each job and its frame; may name the job that comes
+            next in its place, so that a long series can be stored piece by piece.
         sleep: Waits the given seconds before a retry.
 
     Returns:
-        Job -> frame, or the error that stopped it. Where others follow a job, the last one's. A
-        frame has `timestamp` (datetime64[ms, UTC]: open of a candle, instant of a settlement or
-        observation), in time order, possibly empty, and float64: open, high, low, close, volume; or
-        funding_rate (a fraction, for the interval that ends there); or open_interest (in
-        `attrs["unit"]`: USD, or the coin on `BASE_OPEN_INTEREST`). Gaps stay gaps. Its `attrs` name
-        "exchange" and "market". An error is an ExchangeError (out of reach, refuses, contradicts
-        itself, sends what cannot be; GeoBlockError: no retry helps) or a ValueError (no such
-        timeframe; UnknownSymbolError, QuoteError).
+        Job -> frame (of those that follow each other the last one's), or the error that stopped it:
+        an ExchangeError (out of reach, refuses, contradicts itself, sends what cannot be) or a
+        ValueError (no such timeframe or market). A frame has `timestamp` (datetime64[ms, UTC]: open
+        of a candle, instant of a settlement or observation), in time order, possibly empty, and as
+        float64 the values of a candle, funding_rate (a fraction, for the interval that ends there)
+        or open_interest (`attrs["unit"]`: USD, or the coin on `BASE_OPEN_INTEREST`). Gaps stay
+        gaps. Its `attrs` name "exchange" and "market".
 
     Raises:
         ValueError: ccxt knows no exchange of that name.

@@ -36,8 +36,7 @@ Sleep = Callable[[float], None]
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 RETRY_BUDGET_S = 75.0
-"""No retry starts later than this after a request's first attempt: Binance's minute, and some
-more."""
+"""No retry starts later after a request's first attempt: Binance's minute, and some more."""
 
 LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
     ("binance", ""): (1200, 60),  # 6,000 weight a minute, of which ccxt counts 5 as 1
@@ -115,8 +114,7 @@ def allowance(exchange: str, kind: str, base_url: str | None, ccxt_rate: float) 
     """The one allowance of this process for an exchange, as the exchange itself counts.
 
     Args:
-        exchange: ccxt's id.
-        kind: "" for what all requests count towards, else "funding" or "open_interest".
+        exchange, kind: See `LIMITS`; kind is "" for what all requests count towards.
         base_url: Of the host, where it is not the exchange's own.
         ccxt_rate: Requests of cost 1 a second, by ccxt.
     """
@@ -133,8 +131,7 @@ def open_exchange(
 
     Args:
         name: ccxt's id, such as "binance" (spot) or "binanceusdm" (futures).
-        base_url: Such as "http://127.0.0.1:8000"; replaces scheme and host of all endpoints (tests,
-            mirrors).
+        base_url: Replaces scheme and host of all endpoints (tests, mirrors).
         timeout_s: Seconds that a request may take from the connection to the last byte.
         futures: Of an exchange that has both, take the perpetual futures rather than spot.
 
@@ -179,8 +176,10 @@ class _Watched:
     """The steps of ccxt's client that we override. State below belongs to one `connected` block."""
 
     id: str
-    rateLimit: float  # ms between requests of cost 1, by ccxt
-    timeout: int  # ms
+    rateLimit: float
+    """ms between requests of cost 1, by ccxt"""
+    timeout: int
+    """ms"""
     base_url: str | None
     is_futures: bool
     sleep: Sleep | None = None
@@ -290,8 +289,7 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(mark)
     trace.on_connection_create_end.append(unmark)
-    # The system resolves names, as for every other program of this machine; aiohttp would do it by
-    # itself.
+    # The system resolves names, as for every other program here; aiohttp would do it by itself.
     tls = ssl.create_default_context(cafile=clients[0].cafile)
     connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())
     async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:

@@ -19,8 +19,7 @@ from pipeline.candles.job import Answer, Job
 from pipeline.candles.store import update_series
 
 PIECE_ROWS = 20_000
-"""Rows of one series that are fetched between two writes to the store; bounds the memory that a
-long series takes."""
+"""Rows of one series that are fetched between two writes to the store; bounds the memory."""
 
 OVERLAP_ROWS = 10
 """Stored rows that are fetched again and compared, to notice a source that rewrites its history."""

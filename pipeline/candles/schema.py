@@ -27,8 +27,7 @@ TIMEFRAME_MS = {timeframe: 60_000 * minutes for timeframe, minutes in MINUTES.it
 
 EPOCH_UNITS = ("s", "ms", "us", "ns")
 EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17, 9.2e18])
-"""Counts from one bound up to the next are in that unit: from 1973-03-03 on, which is long before
-any candle."""
+"""Counts from one bound up to the next are in that unit: from 1973-03-03 on, before any candle."""
 
 TIME_REMEDY = "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:00"
 

@@ -27,12 +27,10 @@ OWN_FUTURES = {"binance": "binanceusdm", "okx": "okx", "bybit": "bybit"}
 """Source -> its own futures exchange, whose funding and open interest are asked for first."""
 
 NO_EXCHANGES = ("yahoo", "hub")
-"""Sources that ccxt does not know: Yahoo Finance, and the Hub's dataset of Binance US candles, a
-fixed file a pair."""
+"""Sources that ccxt does not know: Yahoo Finance, and the Hub's dataset of Binance US candles."""
 
 MAX_FAILURES = 2
-"""Series in a row that fail for other reasons than their own, after which the rest are not asked
-for."""
+"""Series in a row that a source out of reach fails, after which the rest are not asked for."""
 
 OPEN_INTEREST_DAYS = 29
 """Exchanges keep open interest for 30 days; asking for more would only be warned of."""
@@ -44,8 +42,7 @@ Follow = Callable[[Job, pd.DataFrame], "Job | None"]
 """Called with a job and its frame; may name the job that comes next in its place."""
 
 FetchFrom = Callable[[str, Sequence[Job], str], Mapping[Job, Answer]]
-"""Called with a source, jobs, and the source whose candles the series belong to (which names the
-folder)."""
+"""Called with a source, jobs, and the source of their candles, which names the folder."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +115,10 @@ def fetch_from_first(jobs: Sequence[Job], source: str | None, fetch_from: FetchF
     if not found.source_of:
         raise found.error()
     if found.failures:
-        n_symbols = len(found.failures) + len(found.source_of)
-        logger.warning(
-            "%d of %d symbols are missing, no source has them: %s",
-            len(found.failures),
-            n_symbols,
-            ", ".join(found.failures),
-        )
+        n_missing = len(found.failures)
+        text = "%d of %d symbols are missing, no source has them: %s"
+        n_symbols = n_missing + len(found.source_of)
+        logger.warning(text, n_missing, n_symbols, ", ".join(found.failures))
     return found
 
 
@@ -158,12 +152,9 @@ def fetch_published(
                 wanted.append(Job(symbol, kind, since_ms, until_ms))
         _try_in_turn(along, wanted, futures_of(source), fetch_from, source)
     if along.failures:
-        logger.info(
-            "no futures exchange has %s of %d symbols: %s",
-            kind.replace("_", " "),
-            len(along.failures),
-            ", ".join(along.failures),
-        )
+        what, lacking = kind.replace("_", " "), ", ".join(along.failures)
+        text = "no futures exchange has %s of %d symbols: %s"
+        logger.info(text, what, len(along.failures), lacking)
     return along
 
 

@@ -58,8 +58,7 @@ NO_SUCH_SPAN = "Data doesn't exist"
 """How Yahoo's refusal of a span without candles begins."""
 
 NO_NETWORK = (6, 7)
-"""curl's codes of a name that cannot be resolved and of a connection that cannot be made; no retry
-will help."""
+"""curl's codes of a name that cannot be resolved and of a connection that cannot be made."""
 
 QUARTER_MS = 900_000
 
@@ -236,8 +235,7 @@ class _Chart:
             coin = self.coin or yfinance.Ticker(self.ticker, session=self.session)
             frame = coin.history(
                 start=pd.Timestamp(since, unit="ms", tz="UTC"),
-                # Left to itself, yfinance makes a half hour of one quarter where the other is
-                # missing.
+                # yfinance would make a half hour of one quarter where the other is missing
                 interval="15m" if self.timeframe == "30m" else self.timeframe,
                 # factors are for dividends, and their product is not what was traded
                 auto_adjust=False,
@@ -289,11 +287,10 @@ def _yfinance() -> Any:
     try:
         import yfinance
     except ImportError as error:
-        raise ExchangeError(
-            f"yahoo: yfinance cannot be imported ({error}); pip install yfinance"
-        ) from error
-    # Its cache of zones and cookies below the home directory breaks now and then, and then so does
-    # everything. Where no folder can be made, it does without.
+        text = f"yahoo: yfinance cannot be imported ({error}); pip install yfinance"
+        raise ExchangeError(text) from error
+    # Its cache below the home directory breaks now and then, and then so does everything. Where no
+    # folder can be made, it does without.
     yfinance.set_tz_cache_location(os.devnull)
     return yfinance
 
@@ -326,15 +323,15 @@ def _session(base_url: str | None, timeout_s: float) -> Any:
             if base_url is not None:
                 host = urlsplit(url).hostname or ""
                 if host != "yahoo.com" and not host.endswith(".yahoo.com"):
-                    raise requests.exceptions.ConnectionError(
-                        f"{host} is none of Yahoo's hosts and is not asked"
-                    )
-                url, options["allow_redirects"] = replace_host(url, base_url.rstrip("/")), False
-            is_chart = "/v8/finance/chart/" in url
-            self.answer = None if is_chart else self.answer
-            response = super().request(method, url, *sent, **options)
-            self.answer = response if is_chart else self.answer
-            return response
+                    text = f"{host} is none of Yahoo's hosts and is not asked"
+                    raise requests.exceptions.ConnectionError(text)
+                url = replace_host(url, base_url.rstrip("/"))
+                options["allow_redirects"] = False
+            if "/v8/finance/chart/" not in url:
+                return super().request(method, url, *sent, **options)
+            self.answer = None
+            self.answer = super().request(method, url, *sent, **options)
+            return self.answer
 
     return Session(impersonate="chrome")
 
