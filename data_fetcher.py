@@ -172,13 +172,7 @@ class Fetch:
             for symbol in expand_symbols(self.symbols):
                 jobs.append(Job(symbol, timeframe, since_ms, until_ms, n_candles))
         found = sources.fetch_from_first(jobs, self.exchange, self._complete)
-        span_of: dict[str, tuple[int, int]] = {}
-        for job in found.answers:
-            folder = self.cache_dir / found.source_of[job.symbol]
-            span = store.find_span(folder, job.symbol, job.kind)
-            if span is not None:
-                first_ms, last_ms = span_of.get(job.symbol, (span.first_ms, span.last_ms))
-                span_of[job.symbol] = (min(first_ms, span.first_ms), max(last_ms, span.last_ms))
+        span_of = self._spans(found)
         parts = [found]
         for kind in ["funding"] * self.funding + ["open_interest"] * self.open_interest:
             parts.append(sources.fetch_published(kind, span_of, until_ms, found, self._complete))
@@ -189,6 +183,17 @@ class Fetch:
         )
         if any(part.failures for part in parts):
             raise SystemExit(1)  # the notices say who is missing, and why
+
+    def _spans(self, found: sources.Found) -> dict[str, tuple[int, int]]:
+        """Symbol -> open of its first and last stored candle of any timeframe, epoch ms."""
+        span_of: dict[str, tuple[int, int]] = {}
+        for job in found.answers:
+            folder = self.cache_dir / found.source_of[job.symbol]
+            span = store.find_span(folder, job.symbol, job.kind)
+            if span is not None:
+                first_ms, last_ms = span_of.get(job.symbol, (span.first_ms, span.last_ms))
+                span_of[job.symbol] = (min(first_ms, span.first_ms), max(last_ms, span.last_ms))
+        return span_of
 
     def _complete(self, source: str, jobs: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
         folder = self.cache_dir / candles_of
