@@ -84,8 +84,12 @@ class Allowance:
     def __init__(
         self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.per_second, self.burst, self._clock = per_second, burst, clock
-        self._left, self._counted_at, self._lock = burst, clock(), threading.Lock()
+        self.per_second = per_second
+        self.burst = burst
+        self._clock = clock
+        self._left = burst
+        self._counted_at = clock()
+        self._lock = threading.Lock()
 
     def reserve(self, cost: float) -> float:
         """Count a request and return the seconds after which it may be sent.
@@ -294,8 +298,10 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())
     async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
         for client in clients:
-            client.session, client.asyncio_loop = session, asyncio.get_running_loop()
-            client.connecting, client.gate = connecting, asyncio.Event()
+            client.session = session
+            client.asyncio_loop = asyncio.get_running_loop()
+            client.connecting = connecting
+            client.gate = asyncio.Event()
             client.gate.set()
         try:
             yield

@@ -119,7 +119,8 @@ def read(directory: Path, job: Job) -> pd.DataFrame | ValueError:
 
 def _missing_pieces(directory: Path, job: Job) -> Iterator[Job]:
     """Jobs that fetch what is missing, in order; the next one once the last one is stored."""
-    symbol, kind, step_ms = job.symbol, job.kind, job.step_ms
+    symbol, kind = job.symbol, job.kind
+    step_ms = job.step_ms
     piece_ms = PIECE_ROWS * step_ms
     end_ms = int(time.time() * 1000)
     if job.until_ms is not None:

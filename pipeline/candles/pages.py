@@ -181,12 +181,11 @@ class _Answers:
         is_forming = times == self.series.forming_ms
         is_outside = ((times < self.first) | (times > self.last)) & ~is_forming
         steps = np.diff(times)
-        n_back, n_forth = int((steps < 0).sum()), int((steps > 0).sum())
         self.notes["rows without a time dropped"] += int((~has_time).sum())
         self.notes["forming candle dropped"] += int(is_forming.sum())
         self.notes["rows outside the asked span cut"] += int(is_outside.sum())
         # all descending is how some exchanges answer
-        self.notes["rows out of order sorted"] += min(n_back, n_forth)
+        self.notes["rows out of order sorted"] += int(min((steps < 0).sum(), (steps > 0).sum()))
         self.pages.append(rows[(times >= self.first) & (times <= until)])
         ahead: np.ndarray = np.sort(times[times >= since])
         end = ahead[-1] if len(ahead) else since + limit * self.series.step_ms - 1

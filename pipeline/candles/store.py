@@ -319,7 +319,9 @@ def _read_tail(path: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
 
 def _first_group(metadata: parquet.FileMetaData, n_rows: float, since_ms: float) -> int:
     """First row group to read, at most the last one, to have what `read_stored` is to read."""
-    group, rows, first_ms = metadata.num_row_groups, 0, math.inf
+    group = metadata.num_row_groups
+    rows = 0
+    first_ms = math.inf
     while group > 0 and (rows == 0 or rows < n_rows or first_ms > since_ms):
         group -= 1
         rows += metadata.row_group(group).num_rows

@@ -262,8 +262,8 @@ def _draw_coin(
 ) -> pd.DataFrame:
     temper = _temper(symbol)
     own = _draw_factor(rng, clock, phi)
-    loading, own_loading = MARKET_LOADING, math.sqrt(1.0 - MARKET_LOADING**2)
-    scaled_return = loading * market.shock + own_loading * own.shock
+    loading = MARKET_LOADING
+    scaled_return = loading * market.shock + math.sqrt(1.0 - loading**2) * own.shock
     scaled_variance = loading**2 * market.shock_variance + (1.0 - loading**2) * own.shock_variance
     # Volatility of each candle over the coin's level; its mean square is 1. Both factors'
     # log-volatilities add up, and E[exp(2 X)] = exp(2 var X) of a centred Gaussian X.

@@ -139,7 +139,8 @@ def _span(job: Job, coin: str, now: int) -> tuple[int, int, int]:
 
     The log is told what is older than the oldest.
     """
-    days, step_ms = KEPT_DAYS[job.kind], job.step_ms
+    step_ms = job.step_ms
+    days = KEPT_DAYS[job.kind]
     oldest = OLDEST_MS
     if days is not None:
         # and one more of distance, because time passes before it is asked
