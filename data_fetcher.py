@@ -1,5 +1,6 @@
-"""Candles from a directory, an exchange or the generator: fetched, validated, and told apart. As a
-command:
+"""Candles from a directory, an exchange or the generator: fetched, validated, and told apart.
+
+As a command,
 
     python data_fetcher.py fetch --symbols all --timeframes 15m 1h --since 2024-01-01 --funding
     python data_fetcher.py update
@@ -14,21 +15,20 @@ import datetime
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from config import SourceConfig, default_cache_dir
 from pipeline import terminal
-from pipeline.candles import chain, fetch_cache, sources, store
+from pipeline.candles import fetch_cache, sources, store
 from pipeline.candles.candle_set import CandleSet
-from pipeline.candles.exchanges import Job
 from pipeline.candles.fetching import expand_symbols, fetch_candles
-from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.candles.job import Answer, Job
+from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms
 
 __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles"]
 
@@ -47,10 +47,9 @@ class CryptodataFetcher:
         cache_dir: Path | str | None = None,
         base_url: str | None = None,
     ) -> None:
-        """Fetch from `candles_dir` if given, else from `exchange`, else from the chain; never
-        synthetic.
+        """Fetch from `candles_dir` if given, else from `exchange`, else from the first that works.
 
-        `cache_dir` and `base_url` are those of `fetch_candles`.
+        Candles are never synthetic. `cache_dir` and `base_url` are those of `SourceConfig`.
         """
         self._source = SourceConfig(
             candles_dir=None if candles_dir is None else Path(candles_dir),
@@ -78,9 +77,8 @@ class CryptodataFetcher:
             since: Only candles that open at or after this; a datetime, ISO text or epoch count.
             until: Only candles that have closed by then.
         """
-        return self.fetch_multiple_symbols([symbol], timeframe, limit, since, until)[
-            expand_symbols([symbol])[0]
-        ]
+        found = self.fetch_multiple_symbols([symbol], timeframe, limit, since, until)
+        return found[expand_symbols([symbol])[0]]
 
     def fetch_multiple_symbols(
         self,
@@ -90,41 +88,47 @@ class CryptodataFetcher:
         since: Instant | None = None,
         until: Instant | None = None,
     ) -> dict[str, pd.DataFrame]:
-        """Symbol -> its closed candles, as of `fetch_ohlcv`; symbols that no exchange has are named
-        in a warning."""
-        since_ms, end_ms = to_ms(since, "since"), to_ms(until, "until")
-        if since_ms is not None and limit is not None:
+        """Symbol -> its closed candles, as of `fetch_ohlcv`.
+
+        A warning names the symbols that no exchange has.
+        """
+        since_ms = instant_ms(since, "since")
+        end_ms = instant_ms(until, "until")
+        n_candles = limit
+        if since_ms is None:
+            n_candles = 1000 if limit is None else limit
+        elif limit is not None:
             last_ms = since_ms + limit * timeframe_ms(timeframe)
-            end_ms, limit = last_ms if end_ms is None else min(last_ms, end_ms), None
-        fetched = fetch_candles(
-            symbols,
-            timeframe,
-            0 if since_ms is not None else 1000 if limit is None else limit,
-            self._source,
-            since_ms=since_ms,
-            end_ms=end_ms,
-        )
-        return fetched.candles
+            end_ms = last_ms if end_ms is None else min(last_ms, end_ms)
+            n_candles = None
+        return fetch_candles(
+            symbols, timeframe, n_candles or 0, self._source, since_ms=since_ms, end_ms=end_ms
+        ).candles
 
     def save_to_parquet(
         self, candles: dict[str, pd.DataFrame], directory: Path | str, timeframe: str = "1h"
     ) -> list[Path]:
-        """Write each symbol's candles to `<directory>/<SYMBOL>_<timeframe>.parquet`; returns the
-        paths."""
+        """Write each symbol's candles to `<directory>/<SYMBOL>_<timeframe>.parquet`; the paths."""
         return [
             store.write_candles(frame, Path(directory), symbol, timeframe)
             for symbol, frame in candles.items()
         ]
 
 
-def to_ms(instant: Instant | None, name: str) -> int | None:
-    """Epoch ms of an instant that a person wrote: a datetime, ISO text or an epoch count; UTC
-    unless it says else."""
+def instant_ms(instant: Instant | None, name: str) -> int | None:
+    """Epoch ms of an instant that a person wrote; None stays None.
+
+    Args:
+        instant: A datetime, ISO text or an epoch count; UTC unless it says else.
+        name: What to call it in errors.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
     if instant is None:
         return None
-    return int(
-        timestamps_ms(pd.DataFrame({"timestamp": parse_times(pd.Series([instant]), where=name)}))[0]
-    )
+    times = parse_times(pd.Series([instant]), where=name)
+    return int(timestamps_ms(times.to_frame("timestamp"))[0])
 
 
 @dataclass(frozen=True)
@@ -159,43 +163,41 @@ class Fetch:
             raise ValueError(
                 f"--candles is {self.candles}; pass a positive number, or --since instead of it"
             )
-        since_ms, until_ms = to_ms(self.since, "--since"), to_ms(self.until, "--until")
+        since_ms = instant_ms(self.since, "--since")
+        until_ms = instant_ms(self.until, "--until")
         n_candles = (self.candles or 2000) if since_ms is None else None
-        jobs = [
-            Job(symbol, timeframe, since_ms, until_ms, n_candles)
-            for timeframe in dict.fromkeys(self.timeframes)
-            if timeframe_ms(timeframe)
-            for symbol in expand_symbols(self.symbols)
-        ]
+        jobs = []
+        for timeframe in dict.fromkeys(self.timeframes):
+            timeframe_ms(timeframe)  # refuses an unknown one
+            for symbol in expand_symbols(self.symbols):
+                jobs.append(Job(symbol, timeframe, since_ms, until_ms, n_candles))
+        found = sources.fetch_from_first(jobs, self.exchange, self._complete)
+        span_of = self._spans(found)
+        parts = [found]
+        for kind in ["funding"] * self.funding + ["open_interest"] * self.open_interest:
+            parts.append(sources.fetch_published(kind, span_of, until_ms, found, self._complete))
+        _print_table(
+            _series_line(self.cache_dir / found.source_of[job.symbol], job, answer.added)
+            for part in parts
+            for job, answer in part.answers.items()
+        )
+        if any(part.failures for part in parts):
+            raise SystemExit(1)  # the notices say who is missing, and why
 
-        def fetch_from(
-            source: str, wanted: Sequence[Job], candles_of: str
-        ) -> dict[Job, sources.Answer]:
-            return fetch_cache.complete(
-                self.cache_dir / candles_of, source, wanted, base_url=self.base_url
-            )
-
-        found = chain.fetch_candles(jobs, self.exchange, fetch_from)
+    def _spans(self, found: sources.Found) -> dict[str, tuple[int, int]]:
+        """Symbol -> open of its first and last stored candle of any timeframe, epoch ms."""
         span_of: dict[str, tuple[int, int]] = {}
         for job in found.answers:
-            span = fetch_cache.find_span(
-                self.cache_dir / found.source_of[job.symbol], job.symbol, job.kind
-            )
+            folder = self.cache_dir / found.source_of[job.symbol]
+            span = store.find_span(folder, job.symbol, job.kind)
             if span is not None:
                 first_ms, last_ms = span_of.get(job.symbol, (span.first_ms, span.last_ms))
                 span_of[job.symbol] = (min(first_ms, span.first_ms), max(last_ms, span.last_ms))
-        kinds = ["funding"] * self.funding + ["open_interest"] * self.open_interest
-        along = [
-            chain.fetch_published(kind, span_of, until_ms, found, fetch_from) for kind in kinds
-        ]
-        lines = [
-            _series_line(self.cache_dir / found.source_of[job.symbol], job, answer.added)
-            for part in (found, *along)
-            for job, answer in part.answers.items()
-        ]
-        _print_table(lines)
-        if any(part.failures for part in (found, *along)):
-            raise SystemExit(1)  # the notices say who is missing, and why
+        return span_of
+
+    def _complete(self, source: str, jobs: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
+        folder = self.cache_dir / candles_of
+        return fetch_cache.complete(folder, source, jobs, base_url=self.base_url)
 
 
 @dataclass(frozen=True)
@@ -220,13 +222,11 @@ class Update:
                 if series.venue is None:
                     logger.info("%s names no exchange, so it is not updated", series.path)
                 elif not wanted or series.symbol in wanted:
-                    jobs_of.setdefault(series.venue, []).append(
-                        Job(series.symbol, series.kind, since_ms=now_ms)
-                    )
+                    job = Job(series.symbol, series.kind, since_ms=now_ms)
+                    jobs_of.setdefault(series.venue, []).append(job)
             for venue, jobs in jobs_of.items():
-                for job, answer in fetch_cache.complete(
-                    folder, venue, jobs, base_url=self.base_url
-                ).items():
+                answers = fetch_cache.complete(folder, venue, jobs, base_url=self.base_url)
+                for job, answer in answers.items():
                     if isinstance(answer, Exception):
                         problems.append(f"{job.symbol} {job.kind}: {answer}")
                     else:
@@ -237,8 +237,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Audit:
-    """Read every stored series whole, and say where candles are missing and which files are
-    damaged."""
+    """Read every stored series whole: where candles are missing, and which files are damaged."""
 
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders, or any folder of candle files"""
@@ -250,9 +249,8 @@ class Audit:
             found = store.audit(folder)
             print(f"{folder}\n{found.drop(columns='problems').to_string(index=False)}\n")
             problems += [problem for problem in found["problems"] if problem]
-        _end_with_problems(
-            problems
-        )  # behind the last folder, so that a damaged file hides no other
+        # behind the last folder, so that a damaged file hides no other
+        _end_with_problems(problems)
 
 
 @dataclass(frozen=True)
@@ -264,13 +262,10 @@ class List:
 
     def run(self) -> None:
         """Print a line a series."""
-        found = [
-            (folder, series)
+        _print_table(
+            _series_line(folder, Job(series.symbol, series.kind, 0))
             for folder in _folders(self.cache_dir)
             for series in store.list_series(folder)
-        ]
-        _print_table(
-            [_series_line(folder, Job(series.symbol, series.kind, 0)) for folder, series in found]
         )
 
 
@@ -288,19 +283,21 @@ def _folders(cache_dir: Path) -> list[Path]:
 
 def _series_line(directory: Path, job: Job, added: int | None = None) -> dict[str, object]:
     """What a person wants to know of a stored series."""
-    span = fetch_cache.find_span(directory, job.symbol, job.kind)
     line: dict[str, object] = {"folder": directory, "symbol": job.symbol, "series": job.kind}
+    span = store.find_span(directory, job.symbol, job.kind)
     if span is not None:
-        first, last = utc_from_ms(np.array([span.first_ms, span.last_ms])).dt.strftime(
-            "%Y-%m-%d %H:%M"
-        )
-        line |= {"rows": span.n_rows, "first": first, "last": last}
-    return line if added is None else {**line, "new": added}
+        line["rows"] = span.n_rows
+        line["first"] = f"{pd.Timestamp(span.first_ms, unit='ms'):%Y-%m-%d %H:%M}"
+        line["last"] = f"{pd.Timestamp(span.last_ms, unit='ms'):%Y-%m-%d %H:%M}"
+    if added is not None:
+        line["new"] = added
+    return line
 
 
-def _print_table(lines: list[dict[str, object]]) -> None:
-    if lines:
-        print(pd.DataFrame(lines).to_string(index=False))
+def _print_table(lines: Iterable[dict[str, object]]) -> None:
+    table = pd.DataFrame(lines)
+    if len(table):
+        print(table.to_string(index=False))
 
 
 def _end_with_problems(problems: list[str]) -> None:

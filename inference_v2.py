@@ -27,8 +27,8 @@ from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_output_dir
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from pipeline import terminal
 from pipeline.bundle.files import BundleFiles
-from pipeline.candles import store
-from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.candles import formats, store
+from pipeline.candles.schema import PUBLISHED, timeframe_ms, timestamps_ms
 from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.picture import format_price, judge
 from pipeline.forecasts.predictor import CandlePredictor, read_closed
@@ -104,11 +104,11 @@ class CryptoPricePredictorV2(CandlePredictor):
 
     @property
     def published(self) -> list[str]:
-        """What futures exchanges publish that the model looks at, of `store.PUBLISHED`."""
+        """What futures exchanges publish that the model looks at, of `schema.PUBLISHED`."""
         columns = {
             V2_OPTIONAL_FEATURES[name] for name in self.feature_cols if name in V2_OPTIONAL_FEATURES
         }
-        return [kind for kind, column in store.PUBLISHED.items() if column in columns]
+        return [kind for kind, column in PUBLISHED.items() if column in columns]
 
     def fetch_live(
         self, symbol: str, *, exchange: str | None = None, base_url: str | None = None
@@ -208,7 +208,7 @@ class Predict:
         symbol = self.symbol or ""
         if self.ledger is not None and not symbol:
             symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
-        candles = store.read_file(self.candles, predictor.timeframe)
+        candles = formats.read_file(self.candles, predictor.timeframe)
         prediction = _show(predictor, candles, self.last_price, self.picture)
         _enter(self.ledger, predictor, symbol, candles, prediction)
 
@@ -316,7 +316,7 @@ class Evaluate:
                 "no candles to score the model on; pass --candles-dir DIR, or --ledger FILE for a "
                 "ledger's"
             )
-        from data_fetcher import fetch_candles, to_ms
+        from data_fetcher import fetch_candles, instant_ms
         from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
         from pipeline.report.evaluate_text import unseen_text
 
@@ -326,7 +326,10 @@ class Evaluate:
             for symbol in predictor.symbols
         }
         there = [symbol for symbol, file in files.items() if file is not None]
-        symbols, until_ms = self.symbols or there or predictor.symbols, to_ms(self.until, "--until")
+        symbols, until_ms = (
+            self.symbols or there or predictor.symbols,
+            instant_ms(self.until, "--until"),
+        )
         read = functools.partial(
             fetch_candles,
             source=SourceConfig(candles_dir=self.candles_dir, cache_dir=None),
@@ -339,7 +342,7 @@ class Evaluate:
             symbol: predictor._features(candles) for symbol, candles in market.candles.items()
         }
         metadata = unseen.read_metadata(self.model_dir / METADATA_FILE)
-        since_ms = to_ms(self.since, "--since")
+        since_ms = instant_ms(self.since, "--since")
         result, forecasts = unseen.score_unseen(
             predictor, market, features, metadata, since_ms, self.fee_bps
         )

@@ -26,7 +26,7 @@ from inference_v2 import FILES
 from pipeline import terminal
 from pipeline.bundle.network import import_keras
 from pipeline.candles.candle_set import CandleSet
-from pipeline.candles.store import PUBLISHED
+from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_alone, forecast_test
 from pipeline.report import run_page, tables

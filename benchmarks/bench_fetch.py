@@ -30,8 +30,9 @@ import numpy as np
 
 from benchmarks.common import Ratio, print_ratios, write_report
 from config import TRADING_PAIRS
-from pipeline.candles.clients import replace_host
-from pipeline.candles.exchanges import Job, fetch_many
+from pipeline.candles.exchange import fetch_many
+from pipeline.candles.exchange_client import replace_host
+from pipeline.candles.job import Job
 from pipeline.candles.schema import CANDLE_COLUMNS, timeframe_ms, timestamps_ms
 from tests.exchange_market import Market, synthetic_exchange
 from tests.exchange_server import ExchangeServer

@@ -27,9 +27,9 @@ import pandas as pd
 
 from benchmarks.bench_store import BTC, SERIES, START_MS, make_rows, peak_mib
 from benchmarks.common import Ratio, print_ratios, write_report
-from pipeline.candles import clients, fetch_cache, store
-from pipeline.candles.exchanges import Job
-from pipeline.candles.limits import Allowance
+from pipeline.candles import exchange_client, fetch_cache, store
+from pipeline.candles.exchange_client import Allowance
+from pipeline.candles.job import Job
 from pipeline.candles.schema import timestamps_ms, utc_from_ms
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -68,7 +68,7 @@ def fetch(
 ) -> tuple[float, float, float]:
     """Fetch the newest candles into a folder, update it; seconds, peak MiB, ms an update."""
     logging.getLogger("pipeline").setLevel(logging.ERROR)
-    clients.allowance = lambda *_: Allowance(1e9, 1e9)  # type: ignore  # a year uses up what Binance allows; waiting is no work
+    exchange_client.allowance = lambda *_: Allowance(1e9, 1e9)  # type: ignore  # a year uses up what Binance allows; waiting is no work
     job = Job(BTC, "1m", since_ms=START_MS + (max(SERIES.values()) - n_rows) * MINUTE_MS + shift_ms)
     began = time.perf_counter()
     done = fetch_cache.complete(folder, "binance", [job], base_url=url)[job]

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from feature_engineering import V2_WARMUP
-from pipeline.candles import store
+from pipeline.candles import formats, store
 from pipeline.evaluation.probability import QUANTILES, pinball_loss
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.forecasts.garch import garch_quantiles
@@ -118,7 +118,7 @@ def main() -> None:
     series = [
         one for one in store.list_series(options.candles_dir) if one.kind == options.timeframe
     ]
-    candles = {one.symbol: store.read_file(one.path, options.timeframe) for one in series}
+    candles = {one.symbol: formats.read_file(one.path, options.timeframe) for one in series}
     if not candles:
         parser.error(f"{options.candles_dir} holds no {options.timeframe} candles")
     no_features = {symbol: pd.DataFrame(index=frame.index) for symbol, frame in candles.items()}

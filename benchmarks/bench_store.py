@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.common import Ratio, print_ratios, write_report
-from pipeline.candles import store, updating
+from pipeline.candles import store
 from pipeline.candles.schema import utc_from_ms
 
 SERIES = {"month": 43_200, "year": 525_600}
@@ -79,7 +79,7 @@ def make_rows(begin: int, end: int) -> pd.DataFrame:
 def update(directory: Path, begin: int, end: int) -> None:
     """Update the series by these minutes; an AssertionError unless all but an overlap of one are
     new."""
-    done = updating.update_series(directory, BTC, "1m", make_rows(begin, end), venue="binance")
+    done = store.update_series(directory, BTC, "1m", make_rows(begin, end), venue="binance")
     assert (
         done.added == end - begin - done.checked and done.checked <= 1 and len(done.rewritten) == 0
     )

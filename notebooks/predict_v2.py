@@ -84,13 +84,13 @@ print(
 # %%
 # The newest closed candles; one that is still forming is left out.
 from pipeline import terminal
-from pipeline.candles import store
+from pipeline.candles import formats
 
 with terminal.notices():
     if CANDLES is None:
         candles = predictor.fetch_live(SYMBOL)
     else:
-        candles = store.read_file(Path(CANDLES), predictor.timeframe)
+        candles = formats.read_file(Path(CANDLES), predictor.timeframe)
 candles.tail(3)
 
 # %%

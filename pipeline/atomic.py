@@ -1,14 +1,18 @@
-"""Files that are replaced whole or not at all, by one process at a time."""
+"""Files that are replaced whole or not at all, by one process at a time.
+
+The lock is our own and not `filelock`'s: that one leaves its file behind, and where a file system
+cannot lock it waits in vain, or takes a marker that a killed process leaves locked.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import logging
 import os
 import time
 from collections.abc import Iterator
+from errno import EBADF, EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP
 from pathlib import Path
 
 try:
@@ -21,33 +25,24 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.02
 """Pause between two attempts to get a lock; a poll, since a blocking wait would have no bound."""
 
-UNSUPPORTED = (
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.ENOLCK,
-    errno.EINVAL,
-    errno.EBADF,
-)
+UNSUPPORTED = (ENOTSUP, EOPNOTSUPP, ENOSYS, ENOLCK, EINVAL, EBADF)
 """What systems answer that cannot lock a file or flush a folder: some network drives, Windows."""
 
 
 @contextlib.contextmanager
 def locked(path: Path, wait_s: float) -> Iterator[None]:
-    """Be the only one, of all threads and processes on this file system, who writes `path` while
-    the block runs.
+    """Be the only thread and process on this file system that writes `path`.
 
-    The lock is the system's own (flock) on a file beside `path`, so it ends with the process that
-    holds it, however that ends. The file is removed with the lock; what a killed process leaves of
-    it locks nobody out.
+    The lock is the system's (flock) on a file beside `path`, so it ends with the process that holds
+    it, however that ends. The file is removed with the lock; what a killed process leaves of it
+    locks nobody out.
 
     Args:
         path: File to be written; its folder exists.
         wait_s: How long to wait for another holder, seconds.
 
     Raises:
-        ValueError: Another process holds the lock for longer than `wait_s`, or the folder cannot be
-            written.
+        ValueError: Another process holds the lock for longer, or the folder cannot be written.
     """
     lock = path.with_name(f".{path.name}.lock")
     handle = _acquire(lock, path, wait_s)
@@ -56,22 +51,19 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
     finally:
         if handle is not None:
             try:
-                lock.unlink(
-                    missing_ok=True
-                )  # before the lock ends, so that it is nobody else's yet
+                # before the lock ends, so that it is nobody else's yet
+                lock.unlink(missing_ok=True)
             finally:
                 os.close(handle)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Path to write a new version of a file to; it takes the place of the old one when the block
-    ends without error.
+    """Path to write a new version of a file to; it replaces the old one after the block.
 
     The content is flushed to the disk before the file gets its name, and the name before the block
-    is left: after a loss of power the file is the old one or the new one, and the new one if
-    anything later is on the disk. (A killed process needs no flush: what it has written is the
-    system's.)
+    is left. After a loss of power the file is the old one or the new one, and the new one if
+    anything later is on the disk. A block that raises leaves the old file.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
@@ -116,20 +108,20 @@ def _acquire(lock: Path, path: Path, wait_s: float) -> int | None:
             raise ValueError(
                 f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
             ) from error
-        try:
-            is_ours = _is_locked(handle, lock)
-        except BaseException as error:
-            os.close(handle)
-            if isinstance(error, OSError) and error.errno in UNSUPPORTED:
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, handle)
+            try:
+                if _is_locked(handle, lock):
+                    undo.pop_all()
+                    return handle
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
                 lock.unlink(missing_ok=True)
                 logger.warning(
                     "%s: cannot be locked here; let only one process write it at a time", path
                 )
                 return None
-            raise
-        if is_ours:
-            return handle
-        os.close(handle)
         if time.monotonic() >= deadline:
             raise ValueError(
                 f"{path}: another process has been writing it for more than {wait_s:g} s; wait for "
@@ -139,10 +131,9 @@ def _acquire(lock: Path, path: Path, wait_s: float) -> int | None:
 
 
 def _is_locked(handle: int, lock: Path) -> bool:
-    """Try to lock; whether the lock is ours, and on the file of that name: its last holder may have
-    removed it."""
+    """Try to lock; False too where the last holder has removed the file of that name meanwhile."""
     if fcntl is None:
-        raise OSError(errno.ENOSYS, "this system has no flock")
+        raise OSError(ENOSYS, "this system has no flock")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(handle), os.stat(lock))

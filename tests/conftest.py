@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, settings
 
 from config import ConfigV2
 from feature_engineering import V2_WARMUP
-from pipeline.candles import limits
+from pipeline.candles import exchange_client
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 
@@ -100,7 +100,7 @@ def pytest_configure() -> None:
 def fresh_allowances() -> None:
     """An exchange on loopback may get the port of an earlier one, and must not inherit the requests
     that it used up."""
-    limits.allowance.cache_clear()
+    exchange_client.allowance.cache_clear()
 
 
 @pytest.fixture

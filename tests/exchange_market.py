@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import store
+from pipeline.candles import formats, store
 from pipeline.candles.schema import (
     CANDLE_COLUMNS,
+    PUBLISHED,
     TIMEFRAME_MS,
+    check_published,
     timeframe_ms,
     timestamps_ms,
     utc_from_ms,
@@ -158,10 +160,7 @@ class Market:
         up to `now_ms`."""
         series = getattr(self.listings[symbol], kind).between(since_ms, now_ms + 1)
         return pd.DataFrame(
-            {
-                "timestamp": utc_from_ms(series.times),
-                store.PUBLISHED[kind]: series.numbers[:, 0].copy(),
-            }
+            {"timestamp": utc_from_ms(series.times), PUBLISHED[kind]: series.numbers[:, 0].copy()}
         )
 
     def close(self, symbol: str, closed_ms: int, *, is_removed: bool = False) -> None:
@@ -255,17 +254,17 @@ def read_market(directory: Path) -> Market:
             market.add(
                 symbol,
                 timeframe,
-                store.read_directory(directory, symbol, timeframe)[list(CANDLE_COLUMNS)],
+                formats.read_directory(directory, symbol, timeframe)[list(CANDLE_COLUMNS)],
             )
     if not market.listings:
         raise ValueError(
             f"{directory}: no candle files such as BTCUSDT_1h.parquet; mend --candles-dir"
         )
     for path, symbol, kind in found:
-        if kind in store.PUBLISHED and symbol in market.listings:
-            frame = store.read_published(path, store.PUBLISHED[kind])
+        if kind in PUBLISHED and symbol in market.listings:
+            frame = check_published(store.read_table(path), PUBLISHED[kind], path.name)
             series = Series(
-                timestamps_ms(frame), frame[[store.PUBLISHED[kind]]].to_numpy(dtype=np.float64)
+                timestamps_ms(frame), frame[[PUBLISHED[kind]]].to_numpy(dtype=np.float64)
             )
             market.listings[symbol] = market.listings[symbol].publishing(kind, series)
     return market

@@ -1,7 +1,7 @@
 """A loopback exchange that speaks the REST dialects of Binance spot, Binance USDT-M futures and OKX
 v5.
 
-The real ccxt talks to it: `pipeline.candles.exchanges.open_exchange("binance",
+The real ccxt talks to it: `pipeline.candles.exchange.open_exchange("binance",
 base_url=server.url)`. By hand:
 
     python -m tests.exchange_server --port 8000 --candles-dir DIR

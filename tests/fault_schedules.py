@@ -25,9 +25,10 @@ from random import Random
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import clients
-from pipeline.candles.exchanges import Job, fetch_many
-from pipeline.candles.limits import Allowance
+from pipeline.candles import exchange_client
+from pipeline.candles.exchange import fetch_many
+from pipeline.candles.exchange_client import Allowance
+from pipeline.candles.job import Job
 from pipeline.candles.schema import find_gaps, timeframe_ms, timestamps_ms
 from tests.exchange_faults import FAULTS, FaultSchedule
 from tests.exchange_market import DAY_MS, Market, Series, synthetic_exchange
@@ -75,9 +76,9 @@ def loopback() -> Iterator[tuple[ExchangeServer, _Notices]]:
     for first, behind in GAPS:
         there[first:behind] = False
     market.listings[SYMBOLS[1]].candles["1h"] = Series(whole.times[there], whole.numbers[there])
-    notices, logger, allowed = _Notices(), logging.getLogger("pipeline"), clients.allowance
+    notices, logger, allowed = _Notices(), logging.getLogger("pipeline"), exchange_client.allowance
     level, propagates = logger.level, logger.propagate
-    clients.allowance = lambda *_: Allowance(1e9, 1e9)  # type: ignore[assignment]
+    exchange_client.allowance = lambda *_: Allowance(1e9, 1e9)  # type: ignore[assignment]
     logger.addHandler(notices)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -85,7 +86,7 @@ def loopback() -> Iterator[tuple[ExchangeServer, _Notices]]:
         with ExchangeServer(market, limits={}, hang_s=HANG_S) as server:
             yield server, notices
     finally:
-        clients.allowance = allowed
+        exchange_client.allowance = allowed
         logger.removeHandler(notices)
         logger.setLevel(level)
         logger.propagate = propagates

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.candles import clients
-from pipeline.candles.exchanges import Job, fetch_many
-from pipeline.candles.limits import Allowance
+from pipeline.candles import exchange as exchange_module
+from pipeline.candles import exchange_client
+from pipeline.candles.exchange import fetch_many
+from pipeline.candles.exchange_client import Allowance
+from pipeline.candles.job import Job
 from tests.exchange_market import Market, Series, synthetic_exchange
 from tests.exchange_server import ExchangeServer
 
@@ -70,7 +72,7 @@ def exchange():
 @pytest.fixture
 def server(exchange, nothing_leaves, monkeypatch):
     """An exchange of whose limits the clients know nothing, so that tests need not wait."""
-    monkeypatch.setattr(clients, "allowance", lambda *_: Allowance(1e9, 1e9))
+    monkeypatch.setattr(exchange_client, "allowance", lambda *_: Allowance(1e9, 1e9))
     exchange.markets = dict.fromkeys(exchange.markets, MARKET)
     exchange.now_ms, exchange.latency_s = NOW_MS, 0.0
     exchange.reset()
@@ -94,6 +96,21 @@ def fetch_one(server, job, venue="binance", **options):
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def fetch_with(client, job, *, now_ms=None, on_page=None, sleep=None):
+    """The series of a job from a client that is open already."""
+    told = None if on_page is None else lambda _, n_rows: on_page(n_rows)
+    client.sleep = sleep
+    errand = exchange_module._Errand(client, job, on_page=told)
+    found = exchange_module._fetch_at_once([errand], now_ms)[job]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def fetch_ohlcv(client, symbol, timeframe, *, n_candles=None, since_ms=None, until_ms=None, **how):
+    return fetch_with(client, Job(symbol, timeframe, since_ms, until_ms, n_candles), **how)
 
 
 def truth(job, market=MARKET, now_ms=NOW_MS):

@@ -161,13 +161,13 @@ MUTATIONS = (
     ),
     # store: gaps, overlaps
     Mutation(
-        "pipeline/candles/store.py",
+        "pipeline/candles/schema.py",
         "np.rint(steps / interval) - 1, 0)",
         "np.rint(steps / interval), 0)",
         "test_store",
     ),
     Mutation(
-        "pipeline/candles/updating.py",
+        "pipeline/candles/store.py",
         "overlap = known[(known_times >= times[0])",
         "overlap = known[(known_times > times[0])",
         "test_store_update",

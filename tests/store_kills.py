@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import store, updating
+from pipeline.candles import store
 from pipeline.candles.schema import timestamps_ms, utc_from_ms
 
 MINUTE = 60_000
@@ -55,17 +55,14 @@ def make_series(n: int = N_ROWS, seed: int = 0) -> pd.DataFrame:
 def write_until_killed(directory: Path, seed: int, report: Connection) -> None:
     """Update the series in pieces that overlap it; report the number of rows before the first and
     after each one."""
-    updating.BLOCK_ROWS, updating.WHOLE_ROWS = (
-        200,
-        300,
-    )  # so that every kind of update comes up often
+    store.BLOCK_ROWS, store.WHOLE_ROWS = (200, 300)  # so that every kind of update comes up often
     series, rng, end = make_series(), random.Random(seed), 0
     while True:
         report.send_bytes(end.to_bytes(8, "little"))
         stored = store.last_rows(directory, "BTC/USDT", "1m", rng.randint(1, 40))
         begin = 0 if stored is None else int(timestamps_ms(stored)[0] - START) // MINUTE
         end = min(N_ROWS, begin + 1 + rng.randint(0, 150))
-        updating.update_series(directory, "BTC/USDT", "1m", series.iloc[begin:end], venue="binance")
+        store.update_series(directory, "BTC/USDT", "1m", series.iloc[begin:end], venue="binance")
 
 
 def run_and_kill(
@@ -114,7 +111,7 @@ def complete(directory: Path, n_rows: int) -> int:
     """Update the series by some rows as the next run would; returns its number of rows."""
     end = min(N_ROWS, n_rows + 50)
     rows = make_series().iloc[max(0, n_rows - 1) : end]
-    update = updating.update_series(directory, "BTC/USDT", "1m", rows, venue="binance")
+    update = store.update_series(directory, "BTC/USDT", "1m", rows, venue="binance")
     if (update.added, len(update.rewritten), update.gap_before) != (end - n_rows, 0, 0):
         raise AssertionError(f"the next update found something else than {n_rows} rows: {update}")
     return require_beginning(directory, end)
@@ -148,7 +145,7 @@ def main() -> None:
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     rng, left = random.Random(seed), collections.Counter[str]()
     processes = multiprocessing.get_context("forkserver")  # imports pandas once, for all writers
-    processes.set_forkserver_preload(["pipeline.candles.updating"])
+    processes.set_forkserver_preload(["pipeline.candles.store"])
     began, n_kills, n_reported = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         directory, n_rows = Path(folder) / "0", 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.candles.store import read_directory
+from pipeline.candles.formats import read_directory
 from pipeline.evaluation.backtest import backtest, measure
 from pipeline.evaluation.significance import standard_error
 

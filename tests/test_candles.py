@@ -14,6 +14,7 @@ from pandas.testing import assert_frame_equal
 
 from pipeline.candles.schema import (
     MAX_AGE_IN_INTERVALS,
+    check_published,
     find_gaps,
     join_published,
     missing_before,
@@ -24,7 +25,7 @@ from pipeline.candles.schema import (
     timestamps_ms,
     utc_from_ms,
 )
-from pipeline.candles.store import read_published, read_table
+from pipeline.candles.store import read_table
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -446,7 +447,8 @@ def test_every_real_candle_file_is_sound(real_data):
 def test_real_open_interest_is_absent_before_its_start_and_in_its_hole(real_data):
     folder = real_data / "recent"
     candles = read_candles(read_table(folder / "BTCUSDT_1h.parquet"), "1h")
-    interest = read_published(folder / "BTCUSDT_open_interest.parquet", "open_interest")
+    path = folder / "BTCUSDT_open_interest.parquet"
+    interest = check_published(read_table(path), "open_interest", path.name)
     stamps = timestamps_ms(interest)
     hole = int(np.argmax(np.diff(stamps)))
     after = join_published(candles, interest, "open_interest", "1h")

@@ -11,9 +11,10 @@ from pandas.testing import assert_frame_equal
 
 from config import TRADING_PAIRS, SourceConfig
 from data_fetcher import CandleSet, CryptodataFetcher, expand_symbols, fetch_candles
-from pipeline.candles import exchanges, yahoo
-from pipeline.candles.exchanges import EXCHANGE_CHAIN, ExchangeError
+from pipeline.candles import exchange, yahoo
+from pipeline.candles.exchange import EXCHANGE_CHAIN
 from pipeline.candles.fetching import SYNTHETIC_BANNER
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import read_candles, timestamps_ms, utc_from_ms
 from pipeline.candles.store import content_sha256, write_candles
 
@@ -74,8 +75,8 @@ def venues(monkeypatch) -> Venues:
     """No test of this file reaches the network: every exchange is out of reach unless a test gives
     it an answer."""
     venues = Venues()
-    monkeypatch.setattr(exchanges, "fetch_many", venues.fetch_many)
-    monkeypatch.setattr(yahoo, "fetch_candles", venues.refuse)
+    monkeypatch.setattr(exchange, "fetch_many", venues.fetch_many)
+    monkeypatch.setattr(yahoo, "fetch_yahoo_candles", venues.refuse)
     return venues
 
 

@@ -18,8 +18,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles.clients import replace_host
-from pipeline.candles.exchanges import fetch_ohlcv, open_exchange
+from pipeline.candles.exchange_client import open_exchange, replace_host
 from pipeline.candles.schema import utc_from_ms
 from pipeline.candles.store import write_candles
 from tests.exchange_faults import Fault, FaultList
@@ -33,6 +32,7 @@ from tests.exchange_market import (
     synthetic_exchange,
 )
 from tests.exchange_server import ExchangeServer
+from tests.fetching import fetch_ohlcv
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC

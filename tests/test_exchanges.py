@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.candles.exchanges import EXCHANGE_CHAIN, ExchangeError, fetch_ohlcv, open_exchange
+from pipeline.candles.exchange import EXCHANGE_CHAIN
+from pipeline.candles.exchange_client import open_exchange
+from pipeline.candles.job import ExchangeError
+from tests.fetching import fetch_ohlcv
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -350,7 +353,7 @@ def test_two_overloads_in_a_row_are_waited_out_before_and_between_pages(server, 
         server.faults = [(503, {}, "")] * 2 if size == 1000 else []
 
     ask = {"n_candles": 1500, "now_ms": now_in(1500), "on_page": break_down}
-    with caplog.at_level(logging.WARNING, "pipeline.candles.exchanges"):
+    with caplog.at_level(logging.WARNING, "pipeline.candles.exchange_client"):
         candles = fetch_ohlcv(binance, "BTC/USDT", "1h", **ask, sleep=waits.append)
     assert hours_of(candles) == list(range(1500))
     assert waits == [1, 2, 1, 2]
@@ -448,7 +451,7 @@ def test_a_name_that_does_not_resolve_is_not_retried(name, monkeypatch):
 
 
 def test_importing_the_module_imports_no_ccxt():
-    code = "import sys, pipeline.candles.exchanges; sys.exit('ccxt' in sys.modules)"
+    code = "import sys, pipeline.candles.exchange; sys.exit('ccxt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,8 +15,8 @@ from pandas.testing import assert_frame_equal
 import data_fetcher
 from config import SourceConfig
 from data_fetcher import Audit, CryptodataFetcher, Fetch, List, Update, fetch_candles
-from pipeline.candles import clients, store, yahoo
-from pipeline.candles.exchanges import ExchangeError
+from pipeline.candles import exchange_client, formats, store, yahoo
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
@@ -42,7 +42,7 @@ def server(market, nothing_leaves, monkeypatch):
     def out_of_reach(*_, **__):
         raise ExchangeError("yahoo: candles failed; check the network")
 
-    monkeypatch.setattr(yahoo, "fetch_candles", out_of_reach)
+    monkeypatch.setattr(yahoo, "fetch_yahoo_candles", out_of_reach)
     with ExchangeServer(market, limits={}) as server:
         yield server
 
@@ -178,7 +178,7 @@ def test_an_update_that_fails_for_one_series_says_so_and_ends_with_status_1(
     server, tmp_path, capsys, monkeypatch
 ):
     Fetch((BTC, ETH), candles=20, base_url=server.url, cache_dir=tmp_path).run()
-    monkeypatch.setattr(clients, "RETRY_WAITS_S", ())
+    monkeypatch.setattr(exchange_client, "RETRY_WAITS_S", ())
     server.reset(FaultList(Fault("503", on="symbol=ETHUSDT")))
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
@@ -255,7 +255,7 @@ def test_candles_come_with_the_funding_and_open_interest_of_futures_joined(
     plain = fetch_candles([BTC, ETH], "1h", 150, plain_source, published=published)
     cached = fetch_candles([BTC, ETH], "1h", 150, kept, published=published)
     assert_frame_equal(plain.candles[BTC], cached.candles[BTC])
-    assert_frame_equal(plain.candles[BTC], store.read_directory(tmp_path / "binance", BTC, "1h"))
+    assert_frame_equal(plain.candles[BTC], formats.read_directory(tmp_path / "binance", BTC, "1h"))
     assert (
         plain.candles[BTC]["funding_rate"].notna().all()
         and plain.candles[ETH]["open_interest"].notna().all()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles.exchanges import ExchangeError, GeoBlockError, Job
+from pipeline.candles.job import ExchangeError, GeoBlockError, Job
 from pipeline.candles.schema import find_gaps, timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList

@@ -20,17 +20,9 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from config import TRADING_PAIRS
-from pipeline.candles.exchanges import (
-    ExchangeError,
-    GeoBlockError,
-    Job,
-    QuoteError,
-    UnknownSymbolError,
-    fetch_many,
-    fetch_ohlcv,
-    open_exchange,
-)
-from pipeline.candles.limits import LIMITS, Allowance, allowance
+from pipeline.candles.exchange import fetch_many
+from pipeline.candles.exchange_client import LIMITS, Allowance, allowance, open_exchange
+from pipeline.candles.job import ExchangeError, GeoBlockError, Job, QuoteError, UnknownSymbolError
 from pipeline.candles.schema import find_gaps, timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
@@ -43,6 +35,7 @@ from tests.fetching import (
     NOW_MS,
     VENUES,
     fetch,
+    fetch_ohlcv,
     fetch_one,
     refuse_to_sleep,
     truth,
@@ -175,7 +168,8 @@ def test_one_client_serves_several_calls_and_loads_the_markets_once(server):
 
 INTERRUPTED = """
 import sys, time
-from pipeline.candles.exchanges import Job, fetch_many
+from pipeline.candles.exchange import fetch_many
+from pipeline.candles.job import Job
 print("ready", flush=True)
 began = time.monotonic()
 try:

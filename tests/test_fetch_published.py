@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles.exchanges import (
-    ExchangeError,
-    Job,
-    fetch_funding,
-    fetch_open_interest,
-    open_exchange,
-)
+from pipeline.candles.exchange_client import open_exchange
+from pipeline.candles.job import ExchangeError, Job
 from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
 from tests.exchange_market import DAY_MS, Market, Series
-from tests.fetching import BTC, HOUR_MS, MARKET, NOW_MS, fetch, fetch_one, truth
+from tests.fetching import BTC, HOUR_MS, MARKET, NOW_MS, fetch, fetch_one, fetch_with, truth
 
 exchange, foreign_hosts, limited, nothing_leaves, server = fetching.FIXTURES
 
@@ -54,7 +49,7 @@ def test_other_settlement_intervals_are_kept_as_they_come(server, caplog, venue,
     server.markets = dict.fromkeys(server.markets, market)
     since_ms = int(settled[0])
     client = open_exchange(venue, base_url=server.url, futures=True)
-    found = fetch_funding(client, BTC, since_ms=since_ms, now_ms=NOW_MS)
+    found = fetch_with(client, Job(BTC, "funding", since_ms), now_ms=NOW_MS)
     assert_frame_equal(found, market.published(BTC, "funding", now_ms=NOW_MS, since_ms=since_ms))
     assert caplog.text == ""
 
@@ -64,7 +59,7 @@ def test_open_interest_is_not_asked_for_beyond_30_days_and_what_is_missing_is_sa
     server, caplog, venue
 ):
     client = open_exchange(venue, base_url=server.url, futures=True)
-    found = fetch_open_interest(client, BTC, since_ms=NOW_MS - 45 * DAY_MS, now_ms=NOW_MS)
+    found = fetch_with(client, Job(BTC, "open_interest", NOW_MS - 45 * DAY_MS), now_ms=NOW_MS)
     expected = MARKET.published(BTC, "open_interest", now_ms=NOW_MS, since_ms=NOW_MS - 30 * DAY_MS)
     assert_frame_equal(found, expected)
     assert found.attrs == {"exchange": venue, "market": "BTC/USDT:USDT", "unit": "USD"}
@@ -107,7 +102,7 @@ def test_a_spot_client_says_where_funding_is_to_be_had(server):
     with pytest.raises(
         ValueError, match="binance has no funding; use one of binanceusdm, bybit, okx"
     ):
-        fetch_funding(open_exchange("binance", base_url=server.url), BTC, since_ms=0)
+        fetch_with(open_exchange("binance", base_url=server.url), Job(BTC, "funding", 0))
 
 
 # --- Bybit: newest first, at most 200 rows, open interest in coins
@@ -184,13 +179,13 @@ def bybit(nothing_leaves):
 
 
 @pytest.mark.parametrize(
-    ("fetch_it", "column", "hours"),
-    [(fetch_funding, "funding_rate", 4), (fetch_open_interest, "open_interest", 1)],
+    ("kind", "column", "hours"),
+    [("funding", "funding_rate", 4), ("open_interest", "open_interest", 1)],
 )
 def test_bybit_gives_the_newest_rows_of_a_window_and_still_nothing_is_missing(
-    bybit, caplog, fetch_it, column, hours
+    bybit, caplog, kind, column, hours
 ):
-    found = fetch_it(bybit, BTC, since_ms=BYBIT_BEGINS, now_ms=NOW_MS, sleep=lambda seconds: None)
+    found = fetch_with(bybit, Job(BTC, kind, BYBIT_BEGINS), now_ms=NOW_MS)
     times = np.arange(BYBIT_BEGINS, NOW_MS, hours * HOUR_MS)
     assert timestamps_ms(found).tolist() == times.tolist()
     assert found[column].tolist() == [value_at(time) for time in times]

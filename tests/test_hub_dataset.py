@@ -9,9 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd
 import pytest
 
-from pipeline.candles.clients import ExchangeError
 from pipeline.candles.hub_dataset import CANDLES_REPO, fetch_dataset_candles
-from pipeline.candles.markets import UnknownSymbolError
+from pipeline.candles.job import ExchangeError, UnknownSymbolError
 from pipeline.candles.schema import read_candles
 from tests.fetching import foreign_hosts, nothing_leaves
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.bench_intervals import forecast_all, score
 from feature_engineering import V2_WARMUP
 from pipeline.bundle.scalers import load_scalers, save_scalers
-from pipeline.candles import store
+from pipeline.candles import formats
 from pipeline.candles.schema import TIMEFRAME_MS, timestamps_ms
 from pipeline.candles.synthetic import synthetic_candles, synthetic_market
 from pipeline.forecasts import garch
@@ -588,7 +588,7 @@ def test_the_comparison_scores_each_model_by_hand(market):
 def test_on_real_candles_the_model_beats_ewma_and_garch_and_covers(real_data):
     folder = real_data / "binanceusdm"
     market = {
-        symbol: store.read_directory(folder, symbol, "1h")
+        symbol: formats.read_directory(folder, symbol, "1h")
         for symbol in ("BTC/USDT", "DOGE/USDT", "XLM/USDT")
     }
     samples, _ = samples_of(market)

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
-from pipeline.candles import store
-from pipeline.candles.schema import TIME_REMEDY, read_candles, timestamps_ms, utc_from_ms
-from pipeline.candles.store import (
-    content_sha256,
-    file_name,
-    read_directory,
-    read_published,
-    read_table,
-    write_candles,
+from pipeline.candles.formats import read_directory
+from pipeline.candles.schema import (
+    PUBLISHED,
+    TIME_REMEDY,
+    check_published,
+    count_missing,
+    read_candles,
+    timestamps_ms,
+    utc_from_ms,
 )
+from pipeline.candles.store import content_sha256, file_name, read_table, write_candles
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -73,7 +74,7 @@ def test_files_are_named_by_symbol_and_kind():
     assert file_name("BTC/USDT", "1h") == "BTCUSDT_1h.parquet"
     assert file_name("BTC/USDT:USDT", "15m", ".csv") == "BTCUSDT_15m.csv"
     assert file_name("1000SHIB/USDT", "funding") == "1000SHIBUSDT_funding.parquet"
-    assert store.PUBLISHED == {"funding": "funding_rate", "open_interest": "open_interest"}
+    assert PUBLISHED == {"funding": "funding_rate", "open_interest": "open_interest"}
 
 
 def test_parquet_and_csv_give_equal_frames_to_the_last_bit(tmp_path):
@@ -140,7 +141,7 @@ def test_a_funding_file_without_rows_gives_an_empty_column(tmp_path):
             pd.DataFrame({"timestamp": [], "funding_rate": []}, dtype=float),
         ):
             save(empty, path)
-            assert len(read_published(path, "funding_rate")) == 0
+            assert len(check_published(read_table(path), "funding_rate", path.name)) == 0
         save(make_candles(), tmp_path / f"BTCUSDT_1h{suffix}")
         assert read_directory(tmp_path, "BTC/USDT", "1h")["funding_rate"].isna().all()
 
@@ -200,8 +201,8 @@ def test_an_unsound_funding_file_is_refused_by_name_row_and_value(tmp_path, suff
 
 def test_missing_funding_is_counted_by_the_interval_that_the_series_has_there():
     hours = np.array([0, 8, 16, 40, 48, 56, 64])  # every 8 hours, with two left out
-    assert store.count_missing(hours * 3_600_000, "funding").tolist() == [0, 0, 0, 2, 0, 0, 0]
-    assert store.count_missing(hours * 1_800_000, "funding").tolist() == [
+    assert count_missing(hours * 3_600_000, "funding").tolist() == [0, 0, 0, 2, 0, 0, 0]
+    assert count_missing(hours * 1_800_000, "funding").tolist() == [
         0,
         0,
         0,

@@ -19,9 +19,8 @@ import pytest
 from pyarrow import parquet
 
 from pipeline import atomic
-from pipeline.candles import store, updating
-from pipeline.candles.store import read_series, write_candles
-from pipeline.candles.updating import update_series
+from pipeline.candles import store
+from pipeline.candles.store import read_series, update_series, write_candles
 from tests.store_kills import make_series
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +40,8 @@ STEPS = (
 def short_blocks(monkeypatch):
     """Tails from 20 rows on, of at most 10; and no waiting for the disk, which no test can tell
     from waiting."""
-    monkeypatch.setattr(updating, "BLOCK_ROWS", 10)
-    monkeypatch.setattr(updating, "WHOLE_ROWS", 20)
+    monkeypatch.setattr(store, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(store, "WHOLE_ROWS", 20)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -265,15 +264,15 @@ def test_threads_that_update_one_series_add_up(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from pipeline import updating
+from pipeline.candles import store
 from tests.store_kills import make_series
-updating.BLOCK_ROWS, updating.WHOLE_ROWS = 10, 20
+store.BLOCK_ROWS, store.WHOLE_ROWS = 10, 20
 series, first = make_series(200), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for begin in range(first, first + 100, 4):
     rows = series[begin : begin + 5]
-    updating.update_series(Path(sys.argv[1]), "BTC/USDT", "1m", rows, venue="binance")
+    store.update_series(Path(sys.argv[1]), "BTC/USDT", "1m", rows, venue="binance")
 """
 
 

@@ -14,10 +14,10 @@ from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
 from pipeline import atomic
-from pipeline.candles import store, updating
-from pipeline.candles.schema import timestamps_ms, utc_from_ms
-from pipeline.candles.store import audit, last_rows, read_directory, read_series, write_candles
-from pipeline.candles.updating import update_series
+from pipeline.candles import store
+from pipeline.candles.formats import read_directory
+from pipeline.candles.schema import PUBLISHED, count_missing, timestamps_ms, utc_from_ms
+from pipeline.candles.store import audit, last_rows, read_series, update_series, write_candles
 from tests.store_kills import MINUTE, START, make_series
 
 BTC = "BTC/USDT"
@@ -28,8 +28,8 @@ SERIES = make_series(2_000)
 @pytest.fixture
 def short_blocks(monkeypatch):
     """Tails from 20 rows on, of at most 10."""
-    monkeypatch.setattr(updating, "BLOCK_ROWS", 10)
-    monkeypatch.setattr(updating, "WHOLE_ROWS", 20)
+    monkeypatch.setattr(store, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(store, "WHOLE_ROWS", 20)
 
 
 def update(
@@ -149,8 +149,8 @@ def test_pieces_in_any_order_make_up_the_series_and_every_difference_is_reported
 ):
     directory = tmp_path_factory.mktemp("series")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(updating, "BLOCK_ROWS", 7)
-        patch.setattr(updating, "WHOLE_ROWS", 15)
+        patch.setattr(store, "BLOCK_ROWS", 7)
+        patch.setattr(store, "WHOLE_ROWS", 15)
         patch.setattr(atomic, "flush", lambda path: None)  # for speed
         truth: dict[int, pd.Series] = {}
         for begin, length, without, rewritten in pieces:
@@ -359,7 +359,7 @@ def test_a_tail_whose_main_file_someone_else_took_away_is_not_read_but_warned_of
 
 def test_funding_and_open_interest_grow_and_are_joined(tmp_path, short_blocks):
     update(tmp_path, SERIES[:60])
-    for kind, column in store.PUBLISHED.items():
+    for kind, column in PUBLISHED.items():
         values = make_published(40, column)
         update(tmp_path, values[:30], kind=kind)
         result = update(tmp_path, values[28:35], kind=kind)
@@ -387,10 +387,10 @@ def test_missing_settlements_are_counted_by_the_interval_they_have_there():
     hours = np.concatenate([np.arange(0, 240, 8), np.arange(240, 480, 4)])
     hours = hours[(hours != 80) & (hours != 300) & (hours != 304)]
     jitter = np.arange(len(hours)) % 3 * 7  # ms, as Binance's settlements have it
-    missing = store.count_missing(hours * HOUR + jitter, "funding")
+    missing = count_missing(hours * HOUR + jitter, "funding")
     assert dict(zip(hours[missing > 0].tolist(), missing[missing > 0].tolist())) == {88: 1, 308: 2}
     for n in (0, 1, 2):
-        assert store.count_missing(8 * HOUR * np.arange(n), "funding").tolist() == [0] * n
+        assert count_missing(8 * HOUR * np.arange(n), "funding").tolist() == [0] * n
 
 
 # --- damage and audit

@@ -252,7 +252,8 @@ def test_ideal_forecast_explains_the_planted_share_of_variance(signal_r2):
     market, own = (
         synthetic._draw_factor(np.random.default_rng(seed), clock, phi) for seed in (1, 2)
     )
-    scaled = synthetic._mix(market.shock, own.shock)
+    loading = synthetic.MARKET_LOADING
+    scaled = loading * market.shock + math.sqrt(1 - loading**2) * own.shock
     assert scaled.var() == pytest.approx(1.0, abs=0.05)
     unexplained = scaled[1:] - phi * scaled[:-1]
     assert 1.0 - (unexplained**2).mean() / (scaled[1:] ** 2).mean() == pytest.approx(

@@ -273,7 +273,7 @@ def test_resuming_on_other_candles_is_refused(signal_dir, signal_market, tmp_pat
     changed = dict(signal_market)
     changed["BTC/USDT"] = changed["BTC/USDT"].assign(volume=lambda frame: frame["volume"] + 1)
     monkeypatch.setattr(
-        "data_fetcher.store.read_directory", lambda folder, symbol, timeframe: changed[symbol]
+        "pipeline.candles.formats.read_directory", lambda folder, symbol, timeframe: changed[symbol]
     )
     with pytest.raises(
         ValueError, match="--resume: the candles are not those of the interrupted run"
@@ -315,7 +315,7 @@ def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(
 def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere(
     tmp_path, monkeypatch, capsys
 ):
-    from pipeline.candles.exchanges import ExchangeError
+    from pipeline.candles.job import ExchangeError
 
     def no_network(name, jobs, **_):
         return dict.fromkeys(jobs, ExchangeError(f"{name} cannot be reached; no network"))
@@ -323,8 +323,8 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
     def no_yahoo(*_, **__):
         raise ExchangeError("yahoo cannot be reached; no network")
 
-    monkeypatch.setattr("pipeline.candles.exchanges.fetch_many", no_network)
-    monkeypatch.setattr("pipeline.candles.yahoo.fetch_candles", no_yahoo)
+    monkeypatch.setattr("pipeline.candles.exchange.fetch_many", no_network)
+    monkeypatch.setattr("pipeline.candles.yahoo.fetch_yahoo_candles", no_yahoo)
     metrics = train_v2_production.main(
         replace(TINY, output_dir=tmp_path, epochs=1), build=networks.for_v2
     )

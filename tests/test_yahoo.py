@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 
 from pipeline.candles import yahoo
-from pipeline.candles.exchanges import ExchangeError, UnknownSymbolError
+from pipeline.candles.job import ExchangeError, Job, UnknownSymbolError
 from pipeline.candles.schema import CANDLE_COLUMNS, read_candles, timestamps_ms
-from pipeline.candles.yahoo import fetch_candles
+from pipeline.candles.yahoo import fetch_yahoo_candles
 from tests.fetching import foreign_hosts, nothing_leaves
 
 pytest.importorskip("yfinance")
@@ -27,6 +27,7 @@ FIXTURES = (foreign_hosts, nothing_leaves)
 ROOT = Path(__file__).resolve().parents[1]
 HOUR, DAY = 3_600_000, 86_400_000
 START = 1_767_225_600_000  # 2026-01-01 00:00 UTC
+FIVE = Job("BTC/USDT", "1h", n_candles=5)
 NOW = START + 50 * HOUR + 60_000  # candle 49 has closed, candle 50 is a minute old
 NAMES = ("open", "high", "low", "close", "volume")
 UNKNOWN = (
@@ -152,7 +153,9 @@ def server(nothing_leaves, monkeypatch):
 
 def fetch(server, symbol="BTC/USDT", timeframe="1h", **options):
     options = {"now_ms": NOW, "timeout_s": 5.0, "sleep": lambda seconds: None} | options
-    return fetch_candles(symbol, timeframe, base_url=server.url, **options)
+    asked = ("since_ms", "until_ms", "n_candles")
+    job = Job(symbol, timeframe, **{name: options.pop(name) for name in asked if name in options})
+    return fetch_yahoo_candles(job, base_url=server.url, **options)
 
 
 def truth(numbers, step_ms=HOUR) -> pd.DataFrame:
@@ -392,7 +395,7 @@ def test_no_listener_is_an_exchange_error_at_once(nothing_leaves):
     with pytest.raises(
         ExchangeError, match=r"candles of BTC-USD failed after 1 attempt\(s\): .*onnect"
     ):
-        fetch_candles("BTC/USDT", "1h", n_candles=5, now_ms=NOW, base_url="http://127.0.0.1:9")
+        fetch_yahoo_candles(FIVE, now_ms=NOW, base_url="http://127.0.0.1:9")
 
 
 def test_with_a_base_url_no_other_host_is_asked(server):
@@ -412,8 +415,10 @@ def test_a_broken_cache_of_yfinance_below_the_home_directory_is_neither_read_nor
     for name in ("tkr-tz.db", "cookies.db"):
         (cache / name).write_bytes(b"no database" * 1000)
     code = f"""
-from pipeline.candles.yahoo import fetch_candles
-print(len(fetch_candles("BTC/USDT", "1h", n_candles=20, now_ms={NOW}, base_url="{server.url}")))
+from pipeline.candles.job import Job
+from pipeline.candles.yahoo import fetch_yahoo_candles
+job = Job("BTC/USDT", "1h", n_candles=20)
+print(len(fetch_yahoo_candles(job, now_ms={NOW}, base_url="{server.url}")))
 """
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
     assert (
@@ -458,7 +463,7 @@ def test_a_missing_yfinance_is_an_exchange_error_that_names_the_remedy(monkeypat
     monkeypatch.setattr(builtins, "__import__", refuse)
     yahoo._yfinance.cache_clear()
     with pytest.raises(ExchangeError, match="pip install yfinance"):
-        fetch_candles("BTC/USDT", "1h", n_candles=5, base_url="http://127.0.0.1:10")
+        fetch_yahoo_candles(FIVE, base_url="http://127.0.0.1:10")
 
 
 def test_settings_of_yfinance_are_put_back(server):
@@ -489,4 +494,4 @@ def test_after_tensorflow_it_says_what_to_import_first_rather_than_fail_strangel
     monkeypatch.setitem(sys.modules, "tensorflow", sys)
     monkeypatch.delitem(sys.modules, "curl_cffi", raising=False)
     with pytest.raises(ExchangeError, match="their libcurls clash; import curl_cffi first"):
-        fetch_candles("BTC/USDT", "1h", n_candles=5)
+        fetch_yahoo_candles(FIVE)

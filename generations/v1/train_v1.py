@@ -28,9 +28,9 @@ from pipeline import hub, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
 from pipeline.candles import synthetic
-from pipeline.candles.exchanges import ExchangeError
-from pipeline.candles.fetch_cache import find_span
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import timeframe_ms, utc_from_ms
+from pipeline.candles.store import find_span
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, forecast_test
 from pipeline.report import run_page, tables

@@ -40,7 +40,7 @@ from pipeline import atomic, hub, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
 from pipeline.bundle.scalers import save_scalers
-from pipeline.candles import store
+from pipeline.candles import formats, store
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.price_errors import head_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
@@ -154,7 +154,7 @@ def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSe
     for timeframe in config.timeframes:
         timeframe_ms(timeframe)  # refuses one that nobody knows, before anything is fetched
         if config.candles_dir is not None:
-            store.demand_files(config.candles_dir, [], timeframe)
+            formats.demand_files(config.candles_dir, [], timeframe)
     groups = (
         [(symbol,) for symbol in symbols] if config.candles_dir is not None else [symbols]
     )  # one file, one fault

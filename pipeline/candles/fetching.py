@@ -11,10 +11,17 @@ from pathlib import Path
 import pandas as pd
 
 from config import TRADING_PAIRS, SourceConfig
-from pipeline.candles import exchanges, store, synthetic
-from pipeline.candles.candle_set import CandleSet, at_hand, fetch_dataset, read_directory
-from pipeline.candles.exchanges import Job
-from pipeline.candles.schema import timeframe_ms
+from pipeline.candles import fetch_cache, formats, sources, store, synthetic
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.job import Answer, ExchangeError, Job
+from pipeline.candles.schema import (
+    PUBLISHED,
+    drop_forming,
+    join_published,
+    read_candles,
+    timeframe_ms,
+    timestamps_ms,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +45,23 @@ def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(symbols, str):
         raise ValueError(f"symbols is the string {symbols!r}; pass a list, such as [{symbols!r}]")
-    wanted = (
-        TRADING_PAIRS
-        if [s.lower() for s in symbols] == ["all"]
-        else tuple(s.upper() for s in symbols)
-    )
+    wanted = TRADING_PAIRS if _is_all(symbols) else tuple(symbol.upper() for symbol in symbols)
+    pair_of: dict[str, str] = {}
     for symbol in wanted:
         if not re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol):
             raise ValueError(
                 f"unknown symbol {symbol!r}; write pairs as BTC/USDT, or `all` for the house list"
             )
-    files = [store.file_name(symbol, "") for symbol in dict.fromkeys(wanted)]
-    twice = next(
-        (symbol for symbol in wanted if files.count(store.file_name(symbol, "")) > 1), None
-    )
-    if twice is not None:
-        raise ValueError(
-            f"{twice} and another of {', '.join(wanted)} share one file of candles; name the pair "
-            "once"
-        )
+    for symbol in wanted:
+        first = pair_of.setdefault(store.file_name(symbol, ""), symbol)
+        if first != symbol:
+            raise ValueError(
+                f"{first} and another of {', '.join(wanted)} share one file of candles; name the "
+                "pair once"
+            )
     if not wanted:
         raise ValueError("no symbols; pass --symbols BTC/USDT, or `all` for the house list")
-    return tuple(dict.fromkeys(wanted))
+    return tuple(pair_of.values())
 
 
 def fetch_candles(
@@ -87,30 +89,27 @@ def fetch_candles(
             exchange, and nowhere.
         since_ms: Only candles that open at or after this instant, epoch ms.
         end_ms: Only candles that close at or before this instant, epoch ms; None for the newest.
-        published: Of `store.PUBLISHED`, what to fetch along from futures exchanges and join as of
+        published: Of `schema.PUBLISHED`, what to fetch along from futures exchanges and join as of
             publication.
 
     Raises:
         ValueError: Contradicting options, an unknown symbol or timeframe, an unsound file,
             exchanges that answer but have no such candles.
-        exchanges.ExchangeError: Real candles are required and no exchange can be reached.
+        ExchangeError: Real candles are required and no exchange can be reached.
     """
     step_ms = timeframe_ms(timeframe)
-    is_all = [symbol.lower() for symbol in symbols] == ["all"]
-    symbols = expand_symbols(symbols)
+    pairs = expand_symbols(symbols)
     _check_options(n_candles, source, since_ms)
-    first_ms = 0 if since_ms is None else since_ms
-    jobs = [
-        Job(s, timeframe, None if n_candles else first_ms, end_ms, n_candles or None)
-        for s in symbols
-    ]
+    first_ms = since_ms or 0
+    from_ms = None if n_candles else first_ms
+    jobs = [Job(pair, timeframe, from_ms, end_ms, n_candles or None) for pair in pairs]
     if source.candles_dir is not None:
         directory = Path(source.candles_dir)  # a notebook may say it as text
-        return read_directory(at_hand(jobs, directory) if is_all else jobs, directory)
+        return _read_from(directory, _those_at_hand(jobs, directory) if _is_all(symbols) else jobs)
     if source.source in ("exchange", "auto"):
         try:
-            return fetch_dataset(jobs, source, published)
-        except exchanges.ExchangeError:
+            return _fetch_from_sources(jobs, source, published)
+        except ExchangeError:
             if source.source == "exchange" or source.require_real:
                 raise
             logger.warning("no exchange delivered candles")
@@ -118,40 +117,117 @@ def fetch_candles(
     end = int(time.time() * 1000) if end_ms is None else end_ms
     n_candles = n_candles or (end - first_ms) // step_ms
     market = synthetic.synthetic_market(
-        symbols, timeframe, n_candles, seed=source.seed, end=pd.Timestamp(end, unit="ms")
+        pairs, timeframe, n_candles, seed=source.seed, end=pd.Timestamp(end, unit="ms")
     )
     return CandleSet(market, timeframe, "synthetic", f"seed {source.seed}")
 
 
+def _is_all(symbols: Sequence[str]) -> bool:
+    return [symbol.lower() for symbol in symbols] == ["all"]
+
+
 def _check_options(n_candles: int, source: SourceConfig, since_ms: int | None) -> None:
     """Raise on options that contradict each other, rather than ignore one of them."""
-    name, candles_dir, exchange = source.source, source.candles_dir, source.exchange
+    name, folder, exchange = source.source, source.candles_dir, source.exchange
+    out = "leave one of the two out"
     if name not in SOURCES:
         raise ValueError(f"unknown source {name!r}; use one of {', '.join(SOURCES)}")
-    if name == "directory" and candles_dir is None:
+    if name == "directory" and folder is None:
         raise ValueError("--source directory needs --candles-dir DIR")
-    if name in ("exchange", "synthetic") and candles_dir is not None:
-        raise ValueError(
-            f"--source {name} does not read --candles-dir {candles_dir}; leave one of the two out"
-        )
+    if name in ("exchange", "synthetic") and folder is not None:
+        raise ValueError(f"--source {name} does not read --candles-dir {folder}; {out}")
     if name in ("directory", "synthetic") and exchange is not None:
-        raise ValueError(
-            f"--source {name} does not ask --exchange {exchange}; leave one of the two out"
-        )
+        raise ValueError(f"--source {name} does not ask --exchange {exchange}; {out}")
     if name == "synthetic" and source.require_real:
-        raise ValueError(
-            "--require-real: --source synthetic is not real; pass --candles-dir or an exchange"
-        )
+        remedy = "pass --candles-dir or an exchange"
+        raise ValueError(f"--require-real: --source synthetic is not real; {remedy}")
     if n_candles < 0:
-        raise ValueError(
-            f"--candles is {n_candles}; pass a positive number, or 0 for all there are"
-        )
+        remedy = "pass a positive number, or 0 for all there are"
+        raise ValueError(f"--candles is {n_candles}; {remedy}")
     if n_candles and since_ms is not None:
-        raise ValueError(
-            f"{n_candles} candles from an instant on; give either the number or the instant"
+        remedy = "give either the number or the instant"
+        raise ValueError(f"{n_candles} candles from an instant on; {remedy}")
+    if n_candles == 0 and folder is None and since_ms is None:
+        remedy = "for an exchange or synthetic candles say how many"
+        raise ValueError(f"--candles 0 takes all of a directory; {remedy}")
+
+
+def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
+    """The jobs that a directory has, with a notice of the others; all of them if it has none."""
+    found = [job for job in jobs if store.find_file(directory, job.symbol, job.kind) is not None]
+    if not found:
+        return jobs
+    lacking = ", ".join(job.symbol for job in jobs if job not in found)
+    if lacking:
+        logger.info("left out of `all`, since %s does not have them: %s", directory, lacking)
+    return found
+
+
+def _read_from(directory: Path, jobs: Sequence[Job]) -> CandleSet:
+    """The candles of each job from a directory, with the funding and open interest beside them."""
+    timeframe = jobs[0].kind
+    formats.demand_files(directory, [job.symbol for job in jobs], timeframe)
+    candles, funding = {}, {}
+    for job in jobs:
+        frame = formats.read_directory(directory, job.symbol, timeframe)
+        frame = job.cut(drop_forming(frame, timeframe))
+        _check_number(frame, job, str(directory))
+        candles[job.symbol] = frame
+        settled = store.read_series(directory, job.symbol, "funding")
+        if settled is not None:
+            funding[job.symbol] = settled
+    return CandleSet(candles, timeframe, "directory", str(directory), funding=funding)
+
+
+def _fetch_from_sources(
+    jobs: Sequence[Job], source: SourceConfig, published: Sequence[str]
+) -> CandleSet:
+    """Each symbol, whole, from the first source that has it, with published values joined on."""
+    timeframe = jobs[0].kind
+
+    def fetch_from(venue: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
+        directory = None if source.cache_dir is None else Path(source.cache_dir) / candles_of
+        answers = fetch_cache.fetch_through(directory, venue, wanted, base_url=source.base_url)
+        return {job: _sound_or_error(answers[job], job, venue) for job in wanted}
+
+    found = sources.fetch_from_first(jobs, source.exchange, fetch_from)
+    candles = {job.symbol: found.answers[job] for job in jobs if job in found.answers}
+    joined: dict[str, dict[str, str]] = {symbol: {} for symbol in candles}
+    funding = {}
+    span_of = {}
+    for symbol, frame in candles.items():
+        times = timestamps_ms(frame)
+        span_of[symbol] = (int(times[0]), int(times[-1]))
+    for kind in published:
+        column = PUBLISHED[kind]
+        along = sources.fetch_published(kind, span_of, jobs[0].until_ms, found, fetch_from)
+        for job, series in along.answers.items():
+            candles[job.symbol] = join_published(candles[job.symbol], series, column, timeframe)
+            joined[job.symbol][column] = along.source_of[job.symbol]
+            if kind == "funding":
+                funding[job.symbol] = series
+    venues = ", ".join(dict.fromkeys(found.source_of.values()))
+    return CandleSet(candles, timeframe, "exchange", venues, found.source_of, joined, funding)
+
+
+def _check_number(rows: pd.DataFrame, job: Job, venue: str) -> None:
+    """Warn of fewer rows than asked for; none are a ValueError."""
+    if len(rows) == 0:
+        raise ValueError(fetch_cache.no_rows(job, venue))
+    if job.n_candles is not None and len(rows) < job.n_candles:
+        logger.warning(
+            "%s: %d candles from %s, %d asked for", job.symbol, len(rows), venue, job.n_candles
         )
-    if n_candles == 0 and candles_dir is None and since_ms is None:
-        raise ValueError(
-            "--candles 0 takes all of a directory; for an exchange or synthetic candles say how "
-            "many"
-        )
+
+
+def _sound_or_error(answer: Answer, job: Job, venue: str) -> Answer:
+    """A sound frame of one source, or the error that sends its symbol to the next one."""
+    if isinstance(answer, Exception):
+        return answer
+    try:
+        _check_number(answer, job, venue)
+        if job.is_published:
+            return answer
+        return read_candles(answer, job.kind, where=f"{job.symbol} from {venue}")
+    except ValueError as error:
+        return error

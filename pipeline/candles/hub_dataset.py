@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from pipeline.candles import store
-from pipeline.candles.clients import ExchangeError
-from pipeline.candles.markets import UnknownSymbolError
+from pipeline.candles.job import ExchangeError, UnknownSymbolError
 from pipeline.candles.schema import read_candles, timeframe_ms
 
 logger = logging.getLogger(__name__)
@@ -33,18 +33,17 @@ def fetch_dataset_candles(
     endpoint: str | None = None,
     cache_dir: Path | str | None = None,
 ) -> pd.DataFrame:
-    """Fetch all candles of a symbol from a dataset, its
-    `klines_binance_us/BTCUSDT/BTCUSDT_1h_binance_us.csv`.
+    """Fetch all candles of a symbol from a dataset.
 
-    They end when somebody last uploaded them, which the log tells. The last row is left out,
-    because nothing says whether its candle had closed when the file was made.
+    They are those of its `klines_binance_us/BTCUSDT/BTCUSDT_1h_binance_us.csv`, which end when
+    somebody last uploaded them, as the log tells. The last row is left out, because nothing says
+    whether its candle had closed when the file was made.
 
     Args:
         symbol: Such as "BTC/USDT".
         timeframe: Such as "1h".
         repo: The dataset, "user/name".
-        endpoint: Such as "http://127.0.0.1:8000", in place of https://huggingface.co (tests,
-            mirrors).
+        endpoint: Address in place of https://huggingface.co (tests, mirrors).
         cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
 
     Returns:
@@ -66,12 +65,8 @@ def fetch_dataset_candles(
         raise ValueError(
             f"{where}: it holds one candle, which may not have closed; choose another source"
         )
-    logger.warning(
-        "%s: %d candles, the last of %s",
-        where,
-        len(candles),
-        f"{candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}",
-    )
+    last = f"{candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}"
+    logger.warning("%s: %d candles, the last of %s", where, len(candles), last)
     candles.attrs = {"exchange": "binanceus", "market": symbol}
     return candles
 
@@ -87,16 +82,13 @@ def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str 
         raise ExchangeError(
             f"huggingface_hub cannot be imported ({error}); pip install huggingface_hub"
         ) from error
+    place: dict[str, Any] = {"repo_type": "dataset", "endpoint": endpoint}
     try:
-        url = huggingface_hub.hf_hub_url(repo, name, repo_type="dataset", endpoint=endpoint)
+        url = huggingface_hub.hf_hub_url(repo, name, **place)
         # Out of reach is known at once this way; the download by itself would try for half a minute
         # and more.
         huggingface_hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S)
-        return Path(
-            huggingface_hub.hf_hub_download(
-                repo, name, repo_type="dataset", endpoint=endpoint, cache_dir=cache_dir
-            )
-        )
+        return Path(huggingface_hub.hf_hub_download(repo, name, cache_dir=cache_dir, **place))
     except errors.HFValidationError as error:
         raise ValueError(f"repo is {repo!r}; name a dataset as user/name") from error
     except errors.RepositoryNotFoundError as error:
@@ -105,9 +97,8 @@ def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str 
         ) from error
     except Exception as error:  # of whatever HTTP library this version of huggingface_hub uses
         # The local kind means that what answered was no Hub: a proxy, a login page.
-        if isinstance(error, errors.EntryNotFoundError) and not isinstance(
-            error, errors.LocalEntryNotFoundError
-        ):
+        is_local = isinstance(error, errors.LocalEntryNotFoundError)
+        if isinstance(error, errors.EntryNotFoundError) and not is_local:
             raise UnknownSymbolError(
                 f"{repo} has no file {name}; choose another symbol or source"
             ) from error

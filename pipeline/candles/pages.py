@@ -1,5 +1,4 @@
-"""A whole series from pages: gathered forward in time, judged, and asked for once more where in
-doubt.
+"""A whole series from pages: gathered, judged, and asked for once more where in doubt.
 
 Exchanges send fewer rows than asked, none at all, or a window of time that is cut at its old end;
 and now and then rows that are missing, repeated, contradictory or impossible. So a series is
@@ -7,10 +6,10 @@ fetched in three steps:
 
 1. Gather: pages forward in time, each from behind the newest row there is.
 2. Judge all rows together: what is missing, what cannot be (bad), what is hard to believe
-(doubtful).
+   (doubtful).
 3. Ask once more for every stretch with any of these, and settle: what the second answer mends is
-mended, what is bad
-   twice is an error, what is doubtful or missing twice is believed. Whatever was done is logged.
+   mended, what is bad twice is an error, what is doubtful or missing twice is believed. Whatever
+   was done is logged.
 
 Rows are (n, 1 + k) float64: the time in ms since 1970 UTC (exact in float64), then k values.
 """
@@ -26,8 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.clients import ExchangeError
-from pipeline.candles.schema import CANDLE_COLUMNS, utc_from_ms
+from pipeline.candles.job import ExchangeError, Job
+from pipeline.candles.schema import utc_from_ms
 
 logger = logging.getLogger(__name__)
 
@@ -43,115 +42,119 @@ NEIGHBOURS = 10
 MAX_FUNDING_RATE = 1.0
 """A settlement of 100 % cannot be; exchanges cap theirs at a few percent."""
 
-BAD = (
-    "",
-    "came twice with different values",
-    "off the grid of times",
-    "with impossible values",
-    "at an absurd price",
-)
-"""What is wrong with a row, by number; 0 is nothing."""
-TWICE, OFF_GRID, IMPOSSIBLE, ABSURD = range(1, len(BAD))
+TWICE, OFF_GRID, IMPOSSIBLE, ABSURD = range(1, 5)
+"""What is wrong with a row; 0 is nothing."""
+BAD = {
+    TWICE: "came twice with different values",
+    OFF_GRID: "off the grid of times",
+    IMPOSSIBLE: "with impossible values",
+    ABSURD: "at an absurd price",
+}
 
 Span = tuple[int, int]
 """First and last instant, both included, in ms since 1970 UTC."""
 
 
 @dataclass(frozen=True)
-class Source:
+class PagedSeries:
     """A series of one market and how to ask for it."""
 
     exchange: str
-    label: str
-    """such as "BTC/USDT 1h" """
-    columns: tuple[str, ...]
-    """names of the values"""
-    step_ms: int
-    """from one row to the next; of funding the usual interval"""
+    market: str
+    """as the exchange calls it"""
+    job: Job
+    """what is asked for"""
     page_rows: int
     """most to ask for at once"""
     ask: Callable[[int, int, int], Awaitable[Sequence[Sequence[Any]]]]
-    """rows [time, *values] for (since, until, limit), as the exchange sent them; it need not heed
-    `until`"""
-    forming_ms: int | None = None
-    """open of the candle that has not closed yet"""
+    """rows [time, *values] for (since, until, limit) as they came; it need not heed `until`"""
+    now_ms: int = 0
+    """the present; the candle that forms at it is dropped"""
     oldest_ms: int = 0
     """there is nothing before this instant, and asking for it may be an error"""
 
     @property
     def what(self) -> str:
-        return f"{'candles' if self.is_candles else 'rows'} of {self.label}"
-
-    @property
-    def is_candles(self) -> bool:
-        return self.columns == CANDLE_COLUMNS[1:]
+        rows = "rows" if self.job.is_published else "candles"
+        return f"{rows} of {self.market} {self.job.kind}"
 
     @property
     def is_regular(self) -> bool:
         """Whether rows lie on a grid of `step_ms`; settlement intervals vary."""
-        return self.columns != ("funding_rate",)
+        return self.job.kind != "funding"
+
+    @property
+    def step_ms(self) -> int:
+        """From one row to the next; of funding the usual interval."""
+        return self.job.step_ms
 
     @property
     def stride_ms(self) -> int:
         """From a row to the first instant at which the next one may lie."""
         return self.step_ms if self.is_regular else 1
 
+    @property
+    def forming_ms(self) -> int | None:
+        """Open of the candle that has not closed yet."""
+        return None if self.job.is_published else self.now_ms // self.step_ms * self.step_ms
 
-async def fetch_span(source: Source, first: int, last: int) -> np.ndarray:
+    @property
+    def empty(self) -> np.ndarray:
+        """(0, 1 + k)"""
+        return np.empty((0, 1 + len(self.job.columns)))
+
+
+async def fetch_span(series: PagedSeries, first: int, last: int) -> np.ndarray:
     """Sound rows from `first` to `last`, both included, (n, 1 + k) in time order.
 
     Raises:
         ExchangeError: The exchange is out of reach, refuses, or sends the same bad row twice.
     """
-    answers = _Answers(source, _with_context(source, first, last), last)
+    answers = _Answers(series, _with_context(series, first, last), last)
     await _gather(answers, answers.first, last)
     rows = await _settle(answers, first)
     return rows[rows[:, 0] >= first]
 
 
-async def fetch_newest(source: Source, n_rows: int, last: int) -> np.ndarray:
+async def fetch_newest(series: PagedSeries, n_rows: int, last: int) -> np.ndarray:
     """The newest `n_rows` up to `last`, or all there are; looks further back past gaps."""
-    first = max(0, last - (n_rows - 1) * source.step_ms)
-    answers = _Answers(source, _with_context(source, first, last), last)
+    first = max(0, last - (n_rows - 1) * series.step_ms)
+    answers = _Answers(series, _with_context(series, first, last), last)
     await _gather(answers, answers.first, last)
-    while answers.first > 0 and (missing := n_rows - answers.n_distinct) > 0:
-        before = answers.n_distinct
-        later, answers.first = (
-            answers.first,
-            max(0, answers.first - max(missing, source.page_rows) * source.step_ms),
-        )
-        await _gather(answers, answers.first, later - source.step_ms)
+    n_found = len(answers.times)
+    while answers.first > 0 and n_found < n_rows:
+        later = answers.first
+        n_more = max(n_rows - n_found, series.page_rows)
+        answers.first = max(0, later - n_more * series.step_ms)
+        await _gather(answers, answers.first, later - series.step_ms)
         # the listing began here, or a gap of more than a page; it will be asked again
-        if answers.n_distinct == before:
+        if len(answers.times) == n_found:
             break
-    times = np.unique(answers.rows[:, 0])
-    wanted = int(times[-n_rows]) if len(times) >= n_rows else answers.first
+        n_found = len(answers.times)
+    wanted = int(answers.times[-n_rows]) if n_found >= n_rows else answers.first
     return (await _settle(answers, wanted))[-n_rows:]
 
 
-def _with_context(source: Source, first: int, last: int) -> int:
+def _with_context(series: PagedSeries, first: int, last: int) -> int:
     """Where to start so that a short series has something to be compared with."""
-    is_short = last - first < NEIGHBOURS * source.step_ms
-    return (
-        min(first, max(source.oldest_ms, first - NEIGHBOURS * source.step_ms))
-        if is_short
-        else first
-    )
+    context_ms = NEIGHBOURS * series.step_ms
+    is_long = last - first >= context_ms
+    return first if is_long else min(first, max(series.oldest_ms, first - context_ms))
 
 
-def to_frame(source: Source, rows: np.ndarray) -> pd.DataFrame:
+def to_frame(series: PagedSeries, rows: np.ndarray) -> pd.DataFrame:
     """Frame of timestamp (datetime64[ms, UTC]) and the values (float64)."""
     columns: dict[str, Any] = {"timestamp": utc_from_ms(rows[:, 0].astype(np.int64))}
-    return pd.DataFrame(
-        columns | {name: rows[:, 1 + i].copy() for i, name in enumerate(source.columns)}
-    )
+    for name, values in zip(series.job.columns, rows[:, 1:].T):
+        columns[name] = values.copy()
+    return pd.DataFrame(columns)
 
 
 @dataclass
 class _Answers:
     """Rows of a span as they came, and what was asked."""
 
-    source: Source
+    series: PagedSeries
     first: int
     last: int
     pages: list[np.ndarray] = field(default_factory=list)
@@ -161,29 +164,31 @@ class _Answers:
 
     @property
     def rows(self) -> np.ndarray:
-        return np.concatenate([np.empty((0, 1 + len(self.source.columns))), *self.pages])
+        return np.concatenate([self.series.empty, *self.pages])
 
     @property
-    def n_distinct(self) -> int:
-        return len(np.unique(self.rows[:, 0]))
+    def times(self) -> np.ndarray:
+        """Distinct times of the rows, sorted."""
+        return np.unique(self.rows[:, 0])
 
     def keep(self, page: Sequence[Sequence[Any]], since: int, until: int, limit: int) -> np.ndarray:
-        """Keep a page's rows of the span; returns the times from `since` on, sorted, those after
-        `until` too."""
+        """Keep a page's rows up to `until`; returns all its times from `since` on, sorted."""
         # None becomes NaN
-        rows = np.array(page, dtype=np.float64).reshape(-1, 1 + len(self.source.columns))
+        rows = np.array(page, dtype=np.float64).reshape(-1, self.series.empty.shape[1])
+        has_time = np.isfinite(rows[:, 0])
+        rows = rows[has_time]
         times = rows[:, 0]
-        self.notes["rows without a time dropped"] += int((~np.isfinite(times)).sum())
-        rows, times = rows[np.isfinite(times)], times[np.isfinite(times)]
-        self.notes["forming candle dropped"] += int((times == self.source.forming_ms).sum())
-        outside = ((times < self.first) | (times > self.last)) & (times != self.source.forming_ms)
-        self.notes["rows outside the asked span cut"] += int(outside.sum())
+        is_forming = times == self.series.forming_ms
+        is_outside = ((times < self.first) | (times > self.last)) & ~is_forming
         steps = np.diff(times)
-        if (steps < 0).any() and (steps > 0).any():  # all descending is how some exchanges answer
-            self.notes["rows out of order sorted"] += int(min((steps < 0).sum(), (steps > 0).sum()))
+        self.notes["rows without a time dropped"] += int((~has_time).sum())
+        self.notes["forming candle dropped"] += int(is_forming.sum())
+        self.notes["rows outside the asked span cut"] += int(is_outside.sum())
+        # all descending is how some exchanges answer
+        self.notes["rows out of order sorted"] += int(min((steps < 0).sum(), (steps > 0).sum()))
         self.pages.append(rows[(times >= self.first) & (times <= until)])
         ahead: np.ndarray = np.sort(times[times >= since])
-        end = ahead[-1] if len(ahead) else since + limit * self.source.step_ms - 1
+        end = ahead[-1] if len(ahead) else since + limit * self.series.step_ms - 1
         self.asked.append((since, int(min(end, until))))
         return ahead
 
@@ -195,30 +200,32 @@ async def _gather(answers: _Answers, first: int, last: int) -> None:
     is asked for behind it; and a window may be cut at its old end, so what is missing there is
     asked for next.
     """
-    source, pending, n_empty = answers.source, [(first, last)], 0
+    series = answers.series
+    pending = [(first, last)]
+    n_empty = 0
     while pending:
         since, until = pending.pop()
         if since > until:
             continue
-        n_rows = (until - since) // source.step_ms + 1 if source.is_regular else source.page_rows
-        limit = min(source.page_rows, n_rows)
-        times = answers.keep(await source.ask(since, until, limit), since, until, limit)
+        limit = series.page_rows
+        if series.is_regular:
+            limit = min(limit, (until - since) // series.step_ms + 1)
+        times = answers.keep(await series.ask(since, until, limit), since, until, limit)
         n_empty = 0 if len(times) else n_empty + 1
         if n_empty == MAX_EMPTY_PAGES:
             raise ExchangeError(
-                f"{source.exchange}: {n_empty} pages in a row held no {source.what}, up to "
+                f"{series.exchange}: {n_empty} pages in a row held no {series.what}, up to "
                 f"{_date(since)} UTC; start after its listing, or end before its delisting"
             )
-        behind = int(times[-1]) + source.stride_ms if len(times) else since + limit * source.step_ms
+        behind = int(times[-1]) + series.stride_ms if len(times) else since + limit * series.step_ms
         pending.append((behind, until))
         fresh = times[times <= until]
-        if len(fresh) and fresh[0] - since >= _interval(source, fresh):
-            pending.append((since, int(fresh[0]) - source.stride_ms))
-
-
-def _interval(source: Source, times: np.ndarray) -> float:
-    """From one row to the next, at most."""
-    return source.step_ms if source.is_regular or len(times) < 2 else float(np.diff(times).max())
+        if len(fresh):
+            interval = series.step_ms  # from one row to the next, at most
+            if not series.is_regular and len(fresh) > 1:
+                interval = np.diff(fresh).max()
+            if fresh[0] - since >= interval:
+                pending.append((since, int(fresh[0]) - series.stride_ms))
 
 
 @dataclass(frozen=True)
@@ -237,50 +244,47 @@ class _Judged:
     """equal rows that were merged"""
 
 
-def _judge(source: Source, rows: np.ndarray, *, is_whole: bool = True) -> _Judged:
-    """Tell good rows from bad ones; prices can be compared with their neighbours where the series
-    is whole."""
+def _judge(series: PagedSeries, rows: np.ndarray, *, is_whole: bool = True) -> _Judged:
+    """Tell good rows from bad ones; only of a whole series by a look at their neighbours."""
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    touching = _same_as_neighbour(rows[:, 0])
-    repeated = np.zeros(len(rows), dtype=bool)
-    repeated[touching] = pd.DataFrame(rows[touching]).duplicated().to_numpy()
-    rows = rows[~repeated]
+    alike = np.flatnonzero(_shares_time(rows))
+    is_repeated = np.zeros(len(rows), dtype=bool)
+    is_repeated[alike] = pd.DataFrame(rows[alike]).duplicated()
+    rows = rows[~is_repeated]
     kinds = np.zeros(len(rows), dtype=np.int64)
-    kinds[_impossible(source, rows)] = IMPOSSIBLE
-    if source.is_regular:
-        kinds[rows[:, 0] % source.step_ms != 0] = OFF_GRID
-    kinds[_same_as_neighbour(rows[:, 0])] = TWICE
+    kinds[_impossible(series, rows)] = IMPOSSIBLE
+    if series.is_regular:
+        kinds[rows[:, 0] % series.step_ms != 0] = OFF_GRID
+    kinds[_shares_time(rows)] = TWICE
     sound = np.flatnonzero(kinds == 0)
     doubtful = np.zeros(len(sound), dtype=bool)
-    if is_whole and source.is_regular and len(sound):
-        absurd, doubtful = _hard_to_believe(source, rows[sound])
+    if is_whole and series.is_regular and len(sound):
+        absurd, doubtful = _hard_to_believe(series, rows[sound])
         kinds[sound[absurd]] = ABSURD
         doubtful = doubtful[~absurd]
-    return _Judged(
-        rows[kinds == 0], doubtful, rows[kinds > 0], kinds[kinds > 0], int(repeated.sum())
-    )
+    is_bad = kinds > 0
+    return _Judged(rows[~is_bad], doubtful, rows[is_bad], kinds[is_bad], int(is_repeated.sum()))
 
 
-def _same_as_neighbour(times: np.ndarray) -> np.ndarray:
-    """(n,) bool, of sorted times: equal to the one before or after."""
-    padded = np.concatenate([[np.nan], times, [np.nan]])
-    return (padded[1:-1] == padded[:-2]) | (padded[1:-1] == padded[2:])
+def _shares_time(rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: another row has the same time."""
+    return pd.Series(rows[:, 0]).duplicated(keep=False).to_numpy()
 
 
-def _impossible(source: Source, rows: np.ndarray) -> np.ndarray:
+def _impossible(series: PagedSeries, rows: np.ndarray) -> np.ndarray:
     """(n,) bool: no such row can be."""
     values = rows[:, 1:]
     wrong: np.ndarray = ~np.isfinite(values).all(axis=1)
-    if source.is_candles:
+    if not series.job.is_published:
         open_, high, low, close, volume = values.T
         wrong |= (values[:, :4] <= 0).any(axis=1) | (volume < 0)
         return wrong | (high < np.maximum(open_, close)) | (low > np.minimum(open_, close))
-    return wrong | (
-        values[:, 0] < 0 if source.is_regular else np.abs(values[:, 0]) > MAX_FUNDING_RATE
-    )
+    if series.job.kind == "open_interest":
+        return wrong | (values[:, 0] < 0)
+    return wrong | (np.abs(values[:, 0]) > MAX_FUNDING_RATE)
 
 
-def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool each, of sound rows: absurd, and doubtful.
 
     Absurd is a price `ABSURD_FACTOR` away, in one direction, from both what it was before and what
@@ -289,7 +293,7 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     side of a jump by the factor, a candle that moves so far by itself, and one that moves without
     volume.
     """
-    prices = rows[:, 1:5] if source.is_candles else rows[:, 1:2]
+    prices = rows[:, 1:2] if series.job.is_published else rows[:, 1:5]
     level = pd.Series(prices[:, -1])
     before = level.rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()
     after = level[::-1].rolling(NEIGHBOURS, min_periods=1).median().shift(1).to_numpy()[::-1]
@@ -300,7 +304,7 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     kept = np.flatnonzero(~absurd)
     jump = np.abs(np.diff(np.log(np.maximum(prices[kept, -1], 1e-300)))) > np.log(ABSURD_FACTOR)
     doubtful[kept[1:][jump]] = doubtful[kept[:-1][jump]] = True
-    if source.is_candles:
+    if not series.job.is_published:
         open_, high, low, close, volume = rows[:, 1:].T
         doubtful |= high > ABSURD_FACTOR * np.maximum(open_, close)
         doubtful |= low < np.minimum(open_, close) / ABSURD_FACTOR
@@ -308,35 +312,37 @@ def _hard_to_believe(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.n
     return absurd, doubtful
 
 
-def _missing(source: Source, times: np.ndarray, first: int, last: int) -> list[Span]:
-    """Spans without rows where some ought to be; of funding, where an interval is longer than one
-    beside it."""
-    edges = np.concatenate([[first - source.stride_ms], times, [last + source.stride_ms]]).astype(
-        np.int64
-    )
+def _missing(series: PagedSeries, times: np.ndarray, first: int, last: int) -> list[Span]:
+    """Spans without rows where some ought to be.
+
+    Of funding they are where an interval is longer than one beside it.
+    """
+    stride = series.stride_ms
+    edges = np.concatenate([[first - stride], times, [last + stride]]).astype(np.int64)
     steps = np.diff(edges)
-    usual = np.full(len(steps), source.step_ms, dtype=np.float64)
-    if not source.is_regular and len(times) > 1:
+    usual = np.full(len(steps), series.step_ms, dtype=np.float64)
+    if not series.is_regular and len(times) > 1:
         inner = np.concatenate([[np.inf], steps[1:-1], [np.inf]])
         usual[1:-1] = 1.5 * np.minimum(inner[:-2], inner[2:])
         usual[0], usual[-1] = inner[1:3].min(), inner[-3:-1].min()
     return [
-        (int(edges[i]) + source.stride_ms, int(edges[i + 1]) - source.stride_ms)
-        for i in np.flatnonzero(steps > usual)
+        (int(edges[gap]) + stride, int(edges[gap + 1]) - stride)
+        for gap in np.flatnonzero(steps > usual)
     ]
 
 
 def _stretches(
-    source: Source, judged: _Judged, missing: Sequence[Span], asked: Sequence[Span]
+    series: PagedSeries, judged: _Judged, missing: Sequence[Span], asked: Sequence[Span]
 ) -> list[Span]:
     """Spans to ask for once more; near ones are joined into one request."""
+    page_ms = series.page_rows * series.step_ms
     spans = [(lo, hi) for lo, hi in missing if sum(a <= lo and hi <= b for a, b in asked) < 2]
     for time in map(int, (*judged.bad[:, 0], *judged.good[judged.doubtful, 0])):
         # With its neighbours, because of two rows for one time a page for one row would hold one.
-        spans.append((time - time % source.stride_ms - source.step_ms, time + source.step_ms))
+        spans.append((time - time % series.stride_ms - series.step_ms, time + series.step_ms))
     stretches: list[Span] = []
     for lo, hi in sorted(spans):
-        if stretches and hi - stretches[-1][0] < source.page_rows * source.step_ms:
+        if stretches and hi - stretches[-1][0] < page_ms:
             stretches[-1] = (stretches[-1][0], max(hi, stretches[-1][1]))
         else:
             stretches.append((lo, hi))
@@ -344,108 +350,97 @@ def _stretches(
 
 
 async def _settle(answers: _Answers, wanted: int) -> np.ndarray:
-    """Ask once more for what is in doubt; the rows that remain. Of gaps and doubts from `wanted` on
-    the log is told."""
-    source, first, last = answers.source, answers.first, answers.last
-    judged = _judge(source, answers.rows)
+    """The rows that remain once what is in doubt has been asked for again.
+
+    Of gaps and doubts from `wanted` on the log is told.
+    """
+    series, first, last = answers.series, answers.first, answers.last
+    judged = _judge(series, answers.rows)
     answers.notes["repeated rows merged"] += judged.n_repeated
     answers.pages.clear()
     on_grid = judged.bad[judged.kinds != OFF_GRID, 0]
-    missing = _missing(source, np.unique(np.concatenate([judged.good[:, 0], on_grid])), first, last)
-    stretches = _stretches(source, judged, missing, answers.asked)
+    missing = _missing(series, np.union1d(judged.good[:, 0], on_grid), first, last)
+    stretches = _stretches(series, judged, missing, answers.asked)
     if stretches:
-        again = _Answers(source, first, last)
+        again = _Answers(series, first, last)
         for lo, hi in stretches:
             await _gather(again, max(lo, first), min(hi, last))
-        judged = _combine(source, judged, _judge(source, again.rows, is_whole=False), answers.notes)
-    missing = _missing(source, judged.good[:, 0], first, last)
-    odd = judged.good[judged.doubtful & (judged.good[:, 0] >= wanted)]
-    _tell(
-        answers,
-        judged.good[:, 0],
-        odd,
-        [(max(lo, wanted), hi) for lo, hi in missing if hi >= wanted],
-    )
+        judged = _combine(series, judged, _judge(series, again.rows, is_whole=False), answers.notes)
+    times = judged.good[:, 0]
+    missing = [span for span in _missing(series, times, first, last) if span[1] >= wanted]
+    odd = judged.good[judged.doubtful & (times >= wanted)]
+    _tell(answers, times, odd, [(max(lo, wanted), hi) for lo, hi in missing])
     return judged.good
 
 
-def _combine(source: Source, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
-    """What both answers together say; raises where they contradict each other, or agree on a bad
-    row."""
-    at = np.searchsorted(first.good[:, 0], second.good[:, 0])
-    at_known = np.minimum(at, max(len(first.good) - 1, 0))
-    is_known = (
-        first.good[at_known, 0] == second.good[:, 0]
-        if len(first.good)
-        else np.zeros(len(at), dtype=bool)
-    )
-    differs = np.zeros(len(at), dtype=bool)
-    differs[is_known] = (first.good[at_known[is_known]] != second.good[is_known]).any(axis=1)
-    mends = differs.copy()
-    mends[differs] = first.doubtful[at_known[differs]]
-    if (differs & ~mends).any():
-        _refuse(source, second.good[differs & ~mends], TWICE)
+def _combine(series: PagedSeries, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
+    """What both answers together say; raises where they contradict, or agree on a bad row."""
     rows = first.good.copy()
-    rows[at_known[mends]] = second.good[mends]
-    rows = np.concatenate([rows, second.good[~is_known]])
-    was_bad = np.isin(second.good[:, 0], first.bad[:, 0])
-    notes["bad rows mended by asking again"] += int((mends | was_bad).sum())
-    notes["missing rows found by asking again"] += int((~is_known & ~was_bad).sum())
+    known, again = rows[:, 0], second.good[:, 0]
+    _, at, at_again = np.intersect1d(known, again, assume_unique=True, return_indices=True)
+    differs = (rows[at] != second.good[at_again]).any(axis=1)
+    contradicts = differs & ~first.doubtful[at]
+    if contradicts.any():
+        _refuse(series, second.good[at_again[contradicts]], TWICE)
+    rows[at[differs]] = second.good[at_again[differs]]
+    is_new = ~np.isin(again, known)
+    was_bad = np.isin(again, first.bad[:, 0])
+    notes["bad rows mended by asking again"] += int(differs.sum() + was_bad.sum())
+    notes["missing rows found by asking again"] += int((is_new & ~was_bad).sum())
+    rows = np.concatenate([rows, second.good[is_new]])
     still_bad = ~np.isin(second.bad[:, 0], rows[:, 0])
     if still_bad.any():
-        _refuse(source, second.bad[still_bad], int(second.kinds[still_bad][0]))
-    notes["bad rows dropped that did not come again"] += int(
-        (~np.isin(first.bad[:, 0], rows[:, 0])).sum()
-    )
-    judged = _judge(source, rows)
+        _refuse(series, second.bad[still_bad], int(second.kinds[still_bad][0]))
+    n_dropped = int((~np.isin(first.bad[:, 0], rows[:, 0])).sum())
+    notes["bad rows dropped that did not come again"] += n_dropped
+    judged = _judge(series, rows)
     if len(judged.bad):
-        _refuse(source, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
+        _refuse(series, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
     return judged
 
 
-def _refuse(source: Source, rows: np.ndarray, kind: int) -> None:
+def _refuse(series: PagedSeries, rows: np.ndarray, kind: int) -> None:
     """Raise on rows that are bad after asking twice, naming the first one."""
-    values = ", ".join(f"{name} = {value:g}" for name, value in zip(source.columns, rows[0, 1:]))
+    values = ", ".join(
+        f"{name} = {value:g}" for name, value in zip(series.job.columns, rows[0, 1:])
+    )
     n_times = len(np.unique(rows[:, 0]))
     raise ExchangeError(
-        f"{source.exchange}: {n_times} {source.what} {BAD[kind]}, first {_date(rows[0, 0])} "
+        f"{series.exchange}: {n_times} {series.what} {BAD[kind]}, first {_date(rows[0, 0])} "
         f"({values}); asked for twice, so try again later or choose another exchange"
     )
 
 
 def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequence[Span]) -> None:
-    """Log what was repaired, rows that remain doubtful, and rows that remain missing, one line for
-    each."""
-    source = answers.source
-    name = f"{source.exchange} {source.label}"
+    """Log what was repaired, and rows that remain doubtful or missing, a line for each."""
+    series = answers.series
+    name = f"{series.exchange} {series.market} {series.job.kind}"
     for what, count in answers.notes.items():
         is_usual = what.startswith(("forming", "rows outside"))
         if count:
-            logger.log(
-                logging.INFO if is_usual else logging.WARNING, "%s: %d %s", name, count, what
-            )
+            level = logging.INFO if is_usual else logging.WARNING
+            logger.log(level, "%s: %d %s", name, count, what)
     if len(odd):
         values = ", ".join(f"{value:g}" for value in odd[0, 1:])
         text = "%s: %d row(s) hard to believe, asked for twice, first %s (%s)"
         logger.warning(text, name, len(odd), _date(odd[0, 0]), values)
-    inner = [(lo, hi) for lo, hi in missing if len(times) and times[0] < lo and hi < times[-1]]
-    for lo, hi in (span for span in missing if span not in inner):
-        logger.warning("%s: no rows from %s to %s, asked for twice", name, _date(lo), _date(hi))
+    inner = []
+    for lo, hi in missing:
+        if len(times) and times[0] < lo and hi < times[-1]:
+            inner.append((lo, hi))
+        else:
+            logger.warning("%s: no rows from %s to %s, asked for twice", name, _date(lo), _date(hi))
     if not inner:
         return
     longest = max(inner, key=lambda span: span[1] - span[0])
     where = f"from {_date(longest[0])} to {_date(longest[1])}"
-    if source.is_regular:
-        sizes = [(hi - lo) // source.step_ms + 1 for lo, hi in inner]
+    if series.is_regular:
+        sizes = [(hi - lo) // series.step_ms + 1 for lo, hi in inner]
         what = f"{len(inner)} gap(s) of {sum(sizes)} rows, the longest of {max(sizes)} {where}"
         logger.warning("%s: %s; asked for twice, so the exchange has none", name, what)
     else:  # most often the exchange has changed the interval
-        logger.info(
-            "%s: %d interval(s) longer than one beside them, the longest %s",
-            name,
-            len(inner),
-            where,
-        )
+        text = "%s: %d interval(s) longer than one beside them, the longest %s"
+        logger.info(text, name, len(inner), where)
 
 
 def _date(milliseconds: float) -> str:

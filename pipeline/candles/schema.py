@@ -1,56 +1,44 @@
-"""The candle schema: one reader of columns and times, one validator, for every entry into the
-system.
+"""The candle schema: columns and times as every part of the system has them, and their checks.
 
 A frame of candles has the columns `timestamp` (open time, datetime64[ms, UTC]), `open`, `high`,
 `low`, `close`, `volume` (float64), in time order, and may carry `funding_rate` and `open_interest`,
-joined as of publication.
+joined as of publication. A published series has `timestamp` (instant of publication) and one value.
 """
 
 from __future__ import annotations
 
 import difflib
-import logging
+import functools
 import time
 
 import numpy as np
 import pandas as pd
 
-logger = logging.getLogger(__name__)
-
 PRICE_COLUMNS = ("open", "high", "low", "close")
 CANDLE_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
-OPTIONAL_COLUMNS = ("funding_rate", "open_interest")
+PUBLISHED = {"funding": "funding_rate", "open_interest": "open_interest"}
+"""Kind of a published series, which names its file, and the column it holds."""
+OPTIONAL_COLUMNS = tuple(PUBLISHED.values())
 TIME_NAMES = ("timestamp", "open_time", "date", "datetime")
 
-TIMEFRAME_MS = {
-    "1m": 60_000,
-    "3m": 180_000,
-    "5m": 300_000,
-    "15m": 900_000,
-    "30m": 1_800_000,
-    "1h": 3_600_000,
-    "2h": 7_200_000,
-    "4h": 14_400_000,
-    "6h": 21_600_000,
-    "8h": 28_800_000,
-    "12h": 43_200_000,
-    "1d": 86_400_000,
-}
+MINUTES = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240}
+MINUTES |= {"6h": 360, "8h": 480, "12h": 720, "1d": 1440}
+TIMEFRAME_MS = {timeframe: 60_000 * minutes for timeframe, minutes in MINUTES.items()}
 
 EPOCH_UNITS = ("s", "ms", "us", "ns")
 EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17, 9.2e18])
-"""Counts from one bound up to the next are in that unit: from 1973-03-03 on, which is long before
-any candle."""
+"""Counts from one bound up to the next are in that unit: from 1973-03-03 on, before any candle."""
 
 TIME_REMEDY = "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:00"
 
 MAX_BRIDGED_GAP = 6
-"""Indicators run on across gaps of at most this many missing candles and restart after longer
-ones."""
+"""Indicators run on across gaps of at most this many candles and restart after longer ones."""
 
 MAX_AGE_IN_INTERVALS = 2
-"""A published value (funding, open interest) older than this many publication intervals is
-stale."""
+"""A published value older than this many publication intervals is stale."""
+
+INTERVAL_STEPS = 9
+"""Steps whose median is a published series' interval there; exchanges change theirs at times."""
 
 
 def timeframe_ms(timeframe: str) -> int:
@@ -103,9 +91,8 @@ def read_candles(
             "pd.DataFrame(...)"
         )
     time_name = _find_columns(frame, where)
-    columns = {
-        "timestamp": parse_times(frame[time_name], where=f"{where}, column {time_name!r}").array
-    }
+    times = parse_times(frame[time_name], where=f"{where}, column {time_name!r}")
+    columns = {"timestamp": times.array}
     for name in (*CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
         if name in frame.columns:
             columns[name] = parse_numbers(frame[name], where=f"{where}, column {name!r}")
@@ -117,7 +104,7 @@ def read_candles(
 def validate_candles(
     candles: pd.DataFrame, timeframe: str | None = None, *, where: str = "candles"
 ) -> None:
-    """Raise a ValueError that says what, where, how many and what to do, unless the frame is sound.
+    """Raise a ValueError that says what, where, how many and what to do, unless candles are sound.
 
     Sound is: not empty; times in order, unique, on the timeframe's grid, and not all of a longer
     timeframe; prices finite and positive; volume finite and not negative; low <= open, close <=
@@ -125,99 +112,97 @@ def validate_candles(
     """
     if len(candles) == 0:
         raise ValueError(f"{where}: there are no candles; pass at least one row")
+    refuse = functools.partial(_refuse, where, candles)
     times = timestamps_ms(candles)
-    steps, later = np.diff(times), candles.iloc[1:]
-    _refuse(steps < 0, later, where, "times that run backwards", "sort by 'timestamp'")
-    _refuse(
-        steps == 0,
-        later,
-        where,
-        "duplicate times",
-        "drop_duplicates('timestamp') or mend the source",
-    )
+    steps = np.diff(times, prepend=times[0] - 1)
+    refuse(steps < 0, "times that run backwards", "sort by 'timestamp'")
+    refuse(steps == 0, "duplicate times", "drop_duplicates('timestamp') or mend the source")
     if timeframe is not None:
-        off_grid = times % timeframe_ms(timeframe) != 0
-        _refuse(
-            off_grid,
-            candles,
-            where,
-            f"times off the {timeframe} grid",
-            "pass candles of that timeframe, UTC",
-        )
-        if len(steps) > 1 and steps.min() > timeframe_ms(timeframe):
+        remedy = "pass candles of that timeframe, UTC"
+        refuse(times % timeframe_ms(timeframe) != 0, f"times off the {timeframe} grid", remedy)
+        if len(times) > 2 and steps[1:].min() > timeframe_ms(timeframe):
             raise ValueError(
                 f"{where}: no two of {len(candles)} candles are {timeframe} apart, the closest are "
-                f"{steps.min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
+                f"{steps[1:].min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
             )
-    for name in (*PRICE_COLUMNS, "volume"):
+    for name in CANDLE_COLUMNS[1:]:
         values = candles[name].to_numpy()
-        _refuse(np.isnan(values), candles, where, f"NaN in {name!r}", "drop or mend the rows", name)
-        _refuse(
-            np.isinf(values),
-            candles,
-            where,
-            f"infinite values in {name!r}",
-            "mend the source",
-            name,
-        )
+        refuse(np.isnan(values), f"NaN in {name!r}", "drop or mend the rows", name)
+        refuse(np.isinf(values), f"infinite values in {name!r}", "mend the source", name)
         wrong = values < 0 if name == "volume" else values <= 0
         kind = "negative" if name == "volume" else "non-positive"
-        _refuse(wrong, candles, where, f"{kind} values in {name!r}", "mend the source", name)
+        refuse(wrong, f"{kind} values in {name!r}", "mend the source", name)
     for name in OPTIONAL_COLUMNS:
         if name in candles.columns:
-            _refuse(
-                np.isinf(candles[name].to_numpy()),
-                candles,
-                where,
-                f"infinite values in {name!r}",
-                "mend it",
-                name,
-            )
+            wrong = np.isinf(candles[name].to_numpy())
+            refuse(wrong, f"infinite values in {name!r}", "mend it", name)
     open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
-    body_high, body_low = np.maximum(open_, close), np.minimum(open_, close)
-    _refuse(high < low, candles, where, "high below low", "are 'high' and 'low' swapped?", "high")
-    _refuse(high < body_high, candles, where, "high below open or close", "mend the source", "high")
-    _refuse(low > body_low, candles, where, "low above open or close", "mend the source", "low")
+    refuse(high < low, "high below low", "are 'high' and 'low' swapped?", "high")
+    refuse(high < np.maximum(open_, close), "high below open or close", "mend the source", "high")
+    refuse(low > np.minimum(open_, close), "low above open or close", "mend the source", "low")
+
+
+def check_published(table: pd.DataFrame, column: str, where: str) -> pd.DataFrame:
+    """New frame of `timestamp` (datetime64[ms, UTC]) and `column` (float64), in time order.
+
+    Raises:
+        ValueError: A column is missing, values are not finite, times are unreadable, unsorted or
+            repeated.
+    """
+    missing = [name for name in ("timestamp", column) if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{where}: column {missing[0]!r} missing among {list(map(str, table.columns))}; name "
+            f"the columns 'timestamp' and {column!r}"
+        )
+    times = parse_times(table["timestamp"], where=f"{where}, column 'timestamp'")
+    values = parse_numbers(table[column], where=f"{where}, column {column!r}")
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise ValueError(
+            f"{where}, column {column!r}: {values[row]} in row {row} is not finite; drop the row"
+        )
+    published = pd.DataFrame({"timestamp": times.array, column: values})
+    early = np.flatnonzero(np.diff(timestamps_ms(published)) <= 0) + 1
+    if len(early):
+        raise ValueError(
+            f"{where}: {len(early)} time(s) unsorted or repeated, first {times.iloc[early[0]]} in "
+            f"row {early[0]}; sort by 'timestamp' and drop duplicates"
+        )
+    return published
+
+
+def read_rows(rows: pd.DataFrame, kind: str, where: str, *, is_whole: bool = True) -> pd.DataFrame:
+    """Rows of a series of some kind in the schema.
+
+    Args:
+        rows: Candles as `read_candles` takes them, or `timestamp` and the published column.
+        kind: A timeframe, "funding" or "open_interest".
+        where: What to call the rows in errors.
+        is_whole: Whether this is a series and not a part of one, whose candles may all lie apart.
+
+    Raises:
+        ValueError: The rows are unsound.
+    """
+    if kind in PUBLISHED:
+        return check_published(rows, PUBLISHED[kind], where)
+    candles = read_candles(rows, kind if is_whole else None, where=where)
+    off_grid = candles["timestamp"][timestamps_ms(candles) % timeframe_ms(kind) != 0]
+    if len(off_grid):
+        raise ValueError(
+            f"{where}: times off the {kind} grid in {len(off_grid)} row(s), first "
+            f"{off_grid.iloc[0]}; pass candles of that timeframe, UTC"
+        )
+    return candles
 
 
 def drop_forming(
     candles: pd.DataFrame, timeframe: str, *, now_ms: int | None = None
 ) -> pd.DataFrame:
-    """Candles without those at the end that have not closed yet by `now_ms` (epoch ms; the clock's
-    time by default)."""
+    """Candles that have closed by `now_ms` (epoch ms; the clock's time by default)."""
     now = time.time() * 1000 if now_ms is None else now_ms
     is_closed = timestamps_ms(candles) + timeframe_ms(timeframe) <= now
     return candles if is_closed.all() else candles[is_closed]
-
-
-def cut_rows(
-    rows: pd.DataFrame,
-    step_ms: int,
-    *,
-    since_ms: int | None,
-    until_ms: int | None,
-    n_rows: int | None,
-) -> pd.DataFrame:
-    """Part of a series: what opens from `since_ms` on and closes by `until_ms`, of it the newest
-    `n_rows`; None: all.
-
-    Args:
-        rows: Candles, or published values, in time order.
-        step_ms: Length of a candle in ms; 0 for published values, which are instants.
-        since_ms: Epoch ms.
-        until_ms: Epoch ms.
-        n_rows: Number of rows.
-    """
-    times = timestamps_ms(rows)
-    first = 0 if since_ms is None else int(np.searchsorted(times, since_ms))
-    end = (
-        len(rows)
-        if until_ms is None
-        else int(np.searchsorted(times, until_ms - step_ms, side="right"))
-    )
-    if n_rows is not None:
-        first = max(first, end - n_rows)
-    return rows.iloc[first:end].reset_index(drop=True)
 
 
 def missing_before(times: np.ndarray, step_ms: int) -> np.ndarray:
@@ -232,6 +217,23 @@ def missing_before(times: np.ndarray, step_ms: int) -> np.ndarray:
     return missing
 
 
+def count_missing(times: np.ndarray, kind: str) -> np.ndarray:
+    """Rows missing right before each row of a series of some kind, (n,) int64, from (n,) ms.
+
+    Example:
+        >>> hours = np.array([0, 8, 16, 32, 40, 44, 48, 52, 56])  # one is left out
+        >>> count_missing(hours * 3_600_000, "funding")
+        array([0, 0, 0, 1, 0, 0, 0, 0, 0])
+    """
+    if kind not in PUBLISHED:
+        return missing_before(times, timeframe_ms(kind))
+    steps = pd.Series(np.diff(times), dtype=np.float64)
+    interval = steps.rolling(INTERVAL_STEPS, center=True, min_periods=1).median()
+    missing = np.zeros(len(times), dtype=np.int64)
+    missing[1:] = np.maximum(np.rint(steps / interval) - 1, 0)
+    return missing
+
+
 def find_gaps(times: np.ndarray, step_ms: int) -> pd.DataFrame:
     """One row per gap: `after` (ms, the last candle before it) and `missing` (candles)."""
     missing = missing_before(times, step_ms)
@@ -240,16 +242,14 @@ def find_gaps(times: np.ndarray, step_ms: int) -> pd.DataFrame:
 
 
 def segment_starts(times: np.ndarray, step_ms: int) -> np.ndarray:
-    """Rows at which indicators start afresh: 0 and every row after a gap of more than
-    `MAX_BRIDGED_GAP` candles."""
+    """Rows at which indicators start afresh: 0, and those after gaps beyond `MAX_BRIDGED_GAP`."""
     return np.concatenate([[0], np.flatnonzero(missing_before(times, step_ms) > MAX_BRIDGED_GAP)])
 
 
 def join_published(
     candles: pd.DataFrame, published: pd.DataFrame, column: str, timeframe: str
 ) -> pd.DataFrame:
-    """Add `column` with the value last published strictly before each candle's close, NaN where it
-    is stale.
+    """Add the value last published strictly before each candle's close, NaN where it is stale.
 
     Args:
         candles: Frame in the schema.
@@ -266,13 +266,11 @@ def join_published(
     values = np.full(len(candles), np.nan)
     if len(published_at):
         last = np.searchsorted(published_at, closes, side="left") - 1  # strictly before the close
-        known = last >= 0
-        interval = (
-            float(np.median(np.diff(published_at)))
-            if len(published_at) > 1
-            else float(timeframe_ms(timeframe))
-        )
-        fresh = known & (closes - published_at[last] <= MAX_AGE_IN_INTERVALS * interval)
+        interval = float(timeframe_ms(timeframe))
+        if len(published_at) > 1:
+            interval = float(np.median(np.diff(published_at)))
+        age = closes - published_at[last]
+        fresh = (last >= 0) & (age <= MAX_AGE_IN_INTERVALS * interval)
         values[fresh] = published[column].to_numpy(dtype=np.float64)[last[fresh]]
     return candles.assign(**{column: values})
 
@@ -304,18 +302,20 @@ def parse_times(column: pd.Series, *, where: str) -> pd.Series:
         )
     if column.dtype == "datetime64[ms, UTC]":
         return column
-    numbers = np.full(len(column), np.nan) if column.dtype.kind == "M" else _as_numbers(column)
-    is_number = ~np.isnan(numbers)
-    if is_number.all():
-        return _parse_epoch(numbers, where)
+    is_number = np.zeros(len(column), dtype=bool)
+    form = None
+    if column.dtype.kind != "M":
+        numbers = _as_numbers(column)
+        is_number = ~np.isnan(numbers)
+        form = "ISO8601"  # no other: 05/12/2024 is in May here and in December there
+        if is_number.all():
+            return _parse_epoch(numbers, where)
     if is_number.any():
         first, other = int(np.argmax(is_number)), int(np.argmin(is_number))
         raise ValueError(
             f"{where}: numbers and other values are mixed, {column.iloc[first]!r} in row {first} "
             f"and {column.iloc[other]!r} in row {other}; {TIME_REMEDY} throughout"
         )
-    # no other: 05/12/2024 is in May here and in December there
-    form = None if column.dtype.kind == "M" else "ISO8601"
     parsed = pd.to_datetime(column, utc=True, errors="coerce", format=form)
     bad = parsed.isna().to_numpy()
     if bad.any():
@@ -328,8 +328,11 @@ def parse_times(column: pd.Series, *, where: str) -> pd.Series:
 
 
 def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
-    """(n,) float64 from numbers or their text; absent values are NaN, other text and booleans a
-    ValueError."""
+    """(n,) float64 from numbers or their text, NaN for absent values.
+
+    Raises:
+        ValueError: There is other text, or a boolean.
+    """
     # the usual case, ten times as fast
     if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
         return column.to_numpy(dtype=np.float64, copy=True)
@@ -346,22 +349,20 @@ def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
 
 
 def _as_numbers(column: pd.Series) -> np.ndarray:
-    """(n,) int64 or float64, NaN where there is no number: text, nothing, a boolean (1 to pandas),
-    a datetime."""
+    """(n,) int64 or float64, NaN where there is no number: text, nothing, a boolean, a datetime."""
     if column.dtype.kind in "bcmM":
         return np.full(len(column), np.nan)
     numbers = pd.to_numeric(column, errors="coerce")
     if column.dtype.kind == "i" and numbers.notna().all():
         return numbers.to_numpy(dtype=np.int64)
     values = numbers.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-    if column.dtype.kind == "O":
+    if column.dtype.kind == "O":  # a boolean among objects is 1 to pandas
         values[[isinstance(value, (bool, np.bool_)) for value in column]] = np.nan
     return values
 
 
 def _parse_epoch(numbers: np.ndarray, where: str) -> pd.Series:
-    """Series of datetime64[ms, UTC] from counts of one unit; int64 counts are exact, float64 ones
-    to a microsecond."""
+    """Series of datetime64[ms, UTC] from counts of one unit; float64 is exact to a microsecond."""
     rank = np.searchsorted(EPOCH_BOUNDS, numbers, side="right") - 1
     impossible = (rank < 0) | (rank >= len(EPOCH_UNITS))
     if impossible.any():
@@ -379,10 +380,9 @@ def _parse_epoch(numbers: np.ndarray, where: str) -> pd.Series:
         )
     unit = EPOCH_UNITS[rank[0]]
     if numbers.dtype.kind == "f":
-        numbers, unit = np.rint(numbers * 1000.0 ** (2 - rank[0])).astype(np.int64), "us"
-    return utc_from_ms(
-        numbers.astype(f"datetime64[{unit}]").astype("datetime64[ms]").astype(np.int64)
-    )
+        numbers = np.rint(numbers * 1000.0 ** (2 - rank[0])).astype(np.int64)
+        unit = "us"
+    return utc_from_ms(numbers.astype(f"datetime64[{unit}]").astype("datetime64[ms]"))
 
 
 def _find_columns(frame: pd.DataFrame, where: str) -> str:
@@ -393,20 +393,15 @@ def _find_columns(frame: pd.DataFrame, where: str) -> str:
             f"{frame.columns[0]}; pass one symbol's columns with plain names"
         )
     found = [name for name in TIME_NAMES if name in frame.columns]
-    missing = ([] if found else ["timestamp"]) + [
-        name for name in CANDLE_COLUMNS[1:] if name not in frame.columns
-    ]
+    missing = [] if found else ["timestamp"]
+    missing += [name for name in CANDLE_COLUMNS[1:] if name not in frame.columns]
     if missing:
         raise ValueError(
-            (
-                f"{where}: column {', '.join(map(repr, missing))} missing among "
-                f"{list(map(str, frame.columns))}; "
-            )
-            + _rename_remedy(frame, missing)
+            f"{where}: column {', '.join(map(repr, missing))} missing among "
+            f"{list(map(str, frame.columns))}; {_rename_remedy(frame, missing)}"
         )
-    for name in (
-        () if frame.columns.is_unique else (found[0], *CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS)
-    ):
+    wanted = () if frame.columns.is_unique else (found[0], *CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS)
+    for name in wanted:
         count = int((frame.columns == name).sum())
         if count > 1:
             raise ValueError(f"{where}: column {name!r} is there {count} times; keep one of them")
@@ -414,8 +409,7 @@ def _find_columns(frame: pd.DataFrame, where: str) -> str:
 
 
 def _rename_remedy(frame: pd.DataFrame, missing: list[str]) -> str:
-    """What to do about missing columns: rename those that look alike, or turn the index into the
-    time."""
+    """What to do about missing columns: rename those that look alike, or take the index as time."""
     there = {str(name).lower(): str(name) for name in frame.columns}
     renames = {}
     for name in missing:
@@ -427,25 +421,18 @@ def _rename_remedy(frame: pd.DataFrame, missing: list[str]) -> str:
         return f"if they are there under other names: df.rename(columns={renames})"
     if "timestamp" in missing and isinstance(frame.index, pd.DatetimeIndex):
         return "if the index holds the times: df.rename_axis('timestamp').reset_index()"
-    return (
-        f"name the columns {', '.join(CANDLE_COLUMNS)}; {', '.join(TIME_NAMES[1:])} will do for "
-        "the time"
-    )
+    others = ", ".join(TIME_NAMES[1:])
+    return f"name the columns {', '.join(CANDLE_COLUMNS)}; {others} will do for the time"
 
 
 def _refuse(
-    bad: np.ndarray,
-    rows: pd.DataFrame,
-    where: str,
-    what: str,
-    remedy: str,
-    column: str | None = None,
+    where: str, rows: pd.DataFrame, bad: np.ndarray, what: str, remedy: str, column: str = ""
 ) -> None:
     """Raise if any row is bad, naming the first one."""
     if bad.any():
         first = rows.iloc[int(np.argmax(bad))]
         when = str(first["timestamp"].tz_localize(None)).removesuffix(":00")
-        value = "" if column is None else f" ({column} = {first[column]:g})"
+        value = f" ({column} = {first[column]:g})" if column else ""
         raise ValueError(
             f"{where}: {what} in {int(bad.sum())} row(s), first at {when}{value}; {remedy}"
         )

@@ -1,97 +1,218 @@
-"""Whom to ask for candles: an exchange, Yahoo Finance, or the Hugging Face dataset; all answer
-alike."""
+"""Whom to ask for candles, and in which order.
+
+A source is an exchange, Yahoo Finance, or the Hugging Face dataset; all answer alike (`fetch`).
+Each symbol comes whole from the first source of a chain that has it, with funding and open interest
+of futures along.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from pipeline import terminal
-from pipeline.candles import exchanges, hub_dataset, yahoo
-from pipeline.candles.exchanges import FUTURES_CHAIN, ExchangeError, Job
-from pipeline.candles.schema import cut_rows, timeframe_ms
-from pipeline.candles.store import PUBLISHED
+from pipeline.candles import exchange, hub_dataset, yahoo
+from pipeline.candles.job import DAY_MS, Answer, ExchangeError, Job
+
+logger = logging.getLogger(__name__)
+
+CANDLE_CHAIN = (*exchange.EXCHANGE_CHAIN, "yahoo")
+"""Tried in this order. Yahoo comes last: quoted in USD, hourly for two years only, and many of its
+volumes are 0."""
+
+OWN_FUTURES = {"binance": "binanceusdm", "okx": "okx", "bybit": "bybit"}
+"""Source -> its own futures exchange, whose funding and open interest are asked for first."""
 
 NO_EXCHANGES = ("yahoo", "hub")
-"""Sources that ccxt does not know: Yahoo Finance, and the Hub's dataset of Binance US candles, a
-fixed file a pair."""
+"""Sources that ccxt does not know: Yahoo Finance, and the Hub's dataset of Binance US candles."""
 
 MAX_FAILURES = 2
-"""Series in a row that fail for other reasons than their own, after which the rest are not asked
-for."""
+"""Series in a row that a source out of reach fails, after which the rest are not asked for."""
 
-Answer = Any
-"""What fetching a series gave, or the ExchangeError or ValueError that stopped it."""
+OPEN_INTEREST_DAYS = 29
+"""Exchanges keep open interest for 30 days; asking for more would only be warned of."""
+
+MAX_REASONS = 4
+"""Reasons that the log gives for leaving a source."""
+
+Follow = Callable[[Job, pd.DataFrame], "Job | None"]
+"""Called with a job and its frame; may name the job that comes next in its place."""
+
+FetchFrom = Callable[[str, Sequence[Job], str], Mapping[Job, Answer]]
+"""Called with a source, jobs, and the source of their candles, which names the folder."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a chain of sources gave."""
+
+    answers: dict[Job, Answer] = field(default_factory=dict)
+    """the series of the symbols that were found"""
+    source_of: dict[str, str] = field(default_factory=dict)
+    """symbol -> source"""
+    failures: dict[str, list[Exception]] = field(default_factory=dict)
+    """symbol that was not found -> why not, a reason a source"""
+
+    def error(self) -> Exception:
+        """What to raise where nothing was found.
+
+        A ValueError where any source answered: it lacks the symbol or sends nonsense, which is no
+        reason for synthetic candles. Else nobody could be reached.
+        """
+        errors = [error for reasons in self.failures.values() for error in reasons]
+        text = "; ".join(dict.fromkeys(str(error) for error in errors))
+        has_answered = any(isinstance(error, ValueError) for error in errors)
+        return ValueError(text) if has_answered else ExchangeError(text)
 
 
 def fetch(
-    source: str,
-    jobs: Sequence[Job],
-    *,
-    base_url: str | None = None,
-    follow: Callable[[Job, pd.DataFrame], Job | None] | None = None,
+    source: str, jobs: Sequence[Job], *, base_url: str | None = None, follow: Follow | None = None
 ) -> dict[Job, Answer]:
-    """Fetch series from one source, "yahoo", "hub" or ccxt's id of an exchange, and show how it
-    goes.
+    """Fetch series from one source, "yahoo", "hub" or ccxt's id of an exchange, under a bar.
 
-    The other arguments, the answers and the errors are those of `exchanges.fetch_many`.
+    The other arguments, the answers and the errors are those of `exchange.fetch_many`.
     """
     with terminal.bar(None, source, " rows") as bar:
+        if source not in NO_EXCHANGES:
+            return exchange.fetch_many(
+                source, jobs, base_url=base_url, on_page=lambda _, n: bar.update(n), follow=follow
+            )
+        answers: dict[Job, Answer] = {}
+        failures: list[ExchangeError] = []  # in a row
+        for job in jobs:
+            if len(failures) == MAX_FAILURES:  # out of reach, and each would be waited for
+                answers[job] = failures[-1]
+                continue
+            piece: Job | None = job
+            try:
+                while piece is not None:
+                    answers[job] = _fetch_elsewhere(source, piece, base_url)
+                    bar.update(len(answers[job]))
+                    piece = None if follow is None else follow(piece, answers[job])
+                failures.clear()
+            except ExchangeError as error:
+                answers[job] = error
+                failures.append(error)
+            except ValueError as error:
+                answers[job] = error
+        return answers
 
-        def on_page(_: Job, n_rows: int) -> None:
-            bar.update(n_rows)
 
-        if source in NO_EXCHANGES:
-            return _fetch_one_by_one(source, jobs, base_url, on_page, follow)
-        return dict(
-            exchanges.fetch_many(source, jobs, base_url=base_url, on_page=on_page, follow=follow)
-        )
+def fetch_from_first(jobs: Sequence[Job], source: str | None, fetch_from: FetchFrom) -> Found:
+    """Take each symbol, all its jobs, from the given source, or the first that has them.
+
+    Every hop has its reason in the log. A symbol that no source has does not sink the others: a
+    warning names it.
+
+    Raises:
+        ValueError, ExchangeError: No source has any symbol.
+    """
+    found = Found()
+    _try_in_turn(found, jobs, (source,) if source else CANDLE_CHAIN, fetch_from)
+    if not found.source_of:
+        raise found.error()
+    if found.failures:
+        n_missing = len(found.failures)
+        text = "%d of %d symbols are missing, no source has them: %s"
+        n_symbols = n_missing + len(found.source_of)
+        logger.warning(text, n_missing, n_symbols, ", ".join(found.failures))
+    return found
 
 
-def _fetch_one_by_one(
-    source: str,
+def fetch_published(
+    kind: str,
+    span_of: Mapping[str, tuple[int, int]],
+    until_ms: int | None,
+    found: Found,
+    fetch_from: FetchFrom,
+) -> Found:
+    """Fetch funding or open interest to go with the candles that were found.
+
+    What no futures exchange has is left out.
+
+    Args:
+        kind: "funding" or "open_interest".
+        span_of: Symbol -> open of its first and last candle, ms since 1970 UTC.
+        until_ms: Only what was published by then.
+        found: The candles' sources.
+        fetch_from: See `FetchFrom`.
+    """
+    along = Found()
+    for source in dict.fromkeys(found.source_of.values()):
+        wanted = []
+        for symbol, (first_ms, last_ms) in span_of.items():
+            # from a day before the first candle, so that it has a value
+            since_ms = max(0, first_ms - DAY_MS)
+            if kind == "open_interest":
+                since_ms = max(since_ms, last_ms - OPEN_INTEREST_DAYS * DAY_MS)
+            if found.source_of[symbol] == source:
+                wanted.append(Job(symbol, kind, since_ms, until_ms))
+        _try_in_turn(along, wanted, futures_of(source), fetch_from, source)
+    if along.failures:
+        what, lacking = kind.replace("_", " "), ", ".join(along.failures)
+        text = "no futures exchange has %s of %d symbols: %s"
+        logger.info(text, what, len(along.failures), lacking)
+    return along
+
+
+def futures_of(source: str) -> tuple[str, ...]:
+    """Futures exchanges whose funding and open interest go with a source's candles, best first.
+
+    Example:
+        >>> futures_of("okx"), futures_of("kucoin")
+        (('okx', 'binanceusdm', 'bybit'), ('binanceusdm', 'bybit', 'okx'))
+    """
+    chain = exchange.FUTURES_CHAIN
+    return tuple(dict.fromkeys((OWN_FUTURES.get(source, chain[0]), *chain)))
+
+
+def _try_in_turn(
+    found: Found,
     jobs: Sequence[Job],
-    base_url: str | None,
-    on_page: Callable[[Job, int], None],
-    follow: Callable[[Job, pd.DataFrame], Job | None] | None,
-) -> dict[Job, Answer]:
-    answers: dict[Job, Answer] = {}
-    failures: list[ExchangeError] = []  # in a row
-    for job in jobs:
-        if len(failures) == MAX_FAILURES:  # out of reach, and each would be waited for
-            answers[job] = failures[-1]
-            continue
-        piece: Job | None = job
-        try:
-            while piece is not None:
-                answers[job] = _fetch_elsewhere(source, piece, base_url)
-                on_page(piece, len(answers[job]))
-                piece = None if follow is None else follow(piece, answers[job])
-            failures.clear()
-        except ExchangeError as error:
-            answers[job] = error
-            failures.append(error)
-        except ValueError as error:
-            answers[job] = error
-    return answers
+    chain: Sequence[str],
+    fetch_from: FetchFrom,
+    candles_of: str | None = None,
+) -> None:
+    """Add to `found` what the first source that has all of a symbol's jobs gives."""
+    failures: dict[str, list[Exception]] = {job.symbol: [] for job in jobs}
+    for source in chain:
+        left = [job for job in jobs if job.symbol not in found.source_of]
+        if not left:
+            break
+        answers = fetch_from(source, left, candles_of or source)
+        failed: dict[str, Exception] = {}
+        for job in left:
+            if isinstance(answers[job], Exception):
+                failed.setdefault(job.symbol, answers[job])
+        for job in left:
+            if job.symbol not in failed:
+                found.answers[job] = answers[job]
+                found.source_of[job.symbol] = source
+        for symbol, error in failed.items():
+            failures[symbol].append(error)
+        _tell_reasons(failed.values(), "; trying the next source" if source != chain[-1] else "")
+    found.failures.update(
+        {symbol: errors for symbol, errors in failures.items() if symbol not in found.source_of}
+    )
+
+
+def _tell_reasons(errors: Iterable[Exception], and_now: str) -> None:
+    errors = list(errors)
+    reasons = list(dict.fromkeys(str(error).split(";")[0] for error in errors))
+    for reason in reasons[:MAX_REASONS]:
+        logger.info("%s%s", reason, and_now)
+    if len(reasons) > MAX_REASONS:
+        logger.info("… and so on for %d symbols in all%s", len(errors), and_now)
 
 
 def _fetch_elsewhere(source: str, job: Job, base_url: str | None) -> pd.DataFrame:
-    if job.kind in PUBLISHED:
-        raise ValueError(f"{source} has no {job.kind}; use one of {', '.join(FUTURES_CHAIN)}")
+    """A series of Yahoo or of the Hub's dataset."""
+    if job.is_published:
+        futures = ", ".join(exchange.FUTURES_CHAIN)
+        raise ValueError(f"{source} has no {job.kind}; use one of {futures}")
     if source == "yahoo":
-        return yahoo.fetch_candles(
-            job.symbol,
-            job.kind,
-            n_candles=job.n_candles,
-            since_ms=job.since_ms,
-            until_ms=job.until_ms,
-            base_url=base_url,
-        )
-    candles = hub_dataset.fetch_dataset_candles(job.symbol, job.kind, endpoint=base_url)
-    step_ms = timeframe_ms(job.kind)
-    return cut_rows(
-        candles, step_ms, since_ms=job.since_ms, until_ms=job.until_ms, n_rows=job.n_candles
-    )
+        return yahoo.fetch_yahoo_candles(job, base_url=base_url)
+    return job.cut(hub_dataset.fetch_dataset_candles(job.symbol, job.kind, endpoint=base_url))

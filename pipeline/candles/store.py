@@ -1,18 +1,39 @@
-"""Candle files: `<SYMBOL>_<timeframe>.parquet` or `.csv`, with `<SYMBOL>_funding.*` and
-`<SYMBOL>_open_interest.*`.
+"""Stored series: how they lie in files, are read and grow, so that no kill can break one.
 
-A long series that `pipeline.candles.updating` keeps has its newest rows in a second file,
-`<SYMBOL>_<timeframe>.tail.parquet`. Everything here reads the two as one, without a lock; why that
-is safe is argued there.
+A series is one Parquet file in row groups of `BLOCK_ROWS` ("the main file"); an update of a short
+series replaces it. Once the series is longer than `WHOLE_ROWS`, new rows go to a second file, the
+tail, so that an update costs the same however much is stored; a tail of more than `BLOCK_ROWS` rows
+is merged into the main file.
+
+Each main file has a random id, and a tail the id of the main file it extends; a tail whose main
+file is not there counts for nothing. The series is: the main file, and the tail if it counts. From
+this follows:
+
+- Every update is one rename, hence done or not done. Either a new tail takes the old one's place;
+  or a new main file, which holds everything and has a new id, takes the old one's place, by which
+  the old tail stops to count at the same instant. `kill -9` before the rename leaves the old series
+  and an unfinished file that nobody reads; after it the new series, and maybe a tail that does not
+  count. The next update removes both. (A main file also notes the id before its own: a tail of
+  neither is one whose main file someone else has replaced, and worth a warning.)
+- A loss of power is no worse: a file is flushed before its rename, and the rename before the merged
+  tail is removed, so that no order in which a disk may write the names loses rows.
+- Two writers take turns by a lock that the system drops with the process that holds it. Each reads
+  what is stored after it has the lock, so none undoes the other's work.
+- A reader needs no lock. It reads the tail, then the main file. If the ids fit, the main file was
+  there all the time (an id never comes again), and the two were the series when the tail was read.
+  If they do not, or there was no tail, the main file was the whole series: either at the start of
+  the reading, or when it took its place, which was later.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,31 +45,30 @@ from pyarrow import parquet
 
 from pipeline import atomic
 from pipeline.candles.schema import (
+    PUBLISHED,
     TIMEFRAME_MS,
-    join_published,
-    missing_before,
-    parse_numbers,
-    parse_times,
+    count_missing,
     read_candles,
+    read_rows,
     timeframe_ms,
     timestamps_ms,
 )
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED = {"funding": "funding_rate", "open_interest": "open_interest"}
-"""Kind of a published series, which names its file, and the column it holds."""
-
 NOTES = ("symbol", "venue", "id", "follows", "extends")
-"""What the store writes into a Parquet file's metadata beside the rows; see
-`pipeline.candles.updating`."""
+"""What the store writes into a Parquet file's metadata beside the rows."""
+
+BLOCK_ROWS = 10_000
+"""Rows of a row group of the main file, and the most that a tail has."""
+
+WHOLE_ROWS = 20_000
+"""A series of no more rows (27 months of 1h) has no tail, so that anything can read its file."""
 
 LOCK_WAIT_S = 60.0
 """How long a writer waits for another one of the same series."""
 
-NEIGHBOURS = 9
-"""Steps whose median is the interval that a published series has there; exchanges change theirs now
-and then."""
+AUDITED = "symbol kind venue rows first last n_gaps missing longest_gap problems".split()
 
 # Pandas before 3.1 reads many decimal fractions one bit off unless told not to; from 3.1 on the
 # option is deprecated.
@@ -74,6 +94,8 @@ class Series:
 class Stored:
     """What the files of one series hold, from some row group of the main file on."""
 
+    path: Path
+    """the main file, or a user's"""
     notes: dict[str, str]
     """`NOTES` of the main file; without "id" it is not the store's"""
     n_head: int
@@ -88,9 +110,36 @@ class Stored:
     @property
     def rows(self) -> pd.DataFrame:
         """All that was read, in the order of the files."""
-        return (
-            self.main if self.tail is None else pd.concat([self.main, self.tail], ignore_index=True)
-        )
+        if self.tail is None:
+            return self.main
+        return pd.concat([self.main, self.tail], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a stored series begins and ends."""
+
+    first_ms: int
+    """time of its first row, ms since 1970 UTC"""
+    last_ms: int
+    n_rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What an update of one series did."""
+
+    added: int
+    """rows that were not stored"""
+    checked: int
+    """stored rows in the span of the new ones, compared with them"""
+    rewritten: pd.DataFrame
+    """where they differ: timestamp, column, stored, new (NaN: the new ones lack the row)"""
+    gap_before: int
+    """rows missing between the stored ones and the new ones"""
+
+
+# --- names
 
 
 def file_name(symbol: str, kind: str, suffix: str = ".parquet") -> str:
@@ -108,128 +157,87 @@ def tail_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.tail.parquet")
 
 
-def read_directory(directory: Path, symbol: str, timeframe: str) -> pd.DataFrame:
-    """Candles of one symbol with the funding and open interest beside them.
-
-    Raises:
-        ValueError: No such directory or file (the names at hand are listed), or a file is not
-            sound.
-    """
-    return read_file(demand_files(directory, [symbol], timeframe)[0], timeframe)
+def find_file(directory: Path, symbol: str, kind: str) -> Path | None:
+    """A series' main file, Parquet before CSV, or None."""
+    if kind not in PUBLISHED:
+        timeframe_ms(kind)
+    candidates = (directory / file_name(symbol, kind, suffix) for suffix in (".parquet", ".csv"))
+    return next((path for path in candidates if path.is_file()), None)
 
 
-def read_file(path: Path, timeframe: str) -> pd.DataFrame:
-    """Candles of one file; where its name follows the layout, with the funding and open interest
-    beside it."""
-    candles = read_candles(read_table(path), timeframe, where=path.name)
-    base = path.stem.removesuffix(f"_{timeframe}")
-    for kind, column in PUBLISHED.items() if base != path.stem else ():
-        beside = find_file(path.parent, base, kind)
-        if beside is not None and column not in candles.columns:
-            candles = join_published(candles, read_published(beside, column), column, timeframe)
-    return candles
+def list_series(directory: Path) -> list[Series]:
+    """The series of a directory by name, from the files' metadata alone; others are passed over."""
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: there is no such directory of candles; mend the path")
+    found: dict[str, Series] = {}
+    # .parquet before .csv, of which it hides its namesake
+    for path in sorted(directory.iterdir(), reverse=True):
+        kinds = (kind for kind in (*TIMEFRAME_MS, *PUBLISHED) if path.stem.endswith(f"_{kind}"))
+        kind = next(kinds, "")
+        is_ours = kind and path.suffix in (".parquet", ".csv") and not path.name.startswith(".")
+        if is_ours and path.stem not in found:
+            notes = read_notes(path)
+            symbol = notes.get("symbol", path.stem.removesuffix(f"_{kind}"))
+            found[path.stem] = Series(path, symbol, kind, notes.get("venue"))
+    return sorted(found.values(), key=lambda series: series.path)
+
+
+# --- reading
 
 
 def read_series(directory: Path, symbol: str, kind: str) -> pd.DataFrame | None:
-    """A whole series, validated; None if the directory does not have it.
+    """A whole series in the schema, validated; None if the directory does not have it.
 
     Args:
         directory: Folder of series.
         symbol: Such as "BTC/USDT".
         kind: A timeframe, "funding" or "open_interest".
 
-    Returns:
-        Candles in the schema of `pipeline.candles.schema`, or `timestamp` (datetime64[ms, UTC]) and
-        the published column.
-
     Raises:
         ValueError: Unknown kind, or a file is damaged or unsound.
     """
     path = find_file(directory, symbol, kind)
-    return None if path is None else validate(read_table(path), kind, path.name)
+    return None if path is None else read_rows(read_table(path), kind, path.name)
 
 
 def last_rows(directory: Path, symbol: str, kind: str, n: int) -> pd.DataFrame | None:
-    """The newest `n` rows of a series, or all if it has fewer; like `read_series`, but reads only
-    its end."""
+    """The newest `n` rows of a series or all it has; like `read_series`, but reads only its end."""
     path = find_file(directory, symbol, kind)
     if path is None:
         return None
-    rows = to_schema(read_stored(path, n_rows=n).rows, kind, path.name)
+    rows = read_rows(read_stored(path, n_rows=n).rows, kind, path.name, is_whole=False)
     return rows.iloc[max(0, len(rows) - n) :].reset_index(drop=True)
 
 
-def read_published(path: Path, column: str) -> pd.DataFrame:
-    """Frame of `timestamp` and `column` from a funding or open-interest file, validated."""
-    return check_published(read_table(path), column, path.name)
-
-
-def check_published(table: pd.DataFrame, column: str, where: str) -> pd.DataFrame:
-    """New frame of `timestamp` (datetime64[ms, UTC]) and `column` (float64), in time order.
-
-    Raises:
-        ValueError: A column is missing, values are not finite, times are unreadable, unsorted or
-            repeated.
-    """
-    missing = [name for name in ("timestamp", column) if name not in table.columns]
-    if missing:
-        raise ValueError(
-            f"{where}: column {missing[0]!r} missing among {list(map(str, table.columns))}; name "
-            f"the columns 'timestamp' and {column!r}"
-        )
-    times = parse_times(table["timestamp"], where=f"{where}, column 'timestamp'")
-    values = parse_numbers(table[column], where=f"{where}, column {column!r}")
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        raise ValueError(
-            f"{where}, column {column!r}: {values[row]} in row {row} is not finite; drop the row"
-        )
-    published = pd.DataFrame({"timestamp": times.array, column: values})
-    early = np.flatnonzero(np.diff(timestamps_ms(published)) <= 0) + 1
-    if len(early):
-        raise ValueError(
-            f"{where}: {len(early)} time(s) unsorted or repeated, first {times.iloc[early[0]]} in "
-            f"row {early[0]}; sort by 'timestamp' and drop duplicates"
-        )
-    return published
-
-
-def to_schema(rows: pd.DataFrame, kind: str, where: str) -> pd.DataFrame:
-    """Part of a series as it is kept; checked like the whole, but that its candles may all lie
-    apart."""
-    if kind in PUBLISHED:
-        return check_published(rows, PUBLISHED[kind], where)
-    candles = read_candles(rows, None, where=where)
-    off_grid = candles["timestamp"][timestamps_ms(candles) % timeframe_ms(kind) != 0]
-    if len(off_grid):
-        raise ValueError(
-            f"{where}: times off the {kind} grid in {len(off_grid)} row(s), first "
-            f"{off_grid.iloc[0]}; pass candles of that timeframe, UTC"
-        )
-    return candles
-
-
-def validate(series: pd.DataFrame, kind: str, where: str) -> pd.DataFrame:
-    """A whole series as it is kept, or a ValueError."""
-    return (
-        check_published(series, PUBLISHED[kind], where)
-        if kind in PUBLISHED
-        else read_candles(series, kind, where=where)
-    )
+def find_span(directory: Path, symbol: str, kind: str) -> Span | None:
+    """Where a series begins and ends, from its first and last row group; None if not stored."""
+    path = find_file(directory, symbol, kind)
+    if path is None:
+        return None
+    stored = read_stored(path, n_rows=1)
+    times = timestamps_ms(read_rows(stored.rows, kind, path.name, is_whole=False))
+    first_ms = int(times[0])
+    if stored.n_head:
+        head = next(_iterate_head(path, 1)).slice(0, 1).to_pandas()
+        first_ms = int(timestamps_ms(read_rows(head, kind, path.name, is_whole=False))[0])
+    return Span(first_ms, int(times[-1]), stored.head_rows + len(times))
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet or CSV file as it is, with its tail's rows; a ValueError names a file that cannot
-    be read as one."""
+    """A Parquet or CSV file as it is, with its tail's rows.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read.
+    """
     return read_stored(path).rows
 
 
 def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.inf) -> Stored:
-    """Read the end of a series, without a lock: at least one row group and the tail; of a user's
-    file everything.
+    """Read the end of a series, without a lock: at least one row group and the tail.
 
     Args:
-        path: Main file.
+        path: Main file; a user's is read whole.
         n_rows: Read at least this many rows.
         since_ms: Read at least all rows from this instant on, epoch ms.
 
@@ -239,7 +247,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
     """
     if path.suffix != ".parquet":
         with _readable(path):
-            return Stored({}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
+            return Stored(path, {}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
     # before the main file, so that the two fit or the main file has it all
     tail, tail_notes = _read_tail(path)
     with _open_parquet(path) as file:
@@ -252,66 +260,14 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
                     "%s is of another %s than this one and is not read", tail_path(path), path.name
                 )
             tail = None
-        groups = range(
-            _first_group(file.metadata, n_rows, since_ms) if "id" in notes else 0,
-            file.num_row_groups,
-        )
-        head_rows = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
-        return Stored(
-            notes, groups.start, head_rows, file.read_row_groups(groups).to_pandas(), tail
-        )
-
-
-def iterate_head(path: Path, n_groups: int) -> Iterator[pa.Table]:
-    """The first row groups of a Parquet file, one at a time."""
-    with _open_parquet(path) as file:
-        for group in range(n_groups):
-            yield file.read_row_group(group)
-
-
-def write_candles(candles: pd.DataFrame, directory: Path, symbol: str, timeframe: str) -> Path:
-    """Validate candles and write them as Parquet, atomically, in place of what was there; returns
-    the path.
-
-    `pipeline.candles.updating.update_series` adds to what is there, and notes where it comes from.
-    """
-    candles = read_candles(candles, timeframe, where=symbol)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / file_name(symbol, timeframe)
-    with atomic.locked(path, LOCK_WAIT_S):
-        with atomic.replacing(path) as unfinished:
-            candles.to_parquet(unfinished, index=False)
-        tail_path(path).unlink(missing_ok=True)
-    return path
-
-
-def list_series(directory: Path) -> list[Series]:
-    """The series of a directory by name; opens no more than the files' metadata. Other files are
-    passed over."""
-    if not directory.is_dir():
-        raise ValueError(f"{directory}: there is no such directory of candles; mend the path")
-    found: dict[str, Series] = {}
-    # .parquet before .csv, of which it hides its namesake
-    for path in sorted(directory.iterdir(), reverse=True):
-        kind = next(
-            (kind for kind in (*TIMEFRAME_MS, *PUBLISHED) if path.stem.endswith(f"_{kind}")), None
-        )
-        if (
-            kind is None
-            or path.suffix not in (".parquet", ".csv")
-            or path.name[0] == "."
-            or path.stem in found
-        ):
-            continue
-        notes = read_notes(path)
-        symbol = notes.get("symbol", path.stem.removesuffix(f"_{kind}"))
-        found[path.stem] = Series(path, symbol, kind, notes.get("venue"))
-    return sorted(found.values(), key=lambda series: series.path)
+        n_head = _first_group(file.metadata, n_rows, since_ms) if "id" in notes else 0
+        head_rows = sum(file.metadata.row_group(group).num_rows for group in range(n_head))
+        main = file.read_row_groups(range(n_head, file.num_row_groups)).to_pandas()
+        return Stored(path, notes, n_head, head_rows, main, tail)
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """`NOTES` of a series' main file or tail; none where the file is a user's, damaged or not
-    there."""
+    """`NOTES` of a main file or tail; none where it is a user's, damaged or not there."""
     try:
         with _open_parquet(path) as file:
             return _notes(file)
@@ -329,103 +285,28 @@ def audit(directory: Path) -> pd.DataFrame:
     """
     lines = []
     for series in list_series(directory):
-        frame, problems = pd.DataFrame({"timestamp": pd.to_datetime([], utc=True)}), ""
+        times = pd.Series(pd.to_datetime([], utc=True), name="timestamp")
+        problems = ""
         try:
-            frame = validate(read_table(series.path), series.kind, series.path.name)
+            rows = read_rows(read_table(series.path), series.kind, series.path.name)
+            times = rows["timestamp"]
         except ValueError as error:
             problems = str(error)
-        times, missing = frame["timestamp"], count_missing(timestamps_ms(frame), series.kind)
-        first, last = (times.iloc[0], times.iloc[-1]) if len(times) else (pd.NaT, pd.NaT)
+        missing = count_missing(timestamps_ms(times.to_frame()), series.kind)
         gaps = [int((missing > 0).sum()), int(missing.sum()), int(missing.max(initial=0))]
-        lines.append(
-            [
-                series.symbol,
-                series.kind,
-                series.venue or "",
-                len(frame),
-                first,
-                last,
-                *gaps,
-                problems,
-            ]
-        )
-    names = [
-        "symbol",
-        "kind",
-        "venue",
-        "rows",
-        "first",
-        "last",
-        "n_gaps",
-        "missing",
-        "longest_gap",
-        "problems",
-    ]
-    return pd.DataFrame(lines, columns=names)
-
-
-def count_missing(times: np.ndarray, kind: str) -> np.ndarray:
-    """Rows missing right before each row of a series, (n,) int64, from its (n,) times in ms.
-
-    Example:
-        >>> hours = np.array([0, 8, 16, 32, 40, 44, 48, 52, 56])  # one is left out
-        >>> count_missing(hours * 3_600_000, "funding")
-        array([0, 0, 0, 1, 0, 0, 0, 0, 0])
-    """
-    if kind not in PUBLISHED:
-        return missing_before(times, timeframe_ms(kind))
-    steps = pd.Series(np.diff(times), dtype=np.float64)
-    interval = steps.rolling(NEIGHBOURS, center=True, min_periods=1).median()
-    missing = np.zeros(len(times), dtype=np.int64)
-    missing[1:] = np.maximum(np.rint(steps / interval) - 1, 0)
-    return missing
+        origin = [series.symbol, series.kind, series.venue or ""]
+        lines.append([*origin, len(times), times.min(), times.max(), *gaps, problems])
+    return pd.DataFrame(lines, columns=AUDITED)
 
 
 def content_sha256(candles: pd.DataFrame) -> str:
     """Hash of the values of a frame of candles, whatever file they came from."""
     digest = hashlib.sha256(",".join(candles.columns).encode())
     for name in candles.columns:
-        values = (
-            timestamps_ms(candles)
-            if name == "timestamp"
-            else candles[name].to_numpy(dtype=np.float64)
-        )
+        is_time = name == "timestamp"
+        values = timestamps_ms(candles) if is_time else candles[name].to_numpy(dtype=np.float64)
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-def find_file(directory: Path, symbol: str, kind: str) -> Path | None:
-    """A series' main file, Parquet before CSV, or None."""
-    if kind not in PUBLISHED:
-        timeframe_ms(kind)
-    candidates = (directory / file_name(symbol, kind, suffix) for suffix in (".parquet", ".csv"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def demand_files(directory: Path, symbols: Sequence[str], timeframe: str) -> list[Path]:
-    """Path of each symbol's candles; a ValueError names all the symbols that have none, and what is
-    there."""
-    if not directory.is_dir():
-        raise ValueError(f"{directory}: there is no such directory of candles; mend --candles-dir")
-    paths = {symbol: find_file(directory, symbol, timeframe) for symbol in symbols}
-    lacking = [symbol for symbol, path in paths.items() if path is None]
-    if not lacking:
-        return [path for path in paths.values() if path is not None]
-    first = file_name(lacking[0], "", "")
-    stems = {
-        p.stem
-        for p in directory.iterdir()
-        if p.suffix in (".parquet", ".csv") and not p.stem.endswith(".tail")
-    }
-    at_hand = sorted(stems, key=lambda stem: (not stem.startswith(first), stem))  # its own first
-    shown = ", ".join(at_hand[:12]) + (
-        f" and {len(at_hand) - 12} more" if len(at_hand) > 12 else ""
-    )
-    raise ValueError(
-        f"{', '.join(lacking)}: no {first}{timeframe}.parquet or "
-        f"{first}{timeframe}.csv{'' if len(lacking) == 1 else ', and so on,'} in {directory}; it "
-        f"holds {shown or 'no candles'}"
-    )
 
 
 def _read_tail(path: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
@@ -437,14 +318,23 @@ def _read_tail(path: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
 
 
 def _first_group(metadata: parquet.FileMetaData, n_rows: float, since_ms: float) -> int:
-    """First row group to read for the newest `n_rows` and all rows from `since_ms` on; the last one
-    always is read."""
-    group, rows, first_ms = metadata.num_row_groups, 0, math.inf
+    """First row group to read, at most the last one, to have what `read_stored` is to read."""
+    group = metadata.num_row_groups
+    rows = 0
+    first_ms = math.inf
     while group > 0 and (rows == 0 or rows < n_rows or first_ms > since_ms):
         group -= 1
         rows += metadata.row_group(group).num_rows
         first_ms = metadata.row_group(group).column(0).statistics.min_raw
     return group
+
+
+def _iterate_head(path: Path, n_groups: int) -> Iterator[pa.Table]:
+    """The first row groups of a Parquet file, one at a time."""
+    if n_groups:
+        with _open_parquet(path) as file:
+            for group in range(n_groups):
+                yield file.read_row_group(group)
 
 
 def _notes(file: parquet.ParquetFile) -> dict[str, str]:
@@ -454,8 +344,7 @@ def _notes(file: parquet.ParquetFile) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
-    """An open Parquet file whose checksums, if it has any, are verified; what goes wrong in the
-    block is its damage."""
+    """An open Parquet file, its checksums verified; what goes wrong in the block is its damage."""
     with _readable(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
         yield file
 
@@ -469,11 +358,216 @@ def _readable(path: Path) -> Iterator[None]:
     # of damaged files
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = (
-            "fetch or copy it again"
-            if path.suffix == ".csv"
-            else ("delete it and fetch or copy it again")
-        )
+        remedy = "" if path.suffix == ".csv" else "delete it and "
         raise ValueError(
-            f"{path}: not a readable {path.suffix[1:]} file ({reason}); {remedy}"
+            f"{path}: not a readable {path.suffix[1:]} file ({reason}); {remedy}fetch or copy it "
+            "again"
         ) from error
+
+
+# --- writing
+
+
+def write_candles(candles: pd.DataFrame, directory: Path, symbol: str, timeframe: str) -> Path:
+    """Validate candles and write them as Parquet in place of what was there; returns the path.
+
+    `update_series` adds to what is there, and notes where it comes from.
+    """
+    candles = read_candles(candles, timeframe, where=symbol)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / file_name(symbol, timeframe)
+    with atomic.locked(path, LOCK_WAIT_S):
+        with atomic.replacing(path) as unfinished:
+            candles.to_parquet(unfinished, index=False)
+        tail_path(path).unlink(missing_ok=True)
+    return path
+
+
+def update_series(
+    directory: Path,
+    symbol: str,
+    kind: str,
+    rows: pd.DataFrame,
+    *,
+    venue: str,
+    wait_s: float = LOCK_WAIT_S,
+) -> Update:
+    """Add rows to a stored series, or start one: all of them, or none if it raises.
+
+    Stored rows in the span of the new ones are compared with them, so fetch from the last stored
+    row on (`last_rows`), or from further back to check more. Where they differ the exchange has
+    rewritten its history: the new values replace the stored ones; a stored row that is missing
+    among the new ones stays. Either is reported and warned of, as is a gap before the new rows.
+    Rows before the stored ones or inside gaps are added, too.
+
+    A long history goes in pieces (of 50,000 rows, say, in time order), so that it need not fit into
+    memory at once.
+
+    Args:
+        directory: Folder of series; made if it is not there.
+        symbol: Such as "BTC/USDT".
+        kind: A timeframe, "funding" or "open_interest".
+        rows: At least one row, as `schema.read_rows` takes them.
+        venue: Exchange they come from, such as "binance".
+        wait_s: How long to wait for another process that writes the same series, seconds.
+
+    Raises:
+        ValueError: The rows or the stored ones are unsound, a file is damaged, the series is
+            another symbol's or from another exchange, or another process writes it for longer than
+            `wait_s`.
+    """
+    source = f"{symbol} {kind} from {venue}"
+    if len(rows) == 0:
+        raise ValueError(f"{source}: no rows to update with; fetch from the last stored row on")
+    rows = read_rows(rows, kind, source, is_whole=False)
+    path = directory / file_name(symbol, kind)
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic.locked(path, wait_s):
+        stored = _read_end(path, rows)
+        known = rows[:0]
+        if len(stored.rows):
+            known = read_rows(stored.rows, kind, stored.path.name, is_whole=False)
+        notes = {"symbol": symbol, "venue": venue, "id": uuid.uuid4().hex}
+        notes["follows"] = stored.notes.get("id", "")
+        _check_origin(stored, known, rows, notes)
+        update = _compare(known, rows, kind)
+        if "id" not in stored.notes and len(known):
+            _check_agreement(update, stored.path.name, source)
+        is_changed = rows["timestamp"].isin(update.rewritten["timestamp"])
+        news = rows[is_changed | ~rows["timestamp"].isin(known["timestamp"])]
+        if len(news):
+            stays = known[~known["timestamp"].isin(rows["timestamp"])]
+            end = pd.concat([stays, rows]).sort_values("timestamp", ignore_index=True)
+            if stored.n_head == 0:
+                where = f"{path.name} with rows from {venue}" if len(known) else source
+                read_rows(end, kind, where)
+            _write_end(path, stored, end, news["timestamp"].iloc[0], notes)
+    _warn(update, path.name, source)
+    return update
+
+
+def _read_end(path: Path, rows: pd.DataFrame) -> Stored:
+    """What is stored from the first of the rows on; removes what killed updates left."""
+    atomic.remove_unfinished(path)
+    atomic.remove_unfinished(tail_path(path))
+    found = next((file for file in (path, path.with_suffix(".csv")) if file.is_file()), None)
+    if found != path and tail_path(path).exists():
+        logger.warning("%s is removed: its main file is gone", tail_path(path))
+        _remove_tail(path)
+    if found is None:
+        return Stored(path, {}, 0, 0, rows[:0], None)
+    stored = read_stored(found, n_rows=1, since_ms=timestamps_ms(rows)[0])
+    if stored.tail is None:
+        _remove_tail(path)
+    return stored
+
+
+def _check_origin(
+    stored: Stored, known: pd.DataFrame, rows: pd.DataFrame, notes: Mapping[str, str]
+) -> None:
+    """Raise unless the stored rows are of the same symbol, venue and columns as the new ones."""
+    name = stored.path.name
+    for what in ("symbol", "venue"):
+        old, new = stored.notes.get(what), notes[what]
+        if old not in (None, new):
+            raise ValueError(
+                f"{name}: its {what} is {old}, that of the new rows {new}; a series comes from one "
+                "exchange, whole: update it from there, or keep the new rows in another directory"
+            )
+    if list(known.columns) != list(rows.columns):
+        raise ValueError(
+            f"{name}: its columns are {list(known.columns)}, those of the new rows from "
+            f"{notes['venue']} {list(rows.columns)}; keep funding and open interest in files of "
+            "their own"
+        )
+
+
+def _check_agreement(update: Update, name: str, source: str) -> None:
+    """Raise unless the rows of a user's file prove to be the source's own."""
+    n_different = update.rewritten["timestamp"].nunique()
+    if update.checked == 0 or n_different:
+        raise ValueError(
+            f"{name} names no exchange, and of {update.checked} rows in the span of those of "
+            f"{source} {n_different} differ; fetch from its last row on, drop that row if its "
+            "candle was unfinished, or keep each exchange in a directory of its own"
+        )
+
+
+def _compare(known: pd.DataFrame, rows: pd.DataFrame, kind: str) -> Update:
+    """What adding `rows` to the stored end `known` means; both in the schema."""
+    known_times, times = timestamps_ms(known), timestamps_ms(rows)
+    overlap = known[(known_times >= times[0]) & (known_times <= times[-1])]
+    gap_before = 0
+    if len(known) and times[0] > known_times[-1]:
+        missing = count_missing(np.concatenate([known_times, times]), kind)
+        gap_before = int(missing[len(known)])
+    stored = overlap.set_index("timestamp")
+    new = rows.set_index("timestamp").reindex(stored.index)
+    old_values, new_values = stored.to_numpy(dtype=np.float64), new.to_numpy(dtype=np.float64)
+    differ = (old_values != new_values) & ~(np.isnan(old_values) & np.isnan(new_values))
+    row, column = np.nonzero(differ)
+    differences = {
+        "timestamp": stored.index[row],
+        "column": stored.columns[column],
+        "stored": old_values[row, column],
+        "new": new_values[row, column],
+    }
+    added = int((~np.isin(times, known_times)).sum())
+    return Update(added, len(overlap), pd.DataFrame(differences), gap_before)
+
+
+def _write_end(
+    path: Path, stored: Stored, end: pd.DataFrame, first_new: pd.Timestamp, notes: Mapping[str, str]
+) -> None:
+    """Put `end` in place of the stored rows that were read, in one rename."""
+    if "id" in stored.notes:
+        main_last = stored.main["timestamp"].iloc[-1]
+        tail = end[end["timestamp"] > main_last]
+        n_rows = stored.head_rows + len(stored.main) + len(tail)
+        if first_new > main_last and len(tail) <= BLOCK_ROWS and n_rows > WHOLE_ROWS:
+            _write(tail_path(path), (), tail, {"extends": stored.notes["id"]})
+            return
+    _write(path, _iterate_head(path, stored.n_head), end, notes)
+    _remove_tail(path)
+
+
+def _write(
+    path: Path, head: Iterable[pa.Table], rows: pd.DataFrame, notes: Mapping[str, str]
+) -> None:
+    """Replace a Parquet file by one with the row groups `head`, those of `rows`, and notes."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    noted = {name.encode(): note.encode() for name, note in notes.items()}
+    schema = table.schema.with_metadata(table.schema.metadata | noted)
+    with (
+        atomic.replacing(path) as unfinished,
+        parquet.ParquetWriter(unfinished, schema, write_page_checksum=True) as out,
+    ):
+        for part in itertools.chain(head, [table]):
+            out.write_table(part, BLOCK_ROWS)
+
+
+def _remove_tail(path: Path) -> None:
+    """Remove the tail of a main file that holds its rows."""
+    tail = tail_path(path)
+    if tail.exists():
+        # the main file first: else a loss of power could lose the rows from both
+        atomic.flush(path.parent)
+        tail.unlink()
+
+
+def _warn(update: Update, name: str, source: str) -> None:
+    """Say what is wrong with the new rows, or with the stored ones."""
+    is_gone = update.rewritten["new"].isna()
+    changed = "%s: %d stored row(s) have other values in %s; the new ones replace them; first %s"
+    gone = "%s: %d stored row(s) are missing in %s; they stay; first %s"
+    for text, rows in ((changed, update.rewritten[~is_gone]), (gone, update.rewritten[is_gone])):
+        if len(rows):
+            time, column, stored, new = rows.iloc[0]
+            first = f"{time:%Y-%m-%d %H:%M}, {column} {stored:.12g}"
+            if not pd.isna(new):
+                first += f", now {new:.12g}"
+            logger.warning(text, name, rows["timestamp"].nunique(), source, first)
+    if update.gap_before:
+        logger.warning(
+            "%s: %d row(s) are missing before those of %s", name, update.gap_before, source
+        )

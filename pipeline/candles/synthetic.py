@@ -7,10 +7,9 @@ has a leak; with `signal_r2` > 0 a known share can be, so whoever misses it is b
 The model of coin i, candle t (all factors are independent draws; S is symmetric around 0):
 
     log_return[i, t] = volatility[i, t] * S[i, t]
-    S[i, t]          = b * M[t] + sqrt(1 - b^2) * E[i, t]         a market factor and the coin's own
-    part M, E             = AR(1) with coefficient phi = sqrt(signal_r2) of Student-t innovations,
-    unit variance volatility[i, t] = coin's level * sqrt(hours) * season[t] * exp(log-AR(1) parts of
-    market and coin)
+    S[i, t]          = b * M[t] + sqrt(1 - b^2) * E[i, t]     the market's part and the coin's own
+    M, E             = AR(1), coefficient phi = sqrt(signal_r2), of Student-t draws; unit variance
+    volatility[i, t] = coin's level * sqrt(hours) * season[t] * exp(log-AR(1) of market and coin)
 
 The stochastic volatility is that of S. J. Taylor (1986), "Modelling Financial Time Series", chapter
 3, with Student-t innovations; the volume rises with the same volatility (Clark 1973, "A
@@ -39,11 +38,13 @@ from pipeline.candles.schema import timeframe_ms, utc_from_ms
 HOUR_MS = 3_600_000
 FUNDING_INTERVAL_MS = 8 * HOUR_MS
 MARKET_LOADING = 0.84  # b above; two coins' scaled returns correlate by its square
-# of the Student-t innovations: the fewest whole number with a finite kurtosis
-DEGREES_OF_FREEDOM = 5.0
-# size of an open's gap from the previous close, in units of the candle's volatility
-GAP_SHARE = 0.01
+DEGREES_OF_FREEDOM = 5.0  # of Student's t: the fewest whole number with a finite kurtosis
+GAP_SHARE = 0.01  # an open's gap from the previous close, in units of the candle's volatility
 OPEN_INTEREST_HOURS = 12.0  # open interest, in hours of average turnover
+
+# Standard deviation and half-life in hours of the parts of one factor's log-volatility.
+LOG_VOLATILITY_PARTS = ((0.25, 120.0), (0.27, 5.0))
+LOG_VOLATILITY_VARIANCE = sum(deviation**2 for deviation, _ in LOG_VOLATILITY_PARTS)
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,6 @@ class _Factor:
     """stationary, mean 0, variance `LOG_VOLATILITY_VARIANCE`"""
 
 
-# Standard deviation and half-life in hours of the parts of one factor's log-volatility: days and
-# hours.
-LOG_VOLATILITY_PARTS = ((0.25, 120.0), (0.27, 5.0))
-LOG_VOLATILITY_VARIANCE = sum(deviation**2 for deviation, _ in LOG_VOLATILITY_PARTS)
-
-
 def synthetic_market(
     symbols: Sequence[str],
     timeframe: str = "1h",
@@ -173,15 +168,13 @@ def synthetic_market(
         ['09:00:00', '10:00:00', '11:00:00']
     """
     if isinstance(symbols, str) or len(symbols) == 0:
-        raise ValueError(
-            f"symbols is {symbols!r}; pass a list of at least one pair, such as ['BTC/USDT']"
-        )
+        remedy = "pass a list of at least one pair, such as ['BTC/USDT']"
+        raise ValueError(f"symbols is {symbols!r}; {remedy}")
     if n_candles < 1:
         raise ValueError(f"n_candles is {n_candles}; ask for at least 1 candle")
     if not 0.0 <= signal_r2 < 1.0:
-        raise ValueError(
-            f"signal_r2 is {signal_r2}; it is a share of variance: give 0 <= signal_r2 < 1"
-        )
+        remedy = "it is a share of variance: give 0 <= signal_r2 < 1"
+        raise ValueError(f"signal_r2 is {signal_r2}; {remedy}")
     clock = _clock(timeframe, n_candles, end)
     phi = math.sqrt(signal_r2)
     market = _draw_factor(_stream(seed, timeframe, "the market"), clock, phi)
@@ -200,8 +193,7 @@ def synthetic_candles(
     signal_r2: float = 0.0,
     end: str | pd.Timestamp = "2025-01-01",
 ) -> pd.DataFrame:
-    """Generate the candles of one symbol of `synthetic_market`, whose docstring explains the
-    arguments.
+    """Generate the candles of one symbol; the arguments are those of `synthetic_market`.
 
     Example:
         >>> candles = synthetic_candles(100, seed=7)
@@ -219,10 +211,8 @@ def _clock(timeframe: str, n_candles: int, end: str | pd.Timestamp) -> _Clock:
     last = pd.Timestamp(end)
     last = last.tz_localize("UTC") if last.tzinfo is None else last.tz_convert("UTC")
     end_ms = (last - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(milliseconds=1)
-    last_open = end_ms // candle_ms * candle_ms - candle_ms
-    return _Clock(
-        last_open - candle_ms * np.arange(n_candles - 1, -1, -1, dtype=np.int64), candle_ms
-    )
+    first_index = end_ms // candle_ms - n_candles
+    return _Clock(candle_ms * np.arange(first_index, first_index + n_candles), candle_ms)
 
 
 def _stream(seed: int, timeframe: str, name: str) -> np.random.Generator:
@@ -255,15 +245,15 @@ def _ar1(innovations: np.ndarray, coefficient: float) -> np.ndarray:
 
 
 def _draw_factor(rng: np.random.Generator, clock: _Clock, phi: float) -> _Factor:
+    n_candles = clock.n_candles
     # A Student-t is a Gaussian whose variance is drawn first; that variance also sets the candle's
     # range.
-    mixing = (DEGREES_OF_FREEDOM - 2.0) / rng.chisquare(DEGREES_OF_FREEDOM, clock.n_candles)
-    shock = _ar1(np.sqrt(mixing) * rng.standard_normal(clock.n_candles), phi)
-    log_volatility = np.zeros(clock.n_candles)
+    mixing = (DEGREES_OF_FREEDOM - 2.0) / rng.chisquare(DEGREES_OF_FREEDOM, n_candles)
+    shock = _ar1(np.sqrt(mixing) * rng.standard_normal(n_candles), phi)
+    log_volatility = np.zeros(n_candles)
     for deviation, half_life in LOG_VOLATILITY_PARTS:
-        log_volatility += deviation * _ar1(
-            rng.standard_normal(clock.n_candles), clock.decay(half_life)
-        )
+        part = _ar1(rng.standard_normal(n_candles), clock.decay(half_life))
+        log_volatility += deviation * part
     return _Factor(shock, (1.0 - phi**2) * mixing, log_volatility)
 
 
@@ -272,38 +262,29 @@ def _draw_coin(
 ) -> pd.DataFrame:
     temper = _temper(symbol)
     own = _draw_factor(rng, clock, phi)
-    scaled_return, scaled_variance = _mix(market.shock, own.shock), _mix_variance(market, own)
-    relative_volatility = _relative_volatility(clock, market, own)
+    loading = MARKET_LOADING
+    scaled_return = loading * market.shock + math.sqrt(1.0 - loading**2) * own.shock
+    scaled_variance = loading**2 * market.shock_variance + (1.0 - loading**2) * own.shock_variance
+    # Volatility of each candle over the coin's level; its mean square is 1. Both factors'
+    # log-volatilities add up, and E[exp(2 X)] = exp(2 var X) of a centred Gaussian X.
+    log_volatility = market.log_volatility + own.log_volatility
+    stochastic = np.exp(log_volatility - 2.0 * LOG_VOLATILITY_VARIANCE)
+    relative_volatility = stochastic * np.sqrt(_season_variance(clock))
     volatility = temper.volatility * math.sqrt(clock.hours) * relative_volatility
     prices = _draw_prices(rng, temper.price, volatility, scaled_return, scaled_variance)
     coins_traded = temper.turnover / temper.price * clock.hours
+    activity = _draw_activity(rng, clock, relative_volatility, scaled_variance)
+    funding_rate = _draw_funding(rng, clock, scaled_return)
+    open_interest = temper.turnover * _draw_open_interest(rng, clock, scaled_return)
     return pd.DataFrame(
         {
             "timestamp": utc_from_ms(clock.open_ms),
             **prices,
-            "volume": coins_traded
-            * _draw_activity(rng, clock, relative_volatility, scaled_variance),
-            "funding_rate": _draw_funding(rng, clock, scaled_return),
-            "open_interest": temper.turnover * _draw_open_interest(rng, clock, scaled_return),
+            "volume": coins_traded * activity,
+            "funding_rate": funding_rate,
+            "open_interest": open_interest,
         }
     )
-
-
-def _mix(market: np.ndarray, own: np.ndarray) -> np.ndarray:
-    return MARKET_LOADING * market + math.sqrt(1.0 - MARKET_LOADING**2) * own
-
-
-def _mix_variance(market: _Factor, own: _Factor) -> np.ndarray:
-    return (
-        MARKET_LOADING**2 * market.shock_variance + (1.0 - MARKET_LOADING**2) * own.shock_variance
-    )
-
-
-def _relative_volatility(clock: _Clock, market: _Factor, own: _Factor) -> np.ndarray:
-    """Volatility of each candle over the coin's level; its mean square is 1."""
-    # Both factors' log-volatilities add up, and E[exp(2 X)] = exp(2 var X) of a centred Gaussian X.
-    stochastic = np.exp(market.log_volatility + own.log_volatility - 2.0 * LOG_VOLATILITY_VARIANCE)
-    return stochastic * np.sqrt(_season_variance(clock))
 
 
 def _season_variance(clock: _Clock) -> np.ndarray:
@@ -358,16 +339,14 @@ def _draw_activity(
     relative_volatility: np.ndarray,
     scaled_variance: np.ndarray,
 ) -> np.ndarray:
-    """(n_candles,) volume over the coin's average: rises with volatility, and has a life of its
-    own."""
+    """(n_candles,) volume over the coin's average; rises with volatility."""
     own = 0.35 * _ar1(rng.standard_normal(clock.n_candles), clock.decay(24.0))
     # The factor makes the mean 1; measured, since powers of the season have no closed form.
     return 1.17 * relative_volatility**1.2 * np.sqrt(scaled_variance) * np.exp(own)
 
 
 def _draw_funding(rng: np.random.Generator, clock: _Clock, scaled_return: np.ndarray) -> np.ndarray:
-    """(n_candles,) funding rate known strictly before each close; around 0.01 %, follows past
-    returns."""
+    """(n_candles,) funding rate known strictly before each close; follows past returns."""
     settlement = (clock.open_ms + clock.candle_ms - 1) // FUNDING_INTERVAL_MS  # counted since 1970
     settled_ms = FUNDING_INTERVAL_MS * np.arange(settlement[0], settlement[-1] + 1)
     # The return since the previous settlement, of the candles that had closed when each was
@@ -382,8 +361,7 @@ def _draw_funding(rng: np.random.Generator, clock: _Clock, scaled_return: np.nda
 def _draw_open_interest(
     rng: np.random.Generator, clock: _Clock, scaled_return: np.ndarray
 ) -> np.ndarray:
-    """(n_candles,) open interest at each open over the coin's hourly turnover; follows past
-    returns."""
+    """(n_candles,) open interest at each open, in hours of turnover; follows past returns."""
     before = np.concatenate([[0.0], scaled_return[:-1]])
     change = 0.3 * before + math.sqrt(0.91) * rng.standard_normal(clock.n_candles)
     return OPEN_INTEREST_HOURS * np.exp(0.3 * _ar1(change, clock.decay(20 * 24.0)))

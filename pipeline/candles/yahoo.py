@@ -21,11 +21,18 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import markets, pages
-from pipeline.candles.clients import ExchangeError, Sleep, replace_host, run
-from pipeline.candles.exchanges import DAY_MS, Job
-from pipeline.candles.markets import UnknownSymbolError
-from pipeline.candles.schema import CANDLE_COLUMNS, read_candles, timeframe_ms
+from pipeline.candles import pages
+from pipeline.candles.exchange_client import Sleep, replace_host, run
+from pipeline.candles.job import (
+    DAY_MS,
+    RENAMED,
+    ExchangeError,
+    Job,
+    UnknownSymbolError,
+    coin_of,
+    renamed_ms,
+)
+from pipeline.candles.schema import CANDLE_COLUMNS, read_candles
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +45,9 @@ OLDEST_MS = 1_388_534_400_000
 # Yahoo leaves the plain ticker to the first coin that took it; its namesakes carry the number that
 # CoinMarketCap gave them. Each of these is in use under that name in several public projects
 # (POL-USD and SUI-USD are other coins).
-TICKERS = {
-    "APE": "APE18876-USD",
-    "APT": "APT21794-USD",
-    "ARB": "ARB11841-USD",
-    "GRT": "GRT6719-USD",
-    "IMX": "IMX10603-USD",
-    "PEPE": "PEPE24478-USD",
-    "POL": "POL28321-USD",
-    "STX": "STX4847-USD",
-    "SUI": "SUI20947-USD",
-    "TAO": "TAO22974-USD",
-    "UNI": "UNI7083-USD",
-}
+NUMBERED = "APE18876 APT21794 ARB11841 GRT6719 IMX10603 PEPE24478 POL28321 STX4847 SUI20947".split()
+NUMBERED += ["TAO22974", "UNI7083"]
+TICKERS = {name.rstrip("0123456789"): f"{name}-USD" for name in NUMBERED}
 
 SPARE_CANDLES = 100
 """Candles, beside a tenth, that may be missing from the newest n before fewer come back."""
@@ -61,8 +58,7 @@ NO_SUCH_SPAN = "Data doesn't exist"
 """How Yahoo's refusal of a span without candles begins."""
 
 NO_NETWORK = (6, 7)
-"""curl's codes of a name that cannot be resolved and of a connection that cannot be made; no retry
-will help."""
+"""curl's codes of a name that cannot be resolved and of a connection that cannot be made."""
 
 QUARTER_MS = 900_000
 
@@ -70,13 +66,9 @@ _ONE_AT_A_TIME = threading.Lock()
 """yfinance has one session and one set of settings for all threads."""
 
 
-def fetch_candles(
-    symbol: str,
-    timeframe: str,
+def fetch_yahoo_candles(
+    job: Job,
     *,
-    n_candles: int | None = None,
-    since_ms: int | None = None,
-    until_ms: int | None = None,
     now_ms: int | None = None,
     base_url: str | None = None,
     timeout_s: float = 10.0,
@@ -89,12 +81,8 @@ def fetch_candles(
     coin: check that it is the one you mean.
 
     Args:
-        symbol: Such as "BTC/USDT", which means Yahoo's BTC-USD; the quote is USDT or USD.
-        timeframe: One of `KEPT_DAYS`.
-        n_candles: Return the newest this many; fewer come back where Yahoo keeps no more, or lacks
-            a tenth and 100.
-        since_ms: Instead of `n_candles`: return all that open at or after this, ms since 1970 UTC.
-        until_ms: Only candles that have closed by then, ms since 1970 UTC.
+        job: A series of candles; BTC/USDT means Yahoo's BTC-USD, and the quote is USDT or USD. Of a
+            number fewer come back where Yahoo keeps no more, or lacks a tenth and 100.
         now_ms: The present in ms since 1970 UTC; by default this machine's clock tells.
         base_url: Such as "http://127.0.0.1:8000"; takes every request in place of Yahoo's hosts.
         timeout_s: Seconds that a request may take.
@@ -105,70 +93,61 @@ def fetch_candles(
         stay gaps. Its `attrs` name "exchange" and "market".
 
     Raises:
-        ValueError: A timeframe that Yahoo has not, or not exactly one of `n_candles` and
-            `since_ms`; UnknownSymbolError: no such coin or quote.
+        ValueError: A timeframe that Yahoo has not; UnknownSymbolError: no such coin or quote.
         ExchangeError: Yahoo is out of reach, refuses or answers nonsense, or yfinance is not
             installed.
     """
-    job = Job(symbol, timeframe, since_ms, until_ms, n_candles)
-    if timeframe not in KEPT_DAYS:
-        raise ValueError(f"yahoo has no timeframe {timeframe!r}; it has {', '.join(KEPT_DAYS)}")
-    coin = _coin(symbol)
+    if job.kind not in KEPT_DAYS:
+        raise ValueError(f"yahoo has no timeframe {job.kind!r}; it has {', '.join(KEPT_DAYS)}")
+    coin = _todays_coin(job.symbol)
     now = int(time.time() * 1000) if now_ms is None else now_ms
-    step_ms = timeframe_ms(timeframe)
-    oldest = max(_oldest(timeframe, now), markets.renamed_ms(coin))
-    last = (min(now, now if until_ms is None else until_ms) // step_ms - 1) * step_ms
-    first = _first(job, oldest, last, now)
-    chart = _Chart(
-        TICKERS.get(coin, f"{coin}-USD"), timeframe, oldest, _session(base_url, timeout_s), sleep
-    )
-    rows = np.empty((0, len(CANDLE_COLUMNS)))
-    source = pages.Source(
-        "yahoo",
-        f"{chart.ticker} {timeframe}",
-        CANDLE_COLUMNS[1:],
-        step_ms,
-        max(1, (now - oldest) // step_ms),
-        chart.ask,
-        now // step_ms * step_ms,
-        oldest,
-    )
+    step_ms = job.step_ms
+    oldest, first, last = _span(job, coin, now)
+    ticker = TICKERS.get(coin, f"{coin}-USD")
+    chart = _Chart(ticker, job.kind, oldest, _session(base_url, timeout_s), sleep)
+    page_rows = max(1, (now - oldest) // step_ms)
+    series = pages.PagedSeries("yahoo", ticker, job, page_rows, chart.ask, now, oldest)
+    rows = series.empty
     if first <= last:
         # One answer holds all that Yahoo keeps, so some more is asked for at once, in place of what
         # is missing.
-        spare = 0 if n_candles is None else SPARE_CANDLES + n_candles // 10
+        n_spare = 0 if job.n_candles is None else SPARE_CANDLES + job.n_candles // 10
         with _ONE_AT_A_TIME:
-            rows = run(pages.fetch_span(source, max(oldest, first - spare * step_ms), last))
-        rows = rows if n_candles is None else rows[-n_candles:]
-    frame = pages.to_frame(source, rows)
+            rows = run(pages.fetch_span(series, max(oldest, first - n_spare * step_ms), last))
+    if job.n_candles is not None:
+        rows = rows[-job.n_candles :]
+    frame = pages.to_frame(series, rows)
     if len(rows):
-        chart.tell(symbol, rows)
-        frame = read_candles(frame, timeframe, where=f"{chart.ticker} from yahoo")
-    frame.attrs = {"exchange": "yahoo", "market": chart.ticker}
+        chart.tell(job.symbol, rows)
+        frame = read_candles(frame, job.kind, where=f"{ticker} from yahoo")
+    frame.attrs = {"exchange": "yahoo", "market": ticker}
     return frame
 
 
-def _coin(symbol: str) -> str:
+def _todays_coin(symbol: str) -> str:
     """Today's name of the coin that is asked for."""
-    coin, _, quote = symbol.partition("/")
-    if quote not in ("USDT", "USD"):
+    coin = coin_of(symbol)
+    if symbol not in (f"{coin}/USDT", f"{coin}/USD"):
         raise UnknownSymbolError(
             f"yahoo quotes coins in USD alone, not {symbol!r}; ask for {coin}/USDT or {coin}/USD"
         )
-    return markets.RENAMED.get(coin, (coin, 0))[0]
+    return RENAMED.get(coin, (coin, 0))[0]
 
 
-def _oldest(timeframe: str, now: int) -> int:
-    """First candle that Yahoo still keeps, and one more of distance, because time passes before it
-    is asked."""
-    days, step_ms = KEPT_DAYS[timeframe], timeframe_ms(timeframe)
-    return OLDEST_MS if days is None else (-(-(now - days * DAY_MS) // step_ms) + 1) * step_ms
+def _span(job: Job, coin: str, now: int) -> tuple[int, int, int]:
+    """Oldest candle that Yahoo has of the coin; first and last candle to ask for.
 
-
-def _first(job: Job, oldest: int, last: int, now: int) -> int:
-    """First candle to ask for; of what is older than Yahoo keeps, or than the coin, the log is
-    told."""
-    step_ms = timeframe_ms(job.kind)
+    The log is told what is older than the oldest.
+    """
+    step_ms = job.step_ms
+    days = KEPT_DAYS[job.kind]
+    oldest = OLDEST_MS
+    if days is not None:
+        # and one more of distance, because time passes before it is asked
+        oldest = (-(-(now - days * DAY_MS) // step_ms) + 1) * step_ms
+    oldest = max(oldest, renamed_ms(coin))
+    end = now if job.until_ms is None else min(now, job.until_ms)
+    last = (end // step_ms - 1) * step_ms
     if job.n_candles is None:
         wanted = -(-(job.since_ms or 0) // step_ms) * step_ms
     else:
@@ -181,7 +160,7 @@ def _first(job: Job, oldest: int, last: int, now: int) -> int:
             (now - oldest) / DAY_MS,
             (oldest - wanted) / DAY_MS,
         )
-    return max(wanted, oldest)
+    return oldest, max(wanted, oldest), last
 
 
 @dataclass
@@ -201,35 +180,31 @@ class _Chart:
     """times of rows without values"""
 
     async def ask(self, since: int, until: int, limit: int) -> list[list[float]]:
-        """Rows from `since` on, to the present: with an end in the past, yfinance would repeat its
-        first answer."""
+        """Rows from `since` to the present."""
+        # With an end in the past, yfinance would repeat its first answer.
         since = max(since, self.oldest_ms)
         return self._download(since).tolist() if since <= until else []
 
     def tell(self, symbol: str, rows: np.ndarray) -> None:
         """Log what the user must know about these candles."""
-        quote = "" if symbol.endswith("/USD") else ", the quote is USD, not USDT"
         logger.warning(
             "yahoo: %s (%s) stands in for %s%s; the volume is in USD and 0 in %d of %d candles",
             self.ticker,
             self.name or "no name",
             symbol,
-            quote,
+            "" if symbol.endswith("/USD") else ", the quote is USD, not USDT",
             int((rows[:, 5] == 0).sum()),
             len(rows),
         )
-        absent = [time_ms for time_ms in self.left_out if rows[0, 0] <= time_ms <= rows[-1, 0]]
-        if absent:
-            logger.warning(
-                "yahoo: %d candles of %s came without values and are left out",
-                len(absent),
-                self.ticker,
-            )
+        n_absent = sum(rows[0, 0] <= time_ms <= rows[-1, 0] for time_ms in self.left_out)
+        if n_absent:
+            text = "yahoo: %d candles of %s came without values and are left out"
+            logger.warning(text, n_absent, self.ticker)
 
     def _download(self, since: int) -> np.ndarray:
         for n_attempts, wait_s in enumerate((*RETRY_WAITS_S, None), start=1):  # noqa: B007 (used after the loop)
             try:
-                return self._sound(_history(self, since))
+                return self._sound(self._history(since))
             except ExchangeError:
                 raise
             # a scraper: curl's errors, its own, and KeyErrors on unexpected answers
@@ -242,23 +217,44 @@ class _Chart:
                 ) from failure
             if reason.startswith(NO_SUCH_SPAN) or _is_empty(self.session.answer):
                 return np.empty((0, len(CANDLE_COLUMNS)))
-            is_final = getattr(failure, "code", 0) in NO_NETWORK or (
-                400 <= status < 500 and status != 429
-            )
-            if wait_s is None or is_final:
+            told = reason or f"{type(failure).__name__}: {failure}".split(". See http")[0]
+            told = (f"HTTP {status}, " if status >= 400 else "") + " ".join(told.split())[:200]
+            is_refusal = 400 <= status < 500 and status != 429
+            if wait_s is None or is_refusal or getattr(failure, "code", 0) in NO_NETWORK:
                 break
-            logger.warning(
-                "yahoo: %s failed (%s); again in %.0f s",
-                self.ticker,
-                _describe(self, failure),
-                wait_s,
-            )
+            logger.warning("yahoo: %s failed (%s); again in %.0f s", self.ticker, told, wait_s)
             self.sleep(wait_s)
         raise ExchangeError(
-            f"yahoo: candles of {self.ticker} failed after {n_attempts} attempt(s): "
-            f"{_describe(self, failure)}; check the network, try again later or choose another "
-            "source"
+            f"yahoo: candles of {self.ticker} failed after {n_attempts} attempt(s): {told}; check "
+            "the network, try again later or choose another source"
         ) from failure
+
+    def _history(self, since: int) -> np.ndarray:
+        """(n, 6) time in ms and values from `since` to the present as Yahoo has them, or NaN."""
+        self.session.answer = None
+        with _telling_errors() as yfinance:
+            coin = self.coin or yfinance.Ticker(self.ticker, session=self.session)
+            frame = coin.history(
+                start=pd.Timestamp(since, unit="ms", tz="UTC"),
+                # yfinance would make a half hour of one quarter where the other is missing
+                interval="15m" if self.timeframe == "30m" else self.timeframe,
+                # factors are for dividends, and their product is not what was traded
+                auto_adjust=False,
+                keepna=True,
+                prepost=True,  # else the candle of 23:59 is taken for one after the close
+                actions=False,
+            )
+            self.coin = coin
+            self.name = coin.history_metadata.get("longName") or self.name
+        times = frame.index.tz_convert("UTC")
+        if self.timeframe == "1d":
+            # Midnight in the zone that Yahoo names: UTC, or London's, an hour off in summer. No
+            # other zone's day is ours.
+            days = times.round("1D")
+            times = times.where(abs(times - days) > pd.Timedelta("1h"), days)
+        milliseconds = times.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
+        values = frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64)
+        return np.column_stack([milliseconds, values])
 
     def _sound(self, rows: np.ndarray) -> np.ndarray:
         """Rows with values; of 30m, those that both quarters of an hour make up."""
@@ -266,34 +262,6 @@ class _Chart:
         self.left_out.update(rows[~has_values, 0].astype(np.int64).tolist())
         rows = rows[has_values]
         return _halves(rows) if self.timeframe == "30m" else rows
-
-
-def _history(chart: _Chart, since: int) -> np.ndarray:
-    """(n, 6) time in ms and values from `since` to the present, as Yahoo has them, NaN where it has
-    none."""
-    chart.session.answer = None
-    with _telling_errors() as yfinance:
-        coin = chart.coin or yfinance.Ticker(chart.ticker, session=chart.session)
-        frame = coin.history(
-            start=pd.Timestamp(since, unit="ms", tz="UTC"),
-            # Left to itself, yfinance makes a half hour of one quarter where the other is missing.
-            interval="15m" if chart.timeframe == "30m" else chart.timeframe,
-            # factors are for dividends, and their product is not what was traded
-            auto_adjust=False,
-            keepna=True,
-            prepost=True,  # else the candle of 23:59 is taken for one after the close of trading
-            actions=False,
-        )
-        chart.coin, chart.name = coin, coin.history_metadata.get("longName") or chart.name
-    times = frame.index.tz_convert("UTC")
-    if chart.timeframe == "1d":
-        # Midnight in the zone that Yahoo names: UTC, or London's, an hour off in summer. No other
-        # zone's day is ours.
-        days = times.round("1D")
-        times = times.where(abs(times - days) > pd.Timedelta("1h"), days)
-    milliseconds = times.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
-    values = frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64)
-    return np.column_stack([milliseconds, values])
 
 
 def _halves(quarters: np.ndarray) -> np.ndarray:
@@ -305,18 +273,9 @@ def _halves(quarters: np.ndarray) -> np.ndarray:
         array([[ 0.,  2.,  5.,  1.,  4., 30.]])
     """
     table = pd.DataFrame(quarters[quarters[:, 0] % QUARTER_MS == 0], columns=list(CANDLE_COLUMNS))
-    table["timestamp"] -= table["timestamp"] % (2 * QUARTER_MS)
-    groups = table.groupby("timestamp")
-    halves = groups.agg(
-        {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
-    )
-    return halves[groups.size() == 2].reset_index().to_numpy(np.float64)
-
-
-def _describe(chart: _Chart, failure: Exception) -> str:
-    status, reason = _refusal(chart.session.answer)
-    text = reason or f"{type(failure).__name__}: {failure}".split(". See http")[0]
-    return (f"HTTP {status}, " if status >= 400 else "") + " ".join(text.split())[:200]
+    groups = table.groupby(table["timestamp"] // (2 * QUARTER_MS) * (2 * QUARTER_MS))
+    merge = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    return groups.agg(merge)[groups.size() == 2].reset_index().to_numpy(np.float64)
 
 
 @functools.cache
@@ -329,11 +288,10 @@ def _yfinance() -> Any:
     try:
         import yfinance
     except ImportError as error:
-        raise ExchangeError(
-            f"yahoo: yfinance cannot be imported ({error}); pip install yfinance"
-        ) from error
-    # Its cache of zones and cookies below the home directory breaks now and then, and then so does
-    # everything. Where no folder can be made, it does without.
+        text = f"yahoo: yfinance cannot be imported ({error}); pip install yfinance"
+        raise ExchangeError(text) from error
+    # Its cache below the home directory breaks now and then, and then so does everything. Where no
+    # folder can be made, it does without.
     yfinance.set_tz_cache_location(os.devnull)
     return yfinance
 
@@ -366,22 +324,21 @@ def _session(base_url: str | None, timeout_s: float) -> Any:
             if base_url is not None:
                 host = urlsplit(url).hostname or ""
                 if host != "yahoo.com" and not host.endswith(".yahoo.com"):
-                    raise requests.exceptions.ConnectionError(
-                        f"{host} is none of Yahoo's hosts and is not asked"
-                    )
-                url, options["allow_redirects"] = replace_host(url, base_url.rstrip("/")), False
-            is_chart = "/v8/finance/chart/" in url
-            self.answer = None if is_chart else self.answer
-            response = super().request(method, url, *sent, **options)
-            self.answer = response if is_chart else self.answer
-            return response
+                    text = f"{host} is none of Yahoo's hosts and is not asked"
+                    raise requests.exceptions.ConnectionError(text)
+                url = replace_host(url, base_url.rstrip("/"))
+                options["allow_redirects"] = False
+            if "/v8/finance/chart/" not in url:
+                return super().request(method, url, *sent, **options)
+            self.answer = None
+            self.answer = super().request(method, url, *sent, **options)
+            return self.answer
 
     return Session(impersonate="chrome")
 
 
 def _refusal(answer: Any) -> tuple[int, str]:
-    """Status of an answer, 0 without one, and Yahoo's description of an error, "" where it holds
-    none."""
+    """Status of an answer (0: there is none), and Yahoo's description of an error, or ""."""
     if answer is None or answer.status_code < 400:
         return 0 if answer is None else answer.status_code, ""
     try:

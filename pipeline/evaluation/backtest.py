@@ -30,8 +30,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import files
-from pipeline.candles.schema import MAX_AGE_IN_INTERVALS, timestamps_ms, utc_from_ms
-from pipeline.candles.store import check_published
+from pipeline.candles.schema import (
+    MAX_AGE_IN_INTERVALS,
+    check_published,
+    timestamps_ms,
+    utc_from_ms,
+)
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import MIN_INSTANTS, is_constant, ratio_half_width
 

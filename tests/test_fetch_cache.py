@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from pipeline.candles import clients, fetch_cache, sources, store
-from pipeline.candles.exchanges import ExchangeError, Job
+from pipeline.candles import exchange_client, fetch_cache, sources, store
+from pipeline.candles.job import ExchangeError, Job
 from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
@@ -118,7 +118,7 @@ def test_rewritten_history_is_counted_and_warned_of(server, tmp_path, caplog):
 def test_one_series_that_fails_sinks_no_other_and_keeps_what_is_stored(
     server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(clients, "RETRY_WAITS_S", ())
+    monkeypatch.setattr(exchange_client, "RETRY_WAITS_S", ())
     complete(server, tmp_path, Job(ETH, "1h", hours_ago(450), hours_ago(250)))
     server.reset(FaultList(Fault("503", on="symbol=ETHUSDT")))
     jobs = [Job(symbol, "1h", hours_ago(450)) for symbol in (BTC, ETH)]
@@ -183,19 +183,16 @@ def test_a_folder_gives_what_the_source_gives(server, tmp_path):
 
 
 def test_the_span_of_a_long_series_is_read_from_its_ends(tmp_path, monkeypatch):
-    from pipeline.candles import updating
     from tests.store_kills import make_series
 
-    monkeypatch.setattr(updating, "BLOCK_ROWS", 10)
-    monkeypatch.setattr(updating, "WHOLE_ROWS", 20)
+    monkeypatch.setattr(store, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(store, "WHOLE_ROWS", 20)
     rows = make_series(65)
     for start in range(0, 65, 13):
-        updating.update_series(tmp_path, BTC, "1m", rows.iloc[start : start + 13], venue="binance")
+        store.update_series(tmp_path, BTC, "1m", rows.iloc[start : start + 13], venue="binance")
     times = timestamps_ms(rows)
-    assert fetch_cache.find_span(tmp_path, BTC, "1m") == fetch_cache.Span(
-        int(times[0]), int(times[-1]), 65
-    )
-    assert fetch_cache.find_span(tmp_path, ETH, "1m") is None
+    assert store.find_span(tmp_path, BTC, "1m") == store.Span(int(times[0]), int(times[-1]), 65)
+    assert store.find_span(tmp_path, ETH, "1m") is None
 
 
 def test_sources_that_are_no_exchanges_are_fetched_in_pieces_too(
@@ -204,12 +201,13 @@ def test_sources_that_are_no_exchanges_are_fetched_in_pieces_too(
     caplog.set_level(logging.INFO)
     asked = []
 
-    def fetch_candles(symbol, timeframe, *, n_candles, since_ms, until_ms, base_url):
-        asked.append((since_ms, until_ms))
-        rows = truth(Job(symbol, timeframe, since_ms=since_ms))
-        return rows[timestamps_ms(rows) + HOUR_MS <= (until_ms or NOW_MS)].reset_index(drop=True)
+    def fetch_yahoo_candles(job, *, base_url):
+        asked.append(job)
+        rows = truth(replace(job, until_ms=None))
+        is_closed = timestamps_ms(rows) + HOUR_MS <= (job.until_ms or NOW_MS)
+        return rows[is_closed].reset_index(drop=True)
 
-    monkeypatch.setattr(sources.yahoo, "fetch_candles", fetch_candles)
+    monkeypatch.setattr(sources.yahoo, "fetch_yahoo_candles", fetch_yahoo_candles)
     job = Job(BTC, "1h", hours_ago(250))
     assert fetch_cache.complete(tmp_path, "yahoo", [job])[job].added == 250
     assert len(asked) == 3
@@ -223,11 +221,11 @@ def test_sources_that_are_no_exchanges_are_fetched_in_pieces_too(
 def test_a_source_that_is_out_of_reach_is_not_waited_for_once_a_symbol(monkeypatch):
     asked = []
 
-    def out_of_reach(symbol, *_, **__):
-        asked.append(symbol)
+    def out_of_reach(job, **_):
+        asked.append(job.symbol)
         raise ExchangeError("yahoo: no answer in 10 s; check the network")
 
-    monkeypatch.setattr(sources.yahoo, "fetch_candles", out_of_reach)
+    monkeypatch.setattr(sources.yahoo, "fetch_yahoo_candles", out_of_reach)
     jobs = [Job(symbol, "1h", n_candles=5) for symbol in (BTC, ETH, "SOL/USDT", "XRP/USDT")]
     answers = sources.fetch("yahoo", jobs)
     assert asked == [BTC, ETH]

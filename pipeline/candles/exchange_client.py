@@ -1,7 +1,6 @@
-"""One client of an exchange and one request through it: polite, bounded in time, with errors that
-say what to do.
+"""One client of an exchange and one request through it: polite, bounded in time, plain in errors.
 
-A client is ccxt's own asynchronous class with three steps overridden (`_Watched`): what it may ask
+A client is ccxt's own asynchronous class with some steps overridden (`_Watched`): what it may ask
 is counted over all clients of the same host, refusals and broken answers can be told apart, and
 rows arrive as the exchange sent them. ccxt is imported on first use, not with this module.
 
@@ -26,8 +25,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.candles.limits import Allowance, allowance
-from pipeline.candles.markets import UnknownSymbolError, did_you_mean
+from pipeline.candles.job import ExchangeError, GeoBlockError, UnknownSymbolError, did_you_mean
 
 if TYPE_CHECKING:
     import ccxt.async_support as ccxt
@@ -38,11 +36,24 @@ Sleep = Callable[[float], None]
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 RETRY_BUDGET_S = 75.0
-"""No retry starts later than this after a request's first attempt: Binance's minute, and some
-more."""
+"""No retry starts later after a request's first attempt: Binance's minute, and some more."""
 
-FUTURES_OF = {"binance": "binanceusdm"}
-"""Exchanges whose futures are another exchange to ccxt."""
+LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
+    ("binance", ""): (1200, 60),  # 6,000 weight a minute, of which ccxt counts 5 as 1
+    ("binanceus", ""): (1200, 60),
+    ("binanceusdm", ""): (2400, 60),
+    ("binanceusdm", "funding"): (500, 300),
+    ("binanceusdm", "open_interest"): (1000, 300),
+}
+"""(exchange, kind of series) -> (what may be asked in ccxt's costs, in so many seconds). Of those
+that are not here we take ccxt's word, which is a rate without bursts."""
+
+SHARE, BURST = 0.8, 0.1
+"""Of a limit we use the first share as a steady rate and the second one at once: 0.9 together in
+any window, even right after another process that has used the steady share."""
+
+FUTURES_CLASS = {"binance": "binanceusdm"}
+"""Exchanges whose futures have another class in ccxt."""
 
 CLOSING_S = 0.25
 """What ccxt grants encrypted connections to say goodbye."""
@@ -52,53 +63,81 @@ FOREIGN_ANSWER = (
 )
 
 
-class ExchangeError(ConnectionError):
-    """An exchange is out of reach, refuses, or answers nonsense; the message says which, and what
-    to do."""
+class _Failure(Exception):
+    """A request that failed, where ccxt's own error would not tell how."""
 
-
-class GeoBlockError(ExchangeError):
-    """The exchange does not serve this machine's address, usually for its country; no retry will
-    help."""
-
-
-class _HttpFailure(Exception):
-    """An answer of status 400 or more that says all by its status."""
-
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: str) -> None:
-        super().__init__(f"HTTP {status} {reason}: {body}")
+    def __init__(
+        self, text: str, *, status: int = 0, wait_s: float = 0.0, may_pass: bool = False
+    ) -> None:
+        super().__init__(text)
         self.status = status
-        demand = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-        self.wait_s = float(demand) if demand.isdigit() else 0.0
+        """of HTTP; 0 without an answer, or with one that breaks off"""
+        self.wait_s = wait_s
+        """how long the exchange demands to be left alone"""
+        self.may_pass = may_pass
+        """whether a retry may help"""
 
 
-class _Unreachable(Exception):
-    """No connection could be made."""
+class Allowance:
+    """What may be asked now: a steady rate, and some more at once after a pause."""
+
+    def __init__(
+        self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.per_second = per_second
+        self.burst = burst
+        self._clock = clock
+        self._left = burst
+        self._counted_at = clock()
+        self._lock = threading.Lock()
+
+    def reserve(self, cost: float) -> float:
+        """Count a request and return the seconds after which it may be sent.
+
+        Example:
+            >>> allowance = Allowance(per_second=2, burst=3, clock=lambda: 0.0)
+            >>> [allowance.reserve(2) for _ in range(4)]
+            [0.0, 0.0, 0.5, 1.5]
+        """
+        with self._lock:
+            now = self._clock()
+            self._left = min(self.burst, self._left + (now - self._counted_at) * self.per_second)
+            self._counted_at = now
+            wait_s = max(0.0, -self._left / self.per_second)
+            self._left -= cost
+            return wait_s
+
+    def spend_burst(self) -> None:
+        """After a 429: somebody else has used what we thought was ours."""
+        with self._lock:
+            self._left = min(self._left, 0.0)
 
 
-class _NoJson(Exception):
-    """An answer of status 200 that is not JSON."""
+@functools.cache
+def allowance(exchange: str, kind: str, base_url: str | None, ccxt_rate: float) -> Allowance:
+    """The one allowance of this process for an exchange, as the exchange itself counts.
 
-    def __init__(self, text: str) -> None:
-        self.is_cut = text[:1] in ("[", "{", "")
-        super().__init__("the answer breaks off" if self.is_cut else f"no JSON but {text[:60]!r}")
+    Args:
+        exchange, kind: See `LIMITS`; kind is "" for what all requests count towards.
+        base_url: Of the host, where it is not the exchange's own.
+        ccxt_rate: Requests of cost 1 a second, by ccxt.
+    """
+    if (exchange, kind) not in LIMITS:
+        return Allowance(SHARE * ccxt_rate, 0.0)
+    most, seconds = LIMITS[exchange, kind]
+    return Allowance(SHARE * most / seconds, BURST * most)
 
 
 def open_exchange(
     name: str, *, base_url: str | None = None, timeout_s: float = 10.0, futures: bool = False
 ) -> ccxt.Exchange:
-    """Make ccxt's client of an exchange, rate-limited and without a key. Asks the network nothing
-    yet.
+    """Make ccxt's asynchronous client of an exchange, without a key. Asks the network nothing yet.
 
     Args:
         name: ccxt's id, such as "binance" (spot) or "binanceusdm" (futures).
-        base_url: Such as "http://127.0.0.1:8000"; replaces scheme and host of all endpoints (tests,
-            mirrors).
+        base_url: Replaces scheme and host of all endpoints (tests, mirrors).
         timeout_s: Seconds that a request may take from the connection to the last byte.
         futures: Of an exchange that has both, take the perpetual futures rather than spot.
-
-    Returns:
-        ccxt's asynchronous client; the functions of `pipeline.candles.exchanges` take it.
 
     Raises:
         ValueError: ccxt knows no exchange of that name.
@@ -108,24 +147,47 @@ def open_exchange(
     if name not in ccxt.exchanges:
         hint = did_you_mean(name, ccxt.exchanges)
         raise ValueError(f"ccxt {ccxt.__version__} knows no exchange {name!r}; {hint}")
-    name = FUTURES_OF.get(name, name) if futures else name
+    name = FUTURES_CLASS.get(name, name) if futures else name
     exchange = _client_class(name)({"enableRateLimit": True, "timeout": int(timeout_s * 1000)})
     exchange.is_futures = futures or not exchange.has["spot"]
-    _restrict_markets(exchange, futures)
+    if exchange.has["spot"]:
+        _restrict_markets(exchange, futures)
     if base_url is not None:
         exchange.urls["api"] = replace_host(exchange.urls["api"], base_url.rstrip("/"))
     exchange.base_url = base_url
     return exchange
 
 
+def _restrict_markets(exchange: Any, futures: bool) -> None:
+    """Load the markets of one kind alone: fewer requests, no host that may refuse."""
+    exchange.options["defaultType"] = "swap" if futures else "spot"
+    fetch_markets = exchange.options.get("fetchMarkets")
+    types = fetch_markets.get("types") if isinstance(fetch_markets, dict) else None
+    if isinstance(types, list):
+        wanted = ("linear", "swap") if futures else ("spot",)
+        kept = [kind for kind in wanted if kind in types][:1]
+        fetch_markets["types"] = kept or types
+
+
+def replace_host(urls: Any, base_url: str) -> Any:
+    """The same tree of URLs with another scheme and host."""
+    if isinstance(urls, dict):
+        return {name: replace_host(url, base_url) for name, url in urls.items()}
+    return re.sub(r"^\w+://[^/]+", lambda _: base_url, urls)
+
+
 class _Watched:
     """The steps of ccxt's client that we override. State below belongs to one `connected` block."""
 
     id: str
-    rateLimit: float  # ms between requests of cost 1, by ccxt
-    timeout: int  # ms
+    rateLimit: float
+    """ms between requests of cost 1, by ccxt"""
+    timeout: int
+    """ms"""
     base_url: str | None
     is_futures: bool
+    sleep: Sleep | None = None
+    """waits the given seconds before a retry; by default the event loop does"""
     gate: asyncio.Event
     """closed while the exchange has demanded to be left alone"""
     connecting: set[Any]
@@ -145,30 +207,26 @@ class _Watched:
     async def fetch(
         self, url: str, method: str = "GET", headers: Any = None, body: Any = None
     ) -> Any:
-        """ccxt's request, which does not tell a connection that cannot be made from one that
-        breaks."""
+        """ccxt's request; tells a connection that cannot be made from one that breaks."""
         import aiohttp
         import ccxt
 
+        host = url.split("/")[2]
         try:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc]
         except ccxt.NetworkError as error:
             cause = error.__cause__
             reason = getattr(cause, "os_error", cause)
             if isinstance(error, ccxt.RequestTimeout) and asyncio.current_task() in self.connecting:
-                raise _Unreachable(
-                    f"no connection to {_host(url)} within {self.timeout / 1000:g} s"
-                ) from error
+                limit = f"{self.timeout / 1000:g} s"
+                raise _Failure(f"no connection to {host} within {limit}") from error
             if isinstance(reason, socket.gaierror):
-                raise _Unreachable(
-                    f"cannot resolve the name of {_host(url)}: {reason.strerror}"
-                ) from error
-            if isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(
-                reason, ConnectionResetError
-            ):
+                raise _Failure(f"cannot resolve the name of {host}: {reason.strerror}") from error
+            is_reset = isinstance(reason, ConnectionResetError)
+            if isinstance(cause, aiohttp.ClientConnectorError) and not is_reset:
                 is_refused = isinstance(reason, ConnectionRefusedError)
                 how = "is refused" if is_refused else f"fails: {reason}"
-                raise _Unreachable(f"the connection to {_host(url)} {how}") from error
+                raise _Failure(f"the connection to {host} {how}") from error
             raise
         finally:
             self.connecting.discard(asyncio.current_task())
@@ -179,24 +237,28 @@ class _Watched:
         """The body, unless the status says all."""
         # By class alone they cannot be told: ccxt raises ExchangeNotAvailable for 404, 451 and 503
         # alike on Binance, and its plain ExchangeError for all three on Bybit.
-        if (
-            code in (403, 408, 418, 429, 451)
-            or code >= 500
-            or (code >= 400 and body.lstrip()[:1] != "{")
-        ):
-            raise _HttpFailure(code, reason, headers, body[:200])
+        is_refusal = code in (403, 408, 418, 429, 451) or code >= 500
+        if is_refusal or (code >= 400 and body.lstrip()[:1] != "{"):
+            demand = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+            wait_s = float(demand) if demand.isdigit() else 0.0
+            # 418 is Binance's ban; it is over when it says so
+            may_pass = code in (408, 429) or code >= 500 or (code == 418 and wait_s > 0)
+            text = f"HTTP {code} {reason}: {body[:200]}"
+            raise _Failure(text, status=code, wait_s=wait_s, may_pass=may_pass)
         return super().on_rest_response(code, reason, url, method, headers, body, *sent)  # type: ignore[misc]
 
     def parse_json(self, text: str) -> Any:
         """ccxt takes what is no JSON for an answer without rows."""
         answer = super().parse_json(text)  # type: ignore[misc]
-        if answer is None:
-            raise _NoJson(text.lstrip())
-        return answer
+        if answer is not None:
+            return answer
+        text = text.lstrip()
+        if text[:1] in ("[", "{", ""):
+            raise _Failure("the answer breaks off", may_pass=True)
+        raise _Failure(f"no JSON but {text[:60]!r}", status=200)
 
     def parse_ohlcvs(self, rows: Any, market: Any = None, *_: Any, **__: Any) -> list[list[Any]]:
-        """Rows as they came; ccxt sorts and cuts them, and nobody would know what had been
-        wrong."""
+        """Rows as they came: ccxt would sort and cut them, and hide what had been wrong."""
         if not isinstance(rows, list):
             raise TypeError(f"a list of candles is needed, not {str(rows)[:60]}")
         return [self.parse_ohlcv(row, market) for row in rows]  # type: ignore[attr-defined]
@@ -220,7 +282,6 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     """Connections for clients in the running event loop; at the end all are closed."""
     import aiohttp
 
-    tls = ssl.create_default_context(cafile=clients[0].cafile)
     connecting: set[Any] = set()
 
     async def mark(*_: Any) -> None:
@@ -232,13 +293,15 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(mark)
     trace.on_connection_create_end.append(unmark)
-    # The system resolves names, as for every other program of this machine; aiohttp would do it by
-    # itself.
+    # The system resolves names, as for every other program here; aiohttp would do it by itself.
+    tls = ssl.create_default_context(cafile=clients[0].cafile)
     connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())
     async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
         for client in clients:
-            client.session, client.asyncio_loop = session, asyncio.get_running_loop()
-            client.connecting, client.gate = connecting, asyncio.Event()
+            client.session = session
+            client.asyncio_loop = asyncio.get_running_loop()
+            client.connecting = connecting
+            client.gate = asyncio.Event()
             client.gate.set()
         try:
             yield
@@ -278,20 +341,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def request(
-    client: Any,
-    what: str,
-    send: Callable[[], Awaitable[T]],
-    sleep: Sleep | None = None,
-    *,
-    retry: bool = True,
+    client: Any, what: str, send: Callable[[], Awaitable[T]], *, retry: bool = True
 ) -> T:
     """Result of `send()`; what may pass is retried, everything else becomes an ExchangeError.
 
     Args:
         client: From `open_exchange`, in a `connected` block.
-        what: Is asked for, such as "candles of BTC/USDT".
+        what: What is asked for, such as "candles of BTC/USDT".
         send: Asks once.
-        sleep: Waits the given seconds before a retry; by default the event loop's.
         retry: Whether to try again at all.
 
     Raises:
@@ -306,7 +363,7 @@ async def request(
     for n_attempts, wait_s in enumerate(waits, start=1):  # noqa: B007 (used after the loop)
         try:
             return await send()
-        except (ccxt.BaseError, _HttpFailure, _Unreachable, _NoJson) as error:
+        except (ccxt.BaseError, _Failure) as error:
             failure: Exception = error
         except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
             failure = error  # ccxt's own code, on an answer of another shape than it expects
@@ -316,28 +373,22 @@ async def request(
         wait_s = max(wait_s, getattr(failure, "wait_s", 0.0))
         if time.monotonic() - began + wait_s > RETRY_BUDGET_S:
             break
-        logger.warning(
-            "%s: %s failed (%s); again in %.0f s", client.id, what, _describe(failure), wait_s
-        )
-        await _wait(client, wait_s, sleep, all_wait=getattr(failure, "status", 0) in (418, 429))
+        text = "%s: %s failed (%s); again in %.0f s"
+        logger.warning(text, client.id, what, _describe(failure), wait_s)
+        if getattr(failure, "status", 0) in (418, 429):
+            client.gate.clear()  # no other request of this client is sent either
+            client.allowance().spend_burst()
+        try:
+            if client.sleep is None:
+                await asyncio.sleep(wait_s)
+            else:
+                client.sleep(wait_s)
+        finally:
+            client.gate.set()
     raise ExchangeError(
         f"{client.id}: {what} failed after {n_attempts} attempt(s): {_describe(failure)}; check "
         "the network, try again later or choose another exchange"
     ) from failure
-
-
-async def _wait(client: Any, wait_s: float, sleep: Sleep | None, *, all_wait: bool) -> None:
-    """Wait before a retry; after a 429 or a ban no other request of this client is sent either."""
-    if all_wait:
-        client.gate.clear()
-        client.allowance().spend_burst()
-    try:
-        if sleep is None:
-            await asyncio.sleep(wait_s)
-        else:
-            sleep(wait_s)
-    finally:
-        client.gate.set()
 
 
 def _raise_if_final(client: Any, what: str, failure: Exception) -> None:
@@ -345,12 +396,9 @@ def _raise_if_final(client: Any, what: str, failure: Exception) -> None:
     import ccxt
 
     # Binance: 451, Bybit: 403
-    refuses = isinstance(failure, _HttpFailure) and failure.status in (403, 451)
-    if (
-        refuses
-        or isinstance(failure, ccxt.RestrictedLocation)
-        or "restricted location" in str(failure)
-    ):
+    is_refusal = getattr(failure, "status", 0) in (403, 451)
+    is_refusal |= isinstance(failure, ccxt.RestrictedLocation)
+    if is_refusal or "restricted location" in str(failure):
         raise GeoBlockError(
             f"{client.id} refuses this machine's address, usually for its country "
             f"({_describe(failure)}); choose another exchange or run elsewhere"
@@ -360,7 +408,7 @@ def _raise_if_final(client: Any, what: str, failure: Exception) -> None:
             f"{client.id} lists the symbol but has no {what} ({_describe(failure)}); choose "
             "another exchange"
         ) from failure
-    if isinstance(failure, _NoJson) and not failure.is_cut:
+    if getattr(failure, "status", 0) == 200:
         raise ExchangeError(f"{client.id}: {what} came as {failure}; {FOREIGN_ANSWER}") from failure
 
 
@@ -369,48 +417,18 @@ def _may_pass(failure: Exception) -> bool:
     import aiohttp
     import ccxt
 
-    if isinstance(failure, _HttpFailure):  # 418 is Binance's ban; it is over when it says so
-        return (
-            failure.status in (408, 429)
-            or failure.status >= 500
-            or (failure.status == 418 and failure.wait_s > 0)
-        )
+    if isinstance(failure, _Failure):
+        return failure.may_pass
     # an answer that broke off is no NetworkError to ccxt
-    if isinstance(failure.__cause__, aiohttp.ClientError):
-        return True
-    return isinstance(failure, (ccxt.NetworkError, _NoJson))
+    is_broken = isinstance(failure.__cause__, aiohttp.ClientError)
+    return is_broken or isinstance(failure, ccxt.NetworkError)
 
 
 def _describe(failure: Exception) -> str:
     """One line of at most 300 characters."""
-    is_ours = isinstance(failure, (_HttpFailure, _Unreachable, _NoJson))
-    text = str(failure) if is_ours else f"{type(failure).__name__}: {failure}"
-    if failure.__cause__ is not None and not is_ours:
-        text += f" ({type(failure.__cause__).__name__})"
+    text = str(failure)
+    if not isinstance(failure, _Failure):
+        text = f"{type(failure).__name__}: {text}"
+        if failure.__cause__ is not None:
+            text += f" ({type(failure.__cause__).__name__})"
     return " ".join(text.split())[:300]
-
-
-def _host(url: str) -> str:
-    return url.split("/")[2]
-
-
-def _restrict_markets(exchange: Any, futures: bool) -> None:
-    """Let an exchange of many kinds of markets load those of one alone: fewer requests, no host
-    that may refuse."""
-    if not exchange.has["spot"]:
-        return
-    fetch_markets = exchange.options.get("fetchMarkets")
-    types = fetch_markets.get("types") if isinstance(fetch_markets, dict) else None
-    wanted = (
-        [kind for kind in ("linear", "swap") if kind in (types or [])][:1] if futures else ["spot"]
-    )
-    exchange.options["defaultType"] = "swap" if futures else "spot"
-    if isinstance(types, list) and wanted and wanted[0] in types:
-        fetch_markets["types"] = wanted
-
-
-def replace_host(urls: Any, base_url: str) -> Any:
-    """The same tree of URLs with another scheme and host."""
-    if isinstance(urls, dict):
-        return {name: replace_host(url, base_url) for name, url in urls.items()}
-    return re.sub(r"^\w+://[^/]+", lambda _: base_url, urls)
