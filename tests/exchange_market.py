@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -114,7 +114,7 @@ class Listing:
 class Market:
     """Symbol -> listing, and the candles of each as frames."""
 
-    def __init__(self, listings: Sequence[Listing] = ()) -> None:
+    def __init__(self, listings: Iterable[Listing] = ()) -> None:
         self.listings = {listing.symbol: listing for listing in listings}
 
     def add(self, symbol: str, timeframe: str, frame: pd.DataFrame) -> None:

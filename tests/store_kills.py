@@ -19,7 +19,7 @@ import signal
 import tempfile
 import time
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,7 @@ def write_until_killed(directory: Path, seed: int, report: Connection) -> None:
 
 
 def run_and_kill(
-    directory: Path, n_writers: int, rng: random.Random, processes: BaseContext
+    directory: Path, n_writers: int, rng: random.Random, processes: ForkServerContext
 ) -> int:
     """Start writers, read what they write, kill them; returns how many rows were there for sure
     before the kill."""
@@ -84,6 +84,7 @@ def run_and_kill(
         deadline = time.monotonic() + rng.uniform(0, LONGEST_LIFE_S)
         while time.monotonic() < deadline:
             n_rows = require_beginning(directory, n_rows)
+        assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)
     for writer, report in zip(writers, reports):
         writer.join()

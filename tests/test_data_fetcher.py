@@ -3,6 +3,7 @@ Without a network."""
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -92,11 +93,10 @@ def warnings_in(caplog) -> list[str]:
 
 
 def refusal(*args, kind: type[Exception] = ValueError, **kwargs) -> str:
-    chosen = {"cache_dir": None}
-    for name in SourceConfig.__dataclass_fields__.keys() & kwargs.keys():
-        chosen[name] = kwargs.pop(name)
+    names = SourceConfig.__dataclass_fields__.keys() & kwargs.keys()
+    source = replace(SourceConfig(cache_dir=None), **{name: kwargs.pop(name) for name in names})
     with pytest.raises(kind) as caught:
-        fetch_candles(*args, source=SourceConfig(**chosen), **kwargs)
+        fetch_candles(*args, **{"source": source, **kwargs})
     return str(caught.value)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -69,7 +70,7 @@ def server():
         yield server
 
 
-def ask(server: ExchangeServer, path: str, **query) -> tuple[int, http.client.HTTPMessage, object]:
+def ask(server: ExchangeServer, path: str, **query) -> tuple[int, http.client.HTTPMessage, Any]:
     """Status, headers and decoded body of one request."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:

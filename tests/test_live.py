@@ -52,10 +52,12 @@ class Sleeper:
     on."""
 
     def __init__(self, server: ExchangeServer, *events):
-        self.server, self.events, self.slept = server, list(events), []
+        self.server, self.events = server, list(events)
+        self.slept: list[float] = []
 
     def __call__(self, seconds: float) -> None:
         self.slept.append(seconds)
+        assert self.server.now_ms is not None
         self.server.now_ms += int(seconds * 1000)
         if self.events:
             self.events.pop(0)()

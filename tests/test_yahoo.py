@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -336,7 +337,7 @@ def test_an_unknown_coin_is_an_unknown_symbol_and_not_tried_again(server):
     assert len(fetch(server, "NOPE/USDT", n_candles=5)) == 5
 
 
-FAULTS = {
+FAULTS: dict[str, Any] = {
     "429": LIMITED,
     "503": (503, "<html>unavailable</html>"),
     "a page in place of data": (200, "<html>login</html>"),
