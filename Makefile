@@ -39,6 +39,7 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.store_kills --kills 200
 	$(BIN)/python -m tests.fault_schedules --schedules 10000
 	$(BIN)/python -m tests.two_nodes
+	$(BIN)/python -m tests.older_keras
 
 mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.mutations

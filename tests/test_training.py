@@ -12,7 +12,7 @@ import pytest
 
 from config import FitConfig
 from models.dual_stream import build_dual_stream
-from pipeline.bundle.network import BATCH, KerasNetwork
+from pipeline.bundle.network import BATCH, NEWER_ARGUMENTS, KerasNetwork, without_newer_arguments
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.training import fit as fit_module
 from pipeline.training.fit import (
@@ -227,6 +227,16 @@ def test_a_run_killed_after_its_last_epoch_resumes_without_another(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_saved_network_names_no_argument_that_older_versions_of_keras_refuse(tmp_path):
+    save_plain_h5(small_network(), tmp_path / "network.h5")
+    with h5py.File(tmp_path / "network.h5") as file:
+        description = file.attrs["model_config"]
+    assert "BatchNormalization" in description and "GlorotUniform" in description
+    assert [name for name in NEWER_ARGUMENTS if f'"{name}"' in description] == []
+    with pytest.raises(ValueError, match="renorm is True, which older versions of Keras do not"):
+        without_newer_arguments({"config": {"renorm": True}})
+
+
 def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
     scaled = scaled_samples()
     scaled.target[scaled.split.val] = (
