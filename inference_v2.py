@@ -35,8 +35,8 @@ from pipeline.forecasts.predictor import CandlePredictor, read_closed
 from pipeline.samples.pooled_features import (
     POOLED_FEATURES,
     POOLED_MARKET_FEATURES,
-    is_pooled,
     market_features,
+    preset_of,
     with_market,
 )
 from pipeline.samples.scaling import to_log_return
@@ -170,7 +170,7 @@ class CryptoPricePredictorV2(CandlePredictor):
         ).candles
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
-        if is_pooled(self.feature_cols):
+        if preset_of(self.feature_cols) == "pooled":
             return with_market(candles, self._market, self.timeframe, self.feature_cols)
         return compute_features(candles, self.timeframe, self.feature_cols)
 

@@ -54,8 +54,8 @@ MUTATIONS = (
     ),
     Mutation(
         "pipeline/samples/windows.py",
-        "np.concatenate(pieces) * np.sqrt(horizon)",
-        "np.concatenate(pieces) * horizon",
+        "table[0] * np.sqrt(horizon)",
+        "table[0] * horizon",
         "test_windows",
     ),
     # splitting: no target reaches across a cut

@@ -22,7 +22,7 @@ from feature_engineering import (
     choose_features,
     compute_features,
 )
-from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.candles.schema import read_candles, utc_from_ms
 from pipeline.candles.synthetic import synthetic_candles
 from pipeline.samples import leakage
 from pipeline.samples.indicators import ewma_volatility, forgetting_candles, log_returns
@@ -389,10 +389,8 @@ def disagreement(candles, starts, length=1000):
     volatility as a ratio.
     """
     whole = compute_features(candles, "1h", V2_CANDLE_FEATURES)
-    deviations, step_ms = whole.std(), timeframe_ms("1h")
-    volatility = segmented_volatility(
-        candles["close"].to_numpy(), timestamps_ms(candles), step_ms, 1
-    )
+    deviations = whole.std()
+    volatility = segmented_volatility(candles, "1h", 1)
     worst = dict.fromkeys([*V2_CANDLE_FEATURES, "volatility"], 0.0)
     for start in starts:
         part = candles.iloc[start : start + length]
@@ -403,7 +401,7 @@ def disagreement(candles, starts, length=1000):
             worst[name] = max(
                 worst[name], difference[name].iloc[WARMUPS.get(name, V2_WARMUP) :].max()
             )
-        later = segmented_volatility(part["close"].to_numpy(), timestamps_ms(part), step_ms, 1)
+        later = segmented_volatility(part, "1h", 1)
         ratio = later[V2_WARMUP:] / volatility[start : start + length][V2_WARMUP:]
         worst["volatility"] = max(worst["volatility"], np.abs(ratio - 1).max())
     return worst

@@ -614,5 +614,5 @@ def test_on_real_candles_the_model_beats_ewma_and_garch_and_covers(real_data):
 def test_the_windows_fit_the_warm_up():
     # What a served row needs: the long window and the targets' day before it, and a forgotten EWMA.
     assert LONG_WINDOW + 24 <= V2_WARMUP
-    close = synthetic_candles(100, seed=1)["close"].to_numpy()
-    assert np.isnan(segmented_volatility(close, np.arange(100) * HOUR_MS, HOUR_MS, 1)[:FIRST]).all()
+    volatility = segmented_volatility(synthetic_candles(100, seed=1), "1h", 1)
+    assert np.isnan(volatility[:FIRST]).all()

@@ -249,10 +249,7 @@ def test_predict_enters_the_forecast_that_it_prints(
         entry["base_time"] == ledger.to_text(closed_ms - HOUR_MS)
         and entry["last_price"] == candles["close"].iloc[-1]
     )
-    volatility = segmented_volatility(
-        candles["close"].to_numpy(), timestamps_ms(candles), HOUR_MS, 1
-    )[-1]
-    assert entry["volatility"] == volatility
+    assert entry["volatility"] == segmented_volatility(candles, "1h", 1)[-1]
     assert entry["model_sha256"] == sha256_of(tiny_bundle / inference_v2.MODEL_FILE)
     assert f"Ledger: line 1, sha256 {ledger.read(path).sha256}" in capsys.readouterr().out
     command.run()  # as a job that runs twice: no error

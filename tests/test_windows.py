@@ -309,9 +309,9 @@ def test_two_symbols_give_the_samples_of_each_alone(first, second, lookback, hor
 def test_usable_rows_and_volatility_start_afresh_together():
     candles = make_candles([*range(100), *range(200, 300)])
     times = timestamps_ms(candles)
-    volatility = segmented_volatility(candles["close"].to_numpy(), times, HOUR, 1)
+    volatility = segmented_volatility(candles, "1h", 1)
     assert np.flatnonzero(np.isnan(volatility)).tolist() == [*range(48), *range(100, 148)]
     usable = usable_rows(times, HOUR, lookback=3, warmup=48)
     assert np.flatnonzero(usable).tolist() == [*range(50, 100), *range(150, 200)]
-    alone = segmented_volatility(candles["close"].to_numpy()[100:], times[100:], HOUR, 1)
+    alone = segmented_volatility(candles.iloc[100:], "1h", 1)
     assert np.array_equal(volatility[100:], alone, equal_nan=True)

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_file import SCALER_TYPES
 from pipeline.bundle.scaler_records import MinMaxRecord, ScalerRecord

@@ -21,7 +21,7 @@ import pandas as pd
 
 from config import FIT_OPTIONS, ConfigV1Final, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
-from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
 from pipeline import hub, terminal
 from pipeline.bundle import files

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
-from pipeline.samples.indicators import log_returns
+from pipeline.samples.indicators import by_segment, log_returns
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, window_view
 
@@ -105,17 +104,17 @@ def har_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarra
         the horizon. Means start afresh after every long gap and take what there is; NaN in a
         segment's first row.
     """
-    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
-    inputs = np.full((len(candles), len(HAR_WINDOWS)), np.nan)
-    starts = segment_starts(times, step_ms)
-    for first, piece in zip(starts, np.split(candles["close"].to_numpy(np.float64), starts[1:])):
-        squares = pd.Series(np.square(log_returns(piece)))
-        for column, window in enumerate(HAR_WINDOWS):
+
+    def log_variances(close: np.ndarray) -> dict[str, np.ndarray]:
+        squares = pd.Series(np.square(log_returns(close)))
+        variances = {}
+        for window in HAR_WINDOWS:
             mean = squares.rolling(window * horizon, min_periods=1).mean().to_numpy()
-            inputs[first : first + len(piece), column] = np.log(
-                np.maximum(horizon * mean, MIN_VARIANCE)
-            )
-    return inputs
+            variances[f"last_{window}"] = np.log(np.maximum(horizon * mean, MIN_VARIANCE))
+        return variances
+
+    names = [f"last_{window}" for window in HAR_WINDOWS]
+    return by_segment(log_variances, candles, timeframe, ["close"], names).T
 
 
 def sample_har_inputs(

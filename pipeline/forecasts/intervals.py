@@ -14,6 +14,7 @@ tells more of it than its close.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,10 +23,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
-from pipeline.samples.indicators import VOLATILITY_SPAN, log_returns
+from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.samples.indicators import VOLATILITY_SPAN, by_segment, ewma_volatility, log_returns
 from pipeline.samples.splitting import Split
-from pipeline.samples.windows import Samples, segmented_volatility
+from pipeline.samples.windows import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,17 @@ SPANS = {"range": (3, 12, 48), "move": (3, 12)}
 """EWMA spans, in candles; none above the volatility's, so that V2_WARMUP is long enough for all."""
 LONG_WINDOW = 336
 """candles; two weeks of hours"""
+SEGMENT_INPUTS = (
+    *(f"{kind}_{span}" for kind, spans in SPANS.items() for span in (*spans, LONG_WINDOW)),
+    *("volume", "same_time", "momentum"),
+)
+"""The inputs but for the week's waves."""
 MOMENTUM_WINDOW = 168
 WEEK_CYCLES = (1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 28)
 """Cycles a week: 7, 14, 21, 28 are the day and its harmonics, those beside them let it differ over
 the week."""
-WEEK_MS = 7 * 86_400_000
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
 
 HAR_INPUTS = ("range_3", "range_48", "range_336")
 """What a plain HAR model of ranges sees, a baseline: the last hours, days and weeks (Corsi,
@@ -133,11 +140,8 @@ def input_names(timeframe: str) -> tuple[str, ...]:
         >>> input_names("1d")[-4:]
         ('week_2_cos', 'week_2_sin', 'week_3_cos', 'week_3_sin')
     """
-    smoothed = [f"{kind}_{span}" for kind, spans in SPANS.items() for span in (*spans, LONG_WINDOW)]
-    week = [
-        f"week_{cycles}_{part}" for cycles in _week_cycles(timeframe) for part in ("cos", "sin")
-    ]
-    return (*smoothed, "volume", "same_time", "momentum", *week)
+    cycles = _week_cycles(timeframe)
+    return (*SEGMENT_INPUTS, *(f"week_{n}_{part}" for n in cycles for part in ("cos", "sin")))
 
 
 def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarray:
@@ -156,19 +160,14 @@ def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndar
         on averages take what there is; 474 candles (v2's warm-up) into a segment they no longer
         depend on where it starts.
     """
-    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
-    arrays = [candles[name].to_numpy(np.float64) for name in ("high", "low", "close", "volume")]
-    volatility = np.maximum(segmented_volatility(arrays[2], times, step_ms, 1), MIN_VOLATILITY)
-    week = _week_waves(times, timeframe, horizon)
-    inputs = np.empty((len(candles), len(input_names(timeframe))))
-    inputs[:, inputs.shape[1] - week.shape[1] :] = week
-    candles_a_day = max(86_400_000 // step_ms, 1)
-    starts = segment_starts(times, step_ms)
-    for first, end in zip(starts, [*starts[1:], len(candles)]):
-        high, low, close, volume, scale = (array[first:end] for array in (*arrays, volatility))
-        columns = _segment_inputs(high, low, close, volume, scale, candles_a_day, horizon)
-        inputs[first:end, : len(columns)] = np.transpose(columns)
-    return inputs
+    candles_a_day = max(DAY_MS // timeframe_ms(timeframe), 1)
+    segment_inputs = functools.partial(
+        _segment_inputs, candles_a_day=candles_a_day, horizon=horizon
+    )
+    columns = ("high", "low", "close", "volume")
+    table = by_segment(segment_inputs, candles, timeframe, columns, SEGMENT_INPUTS)
+    week = _week_waves(timestamps_ms(candles), timeframe, horizon)
+    return np.hstack([table.T, week])
 
 
 def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
@@ -398,32 +397,31 @@ def _segment_inputs(
     low: np.ndarray,
     close: np.ndarray,
     volume: np.ndarray,
-    scale: np.ndarray,
+    *,
     candles_a_day: int,
     horizon: int,
-) -> list[np.ndarray]:
-    """The inputs but for the week's waves, (n,) each, of candles without a long gap; `scale` is
-    their volatility."""
+) -> dict[str, np.ndarray]:
+    """Name -> (n,) of `SEGMENT_INPUTS`, from candles without a long gap."""
+    scale = np.maximum(ewma_volatility(log_returns(close)), MIN_VOLATILITY)
     sizes = {"range": pd.Series(np.log(high / low)), "move": pd.Series(np.abs(log_returns(close)))}
-    usual = {
-        kind: size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()
-        for kind, size in sizes.items()
-    }
-    columns = []
+    inputs = {}
     for kind, size in sizes.items():
-        columns += [_log_ratio(size.ewm(span=span).mean(), scale) for span in SPANS[kind]]
-        columns.append(_log_ratio(usual[kind], scale))
+        for span in SPANS[kind]:
+            inputs[f"{kind}_{span}"] = _log_ratio(size.ewm(span=span).mean(), scale)
+        usual = size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()
+        inputs[f"{kind}_{LONG_WINDOW}"] = _log_ratio(usual, scale)
+        if kind == "range":
+            same_time = _same_time_of_day(size, usual, candles_a_day, horizon)
+            inputs["same_time"] = _log_ratio(same_time, scale)
     usual_volume = pd.Series(volume).ewm(span=VOLATILITY_SPAN).mean().to_numpy()
     traded = np.divide(volume, usual_volume, out=np.ones(len(volume)), where=usual_volume > 0)
-    columns.append(np.where(np.isnan(scale), np.nan, np.log(np.maximum(traded, SMALLEST_RATIO))))
-    columns.append(
-        _log_ratio(_same_time_of_day(sizes["range"], usual["range"], candles_a_day, horizon), scale)
-    )
+    log_traded = np.log(np.maximum(traded, SMALLEST_RATIO))
+    inputs["volume"] = np.where(np.isnan(scale), np.nan, log_traded)
     row = np.arange(len(close))
     before = np.maximum(row - MOMENTUM_WINDOW, 0)
     momentum = np.abs(np.log(close / close[before])) / np.sqrt(np.maximum(row - before, 1))
-    columns.append(np.log1p(momentum / scale))
-    return columns
+    inputs["momentum"] = np.log1p(momentum / scale)
+    return inputs
 
 
 def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:

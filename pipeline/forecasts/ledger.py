@@ -128,9 +128,7 @@ def forecast_of(
     opens_ms = round(prediction["timestamp"].timestamp() * 1000)
     base_ms = opens_ms - horizon * step_ms
     seen = candles[timestamps_ms(candles) <= base_ms]
-    volatility = segmented_volatility(
-        seen["close"].to_numpy(), timestamps_ms(seen), step_ms, horizon
-    )
+    volatility = segmented_volatility(seen, predictor.timeframe, horizon)
     return {
         "symbol": symbol.split(":")[0].upper(),
         "timeframe": predictor.timeframe,

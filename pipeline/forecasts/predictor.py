@@ -160,9 +160,7 @@ class BundlePredictor(abc.ABC):
         return max(self.lookback, VOLATILITY_SPAN + 1)
 
     def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
-        return segmented_volatility(
-            candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon
-        )
+        return segmented_volatility(candles, self.timeframe, self.horizon)
 
     def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
         return scale_inputs(candles, self.timeframe, self.horizon)
