@@ -175,8 +175,8 @@ MUTATIONS = (
     # ledger: a forecast is entered before its candle closes, and nobody changes it unseen
     Mutation(
         "pipeline/forecasts/ledger.py",
-        'if made_ms >= to_ms(entry["closes_at"]):',
-        'if made_ms > to_ms(entry["closes_at"]) + 1000:',
+        'if made_ms >= entry_ms(entry["closes_at"]):',
+        'if made_ms > entry_ms(entry["closes_at"]) + 1000:',
         "test_ledger",
     ),
     Mutation(

@@ -19,8 +19,9 @@ CONFIGS = {
     "generations.v7.train_v7_main": config.ConfigV7,
     "generations.v9.btc_1h_v9_training": config.ConfigV9,
 }
-"""Commands whose options are the fields of a dataclass elsewhere; the others have theirs in their
-own file."""
+"""Commands whose options are the fields of a class of settings."""
+ELSEWHERE = {"inference_v2": "pipeline.commands"}
+"""Commands whose options are those of another module; the others have theirs in their own file."""
 
 COMMAND = re.compile(r"\bpython (?:-m )?(?P<name>[\w./]+)(?P<rest>[^`#)\n]*)")
 
@@ -71,14 +72,11 @@ def module_tree(path: Path) -> ast.Module:
 @functools.cache
 def options_of(name: str) -> frozenset[str]:
     """The options of one of our commands, those of its subcommands together."""
+    module = module_file(ELSEWHERE.get(name, name))
     if name in CONFIGS:
         names = set(CONFIGS[name].__dataclass_fields__)
     else:
-        classes = [
-            node
-            for node in ast.walk(module_tree(module_file(name)))
-            if isinstance(node, ast.ClassDef)
-        ]
+        classes = [node for node in ast.walk(module_tree(module)) if isinstance(node, ast.ClassDef)]
         names = {
             line.target.id
             for node in classes
@@ -86,7 +84,7 @@ def options_of(name: str) -> frozenset[str]:
             if isinstance(line, ast.AnnAssign)
         }
     names = {name.replace("_", "-") for name in names}
-    source = module_file(name).read_text(encoding="utf-8")
+    source = module.read_text(encoding="utf-8")
     written = re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", source)
     return frozenset(
         {"--help", *written, *(f"--{name}" for name in names), *(f"--no-{name}" for name in names)}

@@ -14,9 +14,10 @@ from pandas.testing import assert_frame_equal
 import train_v2_production
 from config import PRESETS_V2, ConfigV2
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
-from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
+from inference_v2 import CryptoPricePredictorV2
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
+from pipeline.commands import Evaluate, Live
 from pipeline.samples import leakage
 from pipeline.samples.pooled_features import (
     LEAST_COINS,
@@ -284,7 +285,8 @@ def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
     predictor, bundle, market, candles_dir, tmp_path, capsys
 ):
     kept = tmp_path / "forecasts.parquet"
-    Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept).run()
+    command = Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept)
+    command.run(CryptoPricePredictorV2)
     scored = pd.read_parquet(kept).set_index("timestamp")
     history = (
         predictor.predict_history(market["ETH/USDT"], context=market)
@@ -321,7 +323,8 @@ def test_the_live_command_does_without_the_other_coins_where_they_cannot_be_had(
         raise ConnectionError("no route")
 
     monkeypatch.setattr(CryptoPricePredictorV2, "fetch_context", out_of_reach)
-    Live("ETH/USDT", model_dir=bundle, exchange="binance", base_url=exchange.url).run()
+    command = Live("ETH/USDT", model_dir=bundle, exchange="binance", base_url=exchange.url)
+    command.run(CryptoPricePredictorV2)
     alone = predictor.predict(market["ETH/USDT"].iloc[:-2].iloc[-predictor.required_candles :])
     assert f"Expected return: {alone['return_percent']:+.4f}%" in capsys.readouterr().out
     assert "no candles of the other coins, so the forecast does without: no route" in caplog.text

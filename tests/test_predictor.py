@@ -18,6 +18,7 @@ import inference_v2
 import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
+from pipeline import commands
 from pipeline.candles.schema import timestamps_ms
 from pipeline.samples import leakage
 from tests.conftest import TINY
@@ -388,7 +389,7 @@ def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
         tmp_path / "forecast.png",
     ]
     monkeypatch.setattr(sys, "argv", ["inference_v2.py", "predict", *map(str, options)])
-    inference_v2.main()
+    commands.main(CryptoPricePredictorV2, inference_v2.__doc__)
     printed = capsys.readouterr().out
     expected = predictor.predict(candles)
     assert f"Next price: ${expected['price']:,.2f}" in printed

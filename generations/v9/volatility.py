@@ -9,16 +9,20 @@ ratio of what comes to what it says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.samples.indicators import by_segment, log_returns
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, window_view
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HAR_WINDOWS = (1, 7, 30)
 """Horizons that the HAR model looks back: with 24 hourly candles the last day, week and month."""
@@ -33,29 +37,25 @@ PREDICT_BATCH = 1024
 
 
 @dataclass(frozen=True)
-class HarModel:
+class HarModel(FittedNumbers):
     """ln variance = intercept + sum of coefficient x ln(mean square of the last k horizons), then
     unbiased."""
+
+    what: ClassVar[str] = "HAR model:"
 
     intercept: float
     coefficients: list[float]
     """one per `HAR_WINDOWS`"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for the scaler file."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> HarModel:
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
         """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
-        values = [numbers.get("intercept"), *(numbers.get("coefficients") or [])]
-        if len(values) != 1 + len(HAR_WINDOWS) or not all(
-            type(v) is float and np.isfinite(v) for v in values
-        ):
+        model = super().from_dict(numbers)
+        if len(model.coefficients) != len(HAR_WINDOWS):
             raise ValueError(
                 f"HAR model: {dict(numbers)!r} are not its numbers; train the model again"
             )
-        return cls(values[0], values[1:])
+        return model
 
     def variance(self, inputs: np.ndarray) -> np.ndarray:
         """(n,) variance over the horizon from (n, 3) rows of `har_inputs`."""

@@ -105,7 +105,7 @@ def to_text(time_ms: int) -> str:
     )
 
 
-def to_ms(text: str) -> int:
+def entry_ms(text: str) -> int:
     """Epoch ms of an instant that `to_text` wrote; a ValueError for any other text."""
     time_ms = (datetime.fromisoformat(f"{text[:-1]}+00:00") - EPOCH) // timedelta(milliseconds=1)
     if to_text(time_ms) != text:
@@ -300,7 +300,7 @@ def _first_since(lines: list[bytes], since_ms: int) -> int:
     while index > 0:
         index -= 1
         entry = _decode(lines[index] + b"\n")
-        if entry is None or _fault(entry, []) is not None or to_ms(entry["made_at"]) < since_ms:
+        if entry is None or _fault(entry, []) is not None or entry_ms(entry["made_at"]) < since_ms:
             break  # an unsound line too: it is opened, and refused, by who asks
     return index
 
@@ -308,7 +308,7 @@ def _first_since(lines: list[bytes], since_ms: int) -> int:
 def _refuse(path: Path, entry: Mapping[str, Any], made_ms: int, ledger: Ledger) -> None:
     """Raise, with the remedy, on what may come up in honest use."""
     what = f"{entry['symbol']}'s {entry['timeframe']} candle of {entry['timestamp']}"
-    if made_ms >= to_ms(entry["closes_at"]):
+    if made_ms >= entry_ms(entry["closes_at"]):
         raise ValueError(
             f"{path}: too late for a forecast of {what}: it closed at {entry['closes_at']}, and it "
             f"is {entry['made_at']}; forecast from candles up to the last closed one (python "
@@ -321,7 +321,7 @@ def _refuse(path: Path, entry: Mapping[str, Any], made_ms: int, ledger: Ledger) 
             "nothing was entered"
         )
     behind = f"{path}: the clock is wrong, or was: it says {entry['made_at']}, but"
-    if ledger.entries and made_ms < to_ms(ledger.entries[-1]["made_at"]):
+    if ledger.entries and made_ms < entry_ms(ledger.entries[-1]["made_at"]):
         last = ledger.entries[-1]
         raise ValueError(
             f"{behind} line {last['number']} was entered at {last['made_at']}; set it right"
@@ -355,7 +355,7 @@ def _fault(entry: Mapping[str, Any], before: list[dict[str, Any]]) -> str | None
     step_ms = timeframe_ms(entry["timeframe"])
     try:
         made, opens, closes, base = (
-            to_ms(entry[name]) for name in ("made_at", "timestamp", "closes_at", "base_time")
+            entry_ms(entry[name]) for name in ("made_at", "timestamp", "closes_at", "base_time")
         )
     except ValueError as error:
         return f"has a time that cannot be read ({error})"
@@ -366,14 +366,14 @@ def _fault(entry: Mapping[str, Any], before: list[dict[str, Any]]) -> str | None
             f"was made at {entry['made_at']}, not between the close of its last candle and "
             f"{entry['closes_at']}"
         )
-    if before and made < to_ms(before[0]["made_at"]):
+    if before and made < entry_ms(before[0]["made_at"]):
         return "was made before the line before it"
     return None
 
 
 def _base_closes_ms(entry: Mapping[str, Any]) -> int:
     """When candle t closed, and the forecast could be made."""
-    return to_ms(entry["base_time"]) + timeframe_ms(entry["timeframe"])
+    return entry_ms(entry["base_time"]) + timeframe_ms(entry["timeframe"])
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:

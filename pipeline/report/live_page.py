@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluation.outcomes import Tally, chance_range, tally
-from pipeline.forecasts.picture import format_price, plot_forecast
+from pipeline.forecasts.picture import Prediction, format_price, plot_forecast
 from pipeline.report import page, pictures, tables
 from pipeline.report.tables import show, span
 
@@ -35,7 +35,7 @@ class Answer:
 
     symbol: str
     candles: pd.DataFrame
-    prediction: dict[str, Any]
+    prediction: Prediction
     """as `predict` returns it"""
     outcomes: pd.DataFrame
     """of the last forecasts, as `find_outcomes` returns them"""
