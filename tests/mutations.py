@@ -61,14 +61,14 @@ MUTATIONS = (
     # splitting: no target reaches across a cut
     Mutation(
         "pipeline/samples/splitting.py",
-        "(ordered >= train_end + purge)",
-        "(ordered >= train_end)",
+        "(ordered >= begin + purge)",
+        "(ordered >= begin)",
         "test_splitting",
     ),
     Mutation(
         "pipeline/samples/splitting.py",
-        "start = max(times[groups == group].min()",
-        "start = min(times[groups == group].min()",
+        "start = max(own.min()",
+        "start = min(own.min()",
         "test_splitting",
     ),
     Mutation(

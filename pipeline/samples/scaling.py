@@ -15,10 +15,14 @@ OUTLIER_LIMIT = 5.0
 """Standard deviations at which features that are scaled coin by coin are clipped."""
 ALL_SYMBOLS = "all"
 """The scaler of all symbols together among those of each."""
+MIN_MAX_TAILS = (0.001, 0.999)
+"""Quantiles of a feature that become 0 and 1: single extreme candles would squeeze all others."""
+MIN_MAX_BAND = (-1.0, 2.0)
+"""Where min-max scaled values are cut off: one whole range beyond either end."""
 
 
 class Scaler(Protocol):
-    """What scikit-learn's StandardScaler and our record of one have in common."""
+    """What scikit-learn's scalers and our records of them have in common."""
 
     def transform(self, values: np.ndarray) -> np.ndarray: ...
 
@@ -34,8 +38,7 @@ class ScaledSamples:
     rows: np.ndarray
     """(n_candles, n_features) float32, standardised; 0 where a value is missing"""
     target: np.ndarray
-    """(n_samples,) float32, in the unit of the scaler: see `scale_on_train` and
-    `scale_prices_on_train`"""
+    """(n_samples,) float32, in the unit of the scaler"""
     others: tuple[Stream, ...] = ()
     """further windows of each sample, such as those of a finer timeframe, standardised too"""
 
@@ -45,15 +48,13 @@ class ScaledSamples:
         return Stream(self.rows, self.samples.end, self.samples.lookback), *self.others
 
     def learning_validation(self) -> ScaledSamples:
-        """The same, with the validation part in the training part too; it judges nothing any
-        more."""
+        """The same with the validation part in the training part: it judges nothing any more."""
         return replace(self, split=replace(self.split, train=self.split.known))
 
 
 @dataclass(frozen=True)
 class Scalers:
-    """The fitted StandardScalers: of the features (one, or one a timeframe and symbol) and of the
-    scaled log-return."""
+    """The fitted scalers of the features (one, or one a timeframe and symbol) and of the target."""
 
     X: Any
     y: Any
@@ -105,11 +106,11 @@ def scale_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples, Scale
 
 
 def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples, PriceScalers]:
-    """Fit each symbol's scalers on its training part; the target is the next price, min-max scaled
-    to 0 and 1 there.
+    """Fit each symbol's scalers on its training part; the target is the next price.
 
-    Prices of later parts may lie beyond 0 and 1. Of pooled symbols each has its own scale: on a
-    common one the moves of a coin at 3,000 are nothing beside the distance to one at 60,000.
+    The price is min-max scaled to 0 and 1 there; prices of later parts may lie beyond. Of pooled
+    symbols each has its own scale: on a common one the moves of a coin at 3,000 are nothing beside
+    the distance to one at 60,000.
 
     Returns:
         Samples whose `target` is the scaled price `horizon` candles ahead, and the scalers.
@@ -121,7 +122,8 @@ def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples
     from sklearn.preprocessing import MinMaxScaler
 
     scalers = PriceScalers(X={}, y={})
-    rows, target = np.zeros_like(samples.rows), np.empty(len(samples), dtype=np.float32)
+    rows = np.zeros_like(samples.rows)
+    target = np.empty(len(samples), dtype=np.float32)
     next_price = (samples.base_price * np.exp(samples.log_return))[:, None]
     for index, symbol in enumerate(samples.symbols):
         mine = np.flatnonzero(samples.symbol == index)
@@ -130,13 +132,13 @@ def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples
             raise ValueError(
                 f"{symbol}: no sample in the training part; leave the symbol out or move the cuts"
             )
-        scalers.X[symbol] = _fit_features(
-            samples.rows[rows_seen(samples, train)], samples.feature_cols, f"{symbol}: "
-        )
-        scalers.y[symbol] = MinMaxScaler().fit(next_price[train])
+        train_rows = samples.rows[rows_seen(samples, train)]
+        x_scaler = _fit_features(train_rows, samples.feature_cols, f"{symbol}: ")
+        y_scaler = MinMaxScaler().fit(next_price[train])
         seen = rows_seen(samples, mine)
-        rows[seen] = scale_rows(samples.rows[seen], scalers.X[symbol])
-        target[mine] = scalers.y[symbol].transform(next_price[mine])[:, 0]
+        rows[seen] = scale_rows(samples.rows[seen], x_scaler)
+        target[mine] = y_scaler.transform(next_price[mine])[:, 0]
+        scalers.X[symbol], scalers.y[symbol] = x_scaler, y_scaler
     return ScaledSamples(samples, split, rows, target), scalers
 
 
@@ -158,11 +160,11 @@ def scale_by_symbol(
     Raises:
         ValueError: A feature is constant throughout a symbol's training part, or it has none.
     """
-    seen, first = rows_seen(stream, train), 0
-    scalers, scaled = {}, []
+    seen = rows_seen(stream, train)
+    scalers, scaled, first = {}, [], 0
     for symbol, n in n_rows.items():
-        rows = stream.rows[first : first + n]
-        scalers[symbol] = _fit_features(rows[seen[first : first + n]], feature_cols, f"{symbol}: ")
+        rows, is_seen = stream.rows[first : first + n], seen[first : first + n]
+        scalers[symbol] = _fit_features(rows[is_seen], feature_cols, f"{symbol}: ")
         scaled.append(scale_rows(rows, scalers[symbol], OUTLIER_LIMIT))
         first += n
     scalers[ALL_SYMBOLS] = _fit_features(stream.rows[seen], feature_cols)
@@ -170,23 +172,40 @@ def scale_by_symbol(
 
 
 def scale_target(samples: Samples, split: Split) -> tuple[np.ndarray, Any]:
-    """(n_samples,) float32 volatility-scaled log-returns of unit variance in the training part, and
-    their scaler."""
-    from sklearn.preprocessing import (
-        StandardScaler,  # lazy: the predictor shares this module and needs none of it
-    )
+    """(n_samples,) float32 log-return / volatility, of unit variance in training, and its scaler.
+
+    It is scaled only, not centred. The mean of returns cannot be told from 0, and a network that
+    outputs 0 is then the naive forecast. With centring, a rising training year shifted every
+    forecast up, and validation shrank good signals to nothing.
+    """
+    from sklearn.preprocessing import StandardScaler  # lazy: serving does without scikit-learn
 
     scaled_return = (samples.log_return / samples.volatility)[:, None]
-    # Scale only: the mean of returns cannot be told from 0, and a network that outputs 0 is then
-    # the naive forecast. With it, a rising training year shifted every forecast up and validation
-    # shrank good signals to nothing.
     y_scaler = StandardScaler(with_mean=False).fit(scaled_return[split.train])
     return y_scaler.transform(scaled_return)[:, 0].astype(np.float32), y_scaler
 
 
+def to_min_max(standardised: ScaledSamples, scalers: Scalers) -> tuple[ScaledSamples, Scalers]:
+    """The same samples and target with min-max scaled features; see `scale_rows_min_max`.
+
+    The scaler sees the training part's candles alone: 0 and 1 are their quantiles `MIN_MAX_TAILS`.
+
+    Args:
+        standardised: What `scale_on_train` returned, which refuses features that never change.
+        scalers: Those of `standardised`; the target keeps its own.
+    """
+    from sklearn.preprocessing import MinMaxScaler
+
+    samples = standardised.samples
+    train_rows = samples.rows[rows_seen(samples, standardised.split.train)].astype(np.float64)
+    low, high = np.nanquantile(train_rows, MIN_MAX_TAILS, axis=0)
+    x_scaler = MinMaxScaler().fit(np.clip(train_rows, low, high))
+    rows = scale_rows_min_max(samples.rows, x_scaler)
+    return replace(standardised, rows=rows), Scalers(X=x_scaler, y=scalers.y)
+
+
 def _fit_features(rows: np.ndarray, feature_cols: Sequence[str], where: str = "") -> Any:
-    """StandardScaler of (n, n_features) training rows; a ValueError names a feature that never
-    changes in them."""
+    """StandardScaler of (n, n_features) training rows, each of which must change in them."""
     from sklearn.preprocessing import StandardScaler
 
     train_rows = rows.astype(np.float64)
@@ -195,11 +214,9 @@ def _fit_features(rows: np.ndarray, feature_cols: Sequence[str], where: str = ""
             f"{where}no candle in the training part; fetch more candles (--candles), or leave it "
             "out"
         )
-    flat = ~(
-        np.fmax.reduce(train_rows) > np.fmin.reduce(train_rows)
-    )  # missing throughout counts as flat
-    if flat.any():
-        name = feature_cols[int(np.argmax(flat))]
+    changes = np.fmax.reduce(train_rows) > np.fmin.reduce(train_rows)  # NaN throughout does not
+    if not changes.all():
+        name = feature_cols[int(np.argmin(changes))]
         raise ValueError(
             f"{where}feature {name!r} never changes in the {len(train_rows)} candles of the "
             "training part; are the candles real? drop the symbol or fetch more candles "
@@ -209,14 +226,25 @@ def _fit_features(rows: np.ndarray, feature_cols: Sequence[str], where: str = ""
 
 
 def scale_rows(rows: np.ndarray, scaler: Scaler, limit: float | None = None) -> np.ndarray:
-    """Standardise (n, n_features) float32 rows; a missing value becomes 0, the training mean.
-    Serving uses it too.
+    """Standardise (n, n_features) float32 rows, in training and in serving.
 
-    With a `limit`, in standard deviations, what lies beyond is clipped to it.
+    A missing value becomes 0, the training mean. What lies beyond a `limit`, in standard
+    deviations, is clipped to it.
     """
     scaled = scaler.transform(rows.astype(np.float64)).astype(np.float32)
     scaled = np.nan_to_num(scaled, copy=False, nan=0.0)
     return scaled if limit is None else np.clip(scaled, -limit, limit)
+
+
+def scale_rows_min_max(rows: np.ndarray, scaler: Scaler) -> np.ndarray:
+    """Min-max scale (n, n_features) float32 rows, in training and in serving.
+
+    Values beyond `MIN_MAX_BAND` are cut off there, so that a move greater than any of the training
+    part is a great move and not a number that the network has never met. A missing value becomes
+    one half, the middle of the range.
+    """
+    scaled = np.clip(scaler.transform(rows.astype(np.float64)), *MIN_MAX_BAND).astype(np.float32)
+    return np.nan_to_num(scaled, copy=False, nan=0.5)
 
 
 def rows_seen(samples: Samples | Stream, part: np.ndarray) -> np.ndarray:
@@ -230,8 +258,7 @@ def rows_seen(samples: Samples | Stream, part: np.ndarray) -> np.ndarray:
 def to_log_return(
     network_output: np.ndarray, volatility: np.ndarray, y_scaler: Scaler
 ) -> np.ndarray:
-    """Network output, (n,) or (n, k) in standardised units, back to log-returns, before
-    shrinkage."""
+    """Network output, (n,) or (n, k) in standardised units, as log-returns before shrinkage."""
     scaled = _inverse(network_output, y_scaler)
     return scaled * (volatility if scaled.ndim == 1 else volatility[:, None])
 
@@ -239,54 +266,10 @@ def to_log_return(
 def price_to_log_return(
     network_output: np.ndarray, base_price: np.ndarray | float, y_scaler: Scaler
 ) -> np.ndarray:
-    """Network output, prices between 0 and 1 of any shape, as log-returns ln(predicted price / base
-    price)."""
+    """Network output, prices between 0 and 1 of any shape, as ln(predicted price / base price)."""
     return np.log(_inverse(network_output, y_scaler) / base_price)
 
 
 def _inverse(network_output: np.ndarray, y_scaler: Scaler) -> np.ndarray:
-    return y_scaler.inverse_transform(network_output.astype(np.float64).reshape(-1, 1)).reshape(
-        network_output.shape
-    )
-
-
-MIN_MAX_TAILS = (0.001, 0.999)
-"""Quantiles of a feature that become 0 and 1; the true extremes are single candles that would
-squeeze all others."""
-MIN_MAX_BAND = (-1.0, 2.0)
-"""Where scaled values are cut off: one whole range beyond either end."""
-
-
-def to_min_max(standardised: ScaledSamples, scalers: Scalers) -> tuple[ScaledSamples, Scalers]:
-    """The same samples and target with min-max scaled features; the scaler sees the training part's
-    candles alone.
-
-    0 and 1 are the quantiles `MIN_MAX_TAILS` of a feature in the training part; see
-    `scale_rows_min_max`.
-
-    Args:
-        standardised: What `scale_on_train` returned, which refuses features that never change.
-        scalers: Those of `standardised`; the target keeps its own.
-    """
-    from sklearn.preprocessing import (
-        MinMaxScaler,  # lazy: the predictor shares this module and needs none of it
-    )
-
-    samples = standardised.samples
-    train_rows = samples.rows[rows_seen(samples, standardised.split.train)].astype(np.float64)
-    x_scaler = MinMaxScaler().fit(
-        np.clip(train_rows, *np.nanquantile(train_rows, MIN_MAX_TAILS, axis=0))
-    )
-    rows = scale_rows_min_max(samples.rows, x_scaler)
-    return replace(standardised, rows=rows), Scalers(X=x_scaler, y=scalers.y)
-
-
-def scale_rows_min_max(rows: np.ndarray, scaler: Scaler) -> np.ndarray:
-    """Min-max scale (n, n_features) float32 rows; serving uses it too.
-
-    Values beyond `MIN_MAX_BAND` are cut off there, so that a move greater than any of the training
-    part is a great move and not a number that the network has never met. A missing value becomes
-    one half, the middle of the range.
-    """
-    scaled = np.clip(scaler.transform(rows.astype(np.float64)), *MIN_MAX_BAND).astype(np.float32)
-    return np.nan_to_num(scaled, copy=False, nan=0.5)
+    column = network_output.astype(np.float64).reshape(-1, 1)
+    return y_scaler.inverse_transform(column).reshape(network_output.shape)
