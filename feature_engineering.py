@@ -19,6 +19,7 @@ from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     CANDLE_VALUES,
     VOLATILITY_WARMUP,
+    NamedColumns,
     by_segment,
     divide_or_zero,
     forgetting_candles,
@@ -151,34 +152,30 @@ def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> t
 
 def _candle_features(
     open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Name -> (n,) of `V2_CANDLE_FEATURES`, from candles without a long gap."""
+) -> NamedColumns:
+    """`V2_CANDLE_FEATURES` of candles without a long gap."""
     log_return = log_returns(close)
     open_gap = np.full(len(close), np.nan)
     open_gap[1:] = log_ratio(open_[1:], close[:-1])
-    features = {
-        "open_gap": open_gap,
-        "high_ratio": log_ratio(high, close),
-        "low_ratio": log_ratio(low, close),
-        "body": log_ratio(close, open_),
-        "log_return": log_return,
-        "price_range": (high - low) / close,
-    }
+    yield "open_gap", open_gap
+    yield "high_ratio", log_ratio(high, close)
+    yield "low_ratio", log_ratio(low, close)
+    yield "body", log_ratio(close, open_)
+    yield "log_return", log_return
+    yield "price_range", (high - low) / close
     if len(close) < 2:  # TA-Lib refuses input of NaN alone
-        return features
+        return
+    yield "volume_z", rolling_z_score(volume, VOLUME_Z_WINDOW)
+    yield "volume_ratio", divide_or_zero(volume, talib.SMA(volume, timeperiod=20))
+    yield "volatility_14", talib.STDDEV(log_return, timeperiod=14)
+    yield "volatility_20", talib.STDDEV(log_return, timeperiod=20)
+    yield "momentum_10", talib.ROCP(close, timeperiod=10)
+    yield "momentum_20", talib.ROCP(close, timeperiod=20)
+    yield "rsi", talib.RSI(close, timeperiod=14)  # 0 to 100
     macd, signal, _ = talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)
-    return features | {
-        "volume_z": rolling_z_score(volume, VOLUME_Z_WINDOW),
-        "volume_ratio": divide_or_zero(volume, talib.SMA(volume, timeperiod=20)),
-        "volatility_14": talib.STDDEV(log_return, timeperiod=14),
-        "volatility_20": talib.STDDEV(log_return, timeperiod=20),
-        "momentum_10": talib.ROCP(close, timeperiod=10),
-        "momentum_20": talib.ROCP(close, timeperiod=20),
-        "rsi": talib.RSI(close, timeperiod=14),  # 0 to 100
-        "macd": macd / close,  # in units of the price, so that coins compare
-        "macd_signal": signal / close,
-        "atr": talib.NATR(high, low, close, timeperiod=14),  # true range in percent of the close
-    }
+    yield "macd", macd / close  # in units of the price, so that coins compare
+    yield "macd_signal", signal / close
+    yield "atr", talib.NATR(high, low, close, timeperiod=14)  # true range in percent of the close
 
 
 def _optional_values(candles: pd.DataFrame, feature: str) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Live forecasts at every candle close: `watch` and `python inference_v2.py live`, at the loopback
-exchange."""
+"""Live forecasts at every candle close, from the loopback exchange."""
 
 import itertools
 import subprocess
@@ -50,8 +49,7 @@ def open_of(candles: pd.DataFrame, n_before_last: int) -> int:
 
 
 class Sleeper:
-    """Time passes only here; `events` happen at the end of the first sleep, the second, and so
-    on."""
+    """Time passes only here; one of the `events` happens at the end of each sleep."""
 
     def __init__(self, server: ExchangeServer, *events):
         self.server, self.events, self.slept = server, list(events), []

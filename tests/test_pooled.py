@@ -1,5 +1,4 @@
-"""The pooled preset: features by hand, no look-ahead from any coin, the same forecasts in training
-and serving."""
+"""The pooled preset: features by hand, no look-ahead, training and serving alike."""
 
 import subprocess
 import sys
@@ -69,9 +68,8 @@ def candles_dir(market, tmp_path_factory):
 def bundle(candles_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     metrics = train_v2_production.main(replace(SMALL, candles_dir=candles_dir, output_dir=folder))
-    assert (
-        metrics["calibration"]["shrinkage"] > 0
-    )  # else every forecast is 0 and parity means nothing
+    # Else every forecast is 0 and parity means nothing
+    assert metrics["calibration"]["shrinkage"] > 0
     return folder
 
 

@@ -1,5 +1,4 @@
-"""Training and serving compute the same: every parity rule of the bundle, and every refusal of the
-predictor."""
+"""Training and serving compute the same, and what the predictor refuses."""
 
 import json
 import pickle
@@ -205,9 +204,8 @@ def test_missing_funding_and_open_interest_count_as_their_training_mean(predicto
 
 
 def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, candles, monkeypatch):
-    now = candles["timestamp"].iloc[-1] + pd.Timedelta(
-        minutes=59
-    )  # the last candle closes in a minute
+    # The last candle closes in a minute
+    now = candles["timestamp"].iloc[-1] + pd.Timedelta(minutes=59)
     monkeypatch.setattr("pipeline.candles.schema.time.time", lambda: now.timestamp())
     with pytest.warns(
         UserWarning, match=r"1 candle\(s\) from .* have not closed yet and are left out"
@@ -356,9 +354,8 @@ def test_the_best_checkpoint_opens_with_the_same_scalers(tiny_bundle, predictor,
     best = CryptoPricePredictorV2(tiny_bundle / "best_v2_model.h5", tiny_bundle / SCALER_FILE)
     from_best, from_final = best.predict(candles), predictor.predict(candles)
     assert from_best["timestamp"] == from_final["timestamp"]
-    assert (
-        abs(from_best["return"] - from_final["return"]) <= 1e-6
-    )  # the final model may run as its ONNX twin
+    # The final model may run as its ONNX twin
+    assert abs(from_best["return"] - from_final["return"]) <= 1e-6
 
 
 def test_the_scaler_file_is_what_the_documents_promise_for_people_with_scikit_learn(tiny_bundle):

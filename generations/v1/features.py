@@ -20,6 +20,7 @@ from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     CANDLE_VALUES,
     VOLATILITY_WARMUP,
+    NamedColumns,
     by_segment,
     divide_or_zero,
     ewma_volatility,
@@ -126,16 +127,17 @@ def compute_v1_features(
     return pd.DataFrame({name: table[name] for name in feature_cols}, index=candles.index)
 
 
-def _segment_features(*candles: np.ndarray) -> dict[str, np.ndarray]:
-    """Name -> (n,) of all but the calendar's, from candles without a long gap."""
+def _segment_features(*candles: np.ndarray) -> NamedColumns:
+    """All features but the calendar's, of candles without a long gap."""
     # Prices near 1: TA-Lib takes a variance below 1e-14 for 0, and that of a coin at 1e-6 is less.
     *prices, volume = candles
     open_, high, low, close = (price / prices[3][0] for price in prices)
-    features = _return_features(open_, high, low, close)
+    returns = _return_features(open_, high, low, close)
+    yield from returns.items()
     if len(close) > 1:  # TA-Lib refuses input of NaN alone
-        features |= _volatility_features(high, low, close, features["log_return"])
-        features |= _technical_features(high, low, close, volume, features["close_location"])
-    return features
+        location = returns["close_location"]
+        yield from _volatility_features(high, low, close, returns["log_return"]).items()
+        yield from _technical_features(high, low, close, volume, location).items()
 
 
 def _return_features(

@@ -13,6 +13,7 @@ import talib
 
 from pipeline.samples.indicators import (
     VOLATILITY_WARMUP,
+    NamedColumns,
     by_segment,
     divide_or_zero,
     forgetting_candles,
@@ -70,20 +71,18 @@ def compute_ohlc_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame
 
 def _segment_features(
     close: np.ndarray, open_: np.ndarray, high: np.ndarray, low: np.ndarray, volume: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Name -> (n,) of `V7_FEATURES`, from candles without a long gap."""
-    features = {"close": close, "open": open_, "high": high, "low": low, "volume": volume}
+) -> NamedColumns:
+    """`V7_FEATURES` of candles without a long gap."""
+    yield from zip(V7_FEATURES, (close, open_, high, low, volume))
     if len(close) < 2:  # TA-Lib refuses input of NaN alone
-        return features
+        return
+    yield "atr", talib.ATR(high, low, close, timeperiod=14)
     upper, middle, lower = talib.BBANDS(close, timeperiod=20, nbdevup=2.0, nbdevdn=2.0)
-    return features | {
-        "atr": talib.ATR(high, low, close, timeperiod=14),
-        "bb_upper": upper,
-        "bb_lower": lower,
-        "bb_width": (upper - lower) / middle,
-        "rsi": talib.RSI(close, timeperiod=14),
-        "macd": talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)[0],
-        "volatility": talib.STDDEV(log_returns(close), timeperiod=20),
-        # 0 / 0 where 20 closes are equal: the close is then in the middle of bands without width
-        "bb_position": 0.5 + divide_or_zero(close - middle, upper - lower),
-    }
+    yield "bb_upper", upper
+    yield "bb_lower", lower
+    yield "bb_width", (upper - lower) / middle
+    yield "rsi", talib.RSI(close, timeperiod=14)
+    yield "macd", talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)[0]
+    yield "volatility", talib.STDDEV(log_returns(close), timeperiod=20)
+    # 0 / 0 where 20 closes are equal: the close is then in the middle of bands without width
+    yield "bb_position", 0.5 + divide_or_zero(close - middle, upper - lower)

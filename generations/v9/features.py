@@ -22,6 +22,7 @@ import talib
 from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
+    NamedColumns,
     by_segment,
     divide_or_zero,
     ewma_volatility,
@@ -110,16 +111,14 @@ def compute_v9_features(
 
 def _segment_features(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Name -> (n,) of v9's own but the time's, from candles without a long gap."""
+) -> NamedColumns:
+    """v9's own features but the time's, of candles without a long gap."""
     if len(close) < 2:  # TA-Lib refuses input of NaN alone
-        return {}
-    return {
-        **_trend_features(high, low, close),
-        **_position_features(high, low, close),
-        **_volume_features(high, low, close, volume),
-        **_volatility_features(high, low, close),
-    }
+        return
+    yield from _trend_features(high, low, close).items()
+    yield from _position_features(high, low, close).items()
+    yield from _volume_features(high, low, close, volume).items()
+    yield from _volatility_features(high, low, close).items()
 
 
 def _trend_features(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> dict[str, np.ndarray]:

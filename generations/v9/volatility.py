@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.forecasts.fitted import FittedNumbers
-from pipeline.samples.indicators import by_segment, log_returns
+from pipeline.samples.indicators import NamedColumns, by_segment, log_returns
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, window_view
 
@@ -105,15 +105,14 @@ def har_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarra
         segment's first row.
     """
 
-    def log_variances(close: np.ndarray) -> dict[str, np.ndarray]:
-        squares = pd.Series(np.square(log_returns(close)))
-        variances = {}
-        for window in HAR_WINDOWS:
-            mean = squares.rolling(window * horizon, min_periods=1).mean().to_numpy()
-            variances[f"last_{window}"] = np.log(np.maximum(horizon * mean, MIN_VARIANCE))
-        return variances
-
     names = [f"last_{window}" for window in HAR_WINDOWS]
+
+    def log_variances(close: np.ndarray) -> NamedColumns:
+        squares = pd.Series(np.square(log_returns(close)))
+        for name, window in zip(names, HAR_WINDOWS):
+            mean = squares.rolling(window * horizon, min_periods=1).mean().to_numpy()
+            yield name, np.log(np.maximum(horizon * mean, MIN_VARIANCE))
+
     return by_segment(log_variances, candles, timeframe, ["close"], names).T
 
 

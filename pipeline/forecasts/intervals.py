@@ -24,7 +24,13 @@ import pandas as pd
 
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.forecasts.fitted import FittedNumbers
-from pipeline.samples.indicators import VOLATILITY_SPAN, by_segment, ewma_volatility, log_returns
+from pipeline.samples.indicators import (
+    VOLATILITY_SPAN,
+    NamedColumns,
+    by_segment,
+    ewma_volatility,
+    log_returns,
+)
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples
 
@@ -50,8 +56,7 @@ SEGMENT_INPUTS = (
 """The inputs but for the week's waves."""
 MOMENTUM_WINDOW = 168
 WEEK_CYCLES = (1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 28)
-"""Cycles a week: 7, 14, 21, 28 are the day and its harmonics, those beside them let it differ over
-the week."""
+"""Cycles a week: 7, 14, 21, 28 are the day and its harmonics, the others let days differ."""
 DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
 
@@ -370,28 +375,26 @@ def _segment_inputs(
     *,
     candles_a_day: int,
     horizon: int,
-) -> dict[str, np.ndarray]:
-    """Name -> (n,) of `SEGMENT_INPUTS`, from candles without a long gap."""
+) -> NamedColumns:
+    """`SEGMENT_INPUTS` of candles without a long gap."""
     scale = np.maximum(ewma_volatility(log_returns(close)), MIN_VOLATILITY)
     sizes = {"range": pd.Series(np.log(high / low)), "move": pd.Series(np.abs(log_returns(close)))}
-    inputs = {}
     for kind, size in sizes.items():
         for span in SPANS[kind]:
-            inputs[f"{kind}_{span}"] = _log_ratio(size.ewm(span=span).mean(), scale)
+            yield f"{kind}_{span}", _log_ratio(size.ewm(span=span).mean(), scale)
         usual = size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()
-        inputs[f"{kind}_{LONG_WINDOW}"] = _log_ratio(usual, scale)
+        yield f"{kind}_{LONG_WINDOW}", _log_ratio(usual, scale)
         if kind == "range":
             same_time = _same_time_of_day(size, usual, candles_a_day, horizon)
-            inputs["same_time"] = _log_ratio(same_time, scale)
+            yield "same_time", _log_ratio(same_time, scale)
     usual_volume = pd.Series(volume).ewm(span=VOLATILITY_SPAN).mean().to_numpy()
     traded = np.divide(volume, usual_volume, out=np.ones(len(volume)), where=usual_volume > 0)
     log_traded = np.log(np.maximum(traded, SMALLEST_RATIO))
-    inputs["volume"] = np.where(np.isnan(scale), np.nan, log_traded)
+    yield "volume", np.where(np.isnan(scale), np.nan, log_traded)
     row = np.arange(len(close))
     before = np.maximum(row - MOMENTUM_WINDOW, 0)
     momentum = np.abs(np.log(close / close[before])) / np.sqrt(np.maximum(row - before, 1))
-    inputs["momentum"] = np.log1p(momentum / scale)
-    return inputs
+    yield "momentum", np.log1p(momentum / scale)
 
 
 def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:

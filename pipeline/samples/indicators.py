@@ -8,7 +8,7 @@ takes. `by_segment` starts them afresh after every long gap.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ from pipeline.candles.schema import CANDLE_COLUMNS, segment_starts, timeframe_ms
 
 CANDLE_VALUES = CANDLE_COLUMNS[1:]
 """A candle's columns of numbers: open, high, low, close, volume."""
+NamedColumns = Iterable[tuple[str, np.ndarray]]
+"""Pairs of a name and (n,) values; yielded one by one they need the memory of one."""
 VOLATILITY_SPAN = 48
 """Span, in candles, of the EWMA volatility that scales targets, forecasts and errors."""
 
@@ -45,7 +47,7 @@ VOLATILITY_WARMUP = VOLATILITY_SPAN + forgetting_candles(
 
 
 def by_segment(
-    function: Callable[..., Mapping[str, np.ndarray]],
+    function: Callable[..., NamedColumns],
     candles: pd.DataFrame,
     timeframe: str,
     columns: Sequence[str],
@@ -54,12 +56,12 @@ def by_segment(
     """Apply a function to each stretch of one symbol's candles that holds no long gap.
 
     Args:
-        function: Takes the columns of a stretch of m candles, (m,) float64 each; returns
-            name -> (m,), of all `names` or of those that so few candles allow.
+        function: Takes the columns of a stretch of m candles, (m,) float64 each; yields pairs of a
+            name and (m,) values, for all `names` or for those that so few candles allow.
         candles: n candles in the schema of `pipeline.candles.schema`.
         timeframe: Length of a candle.
         columns: Columns of the candles that the function is given, in this order.
-        names: Names that the function may return.
+        names: Names that the function may yield.
 
     Returns:
         (len(names), n) float64, a row a name; NaN where the function gave no value.
@@ -69,7 +71,7 @@ def by_segment(
     table = np.full((len(names), len(candles)), np.nan)
     starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
     for first, end in zip(starts, [*starts[1:], len(candles)]):
-        for name, values in function(*(array[first:end] for array in arrays)).items():
+        for name, values in function(*(array[first:end] for array in arrays)):
             table[rows[name], first:end] = values
     return table
 

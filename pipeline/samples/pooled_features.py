@@ -15,6 +15,7 @@ import talib
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     VOLATILITY_SPAN,
+    NamedColumns,
     by_segment,
     divide_or_zero,
     ewma_volatility,
@@ -181,23 +182,22 @@ def _own_features(candles: pd.DataFrame, timeframe: str) -> dict[str, np.ndarray
 
 def _segment_features(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
-) -> dict[str, np.ndarray]:
+) -> NamedColumns:
     if len(close) <= VOLATILITY_SPAN:  # there is no volatility to scale by yet
-        return {}
+        return
     log_return = log_returns(close)
     volatility = ewma_volatility(log_return)
     squares = np.square(log_return)
     usual_volume = talib.SMA(volume, timeperiod=VOLATILITY_SPAN)
     scaled_return = divide_or_zero(log_return, volatility)
-    return {
-        "scaled_return": np.clip(scaled_return, -RETURN_LIMIT, RETURN_LIMIT),
-        # -1 at the low, 1 at the high
-        "close_position": divide_or_zero(2.0 * close - high - low, high - low),
-        "range_size": _log(divide_or_zero(log_ratio(high, low), volatility)),
-        "volume_level": _log(divide_or_zero(volume, usual_volume)),
-        "volatility_ratio_12": _log(divide_or_zero(_deviation(squares, 12), volatility)),
-        "volatility_ratio_336": _log(divide_or_zero(volatility, _deviation(squares, LONG_WINDOW))),
-    }
+    yield "scaled_return", np.clip(scaled_return, -RETURN_LIMIT, RETURN_LIMIT)
+    # -1 at the low, 1 at the high
+    yield "close_position", divide_or_zero(2.0 * close - high - low, high - low)
+    yield "range_size", _log(divide_or_zero(log_ratio(high, low), volatility))
+    yield "volume_level", _log(divide_or_zero(volume, usual_volume))
+    yield "volatility_ratio_12", _log(divide_or_zero(_deviation(squares, 12), volatility))
+    long_volatility = _deviation(squares, LONG_WINDOW)
+    yield "volatility_ratio_336", _log(divide_or_zero(volatility, long_volatility))
 
 
 def _deviation(squares: np.ndarray, window: int) -> np.ndarray:

@@ -15,6 +15,11 @@ from pipeline.samples.indicators import VOLATILITY_SPAN, by_segment, ewma_volati
 
 logger = logging.getLogger(__name__)
 
+SAMPLE_FIELDS = tuple(
+    "end symbol target_time base_price current_return log_return volatility".split()
+)
+"""The fields of `Samples` that hold an entry a sample."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -82,16 +87,7 @@ class Samples:
 
     def take(self, kept: np.ndarray) -> Samples:
         """The samples that a boolean mask keeps."""
-        return replace(
-            self,
-            end=self.end[kept],
-            symbol=self.symbol[kept],
-            target_time=self.target_time[kept],
-            base_price=self.base_price[kept],
-            current_return=self.current_return[kept],
-            log_return=self.log_return[kept],
-            volatility=self.volatility[kept],
-        )
+        return replace(self, **{name: getattr(self, name)[kept] for name in SAMPLE_FIELDS})
 
     def facts(self) -> dict[str, Any]:
         """What a forecast from the saved network must know of its samples, as plain data."""
@@ -150,7 +146,7 @@ def make_windows(
         feature_cols=tuple(features[next(iter(candles))].columns),
         rows=np.concatenate([features[symbol].to_numpy(np.float32) for symbol in candles]),
         row_ms=np.concatenate([timestamps_ms(frame) for frame in candles.values()]),
-        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        **{name: np.concatenate([part[name] for part in parts]) for name in SAMPLE_FIELDS},
         timeframe=timeframe,
         lookback=lookback,
         horizon=horizon,
@@ -223,11 +219,13 @@ def segmented_volatility(candles: pd.DataFrame, timeframe: str, horizon: int) ->
 
     It starts afresh after every long gap; NaN before a segment's 48th return.
     """
-
-    def volatility_of(close: np.ndarray) -> dict[str, np.ndarray]:
-        return {"volatility": ewma_volatility(log_returns(close))}
-
-    table = by_segment(volatility_of, candles, timeframe, ["close"], ["volatility"])
+    table = by_segment(
+        lambda close: [("volatility", ewma_volatility(log_returns(close)))],
+        candles,
+        timeframe,
+        columns=["close"],
+        names=["volatility"],
+    )
     return table[0] * np.sqrt(horizon)
 
 
