@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from config import PRESETS_V2
 from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
 from pipeline.bundle.files import BundleFiles
 from pipeline.candles.store import PUBLISHED
@@ -30,7 +31,6 @@ from pipeline.forecasts.predictor import read_closed
 from pipeline.samples.pooled_features import (
     POOLED_FEATURES,
     POOLED_MARKET_FEATURES,
-    PRESETS,
     market_features,
     preset_of,
     with_market,
@@ -67,7 +67,7 @@ class CryptoPricePredictorV2(LivePredictor):
     known_features = (*V2_FEATURES, *POOLED_FEATURES)
     warmup = V2_WARMUP
     preset: str
-    """whose features the model looks at, of `PRESETS`"""
+    """whose features the model looks at, of `PRESETS_V2`"""
     _market: pd.DataFrame | None = None
     """what `with_context` made of other coins' candles"""
 
@@ -104,7 +104,7 @@ class CryptoPricePredictorV2(LivePredictor):
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
         scalers = super()._open(model_path, scaler_path)
         self.preset = scalers.get("preset", preset_of(scalers["feature_cols"]))
-        if self.preset not in PRESETS:
+        if self.preset not in PRESETS_V2:
             raise ValueError(
                 f"{scaler_path}: unknown preset {self.preset!r}; it was written by another version"
             )

@@ -281,6 +281,9 @@ def test_the_scalers_of_another_model_are_noticed(tiny_bundle, tmp_path):
         ("horizon", 0, "'horizon'"),
         ("symbols", 5, "'symbols'"),
         ("feature_cols", "log_return", "'feature_cols'"),
+        ("preset", "mine", "unknown preset 'mine'"),
+        ("intervals", {"kind": "bands"}, "unknown kind of interval 'bands'"),
+        ("intervals", {"kind": "quantiles"}, "quantile factor 'below' is None"),
     ],
 )
 def test_a_scaler_file_with_wrong_content_is_refused_by_name(
@@ -293,6 +296,21 @@ def test_a_scaler_file_with_wrong_content_is_refused_by_name(
     (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
     with pytest.raises(ValueError, match=message):
         CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+
+
+def test_bundles_that_name_neither_preset_nor_kind_of_interval_forecast_the_same(
+    tiny_bundle, tmp_path, predictor, candles
+):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / METADATA_FILE).unlink()
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    assert scalers["intervals"].pop("kind") == "scale"
+    scalers.pop("preset", None)
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
+    old = CryptoPricePredictorV2.from_directory(folder)
+    assert old.preset == "guide" and old.predict(candles) == predictor.predict(candles)
+    (folder / SCALER_FILE).write_bytes(pickle.dumps({**scalers, "preset": "pooled"}, protocol=4))
+    assert CryptoPricePredictorV2.from_directory(folder).preset == "pooled"
 
 
 def test_a_scaler_file_without_a_key_or_with_foreign_types_is_refused(tiny_bundle, tmp_path):

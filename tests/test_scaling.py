@@ -5,14 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.samples.scaling import (
-    price_to_log_return,
-    rows_seen,
-    scale_on_train,
-    scale_prices_on_train,
-    scale_rows,
-    to_log_return,
-)
+from generations.v1_final.prices import price_to_log_return, scale_prices_on_train
+from pipeline.samples.scaling import rows_seen, scale_on_train, scale_rows, to_log_return
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import talib
 
-from generations.v1.timeframes import rows_closing_with
+from generations.v1.timeframes import OUTLIER_LIMIT, rows_closing_with
 from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     CANDLE_VALUES,
@@ -29,7 +29,7 @@ from pipeline.samples.indicators import (
     log_returns,
     rolling_z_score,
 )
-from pipeline.samples.scaling import OUTLIER_LIMIT, scale_rows
+from pipeline.samples.scaling import scale_rows
 from pipeline.samples.windows import usable_rows, window_view
 
 RETURN_FEATURES = (

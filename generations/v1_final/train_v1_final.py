@@ -23,6 +23,7 @@ from config import FIT_OPTIONS, ConfigV1Final, default_output_dir, options
 from data_fetcher import CandleSet, fetch_candles
 from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
+from generations.v1_final.prices import scale_prices_on_train
 from pipeline import hub, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
@@ -30,7 +31,7 @@ from pipeline.evaluation.price_errors import price_error_rows, price_errors, sam
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, forecast_test
 from pipeline.report import run_page, tables
-from pipeline.samples.scaling import ScaledSamples, scale_on_train, scale_prices_on_train
+from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import Split, split_samples
 from pipeline.samples.windows import Samples, make_windows
 from pipeline.training import device

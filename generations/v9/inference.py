@@ -19,6 +19,7 @@ import pandas as pd
 
 from generations.v9.combination import Ensemble, apply_ensemble
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
+from generations.v9.scaling import scale_rows_min_max
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
 from pipeline.bundle import files, safe_pickle
 from pipeline.bundle.files import BundleFiles
@@ -27,7 +28,7 @@ from pipeline.bundle.scaler_file import SCALER_TYPES
 from pipeline.bundle.scaler_records import MinMaxRecord
 from pipeline.forecasts.picture import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
-from pipeline.samples.scaling import scale_rows_min_max, to_log_return
+from pipeline.samples.scaling import to_log_return
 
 DIRECTION_FILE = "direction_model_v9.h5"
 VOLATILITY_FILE = "volatility_model_v9.json"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -29,6 +29,9 @@ from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS, timeframe_ms, timestamps_ms
 from pipeline.forecasts.picture import Prediction
 from pipeline.samples.windows import segmented_volatility
+
+if TYPE_CHECKING:
+    from pipeline.forecasts.predictor import BundlePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +71,6 @@ class AlreadyEnteredError(ValueError):
     """The model's forecast of this candle is in the ledger; the first one counts."""
 
 
-class Predictor(Protocol):
-    """What a ledger notes of the predictor that forecast."""
-
-    timeframe: str
-    horizon: int
-    is_synthetic: bool
-    model_sha256: str
-
-
 @dataclass(frozen=True)
 class Ledger:
     """What a ledger's file holds, verified."""
@@ -111,7 +105,7 @@ def entry_ms(text: str) -> int:
 
 
 def forecast_of(
-    predictor: Predictor, symbol: str, candles: pd.DataFrame, prediction: Prediction
+    predictor: BundlePredictor, symbol: str, candles: pd.DataFrame, prediction: Prediction
 ) -> dict[str, Any]:
     """What a ledger holds of a forecast, all `FIELDS` but those that `append` adds.
 

@@ -41,9 +41,6 @@ POOLED_MARKET_FEATURES = (
 )
 POOLED_FEATURES = (*POOLED_OWN_FEATURES, *POOLED_MARKET_FEATURES)
 
-PRESETS = ("guide", "pooled")
-"""What a network sees: v2's own features, or these."""
-
 BITCOIN = "BTC/USDT"
 LEAST_COINS = 3
 """Coins whose mean counts as the market's"""
