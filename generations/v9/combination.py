@@ -1,12 +1,10 @@
-"""v9's combined forecast: the direction's log-odds and the price network's return, and an interval
-from the volatility.
+"""v9's combined forecast: of the direction and the price network, with an interval.
 
 In units of the candle's volatility, with every number fitted on the validation part:
 
-    direction's forecast  = direction_shrinkage * log-odds of the direction network
-    combined              = direction's forecast + price_weight * (price network's forecast -
-    direction's forecast) quantiles             = combined + constants * forecast volatility of a
-    candle
+    called    = direction_shrinkage * log-odds of the direction network
+    combined  = called + price_weight * (price network's forecast - called)
+    quantiles = combined + constants * forecast volatility of a candle
 """
 
 from __future__ import annotations
@@ -77,11 +75,9 @@ def fit_ensemble(
         forecast_volatility: (n,) the volatility model's, for one such return.
         actual: (n,) log-returns that came true.
     """
-    scaled_actual, scaled_price, odds = (
-        actual / volatility,
-        price_return / volatility,
-        log_odds(p_up),
-    )
+    scaled_actual = actual / volatility
+    scaled_price = price_return / volatility
+    odds = log_odds(p_up)
     shrinkage = fit_shrinkage(odds, scaled_actual)
     called = shrinkage * odds
     weight = fit_shrinkage(scaled_price - called, scaled_actual - called)
