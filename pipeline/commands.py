@@ -120,14 +120,17 @@ class Live:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score the model on candles it has never seen, and its features' drift; or score a ledger."""
+    """Score the model on candles it has never seen, with its features' drift; or a ledger."""
 
     candles_dir: Path | None = None
-    """folder of candles, such as BTCUSDT_1h.parquet, with some 534 before the first forecast"""
+    """folder of candles, such as BTCUSDT_1h.parquet or .csv, with some 534 before the first
+    forecast"""
     ledger: Path | None = None
-    """score the forecasts in this file instead, without a model; by --candles-dir or an exchange"""
+    """score the forecasts in this file instead, which needs no model; without --candles-dir by an
+    exchange's candles"""
     exchange: str | None = None
-    """for a ledger: ccxt id of the exchange; default: binance, then others within reach"""
+    """for a ledger: ccxt id of the exchange; default: binance, then the others that can be
+    reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
@@ -135,7 +138,8 @@ class Evaluate:
     symbols: tuple[str, ...] = ()
     """pairs; default: those the model was trained on, as far as --candles-dir has them"""
     since: str | None = None
-    """only forecasts made at or after this instant, UTC; default: after what the model has seen"""
+    """only forecasts made at or after this instant, UTC; default: right after what the model has
+    seen"""
     until: str | None = None
     """only candles that have closed by this instant, UTC"""
     fee_bps: float = ConfigV2.fee_bps
