@@ -35,7 +35,6 @@ def garch_quantiles(
     samples: Samples,
     known_until: np.datetime64,
     calibrating: np.ndarray,
-    forecast: np.ndarray | float = 0.0,
 ) -> dict[str, np.ndarray] | None:
     """Quantiles of every sample's log-return: constants times GARCH volatility.
 
@@ -45,7 +44,6 @@ def garch_quantiles(
         known_until: Parameters are fitted, a set per symbol, on candles that closed by then.
         calibrating: Indices of the samples that the constants are fitted to, as in
             `intervals.fit_intervals`.
-        forecast: (n_samples,) or one shrunk point forecast.
 
     Returns:
         Names as `intervals.QUANTILE_NAMES`, (n_samples,) each. None, with a logged warning, where a
@@ -64,8 +62,7 @@ def garch_quantiles(
             )
             return None
         parts.append(part)
-    scale = np.concatenate(parts)[samples.end]
-    return scaled_quantiles(scale, samples.log_return, calibrating, forecast)
+    return scaled_quantiles(np.concatenate(parts)[samples.end], samples.log_return, calibrating)
 
 
 def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarray | None:

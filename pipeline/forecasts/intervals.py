@@ -307,12 +307,9 @@ def _quantile(residual: np.ndarray, level: float) -> float:
 
 
 def scaled_quantiles(
-    scale: np.ndarray,
-    log_return: np.ndarray,
-    calibrating: np.ndarray,
-    forecast: np.ndarray | float = 0.0,
+    scale: np.ndarray, log_return: np.ndarray, calibrating: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Quantiles of a baseline, (n_samples,) each: constants times its scale.
+    """Quantiles of a baseline around 0, (n_samples,) each: constants times its scale.
 
     With the samples' own volatility this is the EWMA (RiskMetrics) interval.
 
@@ -320,12 +317,9 @@ def scaled_quantiles(
         scale: (n_samples,) scale of each move, in any unit.
         log_return: (n_samples,) targets.
         calibrating: See `fit_intervals`.
-        forecast: (n_samples,) or one shrunk point forecast.
     """
-    centre = np.broadcast_to(forecast, scale.shape)
-    error = log_return[calibrating] - centre[calibrating]
-    constants = conformal_quantiles(error / scale[calibrating])
-    return {name: centre + value * scale for name, value in constants.items()}
+    constants = conformal_quantiles(log_return[calibrating] / scale[calibrating])
+    return {name: value * scale for name, value in constants.items()}
 
 
 def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
