@@ -94,7 +94,7 @@ class Live:
             _enter(self.ledger, predictor, self.symbol, candles, prediction)
             return
         if self.ledger is not None:
-            ledgers.check(self.ledger)  # a fault ends the run now, and warns at no close
+            ledgers.check(self.ledger)  # a damaged file ends the run at once
         pending: list[Prediction] = []  # forecasts whose candle has not closed yet
         for candles in watch(predictor, self.symbol, **place):
             pending = _show_outcomes(pending, candles)
