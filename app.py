@@ -145,7 +145,7 @@ class Forecaster:
     def predict(self, symbol: str) -> dict[str, Any]:
         """The forecast as plain data for JSON; arguments and errors of `answer`."""
         answer = self.answer(symbol)
-        numbers = dict(answer.prediction)
+        numbers: dict[str, Any] = dict(answer.prediction)
         timestamp = numbers.pop("timestamp")
         return {
             "symbol": answer.symbol,

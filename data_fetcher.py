@@ -28,13 +28,11 @@ from pipeline.candles import fetch_cache, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
 from pipeline.candles.job import Answer, Job
-from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms
+from pipeline.candles.schema import instant_ms, timeframe_ms
 
 __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles"]
 
 logger = logging.getLogger("data_fetcher")  # __name__ is __main__ where this is the command
-
-Instant = str | int | float | datetime.datetime
 
 
 class CryptodataFetcher:
@@ -64,8 +62,8 @@ class CryptodataFetcher:
         symbol: str,
         timeframe: str = "1h",
         limit: int | None = None,
-        since: Instant | None = None,
-        until: Instant | None = None,
+        since: str | float | datetime.datetime | None = None,
+        until: str | float | datetime.datetime | None = None,
     ) -> pd.DataFrame:
         """Closed candles of one symbol, paged where the exchange gives fewer at a time.
 
@@ -85,8 +83,8 @@ class CryptodataFetcher:
         symbols: Sequence[str],
         timeframe: str = "1h",
         limit: int | None = None,
-        since: Instant | None = None,
-        until: Instant | None = None,
+        since: str | float | datetime.datetime | None = None,
+        until: str | float | datetime.datetime | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Symbol -> its closed candles, as of `fetch_ohlcv`.
 
@@ -113,22 +111,6 @@ class CryptodataFetcher:
             store.write_candles(frame, Path(directory), symbol, timeframe)
             for symbol, frame in candles.items()
         ]
-
-
-def instant_ms(instant: Instant | None, name: str) -> int | None:
-    """Epoch ms of an instant that a person wrote; None stays None.
-
-    Args:
-        instant: A datetime, ISO text or an epoch count; UTC unless it says else.
-        name: What to call it in errors.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
-    if instant is None:
-        return None
-    times = parse_times(pd.Series([instant]), where=name)
-    return int(timestamps_ms(times.to_frame("timestamp"))[0])
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,7 @@
-"""The causal feature set of each generation.
+"""The causal features of v2, and what v1's document imports from here.
 
-v2 (18): open_gap, high_ratio, low_ratio, body, volume_z, log_return, volatility_14, volatility_20,
-momentum_10, momentum_20, price_range, rsi, macd, macd_signal, volume_ratio, atr, funding_rate,
-open_interest_change.
-
-v2's pooled preset (14): see `pipeline.samples.pooled_features`.
-
-v1-final (14): open, high, low, close, volume, log_return, volatility_14, momentum_10, price_range,
-rsi, macd, macd_signal, volume_ratio, atr. The first five are the raw candle, whose level that
-generation forecasts.
+The pooled preset's are in `pipeline.samples.pooled_features`. `FeatureEngineer` and
+`process_single_symbol` are v1's.
 """
 
 from __future__ import annotations
@@ -24,43 +17,32 @@ from generations.v1.features import FeatureEngineer as FeatureEngineer
 from generations.v1.features import process_single_symbol as process_single_symbol
 from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
+    CANDLE_VALUES,
     VOLATILITY_WARMUP,
+    NamedColumns,
+    by_segment,
     divide_or_zero,
     forgetting_candles,
     log_ratio,
+    log_returns,
     rolling_z_score,
 )
 from pipeline.samples.pooled_features import (
     choose_pooled_features,
     compute_pooled_features,
-    is_pooled,
+    preset_of,
 )
 
 logger = logging.getLogger(__name__)
 
-V2_CANDLE_FEATURES = (
-    "open_gap",
-    "high_ratio",
-    "low_ratio",
-    "body",
-    "volume_z",
-    "log_return",
-    "volatility_14",
-    "volatility_20",
-    "momentum_10",
-    "momentum_20",
-    "price_range",
-    "rsi",
-    "macd",
-    "macd_signal",
-    "volume_ratio",
-    "atr",
+V2_CANDLE_FEATURES = tuple(
+    "open_gap high_ratio low_ratio body volume_z log_return volatility_14 volatility_20 "
+    "momentum_10 momentum_20 price_range rsi macd macd_signal volume_ratio atr".split()
 )
 """Computed from every candle."""
 
 V2_OPTIONAL_FEATURES = {"funding_rate": "funding_rate", "open_interest_change": "open_interest"}
-"""Feature -> the column it needs; used only where that column is real, fresh and complete (design:
-real or absent)."""
+"""Feature -> the column it needs; used only where that column is real, fresh and complete."""
 
 V2_FEATURES = (*V2_CANDLE_FEATURES, *V2_OPTIONAL_FEATURES)
 
@@ -74,28 +56,8 @@ V2_WARMUP = max(
 )
 """Candles at the start of a history (or after a long gap) that training drops."""
 
-CANDLE_VALUES = ("open", "high", "low", "close", "volume")
-
-V1_FINAL_FEATURES = (
-    *CANDLE_VALUES,
-    "log_return",
-    "volatility_14",
-    "momentum_10",
-    "price_range",
-    "rsi",
-    "macd",
-    "macd_signal",
-    "volume_ratio",
-    "atr",
-)
-"""The training report's 14 indicators, in its order."""
-
-V1_FINAL_WARMUP = V2_WARMUP
-"""The indicators are v2's, and so is the volatility by which errors are scaled."""
-
 MIN_COVERAGE = 0.99
-"""Share of the used candles for which every symbol must have a fresh value of an optional
-column."""
+"""Least share of the used candles, of every symbol, with a fresh value of an optional column."""
 
 
 def compute_features(
@@ -119,24 +81,30 @@ def compute_features(
     unknown = [name for name in feature_cols if name not in V2_FEATURES]
     if unknown:
         raise ValueError(f"unknown feature {unknown[0]!r}; v2 knows {', '.join(V2_FEATURES)}")
-    table = np.full(
-        (len(V2_FEATURES), len(candles)), np.nan
-    )  # a row a feature: each is written in one stretch
-    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in CANDLE_VALUES]
-    starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
-    for first, end in zip(starts, [*starts[1:], len(candles)]):
-        _compute_candle_features([array[first:end] for array in arrays], table[:, first:end])
-        _compute_optional_features(candles.iloc[first:end], table[:, first:end])
+    table = by_segment(_candle_features, candles, timeframe, CANDLE_VALUES, V2_FEATURES)
+    for row, feature in enumerate(V2_OPTIONAL_FEATURES, start=len(V2_CANDLE_FEATURES)):
+        table[row] = _optional_values(candles, feature)
+    # The last row is a change, which does not reach across a long gap.
+    table[-1, segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))[1:]] = np.nan
     frame = pd.DataFrame(table.T, index=candles.index, columns=list(V2_FEATURES), copy=False)
     return frame if tuple(feature_cols) == V2_FEATURES else frame[list(feature_cols)]
 
 
 def compute_market(
-    candles: Mapping[str, pd.DataFrame], timeframe: str, feature_cols: Sequence[str]
+    candles: Mapping[str, pd.DataFrame],
+    timeframe: str,
+    feature_cols: Sequence[str],
+    preset: str | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """The features of every symbol's candles: v2's, by `compute_features`, or the pooled
-    preset's."""
-    if is_pooled(feature_cols):
+    """Symbol -> its features, v2's or the pooled preset's.
+
+    Args:
+        candles: Symbol -> its candles.
+        timeframe: Length of a candle.
+        feature_cols: Which features, in which order.
+        preset: "guide" or "pooled"; None for the one that the features are of.
+    """
+    if (preset or preset_of(feature_cols)) == "pooled":
         return compute_pooled_features(candles, timeframe, feature_cols)
     return {
         symbol: compute_features(frame, timeframe, feature_cols)
@@ -147,27 +115,10 @@ def compute_market(
 def choose_preset_features(
     preset: str, candles: Mapping[str, pd.DataFrame], timeframe: str, used_candles: int
 ) -> tuple[str, ...]:
-    """The feature columns of a preset, guide or pooled, that these candles can serve; see
-    `choose_features`."""
+    """The feature columns of a preset, guide or pooled, that these candles can serve."""
     if preset == "pooled":
         return choose_pooled_features(candles, timeframe)
     return choose_features(candles, used_candles)
-
-
-def compute_level_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
-    """The v1-final features of one symbol's candles; row t looks at candles up to t only.
-
-    Args:
-        candles: n candles in the schema of `pipeline.candles.schema`.
-        timeframe: Length of a candle, such as "1h"; tells where the gaps are.
-
-    Returns:
-        (n, 14) float64 frame on the candles' index, columns `V1_FINAL_FEATURES`: prices in quote
-        currency, volume in base currency, then v2's scale-free indicators, NaN where they have not
-        enough history yet.
-    """
-    indicators = compute_features(candles, timeframe, V1_FINAL_FEATURES[len(CANDLE_VALUES) :])
-    return pd.concat([candles[list(CANDLE_VALUES)].astype(np.float64), indicators], axis=1)
 
 
 def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> tuple[str, ...]:
@@ -178,94 +129,61 @@ def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> t
     """
     kept = list(V2_CANDLE_FEATURES)
     for feature, column in V2_OPTIONAL_FEATURES.items():
-        used = {
-            symbol: _optional_values(frame, feature).iloc[-used_candles:]
-            for symbol, frame in candles.items()
-        }
-        coverage = {symbol: float(values.notna().mean()) for symbol, values in used.items()}
-        short = {symbol: share for symbol, share in coverage.items() if share < MIN_COVERAGE}
-        if short:
-            worst = min(short, key=lambda symbol: short[symbol])
+        used = [_optional_values(frame, feature)[-used_candles:] for frame in candles.values()]
+        coverage = [float((~np.isnan(values)).mean()) for values in used]
+        n_short = sum(share < MIN_COVERAGE for share in coverage)
+        if n_short:
             logger.info(
                 "%s dropped: %d of %d symbols lack a fresh %s for 99 %% of the used candles "
                 "(worst: %s, %.1f %%)",
                 feature,
-                len(short),
+                n_short,
                 len(candles),
                 column,
-                worst,
-                100 * short[worst],
+                list(candles)[int(np.argmin(coverage))],
+                100 * min(coverage),
             )
-        elif all(values.nunique() == 1 for values in used.values()):
+        elif all(np.nanmin(values) == np.nanmax(values) for values in used):
             logger.info("%s dropped: %s never changes in the used candles", feature, column)
         else:
             kept.append(feature)
     return tuple(kept)
 
 
-def _compute_candle_features(candles: Sequence[np.ndarray], table: np.ndarray) -> None:
-    """Fill the first 16 rows of `table`, (18, n), from open, high, low, close, volume without a
-    long gap, (n,) each."""
-    open_, high, low, close, volume = candles
-    (
-        open_gap,
-        high_ratio,
-        low_ratio,
-        body,
-        volume_z,
-        log_return,
-        volatility_14,
-        volatility_20,
-        momentum_10,
-        momentum_20,
-        price_range,
-        rsi,
-        macd,
-        macd_signal,
-        volume_ratio,
-        atr,
-    ) = table[: len(V2_CANDLE_FEATURES)]
+def _candle_features(
+    open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+) -> NamedColumns:
+    """`V2_CANDLE_FEATURES` of candles without a long gap."""
+    log_return = log_returns(close)
+    open_gap = np.full(len(close), np.nan)
     open_gap[1:] = log_ratio(open_[1:], close[:-1])
-    high_ratio[:] = log_ratio(high, close)
-    low_ratio[:] = log_ratio(low, close)
-    body[:] = log_ratio(close, open_)
-    log_return[1:] = log_ratio(close[1:], close[:-1])
-    price_range[:] = (high - low) / close
+    yield "open_gap", open_gap
+    yield "high_ratio", log_ratio(high, close)
+    yield "low_ratio", log_ratio(low, close)
+    yield "body", log_ratio(close, open_)
+    yield "log_return", log_return
+    yield "price_range", (high - low) / close
     if len(close) < 2:  # TA-Lib refuses input of NaN alone
         return
-    volume_z[:] = rolling_z_score(volume, VOLUME_Z_WINDOW)
-    volume_ratio[:] = divide_or_zero(volume, talib.SMA(volume, timeperiod=20))
-    volatility_14[:] = talib.STDDEV(log_return, timeperiod=14)
-    volatility_20[:] = talib.STDDEV(log_return, timeperiod=20)
-    momentum_10[:] = talib.ROCP(close, timeperiod=10)
-    momentum_20[:] = talib.ROCP(close, timeperiod=20)
-    rsi[:] = talib.RSI(close, timeperiod=14)  # 0 to 100
-    macd_line, signal_line, _ = talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)
-    macd[:] = macd_line / close  # in units of the price, so that coins compare
-    macd_signal[:] = signal_line / close
-    atr[:] = talib.NATR(
-        high, low, close, timeperiod=14
-    )  # average true range in percent of the close
+    yield "volume_z", rolling_z_score(volume, VOLUME_Z_WINDOW)
+    yield "volume_ratio", divide_or_zero(volume, talib.SMA(volume, timeperiod=20))
+    yield "volatility_14", talib.STDDEV(log_return, timeperiod=14)
+    yield "volatility_20", talib.STDDEV(log_return, timeperiod=20)
+    yield "momentum_10", talib.ROCP(close, timeperiod=10)
+    yield "momentum_20", talib.ROCP(close, timeperiod=20)
+    yield "rsi", talib.RSI(close, timeperiod=14)  # 0 to 100
+    macd, signal, _ = talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)
+    yield "macd", macd / close  # in units of the price, so that coins compare
+    yield "macd_signal", signal / close
+    yield "atr", talib.NATR(high, low, close, timeperiod=14)  # true range in percent of the close
 
 
-def _compute_optional_features(candles: pd.DataFrame, table: np.ndarray) -> None:
-    """Fill the last two rows of `table` where the candles carry the columns."""
-    for row, (feature, column) in enumerate(
-        V2_OPTIONAL_FEATURES.items(), start=len(V2_CANDLE_FEATURES)
-    ):
-        if column in candles.columns:
-            table[row] = _optional_values(candles, feature).to_numpy()
-
-
-def _optional_values(candles: pd.DataFrame, feature: str) -> pd.Series:
-    """Values of an optional feature; NaN where its column is absent, stale, or not yet known
-    twice."""
+def _optional_values(candles: pd.DataFrame, feature: str) -> np.ndarray:
+    """(n,) of an optional feature; NaN where its column is absent or stale, or has no change."""
     column = V2_OPTIONAL_FEATURES[feature]
-    if column not in candles.columns:
-        return pd.Series(np.nan, index=candles.index)
+    if column not in candles:
+        return np.full(len(candles), np.nan)
+    values = candles[column].to_numpy(np.float64)
     if feature == "funding_rate":
-        return candles[column]
-    change = np.full(len(candles), np.nan)
-    known = candles[column].where(candles[column] > 0).to_numpy()
-    change[1:] = log_ratio(known[1:], known[:-1])
-    return pd.Series(change, index=candles.index)
+        return values
+    return log_returns(np.where(values > 0, values, np.nan))

@@ -54,7 +54,7 @@ def for_v1(config: Any) -> Any:
 def for_v1_final(config: Any) -> Any:
     """Of v1-final: the same window twice to a price between 0 and 1."""
     keras = import_keras()
-    from feature_engineering import V1_FINAL_FEATURES
+    from generations.v1_final.features import V1_FINAL_FEATURES
 
     first, last = _window(config, len(V1_FINAL_FEATURES))
     second, same = _window(config, len(V1_FINAL_FEATURES))

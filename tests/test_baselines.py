@@ -25,8 +25,7 @@ NOW = np.datetime64("2024-01-01", "ms")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """On so few rows threads cost more than they save, and on a busy machine a hundred times
-    more."""
+    """On so few rows threads cost more than they save."""
     with threadpool_limits(1):
         yield
 
@@ -121,9 +120,8 @@ def test_drift_of_a_symbol_without_training_samples_is_zero():
 
 def test_lagged_inputs_are_the_last_candle_and_three_features_of_the_four_before():
     samples, _ = make_samples(30)
-    rows = np.arange(60 * 4, dtype=np.float32).reshape(
-        60, 4
-    )  # row r holds 4r, 4r + 1, 4r + 2, 4r + 3
+    # Row r holds 4r, 4r + 1, 4r + 2, 4r + 3
+    rows = np.arange(60 * 4, dtype=np.float32).reshape(60, 4)
     inputs = lagged_inputs(
         ScaledSamples(samples, split_of(samples), rows, np.zeros(len(samples), dtype=np.float32))
     )
@@ -181,9 +179,8 @@ def test_the_test_part_never_shows_in_a_forecast(noise):
     samples, test = scaled.samples, scaled.split.test
     log_return, rows = samples.log_return.copy(), samples.rows.copy()
     log_return[test] = np.random.default_rng(9).normal(0.05, 0.5, len(test))
-    last = samples.end[
-        test[len(test) // 2]
-    ]  # and candles after one in the middle of BTC's test part
+    # Candles change too, after the one in the middle of BTC's test part.
+    last = samples.end[test[len(test) // 2]]
     rows[last + 1 : 400] *= 3.0
     _, other = fitted(replace(samples, log_return=log_return, rows=rows))
     assert other.settings == baselines.settings

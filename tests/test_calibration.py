@@ -1,5 +1,4 @@
-"""Shrinkage and probability of a rise: fitted on validation, and right where the truth is
-planted."""
+"""Shrinkage and probability of a rise are right where the truth is planted."""
 
 import math
 
@@ -64,8 +63,7 @@ def test_no_factor_within_0_and_1_fits_better(pair):
 
 
 def planted(slope, n=100_000, seed=0):
-    """Forecasts of deviation 0.05, as scaled forecasts have, and rises with the logistic
-    probability of the slope."""
+    """Forecasts of deviation 0.05, and rises with the logistic probability of the slope."""
     rng = np.random.default_rng(seed)
     forecast = 0.05 * rng.standard_normal(n)
     rises = rng.random(n) < 1 / (1 + np.exp(-slope * forecast))
@@ -168,7 +166,6 @@ def test_caution_goes_its_share_of_the_way_to_the_least_squares_factor_where_tha
     assert fit_shrinkage(forecast, actual, 1.0) == pytest.approx(0.3)
     opposite = np.array([0.8, 0.8, 0.8, -20.0])  # least squares: 22.4 / 4, larger
     assert fit_shrinkage(forecast, opposite, 0.5) == 0.8
-    assert (
-        fit_shrinkage(forecast, np.array([0.8, 0.8, 0.8, 9.0]), 1.0) == 0.0
-    )  # least squares: negative
+    # Least squares: negative
+    assert fit_shrinkage(forecast, np.array([0.8, 0.8, 0.8, 9.0]), 1.0) == 0.0
     assert fit_shrinkage(np.zeros(4), actual, 0.5) == 0.0

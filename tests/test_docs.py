@@ -2,9 +2,11 @@
 are the code's."""
 
 import ast
+import dataclasses
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +14,16 @@ import config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-CONFIGS = {
+CONFIGS: dict[str, Any] = {
     "train_v2_production": config.ConfigV2,
     "generations.v1.train_v1": config.ConfigV1,
     "generations.v1_final.train_v1_final": config.ConfigV1Final,
     "generations.v7.train_v7_main": config.ConfigV7,
     "generations.v9.btc_1h_v9_training": config.ConfigV9,
 }
-"""Commands whose options are the fields of a dataclass elsewhere; the others have theirs in their
-own file."""
+"""Commands whose options are the fields of a class of settings."""
+ELSEWHERE = {"inference_v2": "pipeline.commands"}
+"""Commands whose options are those of another module; the others have theirs in their own file."""
 
 COMMAND = re.compile(r"\bpython (?:-m )?(?P<name>[\w./]+)(?P<rest>[^`#)\n]*)")
 
@@ -71,23 +74,20 @@ def module_tree(path: Path) -> ast.Module:
 @functools.cache
 def options_of(name: str) -> frozenset[str]:
     """The options of one of our commands, those of its subcommands together."""
+    module = module_file(ELSEWHERE.get(name, name))
     if name in CONFIGS:
-        names = set(CONFIGS[name].__dataclass_fields__)
+        names = {field.name for field in dataclasses.fields(CONFIGS[name])}
     else:
-        classes = [
-            node
-            for node in ast.walk(module_tree(module_file(name)))
-            if isinstance(node, ast.ClassDef)
-        ]
+        classes = [node for node in ast.walk(module_tree(module)) if isinstance(node, ast.ClassDef)]
         names = {
             line.target.id
             for node in classes
             for line in node.body
-            if isinstance(line, ast.AnnAssign)
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
         }
-    source = module_file(name).read_text(encoding="utf-8")
+    source = module.read_text(encoding="utf-8")
     if not names and "subcommand_cli_from_dict" in source:  # its subcommands are functions
-        functions = [n for n in module_tree(module_file(name)).body if type(n) is ast.FunctionDef]
+        functions = [n for n in module_tree(module).body if type(n) is ast.FunctionDef]
         commands = [n for n in functions if "Args:" in (ast.get_docstring(n) or "")]
         names = {argument.arg for node in commands for argument in node.args.args}
     names = {name.replace("_", "-") for name in names}

@@ -22,7 +22,7 @@ from feature_engineering import (
     choose_features,
     compute_features,
 )
-from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.candles.schema import read_candles, utc_from_ms
 from pipeline.candles.synthetic import synthetic_candles
 from pipeline.samples import leakage
 from pipeline.samples.indicators import ewma_volatility, forgetting_candles, log_returns
@@ -51,8 +51,7 @@ FIRST_ROW = {
 """Feature -> the first row of a history in which it is known."""
 
 WARMUPS = {"rsi": 14 + 240, "atr": 14 + 240, "macd": 33 + 231, "macd_signal": 33 + 231}
-"""Rows the recursive features need to forget their start; the others look back no further than
-their window."""
+"""Rows that the recursive features need to forget their start; others have a window."""
 
 
 def make_candles(close, *, open_=None, high=None, low=None, volume=None, **optional):
@@ -73,8 +72,7 @@ def make_candles(close, *, open_=None, high=None, low=None, volume=None, **optio
 
 
 def with_gaps():
-    """886 candles with short gaps (1 and 6 missing) before rows 150 and 299, long (7 and 100)
-    before 393 and 686."""
+    """886 candles; 1, 6, 7 and 100 are missing before rows 150, 299, 393 and 686."""
     candles = synthetic_candles(1000, seed=3)
     missing = {150, *range(300, 306), *range(400, 407), *range(700, 800)}
     return candles.drop(index=list(missing)).reset_index(drop=True)
@@ -121,9 +119,8 @@ def test_volume_features_agree_with_hand_arithmetic():
 
 @pytest.mark.parametrize("window", [14, 20])
 def test_volatility_is_the_population_deviation_of_the_last_log_returns(window):
-    close = 100 * np.exp(
-        0.01 * (np.arange(60) % 2)
-    )  # log-returns +0.01, -0.01, …: mean 0, deviation 0.01
+    # log-returns +0.01, -0.01, …: mean 0, deviation 0.01
+    close = 100 * np.exp(0.01 * (np.arange(60) % 2))
     assert feature(make_candles(close), f"volatility_{window}")[window:] == pytest.approx(0.01)
     candles = synthetic_candles(300, seed=5)
     log_return = np.log(candles["close"]).diff()
@@ -158,8 +155,10 @@ def test_rolling_volume_features_agree_with_pandas():
 
 
 def wilder(values, first, n=14):
-    """Wilder (1978), New Concepts in Technical Trading Systems: a mean of n values, then 1/n of
-    each new one."""
+    """A mean of n values, then 1/n of each new one.
+
+    Wilder (1978), New Concepts in Technical Trading Systems.
+    """
     smoothed = np.full(len(values), np.nan)
     smoothed[first + n - 1] = sum(values[first : first + n]) / n
     for t in range(first + n, len(values)):
@@ -369,8 +368,7 @@ def test_features_restart_after_a_long_gap_and_run_on_across_a_short_one():
 
 
 def with_fat_tails(n, seed):
-    """Candles of Student-t returns with 3 degrees of freedom, whose volatility drifts over a factor
-    of about 5."""
+    """Candles of Student-t(3) returns, whose volatility drifts over a factor of about 5."""
     rng = np.random.default_rng(seed)
     volatility = 0.005 * np.exp(0.8 * np.sin(np.arange(n) / 300) + 0.2 * rng.standard_normal(n))
     close = 100 * np.exp(np.cumsum(volatility * rng.standard_t(3, n) / 3**0.5))
@@ -389,10 +387,8 @@ def disagreement(candles, starts, length=1000):
     volatility as a ratio.
     """
     whole = compute_features(candles, "1h", V2_CANDLE_FEATURES)
-    deviations, step_ms = whole.std(), timeframe_ms("1h")
-    volatility = segmented_volatility(
-        candles["close"].to_numpy(), timestamps_ms(candles), step_ms, 1
-    )
+    deviations = whole.std()
+    volatility = segmented_volatility(candles, "1h", 1)
     worst = dict.fromkeys([*V2_CANDLE_FEATURES, "volatility"], 0.0)
     for start in starts:
         part = candles.iloc[start : start + length]
@@ -403,15 +399,14 @@ def disagreement(candles, starts, length=1000):
             worst[name] = max(
                 worst[name], difference[name].iloc[WARMUPS.get(name, V2_WARMUP) :].max()
             )
-        later = segmented_volatility(part["close"].to_numpy(), timestamps_ms(part), step_ms, 1)
+        later = segmented_volatility(part, "1h", 1)
         ratio = later[V2_WARMUP:] / volatility[start : start + length][V2_WARMUP:]
         worst["volatility"] = max(worst["volatility"], np.abs(ratio - 1).max())
     return worst
 
 
 def hard_starts(candles):
-    """Rows right at and shortly before the wildest candles, where a history that starts there is
-    most misled."""
+    """Rows at and shortly before the wildest candles: a start there misleads most."""
     log_return = np.abs(log_returns(candles["close"].to_numpy()))
     wildest = np.argsort(np.nan_to_num(log_return)[600:-1000])[-8:] + 600
     return sorted({int(row - before) for row in wildest for before in (0, 1, 13, 40)})
@@ -429,9 +424,8 @@ def test_after_the_warmup_the_start_of_real_candles_is_forgotten(real_data):
     candles = read_candles(
         pd.read_parquet(real_data / "binanceusdm" / "BTCUSDT_1h.parquet"), "1h"
     ).iloc[:12_000]
-    worst = disagreement(
-        candles, [137, 500, 1234, *hard_starts(candles)]
-    )  # March 2020 is among them
+    # March 2020 is among them
+    worst = disagreement(candles, [137, 500, 1234, *hard_starts(candles)])
     assert max(worst.values()) < 1e-6, worst
 
 
@@ -494,8 +488,7 @@ def test_features_of_any_sound_candles_are_finite_once_known(missing, power, n, 
 
 
 def market(**columns):
-    """Symbol -> 100 candles whose optional columns have the given numbers of fresh values, from the
-    end."""
+    """Symbol -> 100 candles whose optional columns end with so many fresh values."""
     frames = {}
     for symbol, fresh in columns.items():
         frame = make_candles(np.full(100, 5.0))

@@ -1,11 +1,9 @@
-"""Intervals: causal inputs, a scale that recovers what was planted, quantiles that cover what they
-say."""
+"""Intervals: causal inputs, a scale that finds what was planted, quantiles that cover."""
 
 import logging
 import math
 from dataclasses import replace
 
-import arch
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,9 +110,8 @@ def test_inputs_start_afresh_after_a_long_gap_and_run_on_across_a_short_one():
     np.testing.assert_array_equal(inputs[200:], scale_inputs(after, "1h", 1))
     usable = usable_rows(timestamps_ms(long_gap), HOUR_MS, 60, 0)
     assert np.isfinite(inputs[usable]).all()
-    lone = candles.drop(index=[*range(200, 250), *range(251, 300)]).reset_index(
-        drop=True
-    )  # row 200 between two gaps
+    # Row 200 between two gaps
+    lone = candles.drop(index=[*range(200, 250), *range(251, 300)]).reset_index(drop=True)
     assert np.isnan(scale_inputs(lone, "1h", 1)[200, 0])
     short_gap = candles.drop(index=range(200, 206)).reset_index(drop=True)
     assert np.isfinite(scale_inputs(short_gap, "1h", 1)[FIRST:]).all()
@@ -160,9 +157,8 @@ def test_momentum_by_hand():
     inputs = scale_inputs(candles, "1h", 1)
     column = input_names("1h").index("momentum")
     assert inputs[-1, column] == pytest.approx(math.log1p(0.01 * 168 / math.sqrt(168) / 0.01))
-    assert inputs[100, column] == pytest.approx(
-        math.log1p(math.sqrt(100))
-    )  # 100 candles are all there are
+    # 100 candles are all there are
+    assert inputs[100, column] == pytest.approx(math.log1p(math.sqrt(100)))
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 24])
@@ -263,23 +259,21 @@ def test_few_samples_are_warned_of(caplog):
     ]
 
 
-def test_a_baselines_quantiles_are_constants_times_its_scale_around_the_forecast():
+def test_a_baselines_quantiles_are_constants_times_its_scale():
     residual = np.array([9.0, 1, 8, 2, 7, 3, 6, 4, 5])
     scale = np.linspace(1, 3, 12)
-    forecast = np.linspace(-1, 1, 12)
-    log_return = np.r_[residual * scale[:9] + forecast[:9], 0, 0, 0]
-    quantiles = scaled_quantiles(scale, log_return, np.arange(9), forecast)
-    assert quantiles["q10"] == pytest.approx(forecast + 1.0 * scale)
-    assert quantiles["q50"] == pytest.approx(forecast + 5.0 * scale)
+    log_return = np.r_[residual * scale[:9], 0, 0, 0]
+    quantiles = scaled_quantiles(scale, log_return, np.arange(9))
+    assert quantiles["q10"] == pytest.approx(1.0 * scale)
+    assert quantiles["q50"] == pytest.approx(5.0 * scale)
 
 
 # The model
 
 
 def test_the_model_is_applied_by_hand_arithmetic():
-    inputs = np.array(
-        [[0.5, 0.25], [0.0, 0.0], [9.0, 0.0], [0.0, 9.0]]
-    )  # x'b is 0.5, 0.5, 9.5 and -17.5
+    # x'b is 0.5, 0.5, 9.5 and -17.5
+    inputs = np.array([[0.5, 0.25], [0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
     served = apply_intervals(NUMBERS, inputs, np.full(4, 0.01), np.array([0.001, 0.0, 0.0, 0.0]))
     scale = 0.01 * np.exp([0.5, 0.5, 3.0, -3.0])  # bounded at a factor of e^3
     assert list(served) == list(QUANTILE_NAMES)
@@ -356,8 +350,7 @@ def test_a_damaged_model_is_named(change, message):
 
 
 def planted(n=40_000, seed=0):
-    """Inputs, Laplace returns of the scale volatility * exp(0.2 + 0.5 a - 0.3 b), and the
-    volatility."""
+    """Inputs, Laplace returns of scale volatility * exp(0.2 + 0.5 a - 0.3 b), volatility."""
     generator = np.random.default_rng(seed)
     inputs = generator.normal(size=(n, 2))
     volatility = generator.uniform(0.001, 0.05, n)
@@ -418,10 +411,8 @@ def test_validation_and_the_year_before_its_end_calibrate(market):
     days = 24 * np.arange(len(samples.target_time)).astype("timedelta64[h]")  # a day a sample
     slow = replace(samples, target_time=np.datetime64("2020-01-01", "ms") + days)
     parts = replace(split, train=np.arange(1000), val=np.arange(1005, 1100))
-    assert calibrating_samples(slow, parts).tolist() == [
-        *range(1005, 1100),
-        *range(735, 1000),
-    ]  # 1099 - 365 is not
+    # From day 1099 - 365 = 734 on, which itself is not counted.
+    assert calibrating_samples(slow, parts).tolist() == [*range(1005, 1100), *range(735, 1000)]
 
 
 def test_the_slopes_tell_a_shifted_distribution_from_one_whose_median_alone_moves():
@@ -531,7 +522,7 @@ def test_garch_volatility_is_bollerslevs_recursion_and_ahead_what_arch_says():
     np.testing.assert_allclose(
         variance[1:], omega + alpha * returns[1:] ** 2 + beta * variance[:-1], rtol=1e-9
     )
-    fixed = arch.arch_model(returns, **garch.MODEL).fix([omega, alpha, beta, nu])
+    fixed = garch._model(returns).fix([omega, alpha, beta, nu])
     day = fixed.forecast(horizon=24, start=0, reindex=False).variance.to_numpy().sum(axis=1)
     np.testing.assert_allclose((garch_volatility(close, 1000, 24)[1:] * 100) ** 2, day, rtol=1e-9)
 
@@ -614,5 +605,5 @@ def test_on_real_candles_the_model_beats_ewma_and_garch_and_covers(real_data):
 def test_the_windows_fit_the_warm_up():
     # What a served row needs: the long window and the targets' day before it, and a forgotten EWMA.
     assert LONG_WINDOW + 24 <= V2_WARMUP
-    close = synthetic_candles(100, seed=1)["close"].to_numpy()
-    assert np.isnan(segmented_volatility(close, np.arange(100) * HOUR_MS, HOUR_MS, 1)[:FIRST]).all()
+    volatility = segmented_volatility(synthetic_candles(100, seed=1), "1h", 1)
+    assert np.isnan(volatility[:FIRST]).all()

@@ -1,5 +1,4 @@
-"""The forward ledger's file: nothing is entered late, nothing is changed unseen, nothing is
-lost."""
+"""The forward ledger's file: nothing is entered late, changed unseen, or lost."""
 
 import hashlib
 import json
@@ -210,9 +209,8 @@ def test_lines_that_were_removed_swapped_or_doubled_are_noticed_and_the_first_on
             f"line {line} was removed, doubled or moved, entry {there} stands in its place" in fault
         )
     assert fault_of(path, five) is None
-    assert (
-        fault_of(path, a + b + c) is None
-    )  # what was cut off at the end the file alone cannot show
+    # What was cut off at the end the file alone cannot show
+    assert fault_of(path, a + b + c) is None
 
 
 def test_a_new_chain_over_entries_that_no_program_made_is_noticed(five, path):
@@ -232,9 +230,8 @@ def test_a_new_chain_over_entries_that_no_program_made_is_noticed(five, path):
         2, made_at="2024-01-01T02:59:59.999Z"
     )
     assert "line 3 has a time that cannot be read" in fault(2, made_at="2024-01-01T03:00:05Z")
-    assert "line 2 was changed, it is none" in fault(
-        1, p_up=1
-    )  # an integer where a float is written
+    # An integer where a float is written
+    assert "line 2 was changed, it is none" in fault(1, p_up=1)
     assert "line 2 was changed, it is none" in fault(1, note="x")
     assert "line 2 has a q10 of nan" in fault(1, q10=math.nan)
     again = "line 6 forecasts a candle that this model had forecast before"

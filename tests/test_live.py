@@ -1,5 +1,4 @@
-"""Live forecasts at every candle close: `watch` and `python inference_v2.py live`, at the loopback
-exchange."""
+"""Live forecasts at every candle close, from the loopback exchange."""
 
 import itertools
 import subprocess
@@ -11,8 +10,12 @@ import pandas as pd
 import pytest
 
 import inference_v2
-from inference_v2 import CryptoPricePredictorV2, Live, watch
+from inference_v2 import CryptoPricePredictorV2
+from pipeline import commands
 from pipeline.candles.schema import timestamps_ms
+from pipeline.commands import Live
+from pipeline.forecasts import live
+from pipeline.forecasts.live import watch
 from tests import fetching
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -37,9 +40,7 @@ def server(candles, nothing_leaves, monkeypatch):
     with ExchangeServer(
         market_of({BTC: {"1h": candles}}), now_ms=open_of(candles, 5) + 1_200_000, limits={}
     ) as server:
-        monkeypatch.setattr(
-            inference_v2, "time", SimpleNamespace(time=lambda: server.now_ms / 1000)
-        )
+        monkeypatch.setattr(live, "time", SimpleNamespace(time=lambda: server.now_ms / 1000))
         yield server
 
 
@@ -48,8 +49,7 @@ def open_of(candles: pd.DataFrame, n_before_last: int) -> int:
 
 
 class Sleeper:
-    """Time passes only here; `events` happen at the end of the first sleep, the second, and so
-    on."""
+    """Time passes only here; one of the `events` happens at the end of each sleep."""
 
     def __init__(self, server: ExchangeServer, *events):
         self.server, self.events = server, list(events)
@@ -98,8 +98,7 @@ def test_watch_outlasts_an_exchange_that_is_late_or_refuses(predictor, server, c
         open_of(candles, n) for n in (6, 5, 4)
     ]
     assert (
-        sleep.slept[1] == sleep.slept[3] == sleep.slept[4] == inference_v2.RETRY_S
-        and len(sleep.slept) == 5
+        sleep.slept[1] == sleep.slept[3] == sleep.slept[4] == live.RETRY_S and len(sleep.slept) == 5
     )
     assert caplog.text.count("asking again in 10 s") == 2
 
@@ -120,8 +119,9 @@ def test_live_watch_prints_what_came_true_of_the_forecast_before(
             seen.append(frame)
             yield frame
 
-    monkeypatch.setattr(inference_v2, "watch", three)
-    Live(BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url).run()
+    monkeypatch.setattr(commands, "watch", three)
+    command = Live(BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url)
+    command.run(CryptoPricePredictorV2)
     told = capsys.readouterr().out
     assert told.count("Next price: $") == 3 and told.count("Came true: $") == 2
     for before, after in itertools.pairwise(seen):
@@ -138,8 +138,8 @@ def test_live_watch_goes_on_where_one_close_gives_no_forecast(
     server, candles, tiny_bundle, capsys, monkeypatch, caplog
 ):
     frames = [candles.drop(index=len(candles) - 20), candles]
-    monkeypatch.setattr(inference_v2, "watch", lambda *_, **__: iter(frames))
-    Live(BTC, watch=True, model_dir=tiny_bundle).run()
+    monkeypatch.setattr(commands, "watch", lambda *_, **__: iter(frames))
+    Live(BTC, watch=True, model_dir=tiny_bundle).run(CryptoPricePredictorV2)
     assert "no forecast: candles: 1 candle(s) missing among the last 60" in caplog.text
     assert capsys.readouterr().out.count("Next price: $") == 1
 

@@ -1,5 +1,4 @@
-"""The pooled preset: features by hand, no look-ahead from any coin, the same forecasts in training
-and serving."""
+"""The pooled preset: features by hand, no look-ahead, training and serving alike."""
 
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from pandas.testing import assert_frame_equal
 import train_v2_production
 from config import PRESETS_V2, ConfigV2
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
-from inference_v2 import CryptoPricePredictorV2, Evaluate, Live
+from inference_v2 import CryptoPricePredictorV2
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
+from pipeline.commands import Evaluate, Live
 from pipeline.report.tables import horizon_rows
 from pipeline.samples import leakage
 from pipeline.samples.pooled_features import (
@@ -69,9 +69,8 @@ def candles_dir(market, tmp_path_factory):
 def bundle(candles_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     metrics = train_v2_production.main(replace(SMALL, candles_dir=candles_dir, output_dir=folder))
-    assert (
-        metrics["calibration"]["shrinkage"] > 0
-    )  # else every forecast is 0 and parity means nothing
+    # Else every forecast is 0 and parity means nothing
+    assert metrics["calibration"]["shrinkage"] > 0
     return folder
 
 
@@ -285,7 +284,8 @@ def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
     predictor, bundle, market, candles_dir, tmp_path, capsys
 ):
     kept = tmp_path / "forecasts.parquet"
-    Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept).run()
+    command = Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept)
+    command.run(CryptoPricePredictorV2)
     scored = pd.read_parquet(kept).set_index("timestamp")
     history = (
         predictor.predict_history(market["ETH/USDT"], context=market)
@@ -322,7 +322,8 @@ def test_the_live_command_does_without_the_other_coins_where_they_cannot_be_had(
         raise ConnectionError("no route")
 
     monkeypatch.setattr(CryptoPricePredictorV2, "fetch_context", out_of_reach)
-    Live("ETH/USDT", model_dir=bundle, exchange="binance", base_url=exchange.url).run()
+    command = Live("ETH/USDT", model_dir=bundle, exchange="binance", base_url=exchange.url)
+    command.run(CryptoPricePredictorV2)
     alone = predictor.predict(market["ETH/USDT"].iloc[:-2].iloc[-predictor.required_candles :])
     assert f"Expected return: {alone['return_percent']:+.4f}%" in capsys.readouterr().out
     assert "no candles of the other coins, so the forecast does without: no route" in caplog.text

@@ -1,5 +1,4 @@
-"""Training and serving compute the same: every parity rule of the bundle, and every refusal of the
-predictor."""
+"""Training and serving compute the same, and what the predictor refuses."""
 
 import json
 import pickle
@@ -18,6 +17,7 @@ import inference_v2
 import train_v2_production
 from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
+from pipeline import commands
 from pipeline.candles.schema import timestamps_ms
 from pipeline.samples import leakage
 from tests.conftest import TINY
@@ -204,9 +204,8 @@ def test_missing_funding_and_open_interest_count_as_their_training_mean(predicto
 
 
 def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, candles, monkeypatch):
-    now = candles["timestamp"].iloc[-1] + pd.Timedelta(
-        minutes=59
-    )  # the last candle closes in a minute
+    # The last candle closes in a minute
+    now = candles["timestamp"].iloc[-1] + pd.Timedelta(minutes=59)
     monkeypatch.setattr("pipeline.candles.schema.time.time", lambda: now.timestamp())
     with pytest.warns(
         UserWarning, match=r"1 candle\(s\) from .* have not closed yet and are left out"
@@ -282,6 +281,9 @@ def test_the_scalers_of_another_model_are_noticed(tiny_bundle, tmp_path):
         ("horizon", 0, "'horizon'"),
         ("symbols", 5, "'symbols'"),
         ("feature_cols", "log_return", "'feature_cols'"),
+        ("preset", "mine", "unknown preset 'mine'"),
+        ("intervals", {"kind": "bands"}, "unknown kind of interval 'bands'"),
+        ("intervals", {"kind": "quantiles"}, "quantile factor 'below' is None"),
     ],
 )
 def test_a_scaler_file_with_wrong_content_is_refused_by_name(
@@ -294,6 +296,21 @@ def test_a_scaler_file_with_wrong_content_is_refused_by_name(
     (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
     with pytest.raises(ValueError, match=message):
         CryptoPricePredictorV2(folder / MODEL_FILE, folder / SCALER_FILE)
+
+
+def test_bundles_that_name_neither_preset_nor_kind_of_interval_forecast_the_same(
+    tiny_bundle, tmp_path, predictor, candles
+):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / METADATA_FILE).unlink()
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    assert scalers["intervals"].pop("kind") == "scale"
+    scalers.pop("preset", None)
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
+    old = CryptoPricePredictorV2.from_directory(folder)
+    assert old.preset == "guide" and old.predict(candles) == predictor.predict(candles)
+    (folder / SCALER_FILE).write_bytes(pickle.dumps({**scalers, "preset": "pooled"}, protocol=4))
+    assert CryptoPricePredictorV2.from_directory(folder).preset == "pooled"
 
 
 def test_a_scaler_file_without_a_key_or_with_foreign_types_is_refused(tiny_bundle, tmp_path):
@@ -355,9 +372,8 @@ def test_the_best_checkpoint_opens_with_the_same_scalers(tiny_bundle, predictor,
     best = CryptoPricePredictorV2(tiny_bundle / "best_v2_model.h5", tiny_bundle / SCALER_FILE)
     from_best, from_final = best.predict(candles), predictor.predict(candles)
     assert from_best["timestamp"] == from_final["timestamp"]
-    assert (
-        abs(from_best["return"] - from_final["return"]) <= 1e-6
-    )  # the final model may run as its ONNX twin
+    # The final model may run as its ONNX twin
+    assert abs(from_best["return"] - from_final["return"]) <= 1e-6
 
 
 def test_the_scaler_file_is_what_the_documents_promise_for_people_with_scikit_learn(tiny_bundle):
@@ -388,7 +404,7 @@ def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
         tmp_path / "forecast.png",
     ]
     monkeypatch.setattr(sys, "argv", ["inference_v2.py", "predict", *map(str, options)])
-    inference_v2.main()
+    commands.main(CryptoPricePredictorV2, inference_v2.__doc__)
     printed = capsys.readouterr().out
     expected = predictor.predict(candles)
     assert f"Next price: ${expected['price']:,.2f}" in printed

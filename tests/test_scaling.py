@@ -5,14 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.samples.scaling import (
-    price_to_log_return,
-    rows_seen,
-    scale_on_train,
-    scale_prices_on_train,
-    scale_rows,
-    to_log_return,
-)
+from generations.v1_final.prices import price_to_log_return, scale_prices_on_train
+from pipeline.samples.scaling import rows_seen, scale_on_train, scale_rows, to_log_return
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples
 
@@ -48,8 +42,7 @@ def make_split(train, val, test):
 
 
 def ten_candles():
-    """Rows 0, 10, 20, 40, 80, …: training windows of three end in rows 2, 3 and 5 and so see the
-    rows 0 to 5."""
+    """Rows 0, 10, 20, 40, 80, …; training windows of three end in rows 2, 3, 5 and see 0 to 5."""
     rows = np.array(
         [
             [0, 1],
@@ -98,9 +91,8 @@ def test_the_target_is_the_volatility_scaled_return_of_unit_variance_in_training
     # Over volatility: 1, -3, 1; their mean is -1/3, their variance 11/3 - 1/9 = 32/9.
     assert scaled.target == pytest.approx(np.array([1, -3, 1, 900, -900]) / (32 / 9) ** 0.5)
     assert scaled.target.dtype == np.float32
-    assert (
-        scalers.y.transform(np.zeros((1, 1)))[0, 0] == 0
-    )  # no mean is taken off: 0 is the naive forecast
+    # No mean is taken off: 0 is the naive forecast
+    assert scalers.y.transform(np.zeros((1, 1)))[0, 0] == 0
 
 
 def test_to_log_return_inverts_the_scaling():
@@ -170,8 +162,7 @@ def test_a_feature_that_never_changes_in_training_is_named(value):
 
 
 def two_coins():
-    """Five samples of coin A, five of coin B; a window is one row, whose only feature is the
-    close."""
+    """Five samples of coin A, five of coin B; a window is one row with one feature, the close."""
     base = np.array([100.0, 120, 110, 140, 180, 1.0, 2, 3, 2, 8])
     after = np.array([120.0, 110, 140, 180, 90, 2.0, 3, 2, 8, 1])
     samples = make_samples(base[:, None], np.arange(10), np.log(after / base), lookback=1)

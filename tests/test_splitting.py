@@ -1,5 +1,4 @@
-"""Past, nearer past, most recent: by clock time, the same for all symbols, without a target across
-a cut."""
+"""Splits by clock time: the same for all symbols, without a target across a cut."""
 
 import numpy as np
 import pytest
@@ -30,9 +29,8 @@ def split_100(**changes):
 def test_shares_of_the_time_become_three_parts():
     split = split_100()
     assert split.train.tolist() == [*range(61)]  # targets close at or before the cut in hour 60
-    assert split.val.tolist() == [
-        *range(61, 81)
-    ]  # a target of one hour that closes in hour 61 began at the cut
+    # A target of one hour that closes in hour 61 began at the cut
+    assert split.val.tolist() == [*range(61, 81)]
     assert split.test.tolist() == [*range(81, 101)]
     assert split.train_end == np.datetime64("2024-01-03T12")
     assert split.val_end == split.test_start == np.datetime64("2024-01-04T08")
@@ -42,9 +40,8 @@ def test_shares_of_the_time_become_three_parts():
 def test_targets_that_reach_across_a_cut_are_purged():
     split = split_100(purge=5 * HOUR)
     assert split.train.tolist() == [*range(61)]
-    assert split.val.tolist() == [
-        *range(65, 81)
-    ]  # those that close in hours 61 to 64 began before hour 60
+    # Those that close in hours 61 to 64 began before hour 60
+    assert split.val.tolist() == [*range(65, 81)]
     assert split.test.tolist() == [*range(85, 101)]
 
 
@@ -62,9 +59,8 @@ def test_samples_may_come_in_any_order():
     shuffled = np.random.default_rng(0).permutation(len(times))
     split = chronological_split(times[shuffled], train_ratio=0.6, val_ratio=0.2, purge=HOUR)
     for name, first, last in (("train", 0, 60), ("val", 61, 80), ("test", 81, 100)):
-        assert shuffled[getattr(split, name)].tolist() == [
-            *range(first, last + 1)
-        ]  # each part in time order
+        # Each part in time order
+        assert shuffled[getattr(split, name)].tolist() == [*range(first, last + 1)]
 
 
 def test_every_symbol_is_cut_at_the_same_two_instants():
@@ -78,9 +74,8 @@ def test_every_symbol_is_cut_at_the_same_two_instants():
     assert sorted(hour[split.train][symbol[split.train] == 0].tolist()) == [*range(81)]
     assert sorted(hour[split.train][symbol[split.train] == 1].tolist()) == [*range(50, 81)]
     assert sorted(hour[split.test][symbol[split.test] == 0].tolist()) == [*range(91, 101)]
-    assert sorted(hour[split.test][symbol[split.test] == 1].tolist()) == [
-        *range(91, 101)
-    ]  # where BTC ends too
+    # Where BTC ends too
+    assert sorted(hour[split.test][symbol[split.test] == 1].tolist()) == [*range(91, 101)]
 
 
 def test_symbols_without_a_time_in_common_are_refused():

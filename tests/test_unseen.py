@@ -18,6 +18,7 @@ from config import SourceConfig
 from data_fetcher import fetch_candles
 from feature_engineering import compute_features
 from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
+from pipeline import commands
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.evaluation.unseen import read_metadata, score_unseen
@@ -404,7 +405,7 @@ def test_evaluate_from_the_shell_prints_tables_drift_and_verdict_and_writes_both
 
 def evaluate(monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", ["inference_v2.py", "evaluate", *map(str, options)])
-    inference_v2.main()
+    commands.main(CryptoPricePredictorV2, inference_v2.__doc__)
 
 
 def test_evaluate_takes_symbols_since_and_until(

@@ -17,13 +17,12 @@ from config import ConfigV1
 from generations.v1 import train_v1
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES, CryptoPricePredictorV1
-from generations.v1.timeframes import resample_candles
+from generations.v1.timeframes import OUTLIER_LIMIT, resample_candles
 from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.samples import leakage
-from pipeline.samples.scaling import OUTLIER_LIMIT
 from tests import networks
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer

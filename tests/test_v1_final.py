@@ -14,13 +14,9 @@ import pandas as pd
 import pytest
 
 from config import ConfigV1Final
-from feature_engineering import (
-    V1_FINAL_FEATURES,
-    V1_FINAL_WARMUP,
-    compute_features,
-    compute_level_features,
-)
+from feature_engineering import compute_features
 from generations.v1_final import train_v1_final
+from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES, CryptoPricePredictorV1Final
 from pipeline.bundle import files
 from pipeline.bundle.scalers import load_scalers

@@ -14,12 +14,13 @@ from generations.v9.direction import direction_samples
 from generations.v9.features import V9_WARMUP, compute_v9_features
 from generations.v9.inference import DIRECTION_FILE, VOLATILITY_FILE
 from generations.v9.model_scores import qlike
+from generations.v9.scaling import to_min_max
 from generations.v9.three_models import volatility_task
 from generations.v9.volatility import TreeModel, fit_trees, sample_har_inputs
 from pipeline.bundle.network import KerasNetwork
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.evaluation.comparison import compare_losses
-from pipeline.samples.scaling import scale_on_train, to_min_max
+from pipeline.samples.scaling import scale_on_train
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
 

@@ -15,6 +15,7 @@ from generations.v9.combination import Ensemble, apply_ensemble, fit_ensemble
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_OWN_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.model_scores import direction_scores, volatility_scores
+from generations.v9.scaling import MIN_MAX_BAND, scale_rows_min_max, to_min_max
 from generations.v9.volatility import (
     HarModel,
     TreeModel,
@@ -28,7 +29,7 @@ from pipeline.candles.synthetic import synthetic_candles
 from pipeline.forecasts.intervals import QUANTILE_NAMES
 from pipeline.samples import leakage
 from pipeline.samples.indicators import log_returns
-from pipeline.samples.scaling import MIN_MAX_BAND, scale_on_train, scale_rows_min_max, to_min_max
+from pipeline.samples.scaling import scale_on_train
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
 

@@ -1,5 +1,4 @@
-"""Which candles become samples, what a sample's target is, and that no window or target spans a gap
-or two symbols."""
+"""Which candles become samples, and that none spans a gap or two symbols."""
 
 import logging
 import math
@@ -52,22 +51,15 @@ def test_samples_of_a_short_history_agree_with_hand_arithmetic():
     )
     assert samples.current_return[0] == pytest.approx(math.log(1276 / 1228))
     assert samples.current_return[1:] == pytest.approx(samples.log_return[:-1])
-    assert samples.time.astype("int64").tolist() == [
-        48 * HOUR,
-        49 * HOUR,
-        50 * HOUR,
-    ]  # open of candle t
-    assert samples.target_time.astype("int64").tolist() == [
-        50 * HOUR,
-        51 * HOUR,
-        52 * HOUR,
-    ]  # close of candle t + 1
+    # Open of candle t
+    assert samples.time.astype("int64").tolist() == [48 * HOUR, 49 * HOUR, 50 * HOUR]
+    # Close of candle t + 1
+    assert samples.target_time.astype("int64").tolist() == [50 * HOUR, 51 * HOUR, 52 * HOUR]
     assert samples.target_time.dtype == "datetime64[ms]"
     assert (len(samples), samples.n_features, samples.symbol.tolist()) == (3, 2, [0, 0, 0])
     squares = [math.log(1.0 + i / (100 + i * (i - 1) / 2)) ** 2 for i in range(1, 49)]
-    assert samples.volatility[0] == pytest.approx(
-        math.sqrt(sum(squares) / 48)
-    )  # an EMA starts from the mean
+    # An EMA starts from the mean
+    assert samples.volatility[0] == pytest.approx(math.sqrt(sum(squares) / 48))
 
 
 def test_a_longer_horizon_reaches_further_and_scales_the_volatility():
@@ -116,15 +108,8 @@ def test_stacked_symbols_never_share_a_window():
     assert samples.symbols == ("BTC/USDT", "ETH/USDT")
     assert samples.rows.dtype == np.float32
     assert samples.symbol.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert samples.end.tolist() == [
-        48,
-        49,
-        50,
-        100,
-        101,
-        102,
-        103,
-    ]  # ETH's row 48 is row 52 + 48 of the stack
+    # ETH's row 48 is row 52 + 48 of the stack
+    assert samples.end.tolist() == [48, 49, 50, 100, 101, 102, 103]
     windows = window_view(samples.rows, 3)[samples.end - 2]
     assert windows[2].tolist() == [[48, -48], [49, -49], [50, -50]]
     assert windows[3].tolist() == [[1046, -1046], [1047, -1047], [1048, -1048]]
@@ -206,8 +191,7 @@ def test_a_window_view_is_right_and_copies_nothing():
 
 
 def naive_volatility(close, hours):
-    """Mean of the first 48 squared log-returns of a segment, then an EMA of span 48; a list with
-    None where unknown."""
+    """Mean of a segment's first 48 squared log-returns, then an EMA of span 48; None before."""
     volatility, squares, mean = [], [], None
     for t in range(len(close)):
         if t == 0 or hours[t] - hours[t - 1] > 7:
@@ -309,9 +293,9 @@ def test_two_symbols_give_the_samples_of_each_alone(first, second, lookback, hor
 def test_usable_rows_and_volatility_start_afresh_together():
     candles = make_candles([*range(100), *range(200, 300)])
     times = timestamps_ms(candles)
-    volatility = segmented_volatility(candles["close"].to_numpy(), times, HOUR, 1)
+    volatility = segmented_volatility(candles, "1h", 1)
     assert np.flatnonzero(np.isnan(volatility)).tolist() == [*range(48), *range(100, 148)]
     usable = usable_rows(times, HOUR, lookback=3, warmup=48)
     assert np.flatnonzero(usable).tolist() == [*range(50, 100), *range(150, 200)]
-    alone = segmented_volatility(candles["close"].to_numpy()[100:], times[100:], HOUR, 1)
+    alone = segmented_volatility(candles.iloc[100:], "1h", 1)
     assert np.array_equal(volatility[100:], alone, equal_nan=True)

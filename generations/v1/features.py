@@ -15,16 +15,13 @@ import numpy as np
 import pandas as pd
 import talib
 
-from generations.v1.timeframes import rows_closing_with
-from pipeline.candles.schema import (
-    CANDLE_COLUMNS,
-    read_candles,
-    segment_starts,
-    timeframe_ms,
-    timestamps_ms,
-)
+from generations.v1.timeframes import OUTLIER_LIMIT, rows_closing_with
+from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
+    CANDLE_VALUES,
     VOLATILITY_WARMUP,
+    NamedColumns,
+    by_segment,
     divide_or_zero,
     ewma_volatility,
     forgetting_candles,
@@ -32,7 +29,7 @@ from pipeline.samples.indicators import (
     log_returns,
     rolling_z_score,
 )
-from pipeline.samples.scaling import OUTLIER_LIMIT, scale_rows
+from pipeline.samples.scaling import scale_rows
 from pipeline.samples.windows import usable_rows, window_view
 
 RETURN_FEATURES = (
@@ -124,23 +121,23 @@ def compute_v1_features(
     unknown = [name for name in feature_cols if name not in V1_FEATURES]
     if unknown:
         raise ValueError(f"unknown feature {unknown[0]!r}; v1 knows {', '.join(V1_FEATURES)}")
-    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
-    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in CANDLE_COLUMNS[1:]]
-    table = {name: np.full(len(candles), np.nan) for name in V1_FEATURES}
-    starts = segment_starts(times, step_ms)
-    for first, end in zip(starts, [*starts[1:], len(candles)]):
-        segment = [array[first:end] for array in arrays]
-        # prices near 1: TA-Lib takes a variance below 1e-14 for 0, which a coin at 1e-6 would fall
-        # below
-        open_, high, low, close = (array / segment[3][0] for array in segment[:4])
-        columns = _return_features(open_, high, low, close)
-        if end - first > 1:  # TA-Lib refuses input of NaN alone
-            columns |= _volatility_features(high, low, close, columns["log_return"])
-            columns |= _technical_features(high, low, close, segment[4], columns["close_location"])
-        for name, values in columns.items():
-            table[name][first:end] = values
-    table |= _calendar_features(times, step_ms)
+    rows = by_segment(_segment_features, candles, timeframe, CANDLE_VALUES, V1_FEATURES)
+    table = dict(zip(V1_FEATURES, rows))
+    table |= _calendar_features(timestamps_ms(candles), timeframe_ms(timeframe))
     return pd.DataFrame({name: table[name] for name in feature_cols}, index=candles.index)
+
+
+def _segment_features(*candles: np.ndarray) -> NamedColumns:
+    """All features but the calendar's, of candles without a long gap."""
+    # Prices near 1: TA-Lib takes a variance below 1e-14 for 0, and that of a coin at 1e-6 is less.
+    *prices, volume = candles
+    open_, high, low, close = (price / prices[3][0] for price in prices)
+    returns = _return_features(open_, high, low, close)
+    yield from returns.items()
+    if len(close) > 1:  # TA-Lib refuses input of NaN alone
+        location = returns["close_location"]
+        yield from _volatility_features(high, low, close, returns["log_return"]).items()
+        yield from _technical_features(high, low, close, volume, location).items()
 
 
 def _return_features(

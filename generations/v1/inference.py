@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
-from generations.v1.timeframes import rows_closing_with
+from generations.v1.timeframes import ALL_SYMBOLS, OUTLIER_LIMIT, rows_closing_with
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import ScalerRecord
@@ -31,7 +31,7 @@ from pipeline.forecasts.predictor import (
     read_closed,
     read_recent,
 )
-from pipeline.samples.scaling import ALL_SYMBOLS, OUTLIER_LIMIT, scale_rows, to_log_return
+from pipeline.samples.scaling import scale_rows, to_log_return
 from pipeline.samples.windows import Stream, usable_rows
 
 HOUR, QUARTER = "1h", "15m"

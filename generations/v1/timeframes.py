@@ -4,18 +4,31 @@ each other."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.candles.schema import timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.samples.scaling import ScaledSamples, Scalers, scale_by_symbol, scale_target
+from pipeline.samples.scaling import (
+    ScaledSamples,
+    Scalers,
+    fit_features,
+    rows_seen,
+    scale_rows,
+    scale_target,
+)
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, Stream, usable_rows
 
 logger = logging.getLogger(__name__)
+
+OUTLIER_LIMIT = 5.0
+"""Standard deviations at which features are clipped."""
+ALL_SYMBOLS = "all"
+"""The scaler of all symbols together among those of each."""
 
 
 def rows_closing_with(
@@ -102,6 +115,35 @@ def add_stream(
     rows = np.concatenate([features[symbol].to_numpy(np.float32) for symbol in samples.symbols])
     kept = end >= 0
     return samples.take(kept), Stream(rows, end[kept], samples.lookback)
+
+
+def scale_by_symbol(
+    stream: Stream, n_rows: Mapping[str, int], train: np.ndarray, feature_cols: Sequence[str]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Z-score each symbol's rows by its own training rows, clipped to `OUTLIER_LIMIT`.
+
+    Args:
+        stream: Windows of all symbols, their rows stacked symbol after symbol.
+        n_rows: Symbol -> number of its rows, in that order.
+        train: Indices of the training samples.
+        feature_cols: Names of the columns.
+
+    Returns:
+        (n_candles, n_features) float32, and symbol -> StandardScaler; under `ALL_SYMBOLS` one of
+        all training rows, for coins that training did not see.
+
+    Raises:
+        ValueError: A feature is constant throughout a symbol's training part, or it has none.
+    """
+    seen = rows_seen(stream, train)
+    scalers, scaled, first = {}, [], 0
+    for symbol, n in n_rows.items():
+        rows, is_seen = stream.rows[first : first + n], seen[first : first + n]
+        scalers[symbol] = fit_features(rows[is_seen], feature_cols, f"{symbol}: ")
+        scaled.append(scale_rows(rows, scalers[symbol], OUTLIER_LIMIT))
+        first += n
+    scalers[ALL_SYMBOLS] = fit_features(stream.rows[seen], feature_cols)
+    return np.concatenate(scaled), scalers
 
 
 def scale_streams(

@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.prices import price_to_log_return
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord
 from pipeline.forecasts.predictor import CandlePredictor
-from pipeline.samples.scaling import price_to_log_return
 
 FILES = BundleFiles(
     model="crypto_v1_final_model.h5",

@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from config import ConfigV1Final
-from feature_engineering import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
+from generations.v1_final.prices import scale_prices_on_train
 from pipeline import terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
@@ -28,7 +29,7 @@ from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import tables
 from pipeline.run import open_run
-from pipeline.samples.scaling import ScaledSamples, scale_on_train, scale_prices_on_train
+from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
 from pipeline.training import device

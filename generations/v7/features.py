@@ -7,15 +7,14 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import talib
 
-from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     VOLATILITY_WARMUP,
+    NamedColumns,
+    by_segment,
     divide_or_zero,
     forgetting_candles,
     log_returns,
@@ -66,28 +65,24 @@ def compute_ohlc_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame
         quote currency, volume in base currency, RSI 0 to 100, the others without a unit. NaN where
         an indicator has not enough history yet.
     """
-    table = np.full(
-        (len(V7_FEATURES), len(candles)), np.nan
-    )  # a row a feature: each is written in one stretch
-    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in V7_FEATURES[:5]]
-    starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
-    for first, end in zip(starts, [*starts[1:], len(candles)]):
-        _compute_segment([array[first:end] for array in arrays], table[:, first:end])
+    table = by_segment(_segment_features, candles, timeframe, V7_FEATURES[:5], V7_FEATURES)
     return pd.DataFrame(table.T, index=candles.index, columns=list(V7_FEATURES), copy=False)
 
 
-def _compute_segment(candles: Sequence[np.ndarray], table: np.ndarray) -> None:
-    """Fill `table`, (13, n), from close, open, high, low, volume without a long gap, (n,) each."""
-    close, _, high, low, _ = candles
-    table[:5] = candles
+def _segment_features(
+    close: np.ndarray, open_: np.ndarray, high: np.ndarray, low: np.ndarray, volume: np.ndarray
+) -> NamedColumns:
+    """`V7_FEATURES` of candles without a long gap."""
+    yield from zip(V7_FEATURES, (close, open_, high, low, volume))
     if len(close) < 2:  # TA-Lib refuses input of NaN alone
         return
-    atr, bb_upper, bb_lower, bb_width, rsi, macd, volatility, bb_position = table[5:]
-    atr[:] = talib.ATR(high, low, close, timeperiod=14)
-    bb_upper[:], middle, bb_lower[:] = talib.BBANDS(close, timeperiod=20, nbdevup=2.0, nbdevdn=2.0)
-    bb_width[:] = (bb_upper - bb_lower) / middle
-    rsi[:] = talib.RSI(close, timeperiod=14)
-    macd[:] = talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)[0]
-    volatility[:] = talib.STDDEV(log_returns(close), timeperiod=20)
+    yield "atr", talib.ATR(high, low, close, timeperiod=14)
+    upper, middle, lower = talib.BBANDS(close, timeperiod=20, nbdevup=2.0, nbdevdn=2.0)
+    yield "bb_upper", upper
+    yield "bb_lower", lower
+    yield "bb_width", (upper - lower) / middle
+    yield "rsi", talib.RSI(close, timeperiod=14)
+    yield "macd", talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)[0]
+    yield "volatility", talib.STDDEV(log_returns(close), timeperiod=20)
     # 0 / 0 where 20 closes are equal: the close is then in the middle of bands without width
-    bb_position[:] = 0.5 + divide_or_zero(close - middle, bb_upper - bb_lower)
+    yield "bb_position", 0.5 + divide_or_zero(close - middle, upper - lower)

@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 
 from generations.v7.features import V7_FEATURES, V7_WARMUP, compute_ohlc_features
-from generations.v7.ohlc import CLOSE, HEADS, scale_and_fill, to_prices
 from generations.v7.network_files import finish_job
+from generations.v7.ohlc import CLOSE, HEADS, scale_and_fill, to_prices
 from pipeline.bundle.files import PARTIAL
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.scalers import MinMaxRecord
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS
+from pipeline.forecasts.picture import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.windows import Stream
 
@@ -59,6 +60,15 @@ def job_name(symbol: str, timeframe: str) -> str:
 def job_files(name: str) -> tuple[str, str]:
     """The two files of a network; the scaler file makes it complete."""
     return name + MODEL_SUFFIX, name + SCALER_SUFFIX
+
+
+class CandlePrediction(Prediction):
+    """What `predict` returns: the four prices of the forecast candle as well."""
+
+    open: float
+    high: float
+    low: float
+    close: float
 
 
 class CryptoPricePredictorV7(CandlePredictor):
@@ -197,6 +207,12 @@ class CryptoPricePredictorV7(CandlePredictor):
 
     def _as_prediction(
         self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
-    ) -> dict[str, Any]:
-        prediction = super()._as_prediction(candles, price, forecast)
-        return prediction | {name: forecast[name] for name in HEADS} | {"price": forecast["close"]}
+    ) -> CandlePrediction:
+        return {
+            **super()._as_prediction(candles, price, forecast),
+            "open": forecast["open"],
+            "high": forecast["high"],
+            "low": forecast["low"],
+            "close": forecast["close"],
+            "price": forecast["close"],
+        }

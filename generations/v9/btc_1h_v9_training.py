@@ -26,6 +26,7 @@ from data_fetcher import CandleSet, expand_symbols, fetch_candles
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.inference import DIRECTION_FILE, FILES, RESULTS_FILE, VOLATILITY_FILE
+from generations.v9.scaling import to_min_max
 from generations.v9.three_models import TaskFiles, VolatilityTask, forecast_tasks, volatility_task
 from generations.v9.volatility import fit_trees
 from pipeline import hub, terminal
@@ -35,7 +36,7 @@ from pipeline.candles import store
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, forecast_test
 from pipeline.report import run_page, tables
-from pipeline.samples.scaling import ScaledSamples, scale_on_train, to_min_max
+from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import Split, split_samples
 from pipeline.samples.windows import Samples, make_windows
 from pipeline.training import device

@@ -1,23 +1,22 @@
-"""v9's combined forecast: the direction's log-odds and the price network's return, and an interval
-from the volatility.
+"""v9's combined forecast: of the direction and the price network, with an interval.
 
 In units of the candle's volatility, with every number fitted on the validation part:
 
-    direction's forecast  = direction_shrinkage * log-odds of the direction network
-    combined              = direction's forecast + price_weight * (price network's forecast -
-    direction's forecast) quantiles             = combined + constants * forecast volatility of a
-    candle
+    called    = direction_shrinkage * log-odds of the direction network
+    combined  = called + price_weight * (price network's forecast - called)
+    quantiles = combined + constants * forecast volatility of a candle
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from generations.v9.direction import log_odds
+from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.forecasts.intervals import QUANTILE_NAMES, conformal_quantiles
 from pipeline.forecasts.shrinkage import (
     Calibration,
@@ -26,13 +25,18 @@ from pipeline.forecasts.shrinkage import (
     fit_shrinkage,
 )
 
-NUMBERS = ("direction_shrinkage", "direction_slope", "price_weight", "combined_slope")
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 SERVED_QUANTILES = ("q10", "q50", "q90")
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(FittedNumbers):
     """Numbers fitted on the validation part."""
+
+    what: ClassVar[str] = "ensemble:"
+    remedy: ClassVar[str] = "train the models again"
 
     direction_shrinkage: float
     """log-odds to volatilities, 0 to 1"""
@@ -45,23 +49,13 @@ class Ensemble:
     quantiles: dict[str, float]
     """`QUANTILE_NAMES` -> quantile of residual / forecast volatility"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts and floats, for the scaler file."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> Ensemble:
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
         """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
         quantiles = numbers.get("quantiles")
         if not isinstance(quantiles, dict) or tuple(quantiles) != QUANTILE_NAMES:
             raise ValueError(f"ensemble: quantiles are {quantiles!r}; train the models again")
-        plain: dict[str, Any] = {name: numbers.get(name) for name in NUMBERS}
-        for name, value in {**plain, **quantiles}.items():
-            if type(value) is not float or not np.isfinite(value):
-                raise ValueError(
-                    f"ensemble: {name!r} is {value!r}, not a finite number; train the models again"
-                )
-        return cls(**plain, quantiles=quantiles)
+        return super().from_dict(numbers)
 
 
 def fit_ensemble(
@@ -81,11 +75,9 @@ def fit_ensemble(
         forecast_volatility: (n,) the volatility model's, for one such return.
         actual: (n,) log-returns that came true.
     """
-    scaled_actual, scaled_price, odds = (
-        actual / volatility,
-        price_return / volatility,
-        log_odds(p_up),
-    )
+    scaled_actual = actual / volatility
+    scaled_price = price_return / volatility
+    odds = log_odds(p_up)
     shrinkage = fit_shrinkage(odds, scaled_actual)
     called = shrinkage * odds
     weight = fit_shrinkage(scaled_price - called, scaled_actual - called)

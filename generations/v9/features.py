@@ -19,9 +19,16 @@ import numpy as np
 import pandas as pd
 import talib
 
-from feature_engineering import CANDLE_VALUES, V2_CANDLE_FEATURES, V2_WARMUP, compute_features
-from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
-from pipeline.samples.indicators import divide_or_zero, ewma_volatility, log_ratio, log_returns
+from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
+from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.samples.indicators import (
+    NamedColumns,
+    by_segment,
+    divide_or_zero,
+    ewma_volatility,
+    log_ratio,
+    log_returns,
+)
 
 V9_OWN_FEATURES = (
     "momentum_3",
@@ -94,24 +101,24 @@ def compute_v9_features(
     unknown = [name for name in feature_cols if name not in V9_FEATURES]
     if unknown:
         raise ValueError(f"unknown feature {unknown[0]!r}; v9 knows {', '.join(V9_FEATURES)}")
-    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
-    table = {name: np.full(len(candles), np.nan) for name in V9_OWN_FEATURES}
-    table |= _time_features(times + step_ms)
-    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in CANDLE_VALUES]
-    starts = segment_starts(times, step_ms)
-    for first, end in zip(starts, [*starts[1:], len(candles)]):
-        if end - first > 1:  # TA-Lib refuses input of NaN alone
-            _, high, low, close, volume = (array[first:end] for array in arrays)
-            for part in (
-                _trend_features(high, low, close),
-                _position_features(high, low, close),
-                _volume_features(high, low, close, volume),
-                _volatility_features(high, low, close),
-            ):
-                for name, values in part.items():
-                    table[name][first:end] = values
+    columns = ("high", "low", "close", "volume")
+    rows = by_segment(_segment_features, candles, timeframe, columns, V9_OWN_FEATURES)
+    table = dict(zip(V9_OWN_FEATURES, rows))
+    table |= _time_features(timestamps_ms(candles) + timeframe_ms(timeframe))
     shared = compute_features(candles, timeframe, V2_CANDLE_FEATURES)
     return pd.concat([shared, pd.DataFrame(table, index=candles.index)], axis=1)[list(feature_cols)]
+
+
+def _segment_features(
+    high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+) -> NamedColumns:
+    """v9's own features but the time's, of candles without a long gap."""
+    if len(close) < 2:  # TA-Lib refuses input of NaN alone
+        return
+    yield from _trend_features(high, low, close).items()
+    yield from _position_features(high, low, close).items()
+    yield from _volume_features(high, low, close, volume).items()
+    yield from _volatility_features(high, low, close).items()
 
 
 def _trend_features(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,21 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from generations.v9.combination import Ensemble, apply_ensemble
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
+from generations.v9.scaling import scale_rows_min_max
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
 from pipeline.bundle import files
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import KerasNetwork
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import MinMaxRecord, load_scalers
+from pipeline.forecasts.picture import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
-from pipeline.samples.scaling import scale_rows_min_max, to_log_return
+from pipeline.samples.scaling import to_log_return
 
 DIRECTION_FILE = "direction_model_v9.h5"
 VOLATILITY_FILE = "volatility_model_v9.json"
@@ -44,8 +46,18 @@ FILES = BundleFiles(
     extra=(DIRECTION_FILE, VOLATILITY_FILE, RESULTS_FILE),
 )
 
-ENSEMBLE_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
-"""Of a forecast's numbers, those that `predict` returns as they are."""
+
+class CombinedPrediction(Prediction):
+    """What `predict` returns: direction, volatility and the combined forecast as well."""
+
+    direction: float
+    direction_p_up: float
+    volatility: float
+    combined_return: float
+    combined_price: float
+    combined_p_up: float
+    combined_low: float
+    combined_high: float
 
 
 class CryptoPricePredictorV9(CandlePredictor):
@@ -74,7 +86,10 @@ class CryptoPricePredictorV9(CandlePredictor):
     }
     history_columns: ClassVar[tuple[str, ...]] = (
         *CandlePredictor.history_columns,
-        *ENSEMBLE_KEYS,
+        "direction",
+        "direction_p_up",
+        "volatility",
+        "combined_p_up",
         "combined",
         "combined_q10",
         "combined_q90",
@@ -144,10 +159,13 @@ class CryptoPricePredictorV9(CandlePredictor):
 
     def _as_prediction(
         self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
-    ) -> dict[str, Any]:
+    ) -> CombinedPrediction:
         return {
             **super()._as_prediction(candles, price, forecast),
-            **{name: forecast[name] for name in ENSEMBLE_KEYS},
+            "direction": forecast["direction"],
+            "direction_p_up": forecast["direction_p_up"],
+            "volatility": forecast["volatility"],
+            "combined_p_up": forecast["combined_p_up"],
             "combined_return": forecast["combined"],
             "combined_price": price * float(np.exp(forecast["combined"])),
             "combined_low": price * float(np.exp(forecast["combined_q10"])),

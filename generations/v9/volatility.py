@@ -9,17 +9,20 @@ ratio of what comes to what it says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
-from pipeline.samples.indicators import log_returns
+from pipeline.forecasts.fitted import FittedNumbers
+from pipeline.samples.indicators import NamedColumns, by_segment, log_returns
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, window_view
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HAR_WINDOWS = (1, 7, 30)
 """Horizons that the HAR model looks back: with 24 hourly candles the last day, week and month."""
@@ -34,29 +37,25 @@ PREDICT_BATCH = 1024
 
 
 @dataclass(frozen=True)
-class HarModel:
+class HarModel(FittedNumbers):
     """ln variance = intercept + sum of coefficient x ln(mean square of the last k horizons), then
     unbiased."""
+
+    what: ClassVar[str] = "HAR model:"
 
     intercept: float
     coefficients: list[float]
     """one per `HAR_WINDOWS`"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for the scaler file."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> HarModel:
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
         """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
-        values = [numbers.get("intercept"), *(numbers.get("coefficients") or [])]
-        if len(values) != 1 + len(HAR_WINDOWS) or not all(
-            type(v) is float and np.isfinite(v) for v in values
-        ):
+        model = super().from_dict(numbers)
+        if len(model.coefficients) != len(HAR_WINDOWS):
             raise ValueError(
                 f"HAR model: {dict(numbers)!r} are not its numbers; train the model again"
             )
-        return cls(values[0], values[1:])
+        return model
 
     def variance(self, inputs: np.ndarray) -> np.ndarray:
         """(n,) variance over the horizon from (n, 3) rows of `har_inputs`."""
@@ -105,17 +104,16 @@ def har_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarra
         the horizon. Means start afresh after every long gap and take what there is; NaN in a
         segment's first row.
     """
-    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
-    inputs = np.full((len(candles), len(HAR_WINDOWS)), np.nan)
-    starts = segment_starts(times, step_ms)
-    for first, piece in zip(starts, np.split(candles["close"].to_numpy(np.float64), starts[1:])):
-        squares = pd.Series(np.square(log_returns(piece)))
-        for column, window in enumerate(HAR_WINDOWS):
+
+    names = [f"last_{window}" for window in HAR_WINDOWS]
+
+    def log_variances(close: np.ndarray) -> NamedColumns:
+        squares = pd.Series(np.square(log_returns(close)))
+        for name, window in zip(names, HAR_WINDOWS):
             mean = squares.rolling(window * horizon, min_periods=1).mean().to_numpy()
-            inputs[first : first + len(piece), column] = np.log(
-                np.maximum(horizon * mean, MIN_VARIANCE)
-            )
-    return inputs
+            yield name, np.log(np.maximum(horizon * mean, MIN_VARIANCE))
+
+    return by_segment(log_variances, candles, timeframe, ["close"], names).T
 
 
 def sample_har_inputs(

@@ -7,6 +7,7 @@ joined as of publication. A published series has `timestamp` (instant of publica
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import functools
 import time
@@ -273,6 +274,22 @@ def join_published(
         fresh = (last >= 0) & (age <= MAX_AGE_IN_INTERVALS * interval)
         values[fresh] = published[column].to_numpy(dtype=np.float64)[last[fresh]]
     return candles.assign(**{column: values})
+
+
+def instant_ms(instant: str | float | datetime.datetime | None, name: str) -> int | None:
+    """Epoch ms of an instant that a person wrote; None stays None.
+
+    Args:
+        instant: A datetime, ISO text or an epoch count; UTC unless it says else.
+        name: What to call it in errors.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if instant is None:
+        return None
+    times = parse_times(pd.Series([instant]), where=name)
+    return int(timestamps_ms(times.to_frame("timestamp"))[0])
 
 
 def parse_times(column: pd.Series, *, where: str) -> pd.Series:

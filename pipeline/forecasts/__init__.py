@@ -1,2 +1,1 @@
-"""From a trained network to forecasts: baselines, shrinkage, intervals, the predictors, the
-ledger."""
+"""From a trained network to forecasts: baselines, shrinkage, intervals, predictors, ledger."""

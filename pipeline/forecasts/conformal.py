@@ -1,4 +1,4 @@
-"""Quantiles that a network forecasts itself, made to hold what they promise on the validation part.
+"""Quantiles that a network forecasts itself, calibrated on the validation part.
 
 Conformalized quantile regression: Romano, Patterson and Candès (2019), NeurIPS 32, with the errors
 divided by the forecast's own width, as Sesia and Candès (2020), A comparison of some conformal
@@ -8,11 +8,12 @@ so that calibrated quantiles cannot cross either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.forecasts.intervals import conformal_quantiles
 
 SMALLEST_FACTOR = 1e-3
@@ -20,34 +21,15 @@ SMALLEST_FACTOR = 1e-3
 
 
 @dataclass(frozen=True)
-class QuantileFactors:
-    """Factors on the forecast distances of q10 and q90 from the median, fitted on the validation
-    part."""
+class QuantileFactors(FittedNumbers):
+    """Factors on the forecast distances of q10 and q90 from the median."""
+
+    what: ClassVar[str] = "quantile factor"
+    sign: ClassVar[str] = "positive"
+    kind: ClassVar[str] = "quantiles"
 
     below: float
     above: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Plain floats, for the scaler file."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, numbers: Mapping[str, float]) -> QuantileFactors:
-        """Read what `as_dict` wrote; a ValueError names what is missing or not positive."""
-        values = {}
-        for name in cls.__dataclass_fields__:
-            value = numbers.get(name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 < value < float("inf")
-            ):
-                raise ValueError(
-                    f"quantile factor {name!r} is {value!r}, not a positive number; train the "
-                    "model again"
-                )
-            values[name] = float(value)
-        return cls(**values)
 
 
 def point_forecast(outputs: np.ndarray) -> np.ndarray:
@@ -58,8 +40,7 @@ def point_forecast(outputs: np.ndarray) -> np.ndarray:
 def fit_quantiles(
     quantiles: np.ndarray, forecast: np.ndarray, actual: np.ndarray
 ) -> QuantileFactors:
-    """Fit the factors on the validation part, so that a tenth of the moves lies below q10 and a
-    tenth above q90.
+    """Fit the factors: a tenth of the validation part's moves lies below q10, a tenth above q90.
 
     Args:
         quantiles: (n, 3) the network's q10, q50, q90, log-returns.
@@ -75,12 +56,12 @@ def fit_quantiles(
 def apply_quantiles(
     factors: QuantileFactors, quantiles: np.ndarray, forecast: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Calibrated quantiles of the log-return: q10 < q50 < q90, (n,) each; q50 is the shrunk median.
+    """Calibrated quantiles q10 < q50 < q90 of the log-return, (n,) each.
 
     Args:
         factors: Fitted numbers.
         quantiles: (n, 3) the network's q10, q50, q90, log-returns.
-        forecast: (n,) shrunk medians.
+        forecast: (n,) shrunk medians, which q50 is.
     """
     return {
         "q10": forecast - factors.below * (quantiles[:, 1] - quantiles[:, 0]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,18 +19,13 @@ from pipeline.forecasts.intervals import scaled_quantiles
 from pipeline.samples.indicators import log_returns
 from pipeline.samples.windows import Samples
 
+if TYPE_CHECKING:
+    from arch.univariate.base import ARCHModel
+
 logger = logging.getLogger(__name__)
 
 PERCENT = 100.0
 """arch wants returns of about 1 in size"""
-MODEL: dict[str, Any] = {
-    "mean": "Zero",
-    "vol": "GARCH",
-    "p": 1,
-    "q": 1,
-    "dist": "t",
-    "rescale": False,
-}
 MIN_RETURNS = 100
 """training returns below which five parameters are not worth fitting"""
 
@@ -40,7 +35,6 @@ def garch_quantiles(
     samples: Samples,
     known_until: np.datetime64,
     calibrating: np.ndarray,
-    forecast: np.ndarray | float = 0.0,
 ) -> dict[str, np.ndarray] | None:
     """Quantiles of every sample's log-return: constants times GARCH volatility.
 
@@ -50,32 +44,25 @@ def garch_quantiles(
         known_until: Parameters are fitted, a set per symbol, on candles that closed by then.
         calibrating: Indices of the samples that the constants are fitted to, as in
             `intervals.fit_intervals`.
-        forecast: (n_samples,) or one shrunk point forecast.
 
     Returns:
-        Names as `intervals.QUANTILE_NAMES`, (n_samples,) each; None, with a logged warning, where a
-        symbol cannot be
-        fitted: a baseline that lacks coins cannot be compared on all.
+        Names as `intervals.QUANTILE_NAMES`, (n_samples,) each. None, with a logged warning, where a
+        symbol cannot be fitted: a baseline that lacks coins cannot be compared on all.
     """
+    known_ms = known_until.astype("datetime64[ms]").astype(np.int64)
     parts = []
     for symbol, frame in candles.items():
-        closed = timestamps_ms(frame) + samples.step_ms <= known_until.astype(
-            "datetime64[ms]"
-        ).astype(np.int64)
-        part = garch_volatility(
-            frame["close"].to_numpy(np.float64), int(closed.sum()), samples.horizon
-        )
+        n_known = int((timestamps_ms(frame) + samples.step_ms <= known_ms).sum())
+        part = garch_volatility(frame["close"].to_numpy(np.float64), n_known, samples.horizon)
         if part is None:
             logger.warning(
                 "%s: GARCH does not converge on %d candles; this baseline is left out",
                 symbol,
-                closed.sum(),
+                n_known,
             )
             return None
         parts.append(part)
-    return scaled_quantiles(
-        np.concatenate(parts)[samples.end], samples.log_return, calibrating, forecast
-    )
+    return scaled_quantiles(np.concatenate(parts)[samples.end], samples.log_return, calibrating)
 
 
 def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarray | None:
@@ -92,8 +79,6 @@ def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarra
         (n,) float64, NaN in row 0; row t looks at candles up to t only. None where the fit did not
         converge or there are fewer than `MIN_RETURNS` returns for it.
     """
-    import arch  # lazy: only training needs it
-
     returns = PERCENT * log_returns(close)[1:]
     if n_train - 1 < MIN_RETURNS:
         return None
@@ -101,25 +86,28 @@ def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarra
     if parameters is None:
         return None
     omega, alpha, beta, _ = parameters
-    fixed = arch.arch_model(returns, **MODEL).fix(parameters)
-    variance = fixed.forecast(horizon=1, start=0, reindex=False).variance["h.1"].to_numpy()
+    filtered = _model(returns).fix(parameters).forecast(horizon=1, start=0, reindex=False)
+    # v[t+1], then v[t+k+1] = omega + (alpha + beta) v[t+k]; arch's own sum over a day's candles
+    # takes half a minute for 19 coins.
+    variance = filtered.variance["h.1"].to_numpy()
     ahead = variance.copy()
-    for _ in range(horizon - 1):  # arch's own takes half a minute for a day of 19 coins
+    for _ in range(horizon - 1):
         variance = omega + (alpha + beta) * variance
         ahead += variance
     return np.concatenate([[np.nan], np.sqrt(ahead) / PERCENT])
 
 
-def _fit(returns: np.ndarray) -> np.ndarray | None:
-    """omega, alpha, beta and nu; None where neither arch's own start nor a usual one leads
-    anywhere."""
-    import arch
+def _model(returns: np.ndarray) -> ARCHModel:
+    import arch  # lazy: only training needs it
 
-    model = arch.arch_model(returns, **MODEL)
-    usual = np.array(
-        [0.05 * returns.var(), 0.10, 0.85, 5.0]
-    )  # arch's own start ends off the optimum on 1 coin in 20
-    for start in (None, usual):
+    return arch.arch_model(returns, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
+
+
+def _fit(returns: np.ndarray) -> np.ndarray | None:
+    """omega, alpha, beta and nu; None where no start leads anywhere."""
+    model = _model(returns)
+    # arch's own start, then a usual one: the first ends off the optimum on 1 coin in 20.
+    for start in (None, np.array([0.05 * returns.var(), 0.10, 0.85, 5.0])):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong shows in the flag and in the numbers
             fitted = model.fit(disp="off", show_warning=False, starting_values=start)

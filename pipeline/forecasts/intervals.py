@@ -1,5 +1,4 @@
-"""Intervals: how far the next move may go, from a scale model of plain numbers, made exact on the
-last year.
+"""Intervals: how far the next move may go, by a scale model calibrated on the last year.
 
 A move has the scale volatility * exp(x'b): the EWMA volatility of the samples, corrected by a few
 causal, scale-free inputs x (recent ranges and moves, volume, momentum, the time of the week).
@@ -14,18 +13,29 @@ tells more of it than its close.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.schema import segment_starts, timeframe_ms, timestamps_ms
-from pipeline.samples.indicators import VOLATILITY_SPAN, log_returns
+from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.forecasts.fitted import FittedNumbers
+from pipeline.samples.indicators import (
+    VOLATILITY_SPAN,
+    NamedColumns,
+    by_segment,
+    ewma_volatility,
+    log_returns,
+)
 from pipeline.samples.splitting import Split
-from pipeline.samples.windows import Samples, segmented_volatility
+from pipeline.samples.windows import Samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +49,19 @@ SPANS = {"range": (3, 12, 48), "move": (3, 12)}
 """EWMA spans, in candles; none above the volatility's, so that V2_WARMUP is long enough for all."""
 LONG_WINDOW = 336
 """candles; two weeks of hours"""
+SEGMENT_INPUTS = (
+    *(f"{kind}_{span}" for kind, spans in SPANS.items() for span in (*spans, LONG_WINDOW)),
+    *("volume", "same_time", "momentum"),
+)
+"""The inputs but for the week's waves."""
 MOMENTUM_WINDOW = 168
 WEEK_CYCLES = (1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 28)
-"""Cycles a week: 7, 14, 21, 28 are the day and its harmonics, those beside them let it differ over
-the week."""
-WEEK_MS = 7 * 86_400_000
+"""Cycles a week: 7, 14, 21, 28 are the day and its harmonics, the others let days differ."""
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
 
 HAR_INPUTS = ("range_3", "range_48", "range_336")
-"""What a plain HAR model of ranges sees, a baseline: the last hours, days and weeks (Corsi,
-2009)."""
+"""What a plain HAR model of ranges sees, a baseline: the last hours, days and weeks."""
 
 MIN_VOLATILITY = 1e-7
 """log-return; a price that stands still is taken to move this much, so that no scale is 0"""
@@ -64,8 +78,11 @@ FEW_SAMPLES = 100
 
 
 @dataclass(frozen=True)
-class IntervalModel:
+class IntervalModel(FittedNumbers):
     """Numbers of the scale model and of its calibration."""
+
+    what: ClassVar[str] = "interval model:"
+    kind: ClassVar[str] = "scale"
 
     intercept: float
     coefficients: dict[str, float]
@@ -75,17 +92,15 @@ class IntervalModel:
     slopes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(QUANTILE_NAMES, 1.0))
     """`QUANTILE_NAMES` -> share of the forecast that the quantile moves by, 0 to 1"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts and floats, for the scaler file."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> IntervalModel:
-        """Read what `as_dict` wrote; a ValueError names what is missing, not finite or out of
-        order."""
-        coefficients, quantiles = (
-            _as_floats(name, numbers.get(name)) for name in ("coefficients", "quantiles")
-        )
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
+        """Read what `as_dict` wrote; bundles of before have no slopes.
+
+        Raises:
+            ValueError: A number is missing, not finite or out of order; names it.
+        """
+        model = super().from_dict({"slopes": dict.fromkeys(QUANTILE_NAMES, 1.0), **numbers})
+        quantiles, slopes = model.quantiles, model.slopes
         if tuple(quantiles) != QUANTILE_NAMES:
             raise ValueError(
                 f"interval model: the quantiles are {', '.join(quantiles) or 'none'}, not "
@@ -95,35 +110,13 @@ class IntervalModel:
             raise ValueError(
                 f"interval model: the quantiles {quantiles} are not in order; train the model again"
             )
-        slopes = _as_floats(
-            "slopes", numbers.get("slopes", dict.fromkeys(QUANTILE_NAMES, 1.0))
-        )  # bundles of before
-        if tuple(slopes) != QUANTILE_NAMES or not all(
-            0.0 <= slope <= 1.0 for slope in slopes.values()
-        ):
+        are_shares = all(0.0 <= slope <= 1.0 for slope in slopes.values())
+        if tuple(slopes) != QUANTILE_NAMES or not are_shares:
             raise ValueError(
                 f"interval model: the slopes are {slopes}, not shares of each quantile; train it "
                 "again"
             )
-        return cls(
-            _as_float("intercept", numbers.get("intercept")), coefficients, quantiles, slopes
-        )
-
-
-def _as_floats(name: str, table: object) -> dict[str, float]:
-    if not isinstance(table, Mapping):
-        raise ValueError(
-            f"interval model: {name!r} is {table!r}, not a dict; train the model again"
-        )
-    return {key: _as_float(key, value) for key, value in table.items()}
-
-
-def _as_float(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise ValueError(
-            f"interval model: {name!r} is {value!r}, not a finite number; train the model again"
-        )
-    return float(value)
+        return model
 
 
 def input_names(timeframe: str) -> tuple[str, ...]:
@@ -133,11 +126,8 @@ def input_names(timeframe: str) -> tuple[str, ...]:
         >>> input_names("1d")[-4:]
         ('week_2_cos', 'week_2_sin', 'week_3_cos', 'week_3_sin')
     """
-    smoothed = [f"{kind}_{span}" for kind, spans in SPANS.items() for span in (*spans, LONG_WINDOW)]
-    week = [
-        f"week_{cycles}_{part}" for cycles in _week_cycles(timeframe) for part in ("cos", "sin")
-    ]
-    return (*smoothed, "volume", "same_time", "momentum", *week)
+    cycles = _week_cycles(timeframe)
+    return (*SEGMENT_INPUTS, *(f"week_{n}_{part}" for n in cycles for part in ("cos", "sin")))
 
 
 def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarray:
@@ -156,49 +146,43 @@ def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndar
         on averages take what there is; 474 candles (v2's warm-up) into a segment they no longer
         depend on where it starts.
     """
-    times, step_ms = timestamps_ms(candles), timeframe_ms(timeframe)
-    arrays = [candles[name].to_numpy(np.float64) for name in ("high", "low", "close", "volume")]
-    volatility = np.maximum(segmented_volatility(arrays[2], times, step_ms, 1), MIN_VOLATILITY)
-    week = _week_waves(times, timeframe, horizon)
-    inputs = np.empty((len(candles), len(input_names(timeframe))))
-    inputs[:, inputs.shape[1] - week.shape[1] :] = week
-    candles_a_day = max(86_400_000 // step_ms, 1)
-    starts = segment_starts(times, step_ms)
-    for first, end in zip(starts, [*starts[1:], len(candles)]):
-        high, low, close, volume, scale = (array[first:end] for array in (*arrays, volatility))
-        columns = _segment_inputs(high, low, close, volume, scale, candles_a_day, horizon)
-        inputs[first:end, : len(columns)] = np.transpose(columns)
-    return inputs
+    candles_a_day = max(DAY_MS // timeframe_ms(timeframe), 1)
+    segment_inputs = functools.partial(
+        _segment_inputs, candles_a_day=candles_a_day, horizon=horizon
+    )
+    columns = ("high", "low", "close", "volume")
+    table = by_segment(segment_inputs, candles, timeframe, columns, SEGMENT_INPUTS)
+    week = _week_waves(timestamps_ms(candles), timeframe, horizon)
+    return np.hstack([table.T, week])
 
 
 def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
-    """(n_samples, k) rows of `scale_inputs` at each sample's candle t; `candles` are those the
-    samples were made of."""
-    inputs, first = np.empty((len(samples), len(input_names(samples.timeframe)))), 0
-    for index, frame in enumerate(
-        candles.values()
-    ):  # one symbol's rows at a time: of all candles they are large
+    """(n_samples, k) rows of `scale_inputs` at each sample's candle t.
+
+    Args:
+        candles: Symbol -> the candles that the samples were made of.
+        samples: Their samples.
+    """
+    inputs = np.empty((len(samples), len(input_names(samples.timeframe))))
+    first = 0
+    # One symbol's rows at a time: those of all candles take a lot of memory.
+    for index, frame in enumerate(candles.values()):
         own = samples.symbol == index
-        inputs[own] = scale_inputs(frame, samples.timeframe, samples.horizon)[
-            samples.end[own] - first
-        ]
+        rows = scale_inputs(frame, samples.timeframe, samples.horizon)
+        inputs[own] = rows[samples.end[own] - first]
         first += len(frame)
     return inputs
 
 
 def calibrating_samples(samples: Samples, split: Split) -> np.ndarray:
-    """Indices of the validation part and of the training samples of the year before its end.
+    """Indices of the validation part, then of the training samples of the year before its end.
 
     A season alone may be calmer or wilder than the next, and a short run's validation part is a
     handful of days. The scale has some 30 numbers, so the moves it was fitted to are hardly
     narrower for it (docs/log.md has the coverage).
-
-    Returns:
-        (n,) validation's first.
     """
-    earlier = (
-        samples.target_time[split.train] > samples.target_time[split.val].max() - CALIBRATION_SPAN
-    )
+    begin = samples.target_time[split.val].max() - CALIBRATION_SPAN
+    earlier = samples.target_time[split.train] > begin
     return np.append(split.val, split.train[earlier])
 
 
@@ -213,12 +197,11 @@ def fit_intervals(
     *,
     is_shifted: bool = False,
 ) -> IntervalModel:
-    """Fit the scale on all that is known, the quantiles on samples that calibrate, all symbols
-    pooled.
+    """Fit the scale on all known samples, then its quantiles on those that calibrate.
 
-    The scale s makes sum |r| / s + log s smallest (Laplace moves' likelihood), which is a Gamma
-    regression of |r| with a logarithmic link; it is convex, and single crashes weigh less than in
-    one of squares.
+    All symbols are pooled. The scale s makes sum |r| / s + log s smallest (Laplace moves'
+    likelihood). That is a Gamma regression of |r| with a logarithmic link: it is convex, and single
+    crashes weigh less than in one of squares.
 
     Args:
         inputs: (n_samples, k) rows of `scale_inputs` at each sample's candle t.
@@ -235,27 +218,21 @@ def fit_intervals(
     """
     from sklearn.linear_model import GammaRegressor  # lazy: only training needs it
 
-    size = np.maximum(
-        np.abs(log_return[known]) / np.maximum(volatility[known], MIN_VOLATILITY), 1e-6
-    )  # Gamma is > 0
-    fitted = GammaRegressor(alpha=PENALTY / len(known), solver="newton-cholesky").fit(
-        inputs[known], size
-    )
-    coefficients = dict(zip(names, map(float, fitted.coef_), strict=True))
-    scale = _scale(
-        float(fitted.intercept_), coefficients, inputs[calibrating], volatility[calibrating]
-    )
-    moves, centres = (
-        log_return[calibrating] / scale,
-        np.broadcast_to(forecast, len(calibrating)) / scale,
-    )
+    size = np.abs(log_return[known]) / np.maximum(volatility[known], MIN_VOLATILITY)
+    regression = GammaRegressor(alpha=PENALTY / len(known), solver="newton-cholesky")
+    regression.fit(inputs[known], np.maximum(size, 1e-6))  # a Gamma variable is above 0
+    intercept = float(regression.intercept_)
+    coefficients = dict(zip(names, map(float, regression.coef_), strict=True))
+    scale = _scale(intercept, coefficients, inputs[calibrating], volatility[calibrating])
+    moves = log_return[calibrating] / scale
+    centres = np.broadcast_to(forecast, len(calibrating)) / scale
     slopes = dict.fromkeys(QUANTILE_NAMES, 1.0) if is_shifted else fit_slopes(moves, centres)
     _warn_of_few(len(calibrating))
     calibrated = [
         _quantile(moves - slope * centres, level) for level, slope in zip(LEVELS, slopes.values())
     ]
     quantiles = dict(zip(QUANTILE_NAMES, sorted(calibrated)))
-    return IntervalModel(float(fitted.intercept_), coefficients, quantiles, slopes)
+    return IntervalModel(intercept, coefficients, quantiles, slopes)
 
 
 def apply_intervals(
@@ -290,10 +267,10 @@ def apply_intervals(
 
 
 def fit_slopes(moves: np.ndarray, centres: np.ndarray) -> dict[str, float]:
-    """How much of the forecast each quantile moves by: what makes the pinball loss of it and the
-    one opposite least.
+    """How much of the forecast each quantile moves by.
 
-    What is foreseeable of the next move is its median, hardly its mean: small moves revert, large
+    It is the share that makes the pinball loss of the quantile and of the one opposite least. What
+    is foreseeable of the next move is its median, hardly its mean: small moves revert, large
     ones do not. So the outer quantiles stay nearly where they are when the forecast moves, and the
     whole distribution is not shifted (docs/log.md). The median moves by the whole forecast, which
     is shrunk already.
@@ -330,13 +307,9 @@ def _quantile(residual: np.ndarray, level: float) -> float:
 
 
 def scaled_quantiles(
-    scale: np.ndarray,
-    log_return: np.ndarray,
-    calibrating: np.ndarray,
-    forecast: np.ndarray | float = 0.0,
+    scale: np.ndarray, log_return: np.ndarray, calibrating: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Quantiles of a baseline: constants, as `fit_intervals` finds them, times its scale,
-    (n_samples,) each.
+    """Quantiles of a baseline around 0, (n_samples,) each: constants times its scale.
 
     With the samples' own volatility this is the EWMA (RiskMetrics) interval.
 
@@ -344,18 +317,13 @@ def scaled_quantiles(
         scale: (n_samples,) scale of each move, in any unit.
         log_return: (n_samples,) targets.
         calibrating: See `fit_intervals`.
-        forecast: (n_samples,) or one shrunk point forecast.
     """
-    centre = np.broadcast_to(forecast, scale.shape)
-    constants = conformal_quantiles(
-        (log_return[calibrating] - centre[calibrating]) / scale[calibrating]
-    )
-    return {name: centre + value * scale for name, value in constants.items()}
+    constants = conformal_quantiles(log_return[calibrating] / scale[calibrating])
+    return {name: value * scale for name, value in constants.items()}
 
 
 def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:
-    """Quantiles that a fresh residual falls below with the stated probabilities, if it is drawn as
-    these were.
+    """Quantiles that a fresh residual, drawn as these were, falls below so often as `LEVELS` say.
 
     Split conformal prediction takes the k-th smallest of n calibration residuals with k / (n + 1)
     at the wanted level, not k / n (Vovk, Gammerman and Shafer, 2005, Algorithmic Learning in a
@@ -384,10 +352,10 @@ def _warn_of_few(n: int) -> None:
 def _scale(
     intercept: float, coefficients: Mapping[str, float], inputs: np.ndarray, volatility: np.ndarray
 ) -> np.ndarray:
+    """(n,) volatility * exp(x'b) for n rows x of inputs."""
     correction = np.full(len(inputs), intercept)
-    for column, coefficient in enumerate(
-        coefficients.values()
-    ):  # BLAS would sum one row in another order than many
+    # Column by column: BLAS would sum one row in another order than many.
+    for column, coefficient in enumerate(coefficients.values()):
         correction += coefficient * inputs[:, column]
     bounded = np.clip(correction, -LARGEST_CORRECTION, LARGEST_CORRECTION)
     return np.maximum(volatility, MIN_VOLATILITY) * np.exp(bounded)
@@ -398,32 +366,29 @@ def _segment_inputs(
     low: np.ndarray,
     close: np.ndarray,
     volume: np.ndarray,
-    scale: np.ndarray,
+    *,
     candles_a_day: int,
     horizon: int,
-) -> list[np.ndarray]:
-    """The inputs but for the week's waves, (n,) each, of candles without a long gap; `scale` is
-    their volatility."""
+) -> NamedColumns:
+    """`SEGMENT_INPUTS` of candles without a long gap."""
+    scale = np.maximum(ewma_volatility(log_returns(close)), MIN_VOLATILITY)
     sizes = {"range": pd.Series(np.log(high / low)), "move": pd.Series(np.abs(log_returns(close)))}
-    usual = {
-        kind: size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()
-        for kind, size in sizes.items()
-    }
-    columns = []
     for kind, size in sizes.items():
-        columns += [_log_ratio(size.ewm(span=span).mean(), scale) for span in SPANS[kind]]
-        columns.append(_log_ratio(usual[kind], scale))
+        for span in SPANS[kind]:
+            yield f"{kind}_{span}", _log_ratio(size.ewm(span=span).mean(), scale)
+        usual = size.rolling(LONG_WINDOW, min_periods=1).mean().to_numpy()
+        yield f"{kind}_{LONG_WINDOW}", _log_ratio(usual, scale)
+        if kind == "range":
+            same_time = _same_time_of_day(size, usual, candles_a_day, horizon)
+            yield "same_time", _log_ratio(same_time, scale)
     usual_volume = pd.Series(volume).ewm(span=VOLATILITY_SPAN).mean().to_numpy()
     traded = np.divide(volume, usual_volume, out=np.ones(len(volume)), where=usual_volume > 0)
-    columns.append(np.where(np.isnan(scale), np.nan, np.log(np.maximum(traded, SMALLEST_RATIO))))
-    columns.append(
-        _log_ratio(_same_time_of_day(sizes["range"], usual["range"], candles_a_day, horizon), scale)
-    )
+    log_traded = np.log(np.maximum(traded, SMALLEST_RATIO))
+    yield "volume", np.where(np.isnan(scale), np.nan, log_traded)
     row = np.arange(len(close))
     before = np.maximum(row - MOMENTUM_WINDOW, 0)
     momentum = np.abs(np.log(close / close[before])) / np.sqrt(np.maximum(row - before, 1))
-    columns.append(np.log1p(momentum / scale))
-    return columns
+    yield "momentum", np.log1p(momentum / scale)
 
 
 def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -433,17 +398,17 @@ def _log_ratio(size: pd.Series | np.ndarray, scale: np.ndarray) -> np.ndarray:
 def _same_time_of_day(
     size: pd.Series, usual: np.ndarray, candles_a_day: int, horizon: int
 ) -> np.ndarray:
-    """(n,) mean size, over the days of `LONG_WINDOW`, of the candles at the times of day that the
-    target spans.
+    """(n,) mean size, over the days of `LONG_WINDOW`, at the times of day the target spans.
 
     `usual`, the mean size of that window at any time of day, stands in where there is less than a
     day of history.
     """
     span = min(horizon, candles_a_day)
-    at_target = (
-        size.to_numpy() if span == 1 else size.rolling(span, min_periods=1).mean().to_numpy()
-    )
-    total, count = np.zeros(len(size)), np.zeros(len(size))
+    at_target = size.to_numpy()
+    if span > 1:
+        at_target = size.rolling(span, min_periods=1).mean().to_numpy()
+    total = np.zeros(len(size))
+    count = np.zeros(len(size))
     for day in range(1, LONG_WINDOW // candles_a_day + 1):
         lag = day * candles_a_day - span
         total[lag:] += at_target[: max(len(size) - lag, 0)]
@@ -457,16 +422,12 @@ def _week_cycles(timeframe: str) -> list[int]:
 
 
 def _week_waves(times: np.ndarray, timeframe: str, horizon: int) -> np.ndarray:
-    """(n, 2 * cycles) cosines and sines of the time of the week, averaged over the candles that the
-    target spans."""
+    """(n, 2 * cycles) cosines and sines of the time of the week, the mean over the target."""
     step_ms = timeframe_ms(timeframe)
     candles_a_week = WEEK_MS // step_ms
     step = 2 * np.pi * np.array(_week_cycles(timeframe)) / candles_a_week  # radians a candle
-    damping = np.sin(horizon * step / 2) / (
-        horizon * np.sin(step / 2)
-    )  # mean of e^(i step j) over j = 1 … horizon
+    # The mean of e^(i step j) over j = 1 … horizon is damping * e^(i step (horizon + 1) / 2).
+    damping = np.sin(horizon * step / 2) / (horizon * np.sin(step / 2))
     angle = (np.arange(candles_a_week)[:, None] + (horizon + 1) / 2) * step
-    table = np.stack([damping * np.cos(angle), damping * np.sin(angle)], axis=2).reshape(
-        candles_a_week, -1
-    )
-    return table[times // step_ms % candles_a_week]
+    waves = np.stack([damping * np.cos(angle), damping * np.sin(angle)], axis=2)
+    return waves.reshape(candles_a_week, -1)[times // step_ms % candles_a_week]

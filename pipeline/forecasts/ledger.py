@@ -2,12 +2,11 @@
 
 Every line holds the SHA-256 of the line before it, its newline included (`tail -n 1 FILE |
 sha256sum`). So a line that was changed, removed, doubled or moved shows, as long as another line
-follows it. What the file alone cannot show: that its last lines were changed or removed, or that
-all of it was written anew, with a false clock. The hash of the newest line can, if it was published
+follows it. The file alone does not show that its last lines were changed or removed, or that all
+of it was written anew, with a false clock. The hash of the newest line does, if it was published
 (a commit, a post) before the candle closed: it stands for every line up to that one.
 
-Nor does a ledger show which forecasts were never entered; `evaluation.ledger_scores` counts the
-candles without one.
+Nor does a ledger show which forecasts were never entered.
 """
 
 from __future__ import annotations
@@ -21,22 +20,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pipeline import atomic
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS, timeframe_ms, timestamps_ms
+from pipeline.forecasts.picture import Prediction
 from pipeline.samples.windows import segmented_volatility
+
+if TYPE_CHECKING:
+    from pipeline.forecasts.predictor import BundlePredictor
 
 logger = logging.getLogger(__name__)
 
 FIELDS: dict[str, type] = {
     "number": int,  # of the line, from 1 on
-    # this machine's clock when the line was written; times are UTC, such as
-    # 2026-01-31T15:00:00.000Z
-    "made_at": str,
+    "made_at": str,  # this machine's clock when the line was written, UTC, as `to_text` has it
     "symbol": str,
     "timeframe": str,
     "horizon": int,
@@ -56,6 +57,8 @@ FIELDS: dict[str, type] = {
     "previous": str,  # SHA-256 of the line before; "" in the first line
 }
 """What a line holds, in this order."""
+KEY = ("model_sha256", "symbol", "timeframe", "horizon", "timestamp")
+"""What there is only one forecast of."""
 
 LOCK_WAIT_S = 60.0
 """How long a writer waits for another one."""
@@ -66,15 +69,6 @@ MEND = "restore the file from a copy: what follows a changed line proves nothing
 
 class AlreadyEnteredError(ValueError):
     """The model's forecast of this candle is in the ledger; the first one counts."""
-
-
-class Predictor(Protocol):
-    """What a ledger notes of the predictor that forecast."""
-
-    timeframe: str
-    horizon: int
-    is_synthetic: bool
-    model_sha256: str
 
 
 @dataclass(frozen=True)
@@ -98,14 +92,11 @@ def to_text(time_ms: int) -> str:
         >>> to_text(1_704_067_200_123)
         '2024-01-01T00:00:00.123Z'
     """
-    return (
-        (EPOCH + timedelta(milliseconds=time_ms))
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
+    instant = EPOCH + timedelta(milliseconds=time_ms)
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def to_ms(text: str) -> int:
+def entry_ms(text: str) -> int:
     """Epoch ms of an instant that `to_text` wrote; a ValueError for any other text."""
     time_ms = (datetime.fromisoformat(f"{text[:-1]}+00:00") - EPOCH) // timedelta(milliseconds=1)
     if to_text(time_ms) != text:
@@ -114,7 +105,7 @@ def to_ms(text: str) -> int:
 
 
 def forecast_of(
-    predictor: Predictor, symbol: str, candles: pd.DataFrame, prediction: Mapping[str, Any]
+    predictor: BundlePredictor, symbol: str, candles: pd.DataFrame, prediction: Prediction
 ) -> dict[str, Any]:
     """What a ledger holds of a forecast, all `FIELDS` but those that `append` adds.
 
@@ -124,17 +115,15 @@ def forecast_of(
         candles: What it was made from, in the schema.
         prediction: `predict(candles)`, from the last close.
     """
-    step_ms, horizon = timeframe_ms(predictor.timeframe), predictor.horizon
+    step_ms = timeframe_ms(predictor.timeframe)
     opens_ms = round(prediction["timestamp"].timestamp() * 1000)
-    base_ms = opens_ms - horizon * step_ms
+    base_ms = opens_ms - predictor.horizon * step_ms
     seen = candles[timestamps_ms(candles) <= base_ms]
-    volatility = segmented_volatility(
-        seen["close"].to_numpy(), timestamps_ms(seen), step_ms, horizon
-    )
+    volatility = segmented_volatility(seen, predictor.timeframe, predictor.horizon)
     return {
         "symbol": symbol.split(":")[0].upper(),
         "timeframe": predictor.timeframe,
-        "horizon": horizon,
+        "horizon": predictor.horizon,
         "timestamp": to_text(opens_ms),
         "closes_at": to_text(opens_ms + step_ms),
         "base_time": to_text(base_ms),
@@ -152,8 +141,7 @@ def forecast_of(
 
 
 def symbol_of(path: Path, timeframe: str, pairs: Sequence[str]) -> str:
-    """The pair that a file of candles is of: what the store noted in it, or that of `pairs` whose
-    name it has.
+    """The pair that a file of candles is of: what the store noted, or whose name the file has.
 
     Raises:
         ValueError: It is named after none of them.
@@ -169,10 +157,10 @@ def symbol_of(path: Path, timeframe: str, pairs: Sequence[str]) -> str:
 
 
 def append(path: Path, forecast: Mapping[str, Any], now_ms: Callable[[], int]) -> tuple[int, str]:
-    """Enter a forecast as the last line, on the disk when this returns; one process at a time.
+    """Enter a forecast as the last line, which is on the disk when this returns.
 
-    Half a line at the end, left by a process that was killed, is cut off with a notice; nothing
-    else is ever changed.
+    One process writes at a time. Half a line at the end, left by a process that was killed, is cut
+    off with a notice; nothing else is ever changed.
 
     Args:
         path: Of the ledger, which is begun where there is none; its folder exists.
@@ -192,15 +180,12 @@ def append(path: Path, forecast: Mapping[str, Any], now_ms: Callable[[], int]) -
         ledger = _load(path, _base_closes_ms(forecast))  # no forecast of this candle can be older
         made_ms = now_ms()
         number = ledger.entries[-1]["number"] + 1 if ledger.entries else 1
-        known = {
-            "number": number,
-            "made_at": to_text(made_ms),
-            **forecast,
-            "previous": ledger.sha256,
-        }
+        added = {"number": number, "made_at": to_text(made_ms), "previous": ledger.sha256}
+        known = added | dict(forecast)
         entry = {name: known[name] for name in FIELDS}
         _refuse(path, entry, made_ms, ledger)
-        if (fault := _fault(entry, ledger.entries[-1:])) is not None:
+        fault = _fault(entry, ledger.entries[-1:])
+        if fault is not None:
             raise ValueError(
                 f"{path}: not entered: the forecast {fault}; mend --symbol, or the candles"
             )
@@ -234,16 +219,14 @@ def read(path: Path) -> Ledger:
 
 
 def check(path: Path) -> None:
-    """Raise the ValueError that `append` would for a ledger that was changed, or a folder that
-    cannot be written."""
+    """Raise the ValueError of `append` for a changed ledger, or a folder that is not writable."""
     path = path.resolve()
     with atomic.locked(path, LOCK_WAIT_S):
         _load(path)
 
 
 def _load(path: Path, since_ms: int | None = None) -> Ledger:
-    """What is in a ledger, nothing where there is none yet; a ValueError names the first line that
-    is unsound.
+    """What is in a ledger, where there is one; a ValueError names the first unsound line.
 
     Args:
         path: Its file.
@@ -272,21 +255,20 @@ def _load(path: Path, since_ms: int | None = None) -> Ledger:
                 f"stands in its place; {MEND}"
             )
         if entry["previous"] != sha256:
-            changed = (
-                f"line {number - 1} was changed, or its hash in line {number}"
-                if sha256
-                else "line 1 was changed"
-            )
+            changed = f"line {number - 1} was changed, or its hash in line {number}"
+            if number == 1:
+                changed = "line 1 was changed"
             raise ValueError(f"{path}: {changed}; {MEND}")
         fault = _fault(entry, entries[-1:])
-        if fault is None and _key(entry) in seen:
+        key = _key(entry)
+        if fault is None and key in seen:
             fault = "forecasts a candle that this model had forecast before"
         if fault is not None:
             raise ValueError(
                 f"{path}: line {number} {fault}: it was not entered by this program; {MEND}"
             )
         entries.append(entry)
-        seen.add(_key(entry))
+        seen.add(key)
         sha256 = _hash(line + b"\n")
     head = f'{{"number": {len(lines) + 1}, "made_at": "'.encode()
     if not head.startswith(torn.strip(b"\0")[: len(head)]):  # zeros: of a loss of power
@@ -298,19 +280,17 @@ def _load(path: Path, since_ms: int | None = None) -> Ledger:
 
 def _first_since(lines: list[bytes], since_ms: int) -> int:
     """Index of the last line made before `since_ms`, or of the first line."""
-    index = len(lines)
-    while index > 0:
-        index -= 1
+    for index in range(len(lines) - 1, 0, -1):
         entry = _decode(lines[index] + b"\n")
-        if entry is None or _fault(entry, []) is not None or to_ms(entry["made_at"]) < since_ms:
-            break  # an unsound line too: it is opened, and refused, by who asks
-    return index
+        if entry is None or _fault(entry, []) is not None or entry_ms(entry["made_at"]) < since_ms:
+            return index  # an unsound line too: the caller opens it, and refuses it
+    return 0
 
 
 def _refuse(path: Path, entry: Mapping[str, Any], made_ms: int, ledger: Ledger) -> None:
     """Raise, with the remedy, on what may come up in honest use."""
     what = f"{entry['symbol']}'s {entry['timeframe']} candle of {entry['timestamp']}"
-    if made_ms >= to_ms(entry["closes_at"]):
+    if made_ms >= entry_ms(entry["closes_at"]):
         raise ValueError(
             f"{path}: too late for a forecast of {what}: it closed at {entry['closes_at']}, and it "
             f"is {entry['made_at']}; forecast from candles up to the last closed one (python "
@@ -323,7 +303,7 @@ def _refuse(path: Path, entry: Mapping[str, Any], made_ms: int, ledger: Ledger) 
             "nothing was entered"
         )
     behind = f"{path}: the clock is wrong, or was: it says {entry['made_at']}, but"
-    if ledger.entries and made_ms < to_ms(ledger.entries[-1]["made_at"]):
+    if ledger.entries and made_ms < entry_ms(ledger.entries[-1]["made_at"]):
         last = ledger.entries[-1]
         raise ValueError(
             f"{behind} line {last['number']} was entered at {last['made_at']}; set it right"
@@ -336,8 +316,7 @@ def _refuse(path: Path, entry: Mapping[str, Any], made_ms: int, ledger: Ledger) 
 
 
 def _fault(entry: Mapping[str, Any], before: list[dict[str, Any]]) -> str | None:
-    """What no entry can be, in words that follow "line 7"; None if it is sound. `before` holds the
-    entry before it."""
+    """What no entry can be, in words that follow "line 7"; None if it follows `before` soundly."""
     if not re.fullmatch(r"[^\s/:a-z]+/[^\s/:a-z]+", entry["symbol"]):
         return f"is of {entry['symbol']!r}, which is not written as BTC/USDT"
     if entry["timeframe"] not in TIMEFRAME_MS or entry["horizon"] < 1:
@@ -355,10 +334,9 @@ def _fault(entry: Mapping[str, Any], before: list[dict[str, Any]]) -> str | None
     if abs(math.log(numbers["price"]) - math.log(numbers["last_price"]) - numbers["return"]) > 1e-9:
         return "has a price that is not that of its return"
     step_ms = timeframe_ms(entry["timeframe"])
+    times = ("made_at", "timestamp", "closes_at", "base_time")
     try:
-        made, opens, closes, base = (
-            to_ms(entry[name]) for name in ("made_at", "timestamp", "closes_at", "base_time")
-        )
+        made, opens, closes, base = (entry_ms(entry[name]) for name in times)
     except ValueError as error:
         return f"has a time that cannot be read ({error})"
     if base % step_ms or opens != base + entry["horizon"] * step_ms or closes != opens + step_ms:
@@ -368,21 +346,18 @@ def _fault(entry: Mapping[str, Any], before: list[dict[str, Any]]) -> str | None
             f"was made at {entry['made_at']}, not between the close of its last candle and "
             f"{entry['closes_at']}"
         )
-    if before and made < to_ms(before[0]["made_at"]):
+    if before and made < entry_ms(before[0]["made_at"]):
         return "was made before the line before it"
     return None
 
 
 def _base_closes_ms(entry: Mapping[str, Any]) -> int:
     """When candle t closed, and the forecast could be made."""
-    return to_ms(entry["base_time"]) + timeframe_ms(entry["timeframe"])
+    return entry_ms(entry["base_time"]) + timeframe_ms(entry["timeframe"])
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What there is only one forecast of."""
-    return tuple(
-        entry[name] for name in ("model_sha256", "symbol", "timeframe", "horizon", "timestamp")
-    )
+    return tuple(entry[name] for name in KEY)
 
 
 def _encode(entry: Mapping[str, Any]) -> bytes:
@@ -397,10 +372,8 @@ def _decode(line: bytes) -> dict[str, Any] | None:
         return None
     if type(entry) is not dict or list(entry) != list(FIELDS):
         return None
-    sound = (
-        all(type(entry[name]) is kind for name, kind in FIELDS.items()) and _encode(entry) == line
-    )
-    return entry if sound else None
+    has_types = all(type(entry[name]) is kind for name, kind in FIELDS.items())
+    return entry if has_types and _encode(entry) == line else None
 
 
 def _hash(line: bytes) -> str:

@@ -1,4 +1,4 @@
-"""A forecast as people see it: its picture beside the recent candles, and prices in words.
+"""A forecast as people see it: its numbers, its picture, and what came true of it.
 
 Figures are made without pyplot: nothing is global, so they work in notebooks, bots and threads.
 """
@@ -6,8 +6,7 @@ Figures are made without pyplot: nothing is global, so they work in notebooks, b
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,27 @@ DOTS_AN_INCH = 100
 """on the screen; a notebook gets twice as many, for sharp displays"""
 NARROW = 6.0
 """Inches below which there is no room for words beside the forecast."""
+UP, DOWN, FORECAST = "#1a7f5a", "#b3423a", "#2b5c9e"
+
+Prediction = TypedDict(
+    "Prediction",
+    {
+        "price": float,  # forecast close, quote currency
+        "return": float,  # log-return
+        "return_low": float,  # its 10 % quantile
+        "return_median": float,
+        "return_high": float,  # its 90 % quantile
+        "return_percent": float,  # 100 * (e^return - 1)
+        "price_change": float,
+        "last_price": float,  # what the forecast starts from
+        "confidence": float,  # calibrated probability that the direction is right
+        "p_up": float,  # calibrated probability of a rise
+        "price_low": float,  # the 80 % interval
+        "price_high": float,
+        "timestamp": pd.Timestamp,  # open of the forecast candle, UTC
+    },
+)
+"""What `predict` returns."""
 
 
 def format_price(price: float) -> str:
@@ -31,22 +51,21 @@ def format_price(price: float) -> str:
     return f"{price:,.2f}" if price >= 1 else f"{price:.6g}"
 
 
-def judge(prediction: Mapping[str, Any], actual: float) -> str:
-    """Say in a line what came true of a forecast, as `predict` returns it, whose candle has closed
-    at `actual`."""
+def judge(prediction: Prediction, actual: float) -> str:
+    """Say in a line what came true of a forecast whose candle has closed at `actual`."""
     moved = actual - prediction["last_price"]
-    direction = (
-        "no move" if moved == 0 else "right" if moved * prediction["price_change"] > 0 else "wrong"
-    )
-    within = (
-        "inside" if prediction["price_low"] <= actual <= prediction["price_high"] else "outside"
-    )
+    if moved == 0:
+        direction = "no move"
+    else:
+        direction = "right" if moved * prediction["price_change"] > 0 else "wrong"
+    is_inside = prediction["price_low"] <= actual <= prediction["price_high"]
+    within = "inside" if is_inside else "outside"
     return f"Came true: ${format_price(actual)} (direction {direction}, {within} the 80 % interval)"
 
 
 def plot_forecast(
     candles: pd.DataFrame,
-    prediction: dict[str, Any],
+    prediction: Prediction,
     *,
     shown: int = 72,
     title: str = "",
@@ -66,38 +85,27 @@ def plot_forecast(
     figure = new_figure(*size)
     axes = figure.add_subplot()
     rises = (recent["close"] >= recent["open"]).to_numpy()
-    colours = np.where(rises, "#1a7f5a", "#b3423a")
+    colours = np.where(rises, UP, DOWN)
     axes.vlines(x, recent["low"], recent["high"], color=colours, linewidth=0.9)
     bottom = recent[["open", "close"]].min(axis=1)
     axes.bar(x, (recent["close"] - recent["open"]).abs(), bottom=bottom, width=0.7, color=colours)
     step = (recent["timestamp"].iloc[-1] - recent["timestamp"].iloc[0]) / max(len(recent) - 1, 1)
     ahead = len(recent) - 1 + round((prediction["timestamp"] - recent["timestamp"].iloc[-1]) / step)
-    axes.vlines(
-        ahead,
-        prediction["price_low"],
-        prediction["price_high"],
-        color="#2b5c9e",
-        linewidth=7,
-        alpha=0.35,
-    )
-    axes.plot([ahead], [prediction["price"]], "D", color="#2b5c9e", markersize=6)
-    axes.plot(
-        [len(recent) - 1, ahead],
-        [prediction["last_price"], prediction["price"]],
-        color="#2b5c9e",
-        linestyle=":",
-    )
+    start, price = prediction["last_price"], prediction["price"]
+    low, high = prediction["price_low"], prediction["price_high"]
+    axes.vlines(ahead, low, high, color=FORECAST, linewidth=7, alpha=0.35)
+    axes.plot([ahead], [price], "D", color=FORECAST, markersize=6)
+    axes.plot([len(recent) - 1, ahead], [start, price], color=FORECAST, linestyle=":")
     is_wide = size[0] >= NARROW
     if is_wide:
         axes.annotate(
-            f"{format_price(prediction['price'])}\n{prediction['return_percent']:+.3f} %\n"
-            f"80 %: {format_price(prediction['price_low'])} – "
-            f"{format_price(prediction['price_high'])}",
-            (ahead, prediction["price"]),
+            f"{format_price(price)}\n{prediction['return_percent']:+.3f} %\n"
+            f"80 %: {format_price(low)} – {format_price(high)}",
+            (ahead, price),
             xytext=(12, 0),
             textcoords="offset points",
             va="center",
-            color="#2b5c9e",
+            color=FORECAST,
         )
     ticks = np.linspace(0, len(recent) - 1, min(6 if is_wide else 3, len(recent))).astype(int)
     axes.set_xticks(ticks, [f"{recent['timestamp'].iloc[i]:%d %b %H:%M}" for i in ticks])

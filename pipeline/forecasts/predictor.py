@@ -1,5 +1,4 @@
-"""What the predictors of all generations share: opening a bundle, judging the candles they are
-given, the forecast."""
+"""What the predictors share: opening a bundle, judging the candles they are given, the forecast."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ from pipeline.forecasts.intervals import (
     apply_intervals,
     scale_inputs,
 )
-from pipeline.forecasts.picture import plot_forecast
+from pipeline.forecasts.picture import Prediction, plot_forecast
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
 from pipeline.samples.scaling import scale_rows
@@ -43,8 +42,7 @@ if TYPE_CHECKING:
 
 
 class BundlePredictor(abc.ABC):
-    """A bundle that is open for forecasts: what it knows of its candles, and what it makes of a
-    network's output."""
+    """An open bundle: what it knows of its candles, and what it makes of a network's output."""
 
     files: ClassVar[BundleFiles]
     known_features: ClassVar[tuple[str, ...]]
@@ -68,8 +66,7 @@ class BundlePredictor(abc.ABC):
             ValueError: A file is damaged, holds anything but the admitted types, or belongs to
                 another run.
         """
-        model_path, scaler_path = Path(model_path), Path(scaler_path)
-        scalers = self._open(model_path, scaler_path)
+        scalers = self._open(Path(model_path), Path(scaler_path))
         self.feature_cols: list[str] = scalers["feature_cols"]
         self.lookback: int = scalers["lookback"]
         self.horizon: int = scalers["horizon"]
@@ -84,23 +81,16 @@ class BundlePredictor(abc.ABC):
             )
         self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
         self._calibration = Calibration.from_dict(scalers["calibration"])
-        self._intervals: QuantileFactors | IntervalModel
-        if scalers.get("quantile_regression") is True:
-            self._intervals = QuantileFactors.from_dict(scalers["intervals"])
-        else:
-            self._intervals = IntervalModel.from_dict(scalers["intervals"])
+        self._intervals = _read_intervals(scalers, scaler_path)
         self._step_ms = timeframe_ms(self.timeframe)
-        shape = (self.lookback, len(self.feature_cols))
-        self._network = open_network(
-            model_path, [shape] * self.n_streams, scalers.get("twin_sha256")
-        )
+        shapes = [(self.lookback, len(self.feature_cols))] * self.n_streams
+        self._network = open_network(Path(model_path), shapes, scalers.get("twin_sha256"))
 
     @classmethod
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
         """Open the bundle in a training run's output folder; options as for the class itself."""
-        return cls(
-            Path(directory) / cls.files.model, Path(directory) / cls.files.scalers, **options
-        )
+        folder = Path(directory)
+        return cls(folder / cls.files.model, folder / cls.files.scalers, **options)
 
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
         return open_scalers(model_path, scaler_path, self.files, self.scaler_types)
@@ -116,8 +106,7 @@ class BundlePredictor(abc.ABC):
         cache_dir: str | Path | None = None,
         **options: Any,
     ) -> Self:
-        """Open a bundle on the Hugging Face Hub; downloads what a forecast takes, and opens nothing
-        that is not sound.
+        """Open a bundle on the Hugging Face Hub, of which only what a forecast takes is downloaded.
 
         Args:
             repo: Such as "user/repo"; a private one takes the token in HF_TOKEN or of a stored
@@ -137,9 +126,8 @@ class BundlePredictor(abc.ABC):
         """
         from pipeline.bundle import hub_transfer  # lazy: few need the Hub
 
-        place = hub_transfer.Place(repo, is_dataset, folder)
         directory = hub_transfer.download(
-            place,
+            hub_transfer.Place(repo, is_dataset, folder),
             cls.files.metadata,
             cls.files.served,
             optional=(cls.files.twin,),
@@ -155,14 +143,11 @@ class BundlePredictor(abc.ABC):
 
     @property
     def _needed(self) -> int:
-        """Candles in a row without which there is no forecast: the window, and the volatility's
-        first value."""
+        """Candles in a row that a forecast takes: its window, or the volatility's first value."""
         return max(self.lookback, VOLATILITY_SPAN + 1)
 
     def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
-        return segmented_volatility(
-            candles["close"].to_numpy(), timestamps_ms(candles), self._step_ms, self.horizon
-        )
+        return segmented_volatility(candles, self.timeframe, self.horizon)
 
     def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
         return scale_inputs(candles, self.timeframe, self.horizon)
@@ -172,15 +157,14 @@ class BundlePredictor(abc.ABC):
     ) -> dict[str, np.ndarray]:
         """Calibrated forecasts from (n, 1) log-returns, or (n, 3) quantiles of them."""
         served = apply_calibration(self._calibration, point_forecast(outputs), volatility)
+        centre = served["predicted_return"]
         if isinstance(self._intervals, QuantileFactors):
-            return served | apply_quantiles(self._intervals, outputs, served["predicted_return"])
-        return served | apply_intervals(
-            self._intervals, inputs, volatility, served["predicted_return"]
-        )
+            return served | apply_quantiles(self._intervals, outputs, centre)
+        return served | apply_intervals(self._intervals, inputs, volatility, centre)
 
     def _as_prediction(
         self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
-    ) -> dict[str, Any]:
+    ) -> Prediction:
         log_return, p_up = forecast["predicted_return"], forecast["p_up"]
         opens_ms = int(timestamps_ms(candles)[-1]) + self.horizon * self._step_ms
         return {
@@ -218,8 +202,7 @@ class CandlePredictor(BundlePredictor):
         """What the network says of n windows, as log-returns from their base price."""
 
     def with_context(self, context: Mapping[str, pd.DataFrame] | None) -> Self:
-        """This predictor, knowing other coins' candles; itself where the model looks at one coin
-        alone."""
+        """This predictor, knowing other coins' candles; itself where it looks at one coin alone."""
         return self
 
     def predict(
@@ -228,7 +211,7 @@ class CandlePredictor(BundlePredictor):
         last_price: float | None = None,
         *,
         context: Mapping[str, pd.DataFrame] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Prediction:
         """Forecast from the last candle of `df`.
 
         Args:
@@ -238,13 +221,6 @@ class CandlePredictor(BundlePredictor):
                 default.
             context: Pair -> candles of other pairs, for models that look at them; see
                 `with_context`.
-
-        Returns:
-            `price` (forecast close), `return` (log-return), `return_low`, `return_median` and
-            `return_high` (its 10, 50 and 90 % quantiles), `return_percent` (100 * (e^return - 1)),
-            `price_change`, `last_price`, `confidence` (calibrated probability that the direction is
-            right), `p_up`, `price_low` and `price_high` (80 % interval), `timestamp` (open of the
-            forecast candle, UTC).
 
         Raises:
             ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price
@@ -258,9 +234,8 @@ class CandlePredictor(BundlePredictor):
         last_prices: Sequence[float | None] | None = None,
         *,
         context: Mapping[str, pd.DataFrame] | None = None,
-    ) -> list[dict[str, Any]]:
-        """Forecast from the last candle of each frame; the same dicts as `predict`, in the same
-        order.
+    ) -> list[Prediction]:
+        """Forecast from the last candle of each frame: what `predict` says of it, in their order.
 
         Args:
             dfs: Frames of candles, of one or of several pairs.
@@ -273,8 +248,7 @@ class CandlePredictor(BundlePredictor):
     def predict_history(
         self, df: pd.DataFrame, *, context: Mapping[str, pd.DataFrame] | None = None
     ) -> pd.DataFrame:
-        """Forecast from every candle of `df` that can be: what `predict(df.iloc[:t + 1])` gives,
-        bit for bit.
+        """Forecast from every candle that can be: bit for bit what `predict(df.iloc[:t + 1])` says.
 
         Args:
             df: As for `predict`.
@@ -286,23 +260,25 @@ class CandlePredictor(BundlePredictor):
             over the horizon), `p_up`.
         """
         candles = read_closed(df, self.timeframe)
-        t = np.flatnonzero(
-            usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0)
-        )
+        is_usable = usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0)
+        t = np.flatnonzero(is_usable)
         if len(t) == 0:
             raise ValueError(
                 f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in "
                 "a row without a gap"
             )
-        close, volatility = candles["close"].to_numpy(), self._volatility(candles)
-        rows = self.with_context(context)._scaled_rows(candles)
-        forecast = self._forecast(rows, t, close[t], volatility[t], self._inputs(candles)[t])
+        forecast = self._forecast(
+            self.with_context(context)._scaled_rows(candles),
+            t,
+            candles["close"].to_numpy()[t],
+            self._volatility(candles)[t],
+            self._inputs(candles)[t],
+        )
         columns = {"timestamp": candles["timestamp"].iloc[t].array}
         return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
 
     def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
-        """Picture of the recent candles, the forecast and its 80 % band; a notebook shows it,
-        `savefig` keeps it."""
+        """Picture of the recent candles, the forecast and its 80 % band, as a Matplotlib figure."""
         prediction = self.predict(df, last_price)
         title = (
             f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC "
@@ -312,7 +288,7 @@ class CandlePredictor(BundlePredictor):
 
     def _predict(
         self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Prediction]:
         frames, rows, base, volatility, inputs = [], [], [], [], []
         for i, (df, price) in enumerate(zip(dfs, prices)):
             where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
@@ -347,8 +323,25 @@ class CandlePredictor(BundlePredictor):
         volatility: np.ndarray,
         inputs: np.ndarray,
     ) -> dict[str, np.ndarray]:
+        """Name -> (n,) of the windows that end with the rows `end`."""
         raw = self._to_log_return(self._network.run(rows, end), base_price, volatility)
         return self._serve(raw[:, None], volatility, inputs)
+
+
+def _read_intervals(
+    scalers: Mapping[str, Any], scaler_path: str | Path
+) -> IntervalModel | QuantileFactors:
+    """The intervals of a scaler file, of the kind that it names."""
+    numbers = scalers["intervals"]
+    is_quantiles = scalers.get("quantile_regression") is True  # a bundle that names no kind
+    kind = numbers.get("kind", QuantileFactors.kind if is_quantiles else IntervalModel.kind)
+    if kind == QuantileFactors.kind:
+        return QuantileFactors.from_dict(numbers)
+    if kind == IntervalModel.kind:
+        return IntervalModel.from_dict(numbers)
+    raise ValueError(
+        f"{scaler_path}: unknown kind of interval {kind!r}; it was written by another version"
+    )
 
 
 def one_for_each(last_prices: Sequence[float | None] | None, n: int) -> list[float | None]:
@@ -383,8 +376,7 @@ def base_price(candles: pd.DataFrame, last_price: object) -> float:
 def read_closed(
     df: pd.DataFrame, timeframe: str, *, where: str = "candles", stacklevel: int = 3
 ) -> pd.DataFrame:
-    """A user's candles in the schema, without what is still forming, which exchanges return
-    last."""
+    """A user's candles in the schema; a warning tells of forming ones, which are left out."""
     candles = read_candles(df, timeframe, where=where)
     closed = drop_forming(candles, timeframe)
     n_forming = len(candles) - len(closed)
@@ -401,17 +393,15 @@ def read_closed(
 def read_recent(
     df: pd.DataFrame, timeframe: str, *, needed: int, required: int, where: str
 ) -> pd.DataFrame:
-    """Validate a user's candles for a forecast at their last closed row.
+    """A user's candles in the schema, fit for a forecast from their last closed row.
 
     Args:
         df: The user's frame.
         timeframe: Length of a candle.
         needed: Candles without a gap that a forecast needs.
-        required: Candles from which on the indicators have forgotten where the history starts.
+        required: Candles from which on the indicators have forgotten where the history starts;
+            fewer give a warning.
         where: What to call the candles in errors.
-
-    Returns:
-        The candles in the schema. Warns once if the indicators are still warming up.
 
     Raises:
         ValueError: Fewer than `needed` candles, a gap among the last `needed`, or unsound candles.

@@ -1,44 +1,25 @@
-"""What a raw forecast is worth: shrinkage and the probability of a rise, both fitted on
-validation."""
+"""What a raw forecast is worth: shrinkage and the probability of a rise, fitted on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from pipeline.forecasts.fitted import FittedNumbers
+
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(FittedNumbers):
     """Numbers fitted on the validation part; all act on volatility-scaled returns."""
+
+    what: ClassVar[str] = "calibration number"
 
     shrinkage: float
     """factor on the forecast, 0 to 1"""
     direction_slope: float
     """p_up = 1 / (1 + exp(-direction_slope * scaled forecast)), at least 0"""
-
-    def as_dict(self) -> dict[str, float]:
-        """Plain floats, for the scaler file."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, numbers: Mapping[str, float]) -> Calibration:
-        """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
-        values = {}
-        for name in cls.__dataclass_fields__:
-            value = numbers.get(name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not np.isfinite(value)
-            ):
-                raise ValueError(
-                    f"calibration number {name!r} is {value!r}, not a finite number; train the "
-                    "model again"
-                )
-            values[name] = float(value)
-        return cls(**values)
 
 
 def fit_calibration(
@@ -58,7 +39,8 @@ def fit_calibration(
         is_shrunk: False serves the forecasts as they are; the shrinkage is then 1.
         caution: See `fit_shrinkage`.
     """
-    scaled_forecast, scaled_actual = forecast / volatility, actual / volatility
+    scaled_forecast = forecast / volatility
+    scaled_actual = actual / volatility
     shrinkage = fit_shrinkage(scaled_forecast, scaled_actual, caution) if is_shrunk else 1.0
     return Calibration(shrinkage, fit_direction_slope(scaled_forecast, scaled_actual))
 
@@ -75,11 +57,10 @@ def fit_shrinkage(forecast: np.ndarray, actual: np.ndarray, caution: float = 0.0
     is the median of the ratios a / f weighted by |f| (Koenker and Bassett, 1978, at the median);
     the sum is convex in k, so clipping it is best within the bounds too.
 
-    Caution: what is foreseeable fades, and large moves go against a forecast of the median, so the
-        factor that is best
-    for the absolute error of the validation part is too bold for the squared error, and later. Half
-    way between the factors that are best for either costs a sixth of the skill where nothing has
-    changed (docs/log.md).
+    What is foreseeable fades, and large moves go against a forecast of the median. So the factor
+    that is best for the absolute error of the validation part is too bold for the squared error,
+    and for later candles. Half way between the factors that are best for either costs a sixth of
+    the skill where nothing has changed (docs/log.md).
 
     Args:
         forecast: (n,) volatility-scaled forecasts.
@@ -105,25 +86,21 @@ def fit_shrinkage(forecast: np.ndarray, actual: np.ndarray, caution: float = 0.0
 
 
 def fit_direction_slope(forecast: np.ndarray, actual: np.ndarray) -> float:
-    """Slope of a logistic regression of "the price rises" on the scaled forecast, without a
-    constant, at least 0.
+    """Slope of a logistic regression of "the price rises" on the scaled forecast, at least 0.
 
-    Without a constant the probability and the sign of the forecast never contradict each other. 0
-    says that validation shows no link: every probability is then one half.
+    It has no constant, so the probability and the sign of the forecast never contradict each
+    other. 0 says that validation shows no link: every probability is then one half.
     """
     from sklearn.linear_model import LogisticRegression  # lazy: only training needs it
 
     moved = actual != 0
     rises = actual[moved] > 0
     spread = float(np.std(forecast))
-    same_everywhere = spread <= 1e-6 * float(
-        np.abs(forecast).max()
-    )  # in float32, as a dead network's output is
-    if same_everywhere or len(np.unique(rises)) < 2:
+    # All the same but for float32's rounding, as the output of a dead network is.
+    is_flat = spread <= 1e-6 * float(np.abs(forecast).max())
+    if is_flat or len(np.unique(rises)) < 2:
         return 0.0
-    standardised = (
-        forecast[moved, None] / spread
-    )  # so that the solver's tolerance means the same everywhere
+    standardised = forecast[moved, None] / spread  # the solver's tolerance supposes a size of 1
     fitted = LogisticRegression(C=np.inf, fit_intercept=False).fit(standardised, rises)
     return max(float(fitted.coef_[0, 0]) / spread, 0.0)
 
@@ -142,9 +119,6 @@ def apply_calibration(
         `predicted_return` (log-return) and `p_up`, each (n,) float64.
     """
     scaled = np.divide(forecast, volatility, out=np.zeros_like(forecast), where=volatility > 0)
-    return {
-        "predicted_return": calibration.shrinkage * forecast,
-        "p_up": 0.5
-        + 0.5
-        * np.tanh(0.5 * calibration.direction_slope * scaled),  # the logistic, without overflow
-    }
+    # The logistic function 1 / (1 + exp(-x)) is (1 + tanh(x / 2)) / 2, which cannot overflow.
+    p_up = 0.5 + 0.5 * np.tanh(0.5 * calibration.direction_slope * scaled)
+    return {"predicted_return": calibration.shrinkage * forecast, "p_up": p_up}

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluation.outcomes import Tally, chance_range, tally
-from pipeline.forecasts.picture import format_price, plot_forecast
+from pipeline.forecasts.picture import Prediction, format_price, plot_forecast
 from pipeline.report import page, pictures, tables
 
 SYNTHETIC_MODEL = (
@@ -33,7 +33,7 @@ class Answer:
 
     symbol: str
     candles: pd.DataFrame
-    prediction: dict[str, Any]
+    prediction: Prediction
     """as `predict` returns it"""
     outcomes: pd.DataFrame
     """of the last forecasts, as `find_outcomes` returns them"""

@@ -1,5 +1,4 @@
-"""Have the features moved away from what the network was trained on? Quantiles at training,
-compared later.
+"""Have the features moved away from what the network was trained on?
 
 The population stability index (PSI) of a feature sums (a - e) ln(a / e) over ten bins between the
 training part's deciles; e is the training part's share of a bin, a that of the later candles. Lewis
@@ -20,15 +19,13 @@ import numpy as np
 
 DECILES = tuple(k / 10 for k in range(1, 10))
 OUTER = (0.001, 0.999)
-"""Between these quantiles a value counts as inside the training range; the very extremes are
-accidents."""
+"""Quantiles between which a value is inside the training range; the extremes are accidents."""
 SMALLEST_SHARE = 1e-4
 """floor of a bin's share, so that an empty bin has a logarithm"""
 MOVED, SHIFTED = 0.1, 0.25
 """PSI from which a feature is said to have moved, and above which to have shifted"""
 PIECES = (2, 5, 10, 20, 50, 100)
-"""Numbers of stretches that the training part is cut into, to see how much it differs from
-itself"""
+"""Numbers of stretches that the training part is cut into, to see how it differs from itself"""
 SMALLEST_PIECE = 50
 """candles, on average"""
 DAY_MS = 86_400_000
@@ -63,19 +60,17 @@ def feature_quantiles(
         if not present.any():
             continue
         values = values[present]
-        low, *deciles, high = np.quantile(
-            values, (OUTER[0], *DECILES, OUTER[1]), method="inverted_cdf"
-        ).tolist()
+        levels = (OUTER[0], *DECILES, OUTER[1])
+        low, *deciles, high = np.quantile(values, levels, method="inverted_cdf").tolist()
         edges = sorted(set(deciles))
-        bins = _bins(values, edges)
+        bins = np.searchsorted(edges, values)  # a bin holds the edge that it reaches up to
         shares = np.bincount(bins, minlength=len(edges) + 1) / len(bins)
-        usual = _usual(bins, time_ms[present], shares)
         table[name] = {
             "low": low,
             "high": high,
             "edges": edges,
             "shares": shares.tolist(),
-            "usual": usual,
+            "usual": _usual(bins, time_ms[present], shares),
         }
     return table
 
@@ -106,12 +101,14 @@ def measure_drift(
     for column, name in enumerate(names):
         if name not in quantiles:
             continue
-        before, values = quantiles[name], rows[:, column].astype(np.float64)
+        before = quantiles[name]
+        values = rows[:, column].astype(np.float64)
         values = values[np.isfinite(values)]
         psi = outside = None
         if len(values):
             expected = np.array(before["shares"])
-            counts = np.bincount(_bins(values, before["edges"]), minlength=len(expected))
+            bins = np.searchsorted(before["edges"], values)
+            counts = np.bincount(bins, minlength=len(expected))
             psi = population_stability(expected, counts / len(values))
             outside = float(((values < before["low"]) | (values > before["high"])).mean())
         found.append(
@@ -139,39 +136,31 @@ def population_stability(expected: np.ndarray, actual: np.ndarray) -> float:
         >>> round(psi, 4)  # 0.1 ln 1.2 - 0.1 ln 0.8
         0.0405
     """
-    expected, actual = np.maximum(expected, SMALLEST_SHARE), np.maximum(actual, SMALLEST_SHARE)
+    expected = np.maximum(expected, SMALLEST_SHARE)
+    actual = np.maximum(actual, SMALLEST_SHARE)
     return float(np.sum((actual - expected) * np.log(actual / expected)))
 
 
-def _bins(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
-    """(n,) number of the bin of each value: bins reach up to and with an edge, the last one beyond
-    all."""
-    return np.searchsorted(edges, values, side="left")
-
-
 def _usual(bins: np.ndarray, time_ms: np.ndarray, shares: np.ndarray) -> list[list[float]]:
-    """[days, PSI] pairs, the shortest first: what nine of ten stretches of the training part stay
-    below."""
-    start, span_ms = int(time_ms.min()), int(np.ptp(time_ms)) + 1
+    """[days, PSI] pairs, the shortest first: nine of ten training stretches stay below."""
+    start = int(time_ms.min())
+    span_ms = int(np.ptp(time_ms)) + 1
     pairs = []
     for n_pieces in PIECES:
         if len(bins) < n_pieces * SMALLEST_PIECE:
             break
         piece = (time_ms - start) * n_pieces // span_ms
-        counts = np.bincount(piece * len(shares) + bins, minlength=n_pieces * len(shares)).reshape(
-            n_pieces, -1
-        )
+        cells = np.bincount(piece * len(shares) + bins, minlength=n_pieces * len(shares))
+        counts = cells.reshape(n_pieces, -1)  # a row a stretch, a column a bin
         counts = counts[counts.sum(axis=1) > 0]
         psi = [population_stability(shares, row / row.sum()) for row in counts]
-        pairs.append(
-            [span_ms / n_pieces / DAY_MS, float(np.quantile(psi, 0.9, method="inverted_cdf"))]
-        )
+        limit = float(np.quantile(psi, 0.9, method="inverted_cdf"))
+        pairs.append([span_ms / n_pieces / DAY_MS, limit])
     return pairs[::-1]
 
 
 def _at_length(usual: Sequence[Sequence[float]], days: float) -> float | None:
-    """The usual PSI of a stretch so long, between those measured; beyond them that of the
-    nearest."""
+    """The usual PSI of a stretch so long: between those measured, beyond them the nearest."""
     if not usual:
         return None
     lengths, psi = np.transpose(usual)
@@ -181,4 +170,6 @@ def _at_length(usual: Sequence[Sequence[float]], days: float) -> float | None:
 def _reading(psi: float | None) -> str:
     if psi is None:
         return "missing"
-    return "shifted" if psi > SHIFTED else "moved" if psi >= MOVED else "stable"
+    if psi > SHIFTED:
+        return "shifted"
+    return "moved" if psi >= MOVED else "stable"

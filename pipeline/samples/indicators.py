@@ -1,18 +1,25 @@
-"""Indicators on plain arrays: TA-Lib's where it has them, NumPy around it. Each output row looks
-only backwards.
+"""Indicators on plain arrays, TA-Lib's where it has them; each row looks only backwards.
 
 TA-Lib's recursive indicators start from a simple mean of their first values, so they depend on
 where the history starts, ever less with every candle; `forgetting_candles` says how long that
-takes.
+takes. `by_segment` starts them afresh after every long gap.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 import talib
 
+from pipeline.candles.schema import CANDLE_COLUMNS, segment_starts, timeframe_ms, timestamps_ms
+
+CANDLE_VALUES = CANDLE_COLUMNS[1:]
+"""A candle's columns of numbers: open, high, low, close, volume."""
+NamedColumns = Iterable[tuple[str, np.ndarray]]
+"""Pairs of a name and (n,) values; yielded one by one they need the memory of one."""
 VOLATILITY_SPAN = 48
 """Span, in candles, of the EWMA volatility that scales targets, forecasts and errors."""
 
@@ -39,6 +46,36 @@ VOLATILITY_WARMUP = VOLATILITY_SPAN + forgetting_candles(
 """Candles after which `ewma_volatility` no longer depends on where the history starts (474)."""
 
 
+def by_segment(
+    function: Callable[..., NamedColumns],
+    candles: pd.DataFrame,
+    timeframe: str,
+    columns: Sequence[str],
+    names: Sequence[str],
+) -> np.ndarray:
+    """Apply a function to each stretch of one symbol's candles that holds no long gap.
+
+    Args:
+        function: Takes the columns of a stretch of m candles, (m,) float64 each; yields pairs of a
+            name and (m,) values, for all `names` or for those that so few candles allow.
+        candles: n candles in the schema of `pipeline.candles.schema`.
+        timeframe: Length of a candle.
+        columns: Columns of the candles that the function is given, in this order.
+        names: Names that the function may yield.
+
+    Returns:
+        (len(names), n) float64, a row a name; NaN where the function gave no value.
+    """
+    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in columns]
+    rows = {name: row for row, name in enumerate(names)}
+    table = np.full((len(names), len(candles)), np.nan)
+    starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
+    for first, end in zip(starts, [*starts[1:], len(candles)]):
+        for name, values in function(*(array[first:end] for array in arrays)):
+            table[rows[name], first:end] = values
+    return table
+
+
 def log_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """ln(numerator / denominator), elementwise, float64."""
     ratio = numerator / denominator
@@ -53,11 +90,10 @@ def log_returns(close: np.ndarray, periods: int = 1) -> np.ndarray:
 
 
 def ewma_volatility(log_return: np.ndarray, span: int = VOLATILITY_SPAN) -> np.ndarray:
-    """Square root of the exponentially weighted mean of squared log-returns up to and including row
-    t.
+    """Root of the exponentially weighted mean of squared log-returns up to and with row t.
 
-    RiskMetrics' volatility (J. P. Morgan, 1996) with decay (span - 1)/(span + 1), started from the
-    mean of the first `span` squares (TA-Lib's EMA).
+    RiskMetrics' volatility (J. P. Morgan, 1996): v[t] = d v[t-1] + (1 - d) r[t]^2 with the decay
+    d = (span - 1)/(span + 1), started from the mean of the first `span` squares (TA-Lib's EMA).
 
     Args:
         log_return: (n,) float64, NaN in row 0.
@@ -71,8 +107,7 @@ def ewma_volatility(log_return: np.ndarray, span: int = VOLATILITY_SPAN) -> np.n
 
 
 def rolling_z_score(values: np.ndarray, window: int) -> np.ndarray:
-    """(value - mean) / population standard deviation of the last `window` rows; 0 where these are
-    flat."""
+    """(value - mean) / population deviation of the last `window` rows; 0 where they are flat."""
     deviation = values - talib.SMA(values, timeperiod=window)
     spread = talib.STDDEV(values, timeperiod=window)
     return divide_or_zero(deviation, spread)

@@ -1,8 +1,9 @@
-"""Proof that nothing looks ahead: change every candle after t and see whether anything at or before
-t changes."""
+"""Proof that nothing looks ahead: nothing at or before t changes with the candles after t."""
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +35,7 @@ def check(
         candles: A row a candle; every column of numbers but the times is changed. Not changed
             itself.
         cuts: Where t lies, as shares of the candles.
-        seed: Of the invented future.
+        seed: Seed of the invented future.
 
     Raises:
         LookAheadError: Names the first row that changed, its column, how much it changed, and how
@@ -49,67 +50,44 @@ def check(
         Traceback (most recent call last):
         pipeline.samples.leakage.LookAheadError: row 0, column 'close' is 2.0, but ...
     """
-    whole = _as_table(function(candles.copy()), len(candles))
-    if _first_difference(whole, _as_table(function(candles.copy()), len(candles))) is not None:
+    last = len(candles) - 1
+
+    def rows_with(future: str, t: int) -> pd.DataFrame:
+        """What the function makes of candles that are "changed" or "removed" after row t."""
+        known = candles.iloc[: t + 1].copy()
+        other = known if future == "removed" else _with_another_future(candles, t, seed)
+        return _as_table(function(other), len(other))
+
+    whole = rows_with("removed", last)
+    if _first_difference(whole, rows_with("removed", last)) is not None:
         raise ValueError(
             "the function gives other rows at every call for the same candles; seed what is "
             "random in it"
         )
-    for t in (0, *(int(share * len(candles)) - 1 for share in cuts)):
-        for kind in (
-            ("changed", "removed") if t > 0 else ("changed",)
-        ):  # few functions take a single candle
-            table = _with_future(function, candles, t, kind, seed)
-            found = _first_difference(whole.iloc[: t + 1], table.iloc[: t + 1])
-            if found is None:
-                continue
-            row, column, before, after = found
-            far = _distance(function, candles, whole, row, t, kind, seed)
-            raise LookAheadError(
-                f"row {row}, column {column!r} is {before}, but {after} once the candles after row "
-                f"{t} are {kind}: it looks ahead, by {far} candle{'s' if far > 1 else ''}"
-            )
+    later = [t for share in cuts if (t := int(share * len(candles)) - 1) > 0]
+    # After the first candle nothing is removed: few functions take a single one.
+    for t, kind in [(0, "changed"), *itertools.product(later, ("changed", "removed"))]:
+        found = _first_difference(whole.iloc[: t + 1], rows_with(kind, t).iloc[: t + 1])
+        if found is None:
+            continue
+        row, column, before, after = found
 
+        def is_kept(t: int, row: int = row, kind: str = kind) -> bool:
+            return _first_difference(whole.iloc[[row]], rows_with(kind, t).iloc[[row]]) is None
 
-def _distance(
-    function: Callable[[pd.DataFrame], object],
-    candles: pd.DataFrame,
-    whole: pd.DataFrame,
-    row: int,
-    t: int,
-    kind: str,
-    seed: int,
-) -> int:
-    """How many candles after `row` lies the last one that it depends on, found by halving; `t`
-    changes it."""
-    changes, keeps = t, len(candles) - 1  # after the last candle there is nothing to change
-    while keeps - changes > 1:
-        middle = (changes + keeps) // 2
-        table = _with_future(function, candles, middle, kind, seed)
-        if _first_difference(whole.iloc[[row]], table.iloc[[row]]) is None:
-            keeps = middle
-        else:
-            changes = middle
-    return changes + 1 - row
-
-
-def _with_future(
-    function: Callable[[pd.DataFrame], object], candles: pd.DataFrame, t: int, kind: str, seed: int
-) -> pd.DataFrame:
-    """What the function makes of candles that are "changed" or "removed" after row t."""
-    other = (
-        _with_another_future(candles, t, seed)
-        if kind == "changed"
-        else candles.iloc[: t + 1].copy()
-    )
-    return _as_table(function(other), len(other))
+        # The last candle that the row depends on; after the last of all there is none to change.
+        reached = bisect.bisect_left(range(last), True, lo=t + 1, key=is_kept)
+        far = reached - row
+        raise LookAheadError(
+            f"row {row}, column {column!r} is {before}, but {after} once the candles after row "
+            f"{t} are {kind}: it looks ahead, by {far} candle{'s' if far > 1 else ''}"
+        )
 
 
 def _first_difference(
     whole: pd.DataFrame, table: pd.DataFrame
 ) -> tuple[int, object, object, object] | None:
-    """Row, column and both values where two tables first differ; None if they are equal, NaN to
-    NaN."""
+    """Row, column and both values where two tables first differ, NaN equal to NaN; or None."""
     if list(whole.columns) != list(table.columns):
         raise LookAheadError(
             f"the columns are {list(whole.columns)}, but {list(table.columns)} once later candles "
@@ -126,16 +104,14 @@ def _first_difference(
 def _with_another_future(candles: pd.DataFrame, t: int, seed: int) -> pd.DataFrame:
     """The same candles up to t, then another path: prices, volume and every other number differ."""
     changed = candles.copy()
-    later = slice(t + 1, len(candles))
     n_later = len(candles) - t - 1
     generator = np.random.default_rng(seed)
-    path = np.exp(
-        np.cumsum(generator.normal(0.0, 0.05, n_later))
-    )  # one factor a candle keeps low <= open, close <= high
+    # One factor a candle, so that low <= open, close <= high still holds.
+    path = np.exp(np.cumsum(generator.normal(0.0, 0.05, n_later)))
     for name in changed.columns:
         if changed[name].dtype.kind in "iuf" and name not in TIME_NAMES:
             values = changed[name].to_numpy(np.float64, copy=True)
-            values[later] *= path if name != "volume" else generator.uniform(2.0, 3.0, n_later)
+            values[t + 1 :] *= path if name != "volume" else generator.uniform(2.0, 3.0, n_later)
             changed[name] = values
     return changed
 

@@ -32,8 +32,7 @@ class Split:
         return np.append(self.train, self.val)
 
     def facts(self, target_time: np.ndarray) -> dict[str, dict[str, Any]]:
-        """For people and for the metadata: size of each part, and when its first and last target
-        close."""
+        """Part -> its size, and when its first and last target close."""
         facts = {}
         for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
             times = target_time[part].astype("datetime64[m]")
@@ -111,8 +110,9 @@ def chronological_split(
         )
     times = target_time.astype("datetime64[ms]")
     groups = np.zeros(len(times), dtype=int) if symbol is None else symbol
-    start = max(times[groups == group].min() for group in np.unique(groups))
-    end = min(times[groups == group].max() for group in np.unique(groups))
+    times_of = [times[groups == group] for group in np.unique(groups)]
+    start = max(own.min() for own in times_of)
+    end = min(own.max() for own in times_of)
     if end <= start:
         raise ValueError(
             f"the symbols have no time in common: one starts at {start}, another ends at {end}; "
@@ -153,10 +153,8 @@ def split_by_dates(
             "2023-12-31"
         )
     times = target_time.astype("datetime64[ms]")
-    first_cut, second_cut = (
-        _instant(train_end, "train_end", True),
-        _instant(val_end, "val_end", True),
-    )
+    first_cut = _instant(train_end, "train_end", True)
+    second_cut = _instant(val_end, "val_end", True)
     start = second_cut if test_start is None else _instant(test_start, "test_start", False)
     end = times.max() if test_end is None else _instant(test_end, "test_end", True)
     if not first_cut < second_cut <= start < end:
@@ -177,8 +175,7 @@ def cut_at(
     *,
     train_start: np.datetime64 | None = None,
 ) -> Split:
-    """Split at instants; the arguments are the fields of `Split`, and the purge of
-    `chronological_split`.
+    """Split at instants, those of `Split`; targets that began before a cut are purged.
 
     Raises:
         ValueError: A part would be empty.
@@ -186,13 +183,15 @@ def cut_at(
     times = target_time.astype("datetime64[ms]")
     order = np.argsort(times, kind="stable")
     ordered = times[order]
+
+    def between(begin: np.datetime64, end: np.datetime64) -> np.ndarray:
+        return order[(ordered >= begin + purge) & (ordered > begin) & (ordered <= end)]
+
     begun = True if train_start is None else ordered >= train_start
     parts = {
         "train": order[begun & (ordered <= train_end)],
-        "val": order[(ordered >= train_end + purge) & (ordered > train_end) & (ordered <= val_end)],
-        "test": order[
-            (ordered >= test_start + purge) & (ordered > test_start) & (ordered <= test_end)
-        ],
+        "val": between(train_end, val_end),
+        "test": between(test_start, test_end),
     }
     for name, part in parts.items():
         if len(part) == 0:
@@ -207,13 +206,11 @@ def cut_at(
 
 
 def _instant(text: str, name: str, is_end: bool) -> np.datetime64:
-    """The instant of a date or time, UTC; the end of the day where an end is given as a mere
-    date."""
+    """The instant of a date or time, UTC; of an end that is a mere date, the end of its day."""
     try:
+        # pandas would read "2023-09" as its first day, "03.04.2023" as 4 March.
         if not re.match(r"\d{4}-\d{2}-\d{2}", text.strip()):
-            raise ValueError(
-                text
-            )  # pandas would read "2023-09" as its first day, "03.04.2023" as 4 March
+            raise ValueError(text)
         stamp = pd.Timestamp(text)
     except ValueError:
         raise ValueError(

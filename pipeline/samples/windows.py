@@ -11,18 +11,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.candles.schema import missing_before, segment_starts, timeframe_ms, timestamps_ms
-from pipeline.samples.indicators import VOLATILITY_SPAN, ewma_volatility, log_returns
+from pipeline.samples.indicators import VOLATILITY_SPAN, by_segment, ewma_volatility, log_returns
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_FIELDS = (
-    "end",
-    "symbol",
-    "target_time",
-    "base_price",
-    "current_return",
-    "log_return",
-    "volatility",
+SAMPLE_FIELDS = tuple(
+    "end symbol target_time base_price current_return log_return volatility".split()
 )
 """The fields of `Samples` that hold an entry a sample."""
 
@@ -51,8 +45,7 @@ class Samples:
     feature_cols: tuple[str, ...]
     """names of the columns of `rows`"""
     rows: np.ndarray
-    """(n_candles, n_features) float32; the symbols' candles stacked, a window is `lookback` rows of
-    it in a stretch"""
+    """(n_candles, n_features) float32, symbol after symbol; a window is `lookback` rows of it"""
     row_ms: np.ndarray
     """(n_candles,) int64; open time of each row's candle"""
     end: np.ndarray
@@ -115,8 +108,9 @@ def make_windows(
     horizon: int,
     warmup: int,
 ) -> Samples:
-    """Collect the samples of all symbols; a window or a target that spans a gap, or a warm-up row,
-    is no sample.
+    """Collect the samples of all symbols.
+
+    A window or a target that spans a gap is no sample, nor is a window that holds a warm-up row.
 
     Args:
         features: Symbol -> (n, n_features) frame, a row for each of the symbol's candles.
@@ -134,38 +128,40 @@ def make_windows(
         raise ValueError(
             f"lookback is {lookback} and horizon is {horizon}; each is at least 1 candle"
         )
-    step_ms = timeframe_ms(timeframe)
-    parts, offset = [], 0
+    parts = []
+    offset = 0  # rows of the symbols before
     for index, (symbol, frame) in enumerate(candles.items()):
         if len(features[symbol]) != len(frame):
             raise ValueError(
                 f"{symbol}: {len(features[symbol])} rows of features for {len(frame)} candles; "
                 "compute them from these candles and drop no rows"
             )
-        part = _samples_of(symbol, frame, step_ms, lookback, horizon, warmup)
-        n_samples = len(part["end"])
-        parts.append({**part, "end": part["end"] + offset, "symbol": np.full(n_samples, index)})
+        part = _samples_of(symbol, frame, timeframe, lookback, horizon, warmup)
+        part["symbol"] = np.full(len(part["end"]), index)
+        part["end"] += offset
+        parts.append(part)
         offset += len(frame)
     return Samples(
         symbols=tuple(candles),
         feature_cols=tuple(features[next(iter(candles))].columns),
         rows=np.concatenate([features[symbol].to_numpy(np.float32) for symbol in candles]),
         row_ms=np.concatenate([timestamps_ms(frame) for frame in candles.values()]),
-        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        **{name: np.concatenate([part[name] for part in parts]) for name in SAMPLE_FIELDS},
         timeframe=timeframe,
         lookback=lookback,
         horizon=horizon,
-        step_ms=step_ms,
+        step_ms=timeframe_ms(timeframe),
     )
 
 
 def _samples_of(
-    symbol: str, candles: pd.DataFrame, step_ms: int, lookback: int, horizon: int, warmup: int
+    symbol: str, candles: pd.DataFrame, timeframe: str, lookback: int, horizon: int, warmup: int
 ) -> dict[str, np.ndarray]:
-    """The samples of one symbol, by the names of `Samples`' fields; `end` counts the symbol's own
-    rows."""
-    close, times = candles["close"].to_numpy(), timestamps_ms(candles)
-    volatility = segmented_volatility(close, times, step_ms, horizon)
+    """Fields of one symbol's `Samples`, all but `symbol`; `end` counts the symbol's own rows."""
+    close = candles["close"].to_numpy()
+    times = timestamps_ms(candles)
+    step_ms = timeframe_ms(timeframe)
+    volatility = segmented_volatility(candles, timeframe, horizon)
     usable = usable_rows(times, step_ms, lookback, warmup)[: max(len(times) - horizon, 0)]
     t = np.flatnonzero(usable & (times[horizon:] - times[:-horizon] == horizon * step_ms))
     t = t[volatility[t] > 0]  # without a move in sight there is no scale to forecast on
@@ -196,24 +192,20 @@ def _samples_of(
 
 
 def _is_halted(close: np.ndarray) -> np.ndarray:
-    """(n,) bool: did more than half of the last `VOLATILITY_SPAN` candles close where the one
-    before did?
+    """(n,) bool: have most of the last `VOLATILITY_SPAN` closes not moved?
 
     In a halt the EWMA volatility decays towards 0, and the first move after it, divided by that,
     would outweigh every other target: 300 flat candles of one coin made a target of 1,400 standard
     deviations.
     """
-    flat = np.concatenate([[False], close[1:] == close[:-1]]).astype(np.int64)
-    total = np.cumsum(flat)
-    before = np.concatenate(
-        [np.zeros(min(VOLATILITY_SPAN, len(close)), dtype=np.int64), total[:-VOLATILITY_SPAN]]
-    )
-    return (total - before) * 2 > VOLATILITY_SPAN
+    n_flat = np.cumsum(np.diff(close, prepend=np.nan) == 0)  # up to and with each row
+    n_before = np.zeros_like(n_flat)
+    n_before[VOLATILITY_SPAN:] = n_flat[:-VOLATILITY_SPAN]
+    return (n_flat - n_before) * 2 > VOLATILITY_SPAN
 
 
 def usable_rows(times: np.ndarray, step_ms: int, lookback: int, warmup: int) -> np.ndarray:
-    """(n,) bool: is the window that ends with this row free of gaps and, all of it, past the
-    warm-up?"""
+    """(n,) bool: is the window that ends with this row without a gap, and past the warm-up?"""
     row = np.arange(len(times))
     starts = segment_starts(times, step_ms)
     since_start = row - starts[np.searchsorted(starts, row, side="right") - 1]
@@ -222,24 +214,25 @@ def usable_rows(times: np.ndarray, step_ms: int, lookback: int, warmup: int) -> 
     return (row - last_gap >= lookback - 1) & (since_start >= warmup + lookback - 1)
 
 
-def segmented_volatility(
-    close: np.ndarray, times: np.ndarray, step_ms: int, horizon: int
-) -> np.ndarray:
-    """(n,) EWMA volatility over `horizon` candles: the scale of a target, in training and in
-    serving.
+def segmented_volatility(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndarray:
+    """(n,) EWMA volatility over `horizon` candles: the scale of a target, trained and served.
 
-    Started afresh after every long gap; NaN before a segment's 48th return.
+    It starts afresh after every long gap; NaN before a segment's 48th return.
     """
-    starts = segment_starts(times, step_ms)
-    pieces = [ewma_volatility(log_returns(piece)) for piece in np.split(close, starts[1:])]
-    return np.concatenate(pieces) * np.sqrt(horizon)
+    table = by_segment(
+        lambda close: [("volatility", ewma_volatility(log_returns(close)))],
+        candles,
+        timeframe,
+        columns=["close"],
+        names=["volatility"],
+    )
+    return table[0] * np.sqrt(horizon)
 
 
 def window_view(rows: np.ndarray, lookback: int) -> np.ndarray:
-    """All windows of `rows` as a read-only view: (n - lookback + 1, lookback, n_features), nothing
-    copied.
+    """All windows of `rows` as a read-only view: (n - lookback + 1, lookback, n_features).
 
-    Window i ends with row i + lookback - 1; take only those whose end is in `Samples.end`, others
+    Window i ends with row i + lookback - 1. Take only those whose end is in `Samples.end`: others
     may span two symbols.
 
     Example:

@@ -1,0 +1,296 @@
+"""The commands predict, live and evaluate of a predictor: their options, and the order of calls."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_output_dir
+from pipeline import terminal
+from pipeline.candles import formats, store
+from pipeline.candles.schema import instant_ms
+from pipeline.forecasts import ledger as ledgers
+from pipeline.forecasts.live import LivePredictor, watch
+from pipeline.forecasts.picture import Prediction, format_price, judge
+
+logger = logging.getLogger(__name__)
+
+
+def main(predictor_class: type[LivePredictor], description: str | None) -> None:
+    """Parse the subcommand and run it with this class of predictors."""
+    import tyro  # lazy: notebooks and bots that import a predictor need no command line
+
+    commands: dict[str, Any] = {"predict": Predict, "live": Live, "evaluate": Evaluate}
+    command = tyro.extras.subcommand_cli_from_dict(commands, description=description)
+    with terminal.plain_warnings(), terminal.notices():
+        command.run(predictor_class)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Forecast the next candle from a file of recent candles."""
+
+    candles: Path
+    """Parquet or CSV file with timestamp, open, high, low, close, volume"""
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py"""
+    last_price: float | None = None
+    """price the forecast starts from; default: the last close"""
+    picture: Path | None = None
+    """also save a picture of the recent candles, the forecast and its band, such as forecast.png"""
+    ledger: Path | None = None
+    """also enter the forecast into this file, before its candle closes"""
+    symbol: str | None = None
+    """pair, for the ledger; default: what the file is named by, as BTCUSDT_1h.parquet"""
+
+    def run(self, predictor_class: type[LivePredictor]) -> None:
+        """Print the forecast as the guide shows it."""
+        if self.ledger is not None and self.last_price is not None:
+            raise ValueError(
+                f"--last-price {self.last_price:g} with --ledger: a ledger judges the return from "
+                "the last close; leave one of the two out"
+            )
+        predictor = predictor_class.from_directory(self.model_dir)
+        symbol = self.symbol or ""
+        if self.ledger is not None and not symbol:
+            symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
+        candles = formats.read_file(self.candles, predictor.timeframe)
+        prediction = _show(predictor, candles, self.last_price, self.picture)
+        _enter(self.ledger, predictor, symbol, candles, prediction)
+
+
+@dataclass(frozen=True)
+class Live:
+    """Fetch the newest candles of a pair from an exchange, and forecast the next one."""
+
+    symbol: str = "BTC/USDT"
+    """pair"""
+    watch: bool = False
+    """go on: a forecast at every candle close, until Ctrl-C"""
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py; the model's timeframe counts"""
+    picture: Path | None = None
+    """also save a picture of the recent candles, the forecast and its band, such as forecast.png"""
+    exchange: str | None = None
+    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    ledger: Path | None = None
+    """also enter each forecast into this file, before its candle closes"""
+
+    def run(self, predictor_class: type[LivePredictor]) -> None:
+        """Print the forecast; with `watch` one at every close, and what came true of the last."""
+        predictor = predictor_class.from_directory(self.model_dir)
+        place: dict[str, Any] = {"exchange": self.exchange, "base_url": self.base_url}
+        if not self.watch:
+            candles = predictor.fetch_live(self.symbol, **place)
+            prediction = _show(self._informed(predictor), candles, None, self.picture)
+            _enter(self.ledger, predictor, self.symbol, candles, prediction)
+            return
+        if self.ledger is not None:
+            ledgers.check(self.ledger)  # a damaged file ends the run at once
+        pending: list[Prediction] = []  # forecasts whose candle has not closed yet
+        for candles in watch(predictor, self.symbol, **place):
+            pending = _show_outcomes(pending, candles)
+            try:
+                pending.append(_show(self._informed(predictor), candles, None, self.picture))
+            except ValueError as error:  # a gap, say, which later candles leave behind
+                logger.warning("no forecast: %s", error)
+                continue
+            try:
+                _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
+            except ValueError as error:  # fetched too late, say, which the next candle need not be
+                logger.warning("%s", error)
+
+    def _informed(self, predictor: LivePredictor) -> LivePredictor:
+        """The predictor with the newest candles of the coins it looks at, where they can be had."""
+        try:
+            context = predictor.fetch_context(exchange=self.exchange, base_url=self.base_url)
+            return predictor.with_context(context)
+        except (ConnectionError, ValueError) as error:
+            logger.warning("no candles of the other coins, so the forecast does without: %s", error)
+            return predictor
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the model on candles it has never seen, with its features' drift; or a ledger."""
+
+    candles_dir: Path | None = None
+    """folder of candles, such as BTCUSDT_1h.parquet or .csv, with some 534 before the first
+    forecast"""
+    ledger: Path | None = None
+    """score the forecasts in this file instead, which needs no model; without --candles-dir by an
+    exchange's candles"""
+    exchange: str | None = None
+    """for a ledger: ccxt id of the exchange; default: binance, then the others that can be
+    reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py"""
+    symbols: tuple[str, ...] = ()
+    """pairs; default: those the model was trained on, as far as --candles-dir has them"""
+    since: str | None = None
+    """only forecasts made at or after this instant, UTC; default: right after what the model has
+    seen"""
+    until: str | None = None
+    """only candles that have closed by this instant, UTC"""
+    fee_bps: float = ConfigV2.fee_bps
+    """of the backtest: fee of a trade, in basis points a side"""
+    output: Path | None = None
+    """also write every number to this file, or as evaluation_v2.json into this folder"""
+    predictions: Path | None = None
+    """also write the forecasts to this Parquet file"""
+
+    def run(self, predictor_class: type[LivePredictor]) -> None:
+        """Print scores, drift and verdict."""
+        if self.ledger is not None:
+            self._score_ledger(self.ledger)
+        elif self.candles_dir is not None:
+            self._score_model(predictor_class.from_directory(self.model_dir), self.candles_dir)
+        else:
+            raise ValueError(
+                "no candles to score the model on; pass --candles-dir DIR, or --ledger FILE for a "
+                "ledger's"
+            )
+
+    def _score_model(self, predictor: LivePredictor, candles_dir: Path) -> None:
+        """Print how the model forecasts candles that it has not seen."""
+        from pipeline.candles.fetching import fetch_candles
+        from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
+        from pipeline.report.evaluate_text import unseen_text
+
+        read = functools.partial(
+            fetch_candles,
+            timeframe=predictor.timeframe,
+            source=SourceConfig(candles_dir=candles_dir, cache_dir=None),
+            end_ms=instant_ms(self.until, "--until"),
+        )
+        there = [
+            symbol
+            for symbol in predictor.symbols
+            if store.find_file(candles_dir, symbol, predictor.timeframe) is not None
+        ]
+        market = read(self.symbols or there or predictor.symbols)
+        if there and predictor.wants_context:
+            predictor = predictor.with_context(read(there).candles)
+        features = {
+            symbol: predictor._features(candles) for symbol, candles in market.candles.items()
+        }
+        result, forecasts = unseen.score_unseen(
+            predictor,
+            market,
+            features,
+            unseen.read_metadata(self.model_dir / predictor.files.metadata),
+            instant_ms(self.since, "--since"),
+            self.fee_bps,
+        )
+        lacking = [symbol for symbol in predictor.symbols if symbol not in there]
+        if lacking and not self.symbols:
+            result["notes"].append(
+                f"not scored, since {candles_dir} does not have them: {', '.join(lacking)}"
+            )
+        unseen.write(result, forecasts, self.output, self.predictions)
+        print(unseen_text(result))
+
+    def _score_ledger(self, path: Path) -> None:
+        """Print what came true of the forecasts in a ledger."""
+        if self.symbols or self.since or self.until:
+            raise ValueError(
+                "--symbols, --since or --until with --ledger: every forecast in it counts; leave "
+                "them out"
+            )
+        from pipeline.candles.fetching import fetch_candles
+        from pipeline.evaluation import ledger_scores, unseen
+        from pipeline.report.evaluate_text import ledger_text
+
+        ledger = ledgers.read(path)
+        if not ledger.entries:
+            raise ValueError(
+                f"{path}: no forecast is in it yet; predict --ledger or live --ledger enters them"
+            )
+        source = SourceConfig(
+            source="auto" if self.candles_dir else "exchange",
+            exchange=self.exchange,
+            candles_dir=self.candles_dir,
+            base_url=self.base_url,
+            cache_dir=None,
+        )
+        symbols: dict[str, list[str]] = {}  # timeframe -> symbols
+        for entry in ledger.entries:
+            symbols.setdefault(entry["timeframe"], []).append(entry["symbol"])
+        markets = {}
+        for timeframe, named in symbols.items():
+            since_ms = ledger_scores.first_needed_ms(ledger, timeframe)
+            wanted = list(dict.fromkeys(named))
+            markets[timeframe] = fetch_candles(wanted, timeframe, source=source, since_ms=since_ms)
+        result, forecasts = ledger_scores.score_ledger(
+            ledger, path, markets, _now_ms(), self.fee_bps
+        )
+        unseen.write(result, forecasts, self.output, self.predictions)
+        print(ledger_text(result))
+
+
+def _show(
+    predictor: LivePredictor, candles: pd.DataFrame, last_price: float | None, picture: Path | None
+) -> Prediction:
+    """Print the forecast from the last of these candles."""
+    prediction = predictor.predict(candles, last_price)
+    low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
+    print(f"Next price: ${format_price(prediction['price'])}")
+    print(f"Expected return: {prediction['return_percent']:+.4f}%")
+    print(
+        f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin "
+        "flip)"
+    )
+    print(f"80 % interval: ${low} to ${high}")
+    print(
+        f"Forecast: close of the {predictor.timeframe} candle of "
+        f"{prediction['timestamp']:%Y-%m-%d %H:%M} UTC, from "
+        f"${format_price(prediction['last_price'])}",
+        flush=True,
+    )
+    if picture is not None:
+        predictor.plot(candles, last_price).savefig(picture, dpi=120)
+        print(f"Picture: {picture}", flush=True)
+    return prediction
+
+
+def _enter(
+    ledger: Path | None,
+    predictor: LivePredictor,
+    symbol: str,
+    candles: pd.DataFrame,
+    prediction: Prediction,
+) -> None:
+    """Enter a forecast into the ledger, if there is one, and print the hash to publish."""
+    if ledger is None:
+        return
+    try:
+        forecast = ledgers.forecast_of(predictor, symbol, candles, prediction)
+        number, sha256 = ledgers.append(ledger, forecast, now_ms=_now_ms)
+    except ledgers.AlreadyEnteredError as error:  # a job that runs twice, or a second watch
+        print(f"Ledger: {error}", flush=True)
+    else:
+        print(f"Ledger: line {number}, sha256 {sha256}", flush=True)
+
+
+def _show_outcomes(pending: list[Prediction], candles: pd.DataFrame) -> list[Prediction]:
+    """Print what came true of forecasts whose candle has closed; returns the others."""
+    closes = dict(zip(candles["timestamp"], candles["close"]))
+    for prediction in pending:
+        if prediction["timestamp"] in closes:
+            print(f"\n{judge(prediction, closes[prediction['timestamp']])}\n")
+    newest = candles["timestamp"].iloc[-1]
+    return [prediction for prediction in pending if prediction["timestamp"] > newest]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
