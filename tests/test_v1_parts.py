@@ -12,8 +12,9 @@ from pandas.testing import assert_frame_equal
 
 from config import ConfigV1
 from feature_engineering import FeatureEngineer, process_single_symbol
+from generations.v1.candles import resample_candles
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
-from generations.v1.timeframes import add_stream, resample_candles, rows_closing_with
+from generations.v1.timeframes import add_stream, rows_closing_with
 from models import DualStreamLSTMModel, losses
 from pipeline.bundle.network import KerasNetwork
 from pipeline.candles.schema import timestamps_ms, utc_from_ms

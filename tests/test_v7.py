@@ -18,7 +18,8 @@ import pytest
 from config import TRADING_PAIRS, V7_PAIRS, ConfigV7
 from generations.v7 import train_v7_main
 from generations.v7.features import V7_FEATURES, V7_WARMUP
-from generations.v7.inference import METADATA, CryptoPricePredictorV7, job_files
+from generations.v7.inference import CryptoPricePredictorV7
+from generations.v7.networks import METADATA, network_files
 from generations.v7.ohlc import HEADS
 from pipeline.bundle import files, safe_pickle
 from pipeline.candles.store import write_candles
@@ -92,7 +93,7 @@ def copied(networks_folder, tmp_path):
 
 
 def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(networks_folder):
-    expected = {file for name in NAMES for file in job_files(name)} | {
+    expected = {file for name in NAMES for file in network_files(name)} | {
         METADATA,
         "metrics_v7.json",
         "training_log_v7.txt",
@@ -154,7 +155,7 @@ def test_the_report_shows_the_four_prices_and_a_curve_for_each_network(networks_
 def test_the_document_s_own_lines_run_in_a_process_that_never_saw_this_project(
     networks_folder, predictor, market, tmp_path
 ):
-    for name in job_files("ETHUSDT_1h"):
+    for name in network_files("ETHUSDT_1h"):
         shutil.copy(networks_folder / name, tmp_path)
     frame = market["ETH/USDT"]
     x = predictor._scaled_rows(frame)[-60:][None]
@@ -320,7 +321,10 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config)
-    assert {path.name for path in tmp_path.glob("*_v7*")} == {*job_files("BTCUSDT_15m"), METADATA}
+    assert {path.name for path in tmp_path.glob("*_v7*")} == {
+        *network_files("BTCUSDT_15m"),
+        METADATA,
+    }
     assert list(json.loads((tmp_path / METADATA).read_text())["jobs"]) == ["BTCUSDT_15m"]
     first = (tmp_path / "BTCUSDT_15m_v7.h5").stat().st_mtime_ns
     train(replace(config, resume=True))
@@ -368,7 +372,7 @@ def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_di
         run.send_signal(signal.SIGKILL)
     time.sleep(0.5)  # the network's own process ends with its parent
     done = {path.name for path in tmp_path.glob("*_v7*")}
-    assert done == {*job_files("BTCUSDT_15m"), METADATA}
+    assert done == {*network_files("BTCUSDT_15m"), METADATA}
     assert CryptoPricePredictorV7.from_directory(tmp_path, timeframe="15m").symbol == "BTC/USDT"
     with start("--resume") as resumed:
         shown, _ = resumed.communicate()

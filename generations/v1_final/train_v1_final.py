@@ -1,7 +1,7 @@
 """Train v1-final, the training report's network for the next price itself, in nine phases.
 
     python -m generations.v1_final.train_v1_final
-    python -m generations.v1_final.train_v1_final --candles-dir DIR --symbols BTC/USDT --candles 2000
+    python -m generations.v1_final.train_v1_final --candles-dir DIR --symbols BTC/USDT --candles 900
 
 The run prints the report's table (MAE, RMSE, MAPE, error distribution, sample predictions) with the
 forecast of no change beside it, and ends with a verdict. A network of price levels is expected to

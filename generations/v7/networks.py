@@ -1,0 +1,197 @@
+"""The networks of a v7 folder: their files, from the first epoch to their place, and their records.
+
+A network is trained in a folder of its own below `.partial`. What it leaves there is moved into the
+output folder at its end, the file that makes it complete last. A kill before the moves loses that
+network alone; one between them is completed by `finish_network` at the next start. Its record is in
+its scaler file; metadata_v7.json collects them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import atomic
+from pipeline.bundle import files, safe_pickle
+from pipeline.candles import store
+from pipeline.candles.schema import TIMEFRAME_MS
+
+logger = logging.getLogger(__name__)
+
+METADATA = "metadata_v7.json"
+METRICS = "metrics_v7.json"
+LOG = "training_log_v7.txt"
+PREDICTIONS, REPORT = "predictions_v7_{}.parquet", "report_v7_{}.html"
+"""A file for each timeframe."""
+
+RUN_FILES = (
+    METRICS,
+    LOG,
+    *(name.format(timeframe) for name in (PREDICTIONS, REPORT) for timeframe in TIMEFRAME_MS),
+)
+"""All that a run may leave beside the networks and its metadata."""
+
+MODEL_SUFFIX, SCALER_SUFFIX = "_v7.h5", "_v7_scalers.pkl"
+NETWORK_PREDICTIONS = "predictions.parquet"
+"""Predictions of one network, in its folder below .partial, until the run ends."""
+
+Record = dict[str, Any]
+"""What is known of a network, as plain data: "facts" (settings and hash of the candles, which make
+it the same network), the facts of its samples, "n", "heads", "verdict" and "verdicts" (its scores),
+"data", "split", "cuts", "history", "baseline_settings", "predictions_sha256"; of one that is in
+place also "files", name -> sha256."""
+
+
+def network_name(symbol: str, timeframe: str) -> str:
+    """What the files of a network are called by.
+
+    Example:
+        >>> network_name("BTC/USDT", "1h")
+        'BTCUSDT_1h'
+    """
+    return store.file_name(symbol, timeframe, "")
+
+
+def network_files(name: str) -> tuple[str, str]:
+    """The two files of a network; the scaler file makes it complete."""
+    return name + MODEL_SUFFIX, name + SCALER_SUFFIX
+
+
+def networks_in(folder: Path) -> list[str]:
+    """Names of the networks that a folder holds."""
+    return sorted(path.name.removesuffix(MODEL_SUFFIX) for path in folder.glob(f"*{MODEL_SUFFIX}"))
+
+
+# --- files of a network in hand
+
+
+def work_folder(partial: Path, name: str, facts: Mapping[str, Any]) -> Path:
+    """Folder for a network in hand; kept if a run that was cut off had begun the very same one.
+
+    Args:
+        partial: Folder of the folders.
+        name: Name of the network.
+        facts: What makes it the same: settings and hash of the candles, as plain data.
+    """
+    work = partial / name
+    wanted = json.loads(json.dumps(facts))
+    try:
+        is_same = json.loads((work / files.RUN_FILE).read_text(encoding="utf-8")) == wanted
+    except (OSError, ValueError):  # none, or none that can be read
+        is_same = False
+    if not is_same:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        files.write_json(work / files.RUN_FILE, wanted)
+    return work
+
+
+def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
+    """Move a network's files into place if it is complete: if the last of `names` is there.
+
+    Safe to call at any time, by any command that opens the output folder.
+
+    Args:
+        work: Folder of the network in hand.
+        output_dir: Where the files belong.
+        names: Names of the files, the one that was written last at the end.
+
+    Returns:
+        Whether there was anything to move.
+    """
+    if not (work / names[-1]).is_file():
+        return False
+    for name in names:
+        # Moved before a kill, or by another process just now.
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(work / name, output_dir / name)
+    atomic.flush(output_dir)
+    return True
+
+
+# --- records
+
+
+def open_records(output_dir: Path) -> dict[str, Record]:
+    """Records of all the networks in a folder, by their names.
+
+    Moves that a kill interrupted are completed first. A network whose two files do not belong
+    together is left out, with a notice. Where metadata_v7.json is missing or damaged it is written
+    again.
+    """
+    for work in sorted((output_dir / files.PARTIAL).iterdir()):
+        if work.is_dir():
+            finish_network(work, output_dir, network_files(work.name))
+    records = {}
+    for path in sorted(output_dir.glob(f"*{SCALER_SUFFIX}")):
+        name = path.name.removesuffix(SCALER_SUFFIX)
+        try:
+            records[name] = _read_record(output_dir, name)
+        except ValueError as error:
+            logger.warning("%s is left out of %s: %s", name, METADATA, error)
+    state = _state_of_metadata(output_dir / METADATA)
+    if records and state != "sound":
+        again = f"it is written again from {len(records)} scaler files"
+        logger.warning("%s is %s; %s", METADATA, state, again)
+        write_metadata(output_dir, metadata_of(records))
+    return records
+
+
+def is_finished(record: Record | None, work: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the run that is resumed has trained this network, and its predictions are there."""
+    if record is None or record["facts"] != json.loads(json.dumps(facts)):
+        return False
+    predictions = work / NETWORK_PREDICTIONS
+    return predictions.is_file() and files.sha256_of(predictions) == record["predictions_sha256"]
+
+
+def metadata_of(records: Mapping[str, Record], **run: Any) -> dict[str, Any]:
+    """Content of metadata_v7.json: what is said of the run, then of each network."""
+    return {
+        "generation": "v7",
+        **run,
+        "environment": files.environment(),
+        "jobs": dict(sorted(records.items())),
+    }
+
+
+def write_metadata(output_dir: Path, metadata: Mapping[str, Any]) -> None:
+    """Write metadata_v7.json, whole or not at all, while the run's own files are not there yet."""
+    files.write_json(output_dir / METADATA, {**metadata, "files": {}, "unhashed_files": []})
+
+
+def with_hashes(record: Record, output_dir: Path, name: str) -> Record:
+    """A network's record and the sha256 of its two files, which are in place."""
+    hashes = {file: files.sha256_of(output_dir / file) for file in network_files(name)}
+    return {**record, "files": hashes}
+
+
+def _read_record(output_dir: Path, name: str) -> Record:
+    """The record in a scaler file; a ValueError if the network's two files are not sound."""
+    model, scalers = (output_dir / file for file in network_files(name))
+    stored = safe_pickle.load(scalers)
+    record = stored.get("record")
+    if not isinstance(record, dict) or "facts" not in record:
+        raise ValueError(f"{scalers} holds no record of a network; train it again")
+    if not model.is_file() or files.sha256_of(model) != stored.get("model_sha256"):
+        raise ValueError(
+            f"{model} is missing or not the network that {scalers.name} was saved with; train it "
+            "again"
+        )
+    return with_hashes(record, output_dir, name)
+
+
+def _state_of_metadata(path: Path) -> str:
+    if not path.is_file():
+        return "missing"
+    try:
+        is_sound = isinstance(json.loads(path.read_text(encoding="utf-8")).get("jobs"), dict)
+    except (OSError, ValueError, AttributeError):
+        is_sound = False
+    return "sound" if is_sound else "damaged"
