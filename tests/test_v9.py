@@ -25,6 +25,7 @@ from generations.v9.inference import (
 )
 from generations.v9.model_scores import qlike
 from pipeline.bundle import files, safe_pickle
+from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.samples import leakage
@@ -168,8 +169,8 @@ def test_the_results_have_the_document_s_keys_and_the_baselines_beside_them(bund
     results = json.loads((bundle / RESULTS_FILE).read_text())
     assert (results["pair"], results["timeframe"]) == ("BTCUSDT", "1h")
     assert pd.Timestamp(results["timestamp"]) <= pd.Timestamp.now("UTC")
-    for task, keys in DOCUMENT_KEYS.items():
-        assert keys <= set(results[task])
+    for name, keys in DOCUMENT_KEYS.items():
+        assert keys <= set(results[name])
     assert set(results["direction_metrics"]["baselines"]) == {"majority", "last_move", "logistic"}
     assert set(results["volatility_metrics"]["baselines"]) == {"ewma", "har"}
     assert set(results["price_metrics"]["baselines"]) == {"naive", "drift", "ridge", "xgboost"}
@@ -221,8 +222,8 @@ def test_the_realised_volatility_is_that_of_the_24_candles_after_t(bundle, candl
 def test_on_a_martingale_neither_direction_nor_price_beats_anything(bundle):
     metrics = json.loads((bundle / FILES.metrics).read_text())
     assert metrics["test"]["verdict"] == "NO EDGE"
-    for task in ("direction", "price", "combined"):
-        assert all(entry["verdict"] != "BEATS" for entry in metrics[task]["verdicts"]), task
+    for model in ("direction", "price", "combined"):
+        assert all(entry["verdict"] != "BEATS" for entry in metrics[model]["verdicts"]), model
 
 
 @pytest.mark.slow
@@ -399,7 +400,8 @@ def test_the_document_s_own_file_is_read_where_nothing_else_is_asked_for(
         columns=["funding_rate", "open_interest"]
     )
     klines.to_csv("data/BTCUSDT_1h.csv", index=False)
-    market = btc_1h_v9_training.fetch(config, None)
+    source = btc_1h_v9_training.choose_source(config)
+    market = fetch_candles(config.symbols, config.timeframe, 300 + V9_WARMUP, source)
     assert "candles from data/" in capsys.readouterr().out
     assert (market.source, len(market.candles["BTC/USDT"])) == ("directory", 300 + V9_WARMUP)
     assert (

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from generations.v9.combination import Ensemble, apply_ensemble
+from generations.v9.combination import Combination, apply_combination
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
 from pipeline.bundle import files, safe_pickle
@@ -44,7 +44,7 @@ FILES = BundleFiles(
     extra=(DIRECTION_FILE, VOLATILITY_FILE, RESULTS_FILE),
 )
 
-ENSEMBLE_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
+COMBINED_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
 """Of a forecast's numbers, those that `predict` returns as they are."""
 
 
@@ -74,7 +74,7 @@ class CryptoPricePredictorV9(CandlePredictor):
     }
     history_columns: ClassVar[tuple[str, ...]] = (
         *CandlePredictor.history_columns,
-        *ENSEMBLE_KEYS,
+        *COMBINED_KEYS,
         "combined",
         "combined_q10",
         "combined_q90",
@@ -104,7 +104,7 @@ class CryptoPricePredictorV9(CandlePredictor):
                 )
         self.volatility_horizon: int = scalers["volatility_horizon"]
         self._har = HarModel.from_dict(scalers["har"])
-        self._ensemble = Ensemble.from_dict(scalers["ensemble"])
+        self._combination = Combination.from_dict(scalers["ensemble"])
         self._direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
         self._trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
 
@@ -137,8 +137,8 @@ class CryptoPricePredictorV9(CandlePredictor):
         p_up = self._direction.run(rows, end)
         ahead = np.sqrt(self._har.variance(har) * self._trees.run(rows, end))
         per_candle = np.sqrt(self.horizon / self.volatility_horizon)
-        combined = apply_ensemble(
-            self._ensemble, p_up, served["predicted_return"], volatility, ahead * per_candle
+        combined = apply_combination(
+            self._combination, p_up, served["predicted_return"], volatility, ahead * per_candle
         )
         return {**served, "direction": p_up.astype(np.float64), "volatility": ahead, **combined}
 
@@ -147,7 +147,7 @@ class CryptoPricePredictorV9(CandlePredictor):
     ) -> dict[str, Any]:
         return {
             **super()._as_prediction(candles, price, forecast),
-            **{name: forecast[name] for name in ENSEMBLE_KEYS},
+            **{name: forecast[name] for name in COMBINED_KEYS},
             "combined_return": forecast["combined"],
             "combined_price": price * float(np.exp(forecast["combined"])),
             "combined_low": price * float(np.exp(forecast["combined_q10"])),
