@@ -44,7 +44,7 @@ FILES = BundleFiles(
     extra=(DIRECTION_FILE, VOLATILITY_FILE, RESULTS_FILE),
 )
 
-COMBINED_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
+ENSEMBLE_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
 """Of a forecast's numbers, those that `predict` returns as they are."""
 
 
@@ -74,7 +74,7 @@ class CryptoPricePredictorV9(CandlePredictor):
     }
     history_columns: ClassVar[tuple[str, ...]] = (
         *CandlePredictor.history_columns,
-        *COMBINED_KEYS,
+        *ENSEMBLE_KEYS,
         "combined",
         "combined_q10",
         "combined_q90",
@@ -147,7 +147,7 @@ class CryptoPricePredictorV9(CandlePredictor):
     ) -> dict[str, Any]:
         return {
             **super()._as_prediction(candles, price, forecast),
-            **{name: forecast[name] for name in COMBINED_KEYS},
+            **{name: forecast[name] for name in ENSEMBLE_KEYS},
             "combined_return": forecast["combined"],
             "combined_price": price * float(np.exp(forecast["combined"])),
             "combined_low": price * float(np.exp(forecast["combined_q10"])),
