@@ -115,6 +115,22 @@ def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
     return True
 
 
+def save_network(work: Path, output_dir: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Write a network's scaler file beside the network, and move both into place.
+
+    Args:
+        work: Folder of the network in hand, with its .h5 file.
+        output_dir: Where the files belong.
+        name: Name of the network.
+        content: Content of the scaler file but for the network's sha256.
+    """
+    model, scalers = network_files(name)
+    whole = {**content, "model_sha256": files.sha256_of(work / model)}
+    with atomic.replacing(work / scalers) as unfinished:  # it makes the network complete
+        safe_pickle.dump(whole, unfinished)
+    finish_network(work, output_dir, (model, scalers))
+
+
 # --- records
 
 

@@ -23,10 +23,10 @@ from config import V7_PAIRS, ConfigV7
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
 from generations.v7 import networks
 from generations.v7.features import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
-from generations.v7.networks import Record
+from generations.v7.networks import LOG, METADATA, METRICS, RUN_FILES, Record, network_name
 from generations.v7.ohlc import HEADS, compare_candles, scale_candles_on_train
-from pipeline import atomic, terminal
-from pipeline.bundle import files, safe_pickle
+from pipeline import terminal
+from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
 from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
@@ -67,13 +67,7 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
             remedy.
     """
     with open_folder(
-        config,
-        "v7",
-        networks.METADATA,
-        networks.RUN_FILES,
-        networks.LOG,
-        n_phases=3,
-        dataset_folder="models_v7",
+        config, "v7", METADATA, RUN_FILES, LOG, n_phases=3, dataset_folder="models_v7"
     ) as run:
         # Candles: of each timeframe a frame a symbol. Who has none, and why, is noted. Each network
         # knows the hash of its own candles, so here a resumed run needs only where they ended.
@@ -126,7 +120,7 @@ class Grid:
 
 
 def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSet], dict[str, str]]:
-    """Fetch the candles of each timeframe; an unsound file costs its own coin alone.
+    """Fetch the candles of each timeframe.
 
     Args:
         config: Settings of the run.
@@ -140,44 +134,49 @@ def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSe
     """
     is_all = [symbol.lower() for symbol in config.symbols] == ["all"]
     symbols = V7_PAIRS if is_all else expand_symbols(config.symbols)
-    groups = [tuple(symbols)]
-    if config.candles_dir is not None:
-        groups = [(symbol,) for symbol in symbols]  # one file, one fault
     for timeframe in config.timeframes:
         timeframe_ms(timeframe)  # refuses one that nobody knows, before anything is fetched
         if config.candles_dir is not None:
             store.demand_files(config.candles_dir, [], timeframe)
-
-    n_candles = config.candles and config.candles + V7_WARMUP
-    markets: dict[str, CandleSet] = {}
+    markets = {}
     skipped: dict[str, str] = {}
     for timeframe in dict.fromkeys(config.timeframes):
-        candles: dict[str, pd.DataFrame] = {}
-        funding: dict[str, pd.DataFrame] = {}
-        for group in groups:
-            try:
-                found = fetch_candles(
-                    group, timeframe, n_candles, config, end_ms=ends.get(timeframe)
-                )
-            except ValueError as error:
-                skipped |= {
-                    networks.network_name(symbol, timeframe): str(error) for symbol in group
-                }
-                logger.warning("%s %s: skipped: %s", ", ".join(group), timeframe, error)
-                continue
-            candles |= found.candles
-            funding |= found.funding
-            markets[timeframe] = replace(found, candles=candles, funding=funding)
-        if timeframe in markets:
-            for symbol in symbols:
-                if symbol not in candles:
-                    name = networks.network_name(symbol, timeframe)
-                    skipped.setdefault(name, "no source has its candles")
-            terminal.tell(*markets[timeframe].describe())
+        market, lacking = fetch_each(config, symbols, timeframe, ends.get(timeframe))
+        skipped |= {network_name(symbol, timeframe): why for symbol, why in lacking.items()}
+        if market is not None:
+            markets[timeframe] = market
+            terminal.tell(*market.describe())
     if not markets:
         why = next(iter(skipped.values()))
         raise ValueError(f"no candles for any of {len(symbols)} pairs: {why}")
     return markets, skipped
+
+
+def fetch_each(
+    config: ConfigV7, symbols: Sequence[str], timeframe: str, end_ms: int | None
+) -> tuple[CandleSet | None, dict[str, str]]:
+    """Candles of a timeframe, and symbol -> why it has none; a bad file costs its coin alone."""
+    groups = [symbols]
+    if config.candles_dir is not None:
+        groups = [(symbol,) for symbol in symbols]
+    n_candles = config.candles and config.candles + V7_WARMUP
+    market = None
+    lacking: dict[str, str] = {}
+    for group in groups:
+        try:
+            found = fetch_candles(group, timeframe, n_candles, config, end_ms=end_ms)
+        except ValueError as error:
+            lacking |= dict.fromkeys(group, str(error))
+            logger.warning("%s %s: skipped: %s", ", ".join(group), timeframe, error)
+            continue
+        if market is not None:
+            funding = {**market.funding, **found.funding}
+            found = replace(found, candles=market.candles | found.candles, funding=funding)
+        market = found
+    if market is not None:
+        absent = [symbol for symbol in symbols if symbol not in market.candles]
+        lacking = {**dict.fromkeys(absent, "no source has its candles"), **lacking}
+    return market, lacking
 
 
 def train_all(
@@ -204,7 +203,7 @@ def train_all(
     finished: dict[str, bool] = {}
     for market in markets.values():
         for symbol, candles in market.candles.items():
-            name = networks.network_name(symbol, market.timeframe)
+            name = network_name(symbol, market.timeframe)
             facts = {"settings": grid.run.settings, "candles": store.content_sha256(candles)}
             work = grid.run.folder / name
             finished[name] = networks.is_finished(grid.records.get(name), work, facts)
@@ -258,7 +257,6 @@ def train_job(
         ValueError: The coin has too few samples, or its candles are of no use.
     """
     work = networks.work_folder(output_dir / files.PARTIAL, name, facts)
-    model_file, scaler_file = networks.network_files(name)
     candles = next(iter(market.candles.values()))
 
     # Samples: sample i is the 60 rows of 13 that end with candle t. Its targets are the four prices
@@ -274,13 +272,14 @@ def train_job(
 
     # Scale: 0 is the lowest price of the training part and 1 its highest, for every price.
     prices, scalers = scale_candles_on_train(samples, split, candles, V7_PRICES)
-    history = train(build(config), prices, config, work / model_file)
+    model_path = work / networks.network_files(name)[0]
+    history = train(build(config), prices, config, model_path)
 
     # Forecast: the close as a log-return beside the baselines', as the network says it, not shrunk;
     # then all four prices beside the candle that costs nothing.
-    saved = SavedNetwork(work / model_file, scalers)
+    saved = SavedNetwork(model_path, scalers)
     forecasts = forecast_test(saved, prices, baselines, market.candles, is_shrunk=False)
-    four_prices = compare_candles(NETWORK, saved.path, prices, scalers, candles)
+    four_prices = compare_candles(NETWORK, model_path, prices, scalers, candles)
     predictions = pd.concat([forecasts.predictions, four_prices], axis=1)
     predictions.to_parquet(work / networks.NETWORK_PREDICTIONS, index=False)
 
@@ -296,36 +295,20 @@ def train_job(
         "baseline_settings": baselines.settings,
         "predictions_sha256": files.sha256_of(work / networks.NETWORK_PREDICTIONS),
     }
-    content = {
-        "X": scalers.X,
-        "y": scalers.y,
-        "fill": scalers.fill,
-        **forecasts.as_dict(),
-        **known,
-        "record": record,
-        "model_sha256": files.sha256_of(work / model_file),
-    }
-    with atomic.replacing(work / scaler_file) as unfinished:  # it makes the network complete
-        safe_pickle.dump(content, unfinished)
-    networks.finish_network(work, output_dir, (model_file, scaler_file))
+    fitted = {"X": scalers.X, "y": scalers.y, "fill": scalers.fill, **forecasts.as_dict()}
+    networks.save_network(work, output_dir, name, {**fitted, **known, "record": record})
     return record
 
 
 def make_samples(features: pd.DataFrame, market: CandleSet, config: ConfigV7) -> Samples:
     """Windows of one coin; a ValueError where they are too few."""
-    (symbol,) = market.candles
-    samples = make_windows(
-        {symbol: features},
-        market.candles,
-        market.timeframe,
-        config.lookback,
-        config.horizon,
-        V7_WARMUP,
-    )
+    [(symbol, candles)] = market.candles.items()
+    sizes = (market.timeframe, config.lookback, config.horizon, V7_WARMUP)
+    samples = make_windows({symbol: features}, market.candles, *sizes)
     if len(samples) < MIN_SAMPLES:
         raise ValueError(
-            f"{symbol}: {len(samples)} samples in {len(market.candles[symbol])} candles are too "
-            f"few, at least {MIN_SAMPLES} are needed; fetch more candles (--candles)"
+            f"{symbol}: {len(samples)} samples in {len(candles)} candles are too few, at least "
+            f"{MIN_SAMPLES} are needed; fetch more candles (--candles)"
         )
     return samples
 
@@ -443,12 +426,9 @@ def save(metrics: Mapping[str, Any], grid: Grid) -> None:
     names = (networks.PREDICTIONS, networks.REPORT)
     by_timeframe = [name.format(timeframe) for name in names for timeframe in metrics]
     folder = grid.run.folder
-    files.write_json(folder / networks.METRICS, metrics)
+    files.write_json(folder / METRICS, metrics)
     files.write_metadata(
-        folder / networks.METADATA,
-        grid.metadata(),
-        hashed=[networks.METRICS, *by_timeframe],
-        unhashed=(networks.LOG,),
+        folder / METADATA, grid.metadata(), hashed=[METRICS, *by_timeframe], unhashed=(LOG,)
     )
 
 

@@ -24,7 +24,7 @@ from generations.v9 import score_tables
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.inference import DIRECTION_FILE, FILES, RESULTS_FILE, VOLATILITY_FILE
-from generations.v9.three_models import SavedModels, forecast_combined
+from generations.v9.three_models import forecast_combined
 from generations.v9.volatility import VolatilitySamples, fit_trees, volatility_samples
 from pipeline import terminal
 from pipeline.bundle import files
@@ -124,9 +124,8 @@ def main(
         run.phase("Evaluate", "forecasts out of sample")
         saved = SavedNetwork(run.folder / FILES.model, scalers)
         forecasts = forecast_test(saved, scaled, baselines, market.candles)
-        models = SavedModels.open(run.folder, scaled)
         forecasts, combination = forecast_combined(
-            models, forecasts, scaled, scalers, volatility, market.candles, direction_baselines
+            run.folder, forecasts, scaled, scalers, volatility, market.candles, direction_baselines
         )
         scores = run.score([forecasts.predictions], market)
         metrics = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,8 @@ from pipeline.forecasts.test_part import NETWORK, Forecasts, rows_of_test
 from pipeline.samples.scaling import ScaledSamples, Scalers
 
 
-@dataclass(frozen=True)
-class SavedModels:
-    """The three models, opened from their files."""
-
-    direction: KerasNetwork
-    trees: TreeModel
-    price: KerasNetwork
-
-    @classmethod
-    def open(cls, folder: Path, scaled: ScaledSamples) -> SavedModels:
-        """Open them; a ValueError where one takes other windows than those of `scaled`."""
-        shape = (scaled.samples.lookback, scaled.samples.n_features)
-        return cls(
-            direction=KerasNetwork(folder / DIRECTION_FILE, input_shape=shape),
-            trees=TreeModel(folder / VOLATILITY_FILE, input_shape=shape),
-            price=KerasNetwork(folder / FILES.model, input_shape=shape),
-        )
-
-
 def forecast_combined(
-    models: SavedModels,
+    folder: Path,
     forecasts: Forecasts,
     scaled: ScaledSamples,
     scalers: Scalers,
@@ -49,7 +30,7 @@ def forecast_combined(
     """Forecast direction and volatility as serving does, and combine them with the price's.
 
     Args:
-        models: The saved models.
+        folder: Folder of the three saved models.
         forecasts: The price network's, from `forecast_test`.
         scaled: Samples and split of direction and price.
         scalers: Scalers of the price network.
@@ -69,23 +50,27 @@ def forecast_combined(
     rows = scaled.rows
     val = scaled.split.val
     test = rows_of_test(scaled)
+    shape = (samples.lookback, samples.n_features)
+    direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
+    trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
+    price = KerasNetwork(folder / FILES.model, input_shape=shape)
     ahead = volatility.samples.horizon
     # Of a variance over `ahead` candles, `horizon / ahead` falls on one forecast return.
     per_return = np.sqrt(samples.horizon / ahead)
     har_variance = volatility.har.variance(sample_har_inputs(candles, samples, ahead))
 
     def forecast_volatility(part: np.ndarray) -> np.ndarray:
-        return np.sqrt(har_variance[part] * models.trees.run(rows, samples.end[part]))
+        return np.sqrt(har_variance[part] * trees.run(rows, samples.end[part]))
 
-    price = scalers.to_log_return(models.price.run(rows, samples.end[val]), samples, val)
+    price_return = scalers.to_log_return(price.run(rows, samples.end[val]), samples, val)
     combination = fit_combination(
-        models.direction.run(rows, samples.end[val]),
-        forecasts.calibration.shrinkage * price,
+        direction.run(rows, samples.end[val]),
+        forecasts.calibration.shrinkage * price_return,
         samples.volatility[val],
         forecast_volatility(val) * per_return,
         samples.log_return[val],
     )
-    p_up = models.direction.run(rows, samples.end[test])
+    p_up = direction.run(rows, samples.end[test])
     forecast_ahead = forecast_volatility(test)
     combined = apply_combination(
         combination,
