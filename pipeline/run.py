@@ -87,12 +87,14 @@ class Run:
             ValueError: Bad candles, or not those of the interrupted run.
         """
         config = self.config
+        n_candles = config.candles and config.candles + warmup
+        end_ms = self.stored["end_ms"] if self.stored else None
         market = fetch_candles(
             config.symbols,
             timeframe,
-            config.candles and config.candles + warmup,
+            n_candles,
             source or config,
-            end_ms=self.stored["end_ms"] if self.stored else None,
+            end_ms=end_ms,
             published=published,
         )
         self.note_candles(market.fingerprint())

@@ -1,5 +1,4 @@
-"""v1 end to end: two timeframes that end together, quantiles that cannot cross, and what the run
-says of them."""
+"""v1 end to end: two timeframes that end together, quantiles that cannot cross, their scores."""
 
 import json
 import logging
@@ -165,12 +164,8 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(bundle, market):
         rows = saved[saved["symbol"] == symbol].set_index("timestamp")
         assert len(rows) > 50
         served = history.loc[rows.index]
-        for ours, theirs in (
-            ("predicted_return", "lstm"),
-            ("q10", "q10"),
-            ("q90", "q90"),
-            ("p_up", "p_up"),
-        ):
+        pairs = {"predicted_return": "lstm", "q10": "q10", "q90": "q90", "p_up": "p_up"}
+        for ours, theirs in pairs.items():
             assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
 
 
@@ -363,14 +358,7 @@ def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(
 def test_the_help_explains_every_option():
     command = [sys.executable, "-m", "generations.v1.train_v1", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for option in (
-        "--candles-dir",
-        "--symbols",
-        "--candles",
-        "--epochs",
-        "--output-dir",
-        "--resume",
-    ):
+    for option in "--candles-dir --symbols --candles --epochs --output-dir --resume".split():
         assert option in result.stdout
     assert "--no-quantile-regression" in result.stdout
 

@@ -1,5 +1,4 @@
-"""The parts of v1: its 50 features, the join of two timeframes, the losses, the network, the
-calibrated quantiles."""
+"""The parts of v1: features, the join of two timeframes, losses, network, calibrated quantiles."""
 
 import logging
 

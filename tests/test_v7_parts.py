@@ -1,5 +1,4 @@
-"""The parts of v7: possible candles by construction, the 13 inputs, one scale for all prices, the
-naive candle."""
+"""The parts of v7: possible candles, the 13 inputs, one scale for all prices, the naive candle."""
 
 import os
 

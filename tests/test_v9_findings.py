@@ -1,5 +1,4 @@
-"""What v9 must find, a planted signal and the volatility of real candles; and that no script copies
-another."""
+"""v9 finds a planted signal and the volatility of real candles; no script copies another."""
 
 import ast
 from pathlib import Path
@@ -82,7 +81,7 @@ def test_on_real_candles_the_volatility_model_beats_ewma(real_data, tmp_path):
 
 def test_no_function_of_ten_lines_or_more_exists_twice_across_the_training_scripts():
     seen: dict[str, str] = {}
-    for path in [ROOT / "train_v2_production.py", *sorted((ROOT / "generations").glob("*.py"))]:
+    for path in [ROOT / "train_v2_production.py", *sorted((ROOT / "generations").glob("*/*.py"))]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 >= 10:
                 body = [

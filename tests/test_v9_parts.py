@@ -1,5 +1,4 @@
-"""v9's parts by hand arithmetic: features, min-max scaling, volatility, direction and the
-combination."""
+"""v9's parts by hand arithmetic: features, min-max scale, volatility, direction, combination."""
 
 import math
 from dataclasses import replace

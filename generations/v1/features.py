@@ -238,8 +238,10 @@ class FeatureEngineer:
     def handle_missing_values(self, df: pd.DataFrame) -> pd.DataFrame:
         """Fill isolated NaN from the row before; longer holes and the start stay NaN."""
         missing = df.isna()
-        after, before = missing.shift(1, fill_value=True), missing.shift(-1, fill_value=False)
-        return df.where(~(missing & ~after & ~before), df.ffill(limit=1))
+        follows_missing = missing.shift(1, fill_value=True)
+        precedes_missing = missing.shift(-1, fill_value=False)
+        is_isolated = missing & ~follows_missing & ~precedes_missing
+        return df.where(~is_isolated, df.ffill(limit=1))
 
     def normalize_features(self, df: pd.DataFrame, n_train: int) -> tuple[pd.DataFrame, Any]:
         """Z-score of one coin's features, fitted on its first `n_train` rows alone.
@@ -294,7 +296,8 @@ class FeatureEngineer:
 
     def _window_ends(self, df: pd.DataFrame, lookback: int, horizon: int = 1) -> np.ndarray:
         """Rows that end a window of known features; with a horizon, another candle follows."""
-        times, step_ms = timestamps_ms(df), timeframe_ms(self.timeframe)
+        times = timestamps_ms(df)
+        step_ms = timeframe_ms(self.timeframe)
         row = np.arange(len(df))
         unknown = df[_features_in(df)].isna().any(axis=1).to_numpy()
         last_unknown = np.maximum.accumulate(np.where(unknown, row, -1))

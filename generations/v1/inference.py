@@ -145,7 +145,8 @@ class CryptoPricePredictorV1(BundlePredictor):
         """
         hours = read_closed(df_1h, HOUR, where="1h candles")
         quarters = read_closed(df_15m, QUARTER, where="15m candles")
-        times, fine_times = timestamps_ms(hours), timestamps_ms(quarters)
+        times = timestamps_ms(hours)
+        fine_times = timestamps_ms(quarters)
         t = np.flatnonzero(usable_rows(times, self._step_ms, self._needed, warmup=0))
         row = rows_of_windows(times[t], fine_times, HOUR, QUARTER, self.lookback, warmup=0)
         t, row = t[row >= 0], row[row >= 0]
@@ -165,7 +166,8 @@ class CryptoPricePredictorV1(BundlePredictor):
     def _predict(
         self, pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], prices: Sequence[float | None]
     ) -> list[dict[str, Any]]:
-        frames, base, volatility, inputs = [], [], [], []
+        frames: list[pd.DataFrame] = []
+        base: list[float] = []
         rows: dict[str, list[np.ndarray]] = {HOUR: [], QUARTER: []}
         required = self.required_candles
         for i, ((df_1h, df_15m), price) in enumerate(zip(pairs, prices)):
@@ -181,11 +183,11 @@ class CryptoPricePredictorV1(BundlePredictor):
             rows[QUARTER].append(self._scaled_rows(quarters, QUARTER)[-self.lookback :])
             frames.append(hours)
             base.append(base_price(hours, price))
-            volatility.append(self._volatility(hours)[-1])
-            inputs.append(self._inputs(hours)[-1])
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
         streams = [Stream(np.concatenate(part), end, self.lookback) for part in rows.values()]
-        forecast = self._forecast(streams, np.array(volatility), np.array(inputs))
+        volatility = np.array([self._volatility(hours)[-1] for hours in frames])
+        inputs = np.array([self._inputs(hours)[-1] for hours in frames])
+        forecast = self._forecast(streams, volatility, inputs)
         return [
             self._as_prices(
                 hours, price, {name: float(values[i]) for name, values in forecast.items()}

@@ -52,7 +52,8 @@ def main(
         # Candles: of each timeframe a frame a symbol, closed candles only, sorted; gaps are kept.
         # Both end at the same hour. A pair that lacks one of them is left out.
         run.phase("Fetch", f"{HOUR} and {QUARTER} candles")
-        market = fetch(config, run.stored[HOUR]["end_ms"] if run.stored else None)
+        end_ms = run.stored[HOUR]["end_ms"] if run.stored else None
+        market = fetch(config, end_ms)
         run.note_candles(fingerprint(market))
         for timeframe, part in market.items():
             terminal.tell(*(f"{timeframe:>3}  {line}" for line in part.describe()))

@@ -42,10 +42,11 @@ NETWORK_PREDICTIONS = "predictions.parquet"
 """Predictions of one network, in its folder below .partial, until the run ends."""
 
 Record = dict[str, Any]
-"""What is known of a network, as plain data: "facts" (settings and hash of the candles, which make
-it the same network), the facts of its samples, "n", "heads", "verdict" and "verdicts" (its scores),
-"data", "split", "cuts", "history", "baseline_settings", "predictions_sha256"; of one that is in
-place also "files", name -> sha256."""
+"""What is known of a network, as plain data.
+
+"facts" (settings and hash of the candles, which make it the same network), the facts of its
+samples, "n", "heads", "verdict" and "verdicts" (its scores), "data", "split", "cuts", "history",
+"baseline_settings", "predictions_sha256"; of one that is in place also "files", name -> sha256."""
 
 
 def network_name(symbol: str, timeframe: str) -> str:

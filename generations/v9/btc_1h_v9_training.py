@@ -135,24 +135,22 @@ def main(
             **scores,
             **score_models(forecasts.predictions, scores, config),
             "calibration": forecasts.calibration.as_dict(),
-            "ensemble": combination["ensemble"],
+            "ensemble": combination.as_dict(),
             "baseline_settings": baselines.settings | {"volatility_trees": n_trees},
         }
 
         # Save: the three models, their scalers and numbers, moved into place as one.
         files.write_json(run.folder / RESULTS_FILE, results(metrics, market))
-        hashes = {
-            name: files.sha256_of(run.folder / name) for name in (DIRECTION_FILE, VOLATILITY_FILE)
+        others = (DIRECTION_FILE, VOLATILITY_FILE)
+        served = {
+            "har": volatility.har.as_dict(),
+            "ensemble": combination.as_dict(),
+            "volatility_horizon": config.volatility_horizon,
+            "sha256": {name: files.sha256_of(run.folder / name) for name in others},
         }
-        run.save(
-            samples,
-            scalers,
-            forecasts,
-            {**history, "direction": direction_history},
-            metrics,
-            served={**combination, "sha256": hashes},
-            sections=score_tables.report_section(metrics),
-        )
+        histories = {**history, "direction": direction_history}
+        sections = score_tables.report_section(metrics)
+        run.save(samples, scalers, forecasts, histories, metrics, served=served, sections=sections)
     return metrics
 
 

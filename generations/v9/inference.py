@@ -49,10 +49,9 @@ ENSEMBLE_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
 
 
 class CryptoPricePredictorV9(CandlePredictor):
-    """Direction, volatility and price of one pair, and their combination; see `CandlePredictor` for
-    the verbs.
+    """Forecasts direction, volatility and price of one pair, and combines them.
 
-    What v2's keys say (`price`, `return`, `p_up`, `confidence`, `price_low`, `price_high`) is the
+    `CandlePredictor` has the verbs. What v2's keys say (`price`, `return`, `p_up`, `confidence`, `price_low`, `price_high`) is the
     price network's, so that they agree with each other. Beside them `predict` returns the
     document's `direction` (output of the direction network: P(up), not calibrated) and `volatility`
     (forecast volatility of the log-return over `volatility_horizon` candles), `direction_p_up` (the
@@ -94,7 +93,8 @@ class CryptoPricePredictorV9(CandlePredictor):
         """
         super().__init__(model_path, scaler_path)
         scalers = safe_pickle.load(scaler_path)
-        folder, shape = Path(model_path).parent, (self.lookback, len(self.feature_cols))
+        folder = Path(model_path).parent
+        shape = (self.lookback, len(self.feature_cols))
         for name in (DIRECTION_FILE, VOLATILITY_FILE):
             path = folder / name
             if path.is_file() and files.sha256_of(path) != scalers["sha256"].get(name):

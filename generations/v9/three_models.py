@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from generations.v9.combination import apply_combination, fit_combination
+from generations.v9.combination import Combination, apply_combination, fit_combination
 from generations.v9.inference import DIRECTION_FILE, FILES, VOLATILITY_FILE
 from generations.v9.volatility import TreeModel, VolatilitySamples, sample_har_inputs
 from pipeline.bundle.network import KerasNetwork
@@ -26,7 +25,7 @@ def forecast_combined(
     volatility: VolatilitySamples,
     candles: Mapping[str, pd.DataFrame],
     direction_baselines: Mapping[str, np.ndarray],
-) -> tuple[Forecasts, dict[str, Any]]:
+) -> tuple[Forecasts, Combination]:
     """Forecast direction and volatility as serving does, and combine them with the price's.
 
     Args:
@@ -43,8 +42,7 @@ def forecast_combined(
         majority, last_move, logistic (probabilities of a rise), what `apply_combination` returns,
         and volatility_forecast, volatility_har, volatility_ewma, volatility_realised (square roots
         of variances over the volatility's horizon; what came true is NaN where the horizon ends
-        after the test part). And what else serving needs, for the scaler file: har, ensemble,
-        volatility_horizon.
+        after the test part). And the combination, fitted on the validation part.
     """
     samples = scaled.samples
     rows = scaled.rows
@@ -92,9 +90,4 @@ def forecast_combined(
         volatility_ewma=samples.volatility[test] / per_return,
         volatility_realised=realised[samples.end[test]],
     )
-    served = {
-        "har": volatility.har.as_dict(),
-        "ensemble": combination.as_dict(),
-        "volatility_horizon": ahead,
-    }
-    return replace(forecasts, predictions=predictions), served
+    return replace(forecasts, predictions=predictions), combination

@@ -218,8 +218,7 @@ def fit_trees(rows: np.ndarray, volatility: VolatilitySamples, config: ConfigV9,
 
 
 def flatten_windows(rows: np.ndarray, end: np.ndarray, lookback: int) -> np.ndarray:
-    """(n, lookback * n_features) float32: the windows that end with given rows, candle after
-    candle.
+    """(n, lookback * n_features) float32: windows that end with given rows, candle after candle.
 
     Example:
         >>> flatten_windows(np.arange(6.0).reshape(3, 2), np.array([1, 2]), 2)
