@@ -39,10 +39,10 @@ FILES = BundleFiles(
 class CryptoPricePredictorV1Final(CandlePredictor):
     """Forecasts the price itself, for one of the pairs that the model was trained on.
 
-    `CandlePredictor` has the verbs. A price level has a scale only where the network has seen it, so other pairs are refused, and no
-    forecast leaves the range of the pair's training prices. `price` is what the network says, not
-    shrunk; the interval is that of its errors on the validation part, so where these lean to one
-    side the price may lie outside of it.
+    `CandlePredictor` has the verbs. A price level has a scale only where the network has seen it,
+    so other pairs are refused, and no forecast leaves the range of the pair's training prices.
+    `price` is what the network says, not shrunk; the interval is that of its errors on the
+    validation part, so where these lean to one side the price may lie outside of it.
     """
 
     files = FILES

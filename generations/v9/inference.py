@@ -51,13 +51,13 @@ ENSEMBLE_KEYS = ("direction", "direction_p_up", "volatility", "combined_p_up")
 class CryptoPricePredictorV9(CandlePredictor):
     """Forecasts direction, volatility and price of one pair, and combines them.
 
-    `CandlePredictor` has the verbs. What v2's keys say (`price`, `return`, `p_up`, `confidence`, `price_low`, `price_high`) is the
-    price network's, so that they agree with each other. Beside them `predict` returns the
-    document's `direction` (output of the direction network: P(up), not calibrated) and `volatility`
-    (forecast volatility of the log-return over `volatility_horizon` candles), `direction_p_up` (the
-    same, calibrated), and the combined forecast: `combined_price`, `combined_return`,
-    `combined_p_up`, `combined_low`, `combined_high` (80 % interval, as wide as the forecast
-    volatility says).
+    `CandlePredictor` has the verbs. What v2's keys say (`price`, `return`, `p_up`, `confidence`,
+    `price_low`, `price_high`) is the price network's, so that they agree with each other. Beside
+    them `predict` returns the document's `direction` (output of the direction network: P(up), not
+    calibrated) and `volatility` (forecast volatility of the log-return over `volatility_horizon`
+    candles), `direction_p_up` (the same, calibrated), and the combined forecast:
+    `combined_price`, `combined_return`, `combined_p_up`, `combined_low`, `combined_high` (80 %
+    interval, as wide as the forecast volatility says).
     """
 
     files = FILES

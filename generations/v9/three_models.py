@@ -77,10 +77,6 @@ def forecast_combined(
         samples.volatility[test],
         forecast_ahead * per_return,
     )
-    # What came true, by the row of candle t: the volatility's samples are not those of the others.
-    realised = np.full(len(rows), np.nan)
-    known = volatility.split.test
-    realised[volatility.samples.end[known]] = np.sqrt(volatility.variance[known])
     predictions = forecasts.predictions.assign(
         direction=p_up.astype(np.float64),
         **{name: values[test] for name, values in direction_baselines.items()},
@@ -88,6 +84,14 @@ def forecast_combined(
         volatility_forecast=forecast_ahead,
         volatility_har=np.sqrt(har_variance[test]),
         volatility_ewma=samples.volatility[test] / per_return,
-        volatility_realised=realised[samples.end[test]],
+        volatility_realised=_realised_volatility(volatility)[samples.end[test]],
     )
     return replace(forecasts, predictions=predictions), combination
+
+
+def _realised_volatility(volatility: VolatilitySamples) -> np.ndarray:
+    """(n_candles,) what came true after each candle; NaN but for the volatility's test part."""
+    realised = np.full(len(volatility.samples.rows), np.nan)
+    known = volatility.split.test
+    realised[volatility.samples.end[known]] = np.sqrt(volatility.variance[known])
+    return realised
