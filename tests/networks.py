@@ -1,8 +1,8 @@
 """Networks of one layer, for tests of what stands around a network.
 
-Each looks at the last candle alone. They train and open in a tenth of the time that LSTM layers take, nearly all of which is
-TensorFlow's tracing. Each takes the place of a script's network by `main(config, build=...)`, so
-each has that network's inputs and outputs.
+Each looks at the last candle alone. They train and open in a tenth of the time that LSTM layers
+take, nearly all of which is TensorFlow's tracing. Each takes the place of a script's network by
+`main(config, build=...)`, so each has that network's inputs and outputs.
 """
 
 from __future__ import annotations
