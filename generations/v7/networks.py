@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,11 @@ def work_folder(partial: Path, name: str, facts: Mapping[str, Any]) -> Path:
         facts: What makes it the same: settings and hash of the candles, as plain data.
     """
     work = partial / name
-    wanted = json.loads(json.dumps(facts))
-    try:
-        is_same = json.loads((work / files.RUN_FILE).read_text(encoding="utf-8")) == wanted
-    except (OSError, ValueError):  # none, or none that can be read
-        is_same = False
-    if not is_same:
+    wanted = files.plain(facts)
+    left = None
+    with contextlib.suppress(OSError, ValueError):  # none, or none that can be read
+        left = json.loads((work / files.RUN_FILE).read_text(encoding="utf-8"))
+    if left != wanted:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         files.write_json(work / files.RUN_FILE, wanted)
@@ -135,8 +135,54 @@ def save_network(work: Path, output_dir: Path, name: str, content: Mapping[str, 
 # --- records
 
 
-def open_records(output_dir: Path) -> dict[str, Record]:
-    """Records of all the networks in a folder, by their names.
+@dataclass
+class Grid:
+    """The networks of a folder, and who has none; metadata_v7.json says the same."""
+
+    output_dir: Path
+    records: dict[str, Record]
+    """name -> record of each network in place"""
+    settings: Mapping[str, Any] | None = None
+    """settings of the run under way, plain; None before there is one"""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """name -> why the run has no such network"""
+
+    def add(self, name: str, record: Record) -> None:
+        """Take in a network whose two files are in place."""
+        hashes = {file: files.sha256_of(self.output_dir / file) for file in network_files(name)}
+        self.records[name] = {**record, "files": hashes}
+
+    def is_finished(self, name: str, facts: Mapping[str, Any]) -> bool:
+        """Whether the run that is resumed has trained this network; its predictions must be left.
+
+        Args:
+            name: Name of the network.
+            facts: See `work_folder`.
+        """
+        record = self.records.get(name)
+        if record is None or record["facts"] != files.plain(facts):
+            return False
+        left = self.output_dir / files.PARTIAL / name / NETWORK_PREDICTIONS
+        return left.is_file() and files.sha256_of(left) == record["predictions_sha256"]
+
+    def metadata(self) -> dict[str, Any]:
+        """Content of metadata_v7.json: what is said of the run, then of each network."""
+        run = {} if self.settings is None else {"config": self.settings, "skipped": self.skipped}
+        return {
+            "generation": "v7",
+            **run,
+            "environment": files.environment(),
+            "jobs": dict(sorted(self.records.items())),
+        }
+
+    def write_metadata(self) -> None:
+        """Write metadata_v7.json, whole or not at all; the run's own files are not in it yet."""
+        content = {**self.metadata(), "files": {}, "unhashed_files": []}
+        files.write_json(self.output_dir / METADATA, content)
+
+
+def open_grid(output_dir: Path) -> Grid:
+    """The networks in a folder.
 
     Moves that a kill interrupted are completed first. A network whose two files do not belong
     together is left out, with a notice. Where metadata_v7.json is missing or damaged it is written
@@ -145,48 +191,19 @@ def open_records(output_dir: Path) -> dict[str, Record]:
     for work in sorted((output_dir / files.PARTIAL).iterdir()):
         if work.is_dir():
             finish_network(work, output_dir, network_files(work.name))
-    records = {}
+    grid = Grid(output_dir, {})
     for path in sorted(output_dir.glob(f"*{SCALER_SUFFIX}")):
         name = path.name.removesuffix(SCALER_SUFFIX)
         try:
-            records[name] = _read_record(output_dir, name)
+            grid.add(name, _read_record(output_dir, name))
         except ValueError as error:
             logger.warning("%s is left out of %s: %s", name, METADATA, error)
     state = _state_of_metadata(output_dir / METADATA)
-    if records and state != "sound":
-        again = f"it is written again from {len(records)} scaler files"
+    if grid.records and state != "sound":
+        again = f"it is written again from {len(grid.records)} scaler files"
         logger.warning("%s is %s; %s", METADATA, state, again)
-        write_metadata(output_dir, metadata_of(records))
-    return records
-
-
-def is_finished(record: Record | None, work: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether the run that is resumed has trained this network, and its predictions are there."""
-    if record is None or record["facts"] != json.loads(json.dumps(facts)):
-        return False
-    predictions = work / NETWORK_PREDICTIONS
-    return predictions.is_file() and files.sha256_of(predictions) == record["predictions_sha256"]
-
-
-def metadata_of(records: Mapping[str, Record], **run: Any) -> dict[str, Any]:
-    """Content of metadata_v7.json: what is said of the run, then of each network."""
-    return {
-        "generation": "v7",
-        **run,
-        "environment": files.environment(),
-        "jobs": dict(sorted(records.items())),
-    }
-
-
-def write_metadata(output_dir: Path, metadata: Mapping[str, Any]) -> None:
-    """Write metadata_v7.json, whole or not at all, while the run's own files are not there yet."""
-    files.write_json(output_dir / METADATA, {**metadata, "files": {}, "unhashed_files": []})
-
-
-def with_hashes(record: Record, output_dir: Path, name: str) -> Record:
-    """A network's record and the sha256 of its two files, which are in place."""
-    hashes = {file: files.sha256_of(output_dir / file) for file in network_files(name)}
-    return {**record, "files": hashes}
+        grid.write_metadata()
+    return grid
 
 
 def _read_record(output_dir: Path, name: str) -> Record:
@@ -201,14 +218,13 @@ def _read_record(output_dir: Path, name: str) -> Record:
             f"{model} is missing or not the network that {scalers.name} was saved with; train it "
             "again"
         )
-    return with_hashes(record, output_dir, name)
+    return record
 
 
 def _state_of_metadata(path: Path) -> str:
     if not path.is_file():
         return "missing"
-    try:
-        is_sound = isinstance(json.loads(path.read_text(encoding="utf-8")).get("jobs"), dict)
-    except (OSError, ValueError, AttributeError):
-        is_sound = False
-    return "sound" if is_sound else "damaged"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if isinstance(json.loads(path.read_text(encoding="utf-8")).get("jobs"), dict):
+            return "sound"
+    return "damaged"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from config import V7_PAIRS, ConfigV7
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
 from generations.v7 import networks
 from generations.v7.features import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
-from generations.v7.networks import LOG, METADATA, METRICS, RUN_FILES, Record, network_name
+from generations.v7.networks import LOG, METADATA, METRICS, RUN_FILES, Grid, Record, network_name
 from generations.v7.ohlc import HEADS, compare_candles, scale_candles_on_train
 from pipeline import terminal
 from pipeline.bundle import files
@@ -72,9 +72,9 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
         # Candles: of each timeframe a frame a symbol. Who has none, and why, is noted. Each network
         # knows the hash of its own candles, so here a resumed run needs only where they ended.
         run.phase("Fetch", f"{', '.join(config.timeframes)} candles")
-        records = networks.open_records(run.output_dir)
+        grid = networks.open_grid(run.output_dir)
         markets, skipped = fetch(config, run.stored or {})
-        grid = Grid(run, records, skipped)
+        grid = replace(grid, settings=run.settings, skipped=skipped)
         if run.stored is None:
             run.note_candles({name: part.fingerprint()["end_ms"] for name, part in markets.items()})
 
@@ -89,7 +89,7 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
             own = {name: done[name] for name in done if done[name]["timeframe"] == timeframe}
             if own:
                 metrics[timeframe] = evaluate(own, market, run)
-        save(metrics, grid)
+        save(metrics, grid, run.folder)
 
         took = parallel.duration(run.phases.seconds)
         terminal.tell(f"{len(done)} networks: {run.output_dir.resolve()}, {took} in all")
@@ -97,26 +97,6 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
             banner = tables.verdict_banner(scores["test"])
             print(f"\n  {timeframe} candles, {len(scores['heads'])} coins{banner}")
     return metrics
-
-
-@dataclass
-class Grid:
-    """The networks in the output folder, and who has none; the metadata says the same."""
-
-    run: Run
-    records: dict[str, Record]
-    """name -> record of each network in place"""
-    skipped: dict[str, str]
-    """name -> why there is no such network"""
-
-    def metadata(self) -> dict[str, Any]:
-        """Content of metadata_v7.json."""
-        settings = self.run.settings
-        return networks.metadata_of(self.records, config=settings, skipped=self.skipped)
-
-    def write_metadata(self) -> None:
-        """Bring metadata_v7.json up to date."""
-        networks.write_metadata(self.run.output_dir, self.metadata())
 
 
 def fetch(config: ConfigV7, ends: Mapping[str, int]) -> tuple[dict[str, CandleSet], dict[str, str]]:
@@ -198,19 +178,17 @@ def train_all(
     Raises:
         ValueError: No network could be trained.
     """
-    output_dir = grid.run.output_dir
     todo: dict[str, Callable[[], Record]] = {}
     finished: dict[str, bool] = {}
     for market in markets.values():
         for symbol, candles in market.candles.items():
             name = network_name(symbol, market.timeframe)
-            facts = {"settings": grid.run.settings, "candles": store.content_sha256(candles)}
-            work = grid.run.folder / name
-            finished[name] = networks.is_finished(grid.records.get(name), work, facts)
+            facts = {"settings": grid.settings, "candles": store.content_sha256(candles)}
+            finished[name] = grid.is_finished(name, facts)
             if not finished[name]:
                 one = replace(market, candles={symbol: candles})
                 todo[name] = functools.partial(
-                    train_job, name, one, config, facts, output_dir, build
+                    train_job, name, one, config, facts, grid.output_dir, build
                 )
     n_done = len(finished) - len(todo)
     if n_done:
@@ -224,7 +202,7 @@ def train_all(
             grid.skipped[name] = f"{type(result).__name__}: {result}"
         else:
             finished[name] = True
-            grid.records[name] = networks.with_hashes(result, output_dir, name)
+            grid.add(name, result)
         grid.write_metadata()
     if not any(finished.values()):
         why = next(iter(grid.skipped.values()))
@@ -421,11 +399,10 @@ def whole_split(splits: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, 
     }
 
 
-def save(metrics: Mapping[str, Any], grid: Grid) -> None:
+def save(metrics: Mapping[str, Any], grid: Grid, folder: Path) -> None:
     """Write the run's own files; the metadata last, with the hashes of all the others."""
     names = (networks.PREDICTIONS, networks.REPORT)
     by_timeframe = [name.format(timeframe) for name in names for timeframe in metrics]
-    folder = grid.run.folder
     files.write_json(folder / METRICS, metrics)
     files.write_metadata(
         folder / METADATA, grid.metadata(), hashed=[METRICS, *by_timeframe], unhashed=(LOG,)

@@ -136,9 +136,9 @@ class CryptoPricePredictorV9(CandlePredictor):
         served = super()._forecast(rows, end, base_price, volatility, own)
         p_up = self._direction.run(rows, end)
         ahead = np.sqrt(self._har.variance(har) * self._trees.run(rows, end))
-        per_candle = np.sqrt(self.horizon / self.volatility_horizon)
+        per_return = np.sqrt(self.horizon / self.volatility_horizon)
         combined = apply_combination(
-            self._combination, p_up, served["predicted_return"], volatility, ahead * per_candle
+            self._combination, p_up, served["predicted_return"], volatility, ahead * per_return
         )
         return {**served, "direction": p_up.astype(np.float64), "volatility": ahead, **combined}
 
