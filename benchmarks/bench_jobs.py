@@ -23,7 +23,7 @@ import pandas as pd
 from benchmarks.common import Ratio, print_ratios, write_report
 from config import ConfigV7
 from generations.v7.features import V7_WARMUP
-from generations.v7.inference import PREDICTIONS
+from generations.v7.networks import PREDICTIONS
 from generations.v7.train_v7_main import main as train
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market

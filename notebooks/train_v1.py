@@ -71,14 +71,18 @@ if SMALL:
 
 # %%
 # Fetch both timeframes.
-from generations.v1 import train_v1
+from generations.v1 import candles
 from pipeline import terminal
 
 with terminal.notices():
-    market = train_v1.fetch(config, None)
+    market = candles.fetch(config)
+for part in market.values():
+    terminal.tell(*part.describe())
 
 # %%
 # Train; the last line is the verdict on the median.
+from generations.v1 import train_v1
+
 metrics = train_v1.main(config)
 
 # %%

@@ -62,8 +62,8 @@ config = ConfigV7(
     candles=8000,  # per coin and timeframe
     epochs=100,  # at most: training stops when the validation part gets no better
     output_dir=folder,
-    cache_dir=folder.parent
-    / "candles",  # also on Drive, so that a resumed run finds the candles of the first one
+    # Also on Drive, so that a resumed run finds the candles of the first one.
+    cache_dir=folder.parent / "candles",
     resume=True,  # go on where a run was cut off; False begins again
 )
 if SMALL:
@@ -100,22 +100,17 @@ page.in_notebook((folder / f"report_v7_{timeframe}.html").read_text(encoding="ut
 
 # %%
 # Forecast the next candle of a coin.
-from data_fetcher import fetch_candles
 from generations.v7 import inference
 from pipeline import terminal
+from pipeline.candles.fetching import fetch_candles
 
 symbol = "BTC/USDT"
 predictor = inference.CryptoPricePredictorV7.from_directory(
     folder, symbol=symbol, timeframe=timeframe
 )
-source = "synthetic" if SMALL else "exchange"
+source = SourceConfig(source="synthetic" if SMALL else "exchange", cache_dir=None)
 with terminal.notices():
-    market = fetch_candles(
-        [symbol],
-        timeframe,
-        predictor.required_candles,
-        source=SourceConfig(source=source, cache_dir=None),
-    )
+    market = fetch_candles([symbol], timeframe, predictor.required_candles, source)
 candles = market.candles[symbol]
 prediction = predictor.predict(candles)
 print("  ".join(f"{name} {prediction[name]:,.6g}" for name in ("open", "high", "low", "close")))

@@ -72,10 +72,14 @@ if SMALL:
 
 # %%
 from generations.v9 import btc_1h_v9_training
+from generations.v9.features import V9_WARMUP
 from pipeline import terminal
+from pipeline.candles.fetching import fetch_candles
 
+source = btc_1h_v9_training.choose_source(config)
 with terminal.notices():
-    market = btc_1h_v9_training.fetch(config, None)
+    market = fetch_candles(config.symbols, config.timeframe, config.candles + V9_WARMUP, source)
+terminal.tell(*market.describe())
 
 # %%
 # Train; the last line is the verdict on the price, the tables above it are those of the other two.

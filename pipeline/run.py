@@ -13,8 +13,9 @@ was cut off leaves what `--resume` needs.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,27 @@ class Run:
 
     config: RunConfig
     generation: str
-    names: files.BundleFiles
+    metadata: str
+    """file name of the metadata, which is written last"""
+    log: str
+    """file name of what the terminal shows"""
     output_dir: Path
     folder: Path
     """what the run writes, until it is moved into `output_dir`"""
     settings: dict[str, Any]
     """the config as plain data, without what changes nothing about the result"""
-    stored: dict[str, Any] | None
-    """what the interrupted run had noted of its candles; None for a fresh run"""
-    phases: terminal.Phases = field(default_factory=lambda: terminal.Phases(9))
+    phases: terminal.Phases
+
+    @functools.cached_property
+    def stored(self) -> dict[str, Any] | None:
+        """What the interrupted run had noted of its candles; None for a fresh run.
+
+        Raises:
+            ValueError: There is nothing to resume, or not with these settings.
+        """
+        if not self.config.resume:
+            return None
+        return files.interrupted_run(self.folder, self.settings, self.metadata)
 
     def phase(self, title: str, detail: str = "") -> None:
         """Begin the next phase, with its heading at the terminal."""
@@ -74,12 +87,14 @@ class Run:
             ValueError: Bad candles, or not those of the interrupted run.
         """
         config = self.config
+        n_candles = config.candles and config.candles + warmup
+        end_ms = self.stored["end_ms"] if self.stored else None
         market = fetch_candles(
             config.symbols,
             timeframe,
-            config.candles and config.candles + warmup,
+            n_candles,
             source or config,
-            end_ms=self.stored["end_ms"] if self.stored else None,
+            end_ms=end_ms,
             published=published,
         )
         self.note_candles(market.fingerprint())
@@ -90,7 +105,7 @@ class Run:
         """Begin a fresh run on these candles; of a resumed one, demand that they are the same."""
         files.demand_same_candles(self.stored, fingerprint)
         if self.stored is None:
-            files.begin_run(self.folder, self.settings, fingerprint, self.names.log)
+            files.begin_run(self.folder, self.settings, fingerprint, self.log)
 
     def score(
         self, parts: Sequence[pd.DataFrame], market: CandleSet, horizon: int | None = None
@@ -119,6 +134,13 @@ class Run:
         )
         print(tables.terminal_tables(scores))
         return scores
+
+
+@dataclass
+class BundleRun(Run):
+    """A run whose files are one bundle."""
+
+    names: files.BundleFiles
 
     def save(
         self,
@@ -163,18 +185,15 @@ class Run:
             page=page,
         )
         files.save_run(self.folder, self.names, content)
-        self.tell_end()
+        took = f"{self.phases.seconds:.0f} s in all"
+        terminal.tell(f"bundle: {self.output_dir.resolve()}, {took}")
         print(tables.verdict_banner(metrics["test"]))
-
-    def tell_end(self) -> None:
-        """Where the bundle will be, and how long the run took."""
-        terminal.tell(f"bundle: {self.output_dir.resolve()}, {self.phases.seconds:.0f} s in all")
 
 
 @contextlib.contextmanager
 def open_run(
     config: RunConfig, generation: str, names: files.BundleFiles, *, n_phases: int = 9
-) -> Iterator[Run]:
+) -> Iterator[BundleRun]:
     """Check the settings and open a run's folder and log; the bundle is in place at the end.
 
     Args:
@@ -187,19 +206,47 @@ def open_run(
         ValueError: Settings that no run can use, a folder that cannot be written or is in use, or
             nothing to resume.
     """
+    with open_folder(
+        config, generation, names.metadata, names.bundle, names.log, n_phases=n_phases
+    ) as run:
+        yield BundleRun(**vars(run), names=names)
+
+
+@contextlib.contextmanager
+def open_folder(
+    config: RunConfig,
+    generation: str,
+    metadata: str,
+    others: Sequence[str],
+    log: str,
+    *,
+    n_phases: int,
+    dataset_folder: str = "",
+) -> Iterator[Run]:
+    """`open_run` for files that are no single bundle.
+
+    Args:
+        config: Settings of the run.
+        generation: See `open_run`.
+        metadata: File name of the metadata, which is written last.
+        others: Names of all other files that the run may write, the log among them.
+        log: File name of what the terminal shows.
+        n_phases: How many phases there will be.
+        dataset_folder: Folder of a dataset repository that the Hub is to keep the files in; by
+            default they are a model repository.
+    """
     config.check()
     default_dir = default_output_dir(generation.replace("-", "_"))
     # Workers may stand elsewhere.
     output_dir = Path(config.output_dir or default_dir).absolute()
     settings = files.settings_of(config, leave_out=NO_SETTINGS)
-    push = hub.push_when_done(config.push_to_hub)
+    push = hub.push_when_done(
+        config.push_to_hub, is_dataset=bool(dataset_folder), folder=dataset_folder
+    )
     with (
-        files.new_bundle(output_dir, names.metadata, names.bundle) as folder,
-        terminal.terminal_log(folder / names.log, append=config.resume),
+        files.new_bundle(output_dir, metadata, others) as folder,
+        terminal.terminal_log(folder / log, append=config.resume),
     ):
-        stored = None
         phases = terminal.Phases(n_phases)
-        if config.resume:
-            stored = files.interrupted_run(folder, settings, names.metadata)
-        yield Run(config, generation, names, output_dir, folder, settings, stored, phases)
+        yield Run(config, generation, metadata, log, output_dir, folder, settings, phases)
     push(output_dir)

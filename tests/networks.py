@@ -1,9 +1,8 @@
-"""Networks of one layer, for tests of what stands around a network: each looks at the last candle
-alone.
+"""Networks of one layer, for tests of what stands around a network.
 
-They train and open in a tenth of the time that LSTM layers take, nearly all of which is
-TensorFlow's tracing. Each takes the place of a script's network by `main(config, build=...)`, so
-each has that network's inputs and outputs.
+Each looks at the last candle alone. They train and open in a tenth of the time that LSTM layers
+take, nearly all of which is TensorFlow's tracing. Each takes the place of a script's network by
+`main(config, build=...)`, so each has that network's inputs and outputs.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from pipeline.bundle.network import import_keras
 
 @contextlib.contextmanager
 def bare() -> Iterator[None]:
-    """Runs in this block make no ONNX twin and no page, which take half of the time of a run with a
-    small network."""
+    """Runs in this block make no ONNX twin and no page, which take half of a small run's time."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pipeline.training.fit.export_twin", lambda path: None)
         patched.setattr("pipeline.report.run_page.html_report", lambda *_, **__: "a page")
@@ -47,7 +45,8 @@ def for_v1(config: Any) -> Any:
         keras.layers.Dense(1, activation="softplus", kernel_initializer="zeros")(both)
         for _ in range(2)
     )
-    q10, q90 = keras.layers.Subtract()([median, below]), keras.layers.Add()([median, above])
+    q10 = keras.layers.Subtract()([median, below])
+    q90 = keras.layers.Add()([median, above])
     return keras.Model([hours, quarters], keras.layers.Concatenate()([q10, median, q90]))
 
 

@@ -119,8 +119,7 @@ def test_a_notebook_shows_our_figures_without_pyplot():
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[str, list[dict]]:
-    """Run a notebook in a clean kernel and a folder of its own; returns what it printed and what it
-    showed."""
+    """Run a notebook in a clean kernel and a folder of its own; what it printed, what it showed."""
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
     )

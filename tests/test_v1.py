@@ -1,5 +1,4 @@
-"""v1 end to end: two timeframes that end together, quantiles that cannot cross, and what the run
-says of them."""
+"""v1 end to end: two timeframes that end together, quantiles that cannot cross, their scores."""
 
 import json
 import logging
@@ -15,9 +14,10 @@ import pytest
 
 from config import ConfigV1
 from generations.v1 import train_v1
+from generations.v1.candles import fetch, fingerprint, resample_candles, with_quarters
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES, CryptoPricePredictorV1
-from generations.v1.timeframes import OUTLIER_LIMIT, resample_candles
+from generations.v1.timeframes import OUTLIER_LIMIT
 from pipeline.bundle.scalers import load_scalers
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.store import write_candles
@@ -164,12 +164,8 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(bundle, market):
         rows = saved[saved["symbol"] == symbol].set_index("timestamp")
         assert len(rows) > 50
         served = history.loc[rows.index]
-        for ours, theirs in (
-            ("predicted_return", "lstm"),
-            ("q10", "q10"),
-            ("q90", "q90"),
-            ("p_up", "p_up"),
-        ):
+        pairs = {"predicted_return": "lstm", "q10": "q10", "q90": "q90", "p_up": "p_up"}
+        for ours, theirs in pairs.items():
             assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy())
 
 
@@ -303,22 +299,20 @@ def test_a_pair_without_15m_candles_is_left_out_with_a_notice(market, tmp_path, 
     write_market(market, tmp_path)
     (tmp_path / "ETHUSDT_15m.parquet").unlink()
     with caplog.at_level(logging.INFO):
-        symbols, end_ms = train_v1.with_quarters(tmp_path, ("BTC/USDT", "ETH/USDT"))
+        symbols, end_ms = with_quarters(tmp_path, ("BTC/USDT", "ETH/USDT"))
     assert symbols == ("BTC/USDT",)
     assert pd.Timestamp(end_ms, unit="ms") == pd.Timestamp("2025-01-01")
     assert "left out, there are no 15m candles" in caplog.text and "ETH/USDT" in caplog.text
     with pytest.raises(
         ValueError, match=r"none of ETH/USDT has 15m candles .* --timeframes 15m 1h"
     ):
-        train_v1.with_quarters(tmp_path, ("ETH/USDT",))
+        with_quarters(tmp_path, ("ETH/USDT",))
 
 
 def test_hours_end_where_the_15m_candles_end_and_quarters_reach_back_far_enough(market, tmp_path):
     write_market(market, tmp_path)
     write_candles(market["BTC/USDT"].iloc[:-10], tmp_path, "BTC/USDT", "15m")
-    found = train_v1.fetch(
-        replace(TINY, symbols=("BTC/USDT",), candles_dir=tmp_path, candles=300), None
-    )
+    found = fetch(replace(TINY, symbols=("BTC/USDT",), candles_dir=tmp_path, candles=300))
     assert found["1h"].candles["BTC/USDT"]["timestamp"].iloc[-1] == pd.Timestamp(
         "2024-12-31T20:00Z"
     )
@@ -331,15 +325,15 @@ def test_hours_end_where_the_15m_candles_end_and_quarters_reach_back_far_enough(
 
 def test_synthetic_hours_are_made_of_the_synthetic_quarters(capsys):
     config = replace(TINY, source="synthetic", candles=100)
-    found = train_v1.fetch(config, None)
+    found = fetch(config)
     for symbol, quarters in found["15m"].candles.items():
         hours = found["1h"].candles[symbol]
         assert len(hours) >= 100 + V1_WARMUP
         assert hours["close"].iloc[-1] == quarters["close"].iloc[-1]
         assert hours["high"].iloc[-1] == quarters["high"].iloc[-4:].max()
     assert all(part.is_synthetic for part in found.values())
-    again = train_v1.fetch(config, train_v1.fingerprint(found))
-    assert train_v1.fingerprint(again) == train_v1.fingerprint(found)
+    again = fetch(config, fingerprint(found)["1h"]["end_ms"])
+    assert fingerprint(again) == fingerprint(found)
 
 
 @pytest.mark.parametrize(
@@ -364,14 +358,7 @@ def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(
 def test_the_help_explains_every_option():
     command = [sys.executable, "-m", "generations.v1.train_v1", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for option in (
-        "--candles-dir",
-        "--symbols",
-        "--candles",
-        "--epochs",
-        "--output-dir",
-        "--resume",
-    ):
+    for option in "--candles-dir --symbols --candles --epochs --output-dir --resume".split():
         assert option in result.stdout
     assert "--no-quantile-regression" in result.stdout
 
@@ -491,7 +478,7 @@ def test_from_an_exchange_both_timeframes_come_and_a_pair_with_one_alone_is_left
             cache_dir=None,
             candles=200,
         )
-        found = train_v1.fetch(config, None)
+        found = fetch(config)
     assert list(found["1h"].candles) == list(found["15m"].candles) == ["BTC/USDT"]
     assert len(found["15m"].candles["BTC/USDT"]) == 4 * 200 + 60 + V1_WARMUP
     assert (

@@ -1,5 +1,4 @@
-"""v1-final end to end: the report's network, its scaled prices, its bundle, and a predictor that
-says the same."""
+"""v1-final end to end: the report's network, scaled prices, bundle, predictor."""
 
 import json
 import pickle

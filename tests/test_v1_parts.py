@@ -1,5 +1,4 @@
-"""The parts of v1: its 50 features, the join of two timeframes, the losses, the network, the
-calibrated quantiles."""
+"""The parts of v1: features, the join of two timeframes, losses, network, calibrated quantiles."""
 
 import logging
 
@@ -12,8 +11,9 @@ from pandas.testing import assert_frame_equal
 
 from config import ConfigV1
 from feature_engineering import FeatureEngineer, process_single_symbol
+from generations.v1.candles import resample_candles
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
-from generations.v1.timeframes import add_stream, resample_candles, rows_closing_with
+from generations.v1.timeframes import add_stream, rows_closing_with
 from models import DualStreamLSTMModel, losses
 from pipeline.bundle.network import KerasNetwork
 from pipeline.candles.schema import timestamps_ms, utc_from_ms

@@ -18,7 +18,8 @@ import pytest
 from config import TRADING_PAIRS, V7_PAIRS, ConfigV7
 from generations.v7 import train_v7_main
 from generations.v7.features import V7_FEATURES, V7_WARMUP
-from generations.v7.inference import METADATA, CryptoPricePredictorV7, job_files
+from generations.v7.inference import CryptoPricePredictorV7
+from generations.v7.networks import METADATA, network_files
 from generations.v7.ohlc import HEADS
 from pipeline.bundle import files
 from pipeline.bundle.scalers import load_scalers
@@ -70,9 +71,8 @@ def networks_folder(candles_dir, tmp_path_factory):
     output, built = tmp_path_factory.mktemp("v7"), itertools.count(1)
 
     def build(config):
-        return (train_v7_main.build_network if next(built) == len(NAMES) else networks.for_v7)(
-            config
-        )
+        is_last = next(built) == len(NAMES)
+        return train_v7_main.build_network(config) if is_last else networks.for_v7(config)
 
     train_v7_main.main(replace(TINY, candles_dir=candles_dir, output_dir=output), build=build)
     return output
@@ -93,15 +93,10 @@ def copied(networks_folder, tmp_path):
 
 
 def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(networks_folder):
-    expected = {file for name in NAMES for file in job_files(name)} | {
-        METADATA,
-        "metrics_v7.json",
-        "training_log_v7.txt",
-        "predictions_v7_15m.parquet",
-        "predictions_v7_1h.parquet",
-        "report_v7_15m.html",
-        "report_v7_1h.html",
-    }
+    expected = {file for name in NAMES for file in network_files(name)}
+    expected |= {METADATA, "metrics_v7.json", "training_log_v7.txt"}
+    expected |= {"predictions_v7_15m.parquet", "predictions_v7_1h.parquet"}
+    expected |= {"report_v7_15m.html", "report_v7_1h.html"}
     assert {path.name for path in networks_folder.iterdir()} == expected
     metadata = json.loads((networks_folder / METADATA).read_text())
     assert sorted(metadata["jobs"]) == NAMES
@@ -155,7 +150,7 @@ def test_the_report_shows_the_four_prices_and_a_curve_for_each_network(networks_
 def test_the_document_s_own_lines_run_in_a_process_that_never_saw_this_project(
     networks_folder, predictor, market, tmp_path
 ):
-    for name in job_files("ETHUSDT_1h"):
+    for name in network_files("ETHUSDT_1h"):
         shutil.copy(networks_folder / name, tmp_path)
     frame = market["ETH/USDT"]
     x = predictor._scaled_rows(frame)[-60:][None]
@@ -198,13 +193,9 @@ def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(networks_folder, p
     rows = saved[saved["symbol"] == "ETH/USDT"].set_index("timestamp")
     served = predictor.predict_history(market["ETH/USDT"]).set_index("timestamp").loc[rows.index]
     assert len(rows) > 80
-    pairs = (
-        ("predicted_return", "lstm"),
-        ("q10", "q10"),
-        ("p_up", "p_up"),
-        *((h, f"lstm_{h}") for h in HEADS),
-    )
-    for ours, theirs in pairs:
+    pairs = {"predicted_return": "lstm", "q10": "q10", "p_up": "p_up"}
+    pairs |= {head: f"lstm_{head}" for head in HEADS}
+    for ours, theirs in pairs.items():
         assert np.array_equal(served[ours].to_numpy(), rows[theirs].to_numpy()), ours
 
 
@@ -321,7 +312,10 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config)
-    assert {path.name for path in tmp_path.glob("*_v7*")} == {*job_files("BTCUSDT_15m"), METADATA}
+    assert {path.name for path in tmp_path.glob("*_v7*")} == {
+        *network_files("BTCUSDT_15m"),
+        METADATA,
+    }
     assert list(json.loads((tmp_path / METADATA).read_text())["jobs"]) == ["BTCUSDT_15m"]
     first = (tmp_path / "BTCUSDT_15m_v7.h5").stat().st_mtime_ns
     train(replace(config, resume=True))
@@ -335,29 +329,10 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
 @pytest.mark.soak
 def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_dir, tmp_path):
     def start(*more):
-        command = [
-            sys.executable,
-            "-m",
-            "generations.v7.train_v7_main",
-            "--candles-dir",
-            str(candles_dir),
-            "--symbols",
-            "BTC/USDT",
-            "--output-dir",
-            str(tmp_path),
-            "--candles",
-            "560",
-            "--epochs",
-            "2",
-            "--lstm-units",
-            "5",
-            "4",
-            "3",
-            "--dense-units",
-            "5",
-            "4",
-            *more,
-        ]
+        command = [sys.executable, "-m", "generations.v7.train_v7_main", *more]
+        command += ["--candles-dir", str(candles_dir), "--output-dir", str(tmp_path)]
+        command += "--symbols BTC/USDT --candles 560 --epochs 2".split()
+        command += "--lstm-units 5 4 3 --dense-units 5 4".split()
         return subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -369,7 +344,7 @@ def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_di
         run.send_signal(signal.SIGKILL)
     time.sleep(0.5)  # the network's own process ends with its parent
     done = {path.name for path in tmp_path.glob("*_v7*")}
-    assert done == {*job_files("BTCUSDT_15m"), METADATA}
+    assert done == {*network_files("BTCUSDT_15m"), METADATA}
     assert CryptoPricePredictorV7.from_directory(tmp_path, timeframe="15m").symbol == "BTC/USDT"
     with start("--resume") as resumed:
         shown, _ = resumed.communicate()

@@ -1,5 +1,4 @@
-"""The parts of v7: possible candles by construction, the 13 inputs, one scale for all prices, the
-naive candle."""
+"""The parts of v7: possible candles, the 13 inputs, one scale for all prices, the naive candle."""
 
 import os
 
@@ -8,7 +7,7 @@ import pytest
 import talib
 
 from config import SplitConfig
-from generations.v7 import network_files
+from generations.v7 import networks
 from generations.v7.features import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
 from generations.v7.ohlc import HEADS, naive_candles, scale_candles_on_train, to_prices
 from pipeline.bundle import files
@@ -145,26 +144,26 @@ def test_files_are_moved_only_when_the_last_one_is_there_and_a_cut_off_move_is_c
     work.mkdir(parents=True)
     (tmp_path / "model").write_text("old")
     (work / "model").write_text("new")
-    assert not network_files.finish_job(work, tmp_path, ("model", "scalers"))
+    assert not networks.finish_network(work, tmp_path, ("model", "scalers"))
     assert (tmp_path / "model").read_text() == "old"
     (work / "scalers").write_text("new")
     os.replace(work / "model", tmp_path / "model")  # a kill between the two moves
-    assert network_files.finish_job(work, tmp_path, ("model", "scalers"))
+    assert networks.finish_network(work, tmp_path, ("model", "scalers"))
     assert (tmp_path / "scalers").read_text() == "new"
-    assert not network_files.finish_job(work, tmp_path, ("model", "scalers"))
+    assert not networks.finish_network(work, tmp_path, ("model", "scalers"))
 
 
 def test_a_work_folder_keeps_what_the_same_job_left_and_nothing_else(tmp_path):
-    work = network_files.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)})
+    work = networks.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)})
     (work / "state").write_text("epoch 3")
     assert (
-        network_files.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)}) / "state"
+        networks.work_folder(tmp_path, "job", {"candles": "a", "units": (1, 2)}) / "state"
     ).is_file()
     assert not (
-        network_files.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
+        networks.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
     ).exists()
     (work / "state").write_text("epoch 3")
     (work / files.RUN_FILE).write_text("{half")
     assert not (
-        network_files.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
+        networks.work_folder(tmp_path, "job", {"candles": "b", "units": (1, 2)}) / "state"
     ).exists()

@@ -26,6 +26,7 @@ from generations.v9.inference import (
 from generations.v9.model_scores import qlike
 from pipeline.bundle import files
 from pipeline.bundle.scalers import load_scalers
+from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.samples import leakage
@@ -123,11 +124,8 @@ def test_the_networks_have_the_document_s_layers():
         inner = [s.get("layer", {}).get("config", s) for s in settings]
         for config in (s for s in inner if "recurrent_activation" in s):
             assert (config["activation"], config["recurrent_activation"]) == ("tanh", "sigmoid")
-            assert (config["recurrent_dropout"], config["unroll"], config["use_bias"]) == (
-                0.0,
-                False,
-                True,
-            )
+            assert config["recurrent_dropout"] == 0.0
+            assert config["use_bias"] and not config["unroll"]
 
 
 @pytest.mark.slow
@@ -147,15 +145,9 @@ def test_a_run_leaves_the_document_s_files_and_their_hashes(bundle):
         *FILES.bundle,
         FILES.metadata,
     }
-    documented = {
-        "direction_model_v9.h5",
-        "volatility_model_v9.json",
-        "price_model_v9.h5",
-        "v9_results.json",
-    }
-    assert documented | {"training.log", "scalers_v9.pkl"} <= {
-        path.name for path in bundle.iterdir()
-    }
+    documented = {"direction_model_v9.h5", "volatility_model_v9.json", "price_model_v9.h5"}
+    documented |= {"v9_results.json", "training.log", "scalers_v9.pkl"}
+    assert documented <= {path.name for path in bundle.iterdir()}
     metadata = json.loads((bundle / FILES.metadata).read_text())
     assert set(metadata["files"]) - {FILES.twin} == set(FILES.hashed)
     for name, sha in metadata["files"].items():
@@ -169,22 +161,16 @@ def test_the_results_have_the_document_s_keys_and_the_baselines_beside_them(bund
     results = json.loads((bundle / RESULTS_FILE).read_text())
     assert (results["pair"], results["timeframe"]) == ("BTCUSDT", "1h")
     assert pd.Timestamp(results["timestamp"]) <= pd.Timestamp.now("UTC")
-    for task, keys in DOCUMENT_KEYS.items():
-        assert keys <= set(results[task])
+    for name, keys in DOCUMENT_KEYS.items():
+        assert keys <= set(results[name])
     assert set(results["direction_metrics"]["baselines"]) == {"majority", "last_move", "logistic"}
     assert set(results["volatility_metrics"]["baselines"]) == {"ewma", "har"}
     assert set(results["price_metrics"]["baselines"]) == {"naive", "drift", "ridge", "xgboost"}
     metrics = json.loads((bundle / FILES.metrics).read_text())
     assert results["price_metrics"] == metrics["price"]
     log = (bundle / FILES.log).read_text()
-    for text in (
-        "[10/10] Evaluate",
-        "bilstm",
-        "last_move",
-        "QLIKE",
-        "xgboost against har",
-        "combined against lstm",
-    ):
+    names = ("bilstm", "last_move", "QLIKE", "xgboost against har", "combined against lstm")
+    for text in ("[10/10] Evaluate", *names):
         assert text in log, text
     assert "VERDICT" in log.splitlines()[-2]
 
@@ -222,8 +208,8 @@ def test_the_realised_volatility_is_that_of_the_24_candles_after_t(bundle, candl
 def test_on_a_martingale_neither_direction_nor_price_beats_anything(bundle):
     metrics = json.loads((bundle / FILES.metrics).read_text())
     assert metrics["test"]["verdict"] == "NO EDGE"
-    for task in ("direction", "price", "combined"):
-        assert all(entry["verdict"] != "BEATS" for entry in metrics[task]["verdicts"]), task
+    for model in ("direction", "price", "combined"):
+        assert all(entry["verdict"] != "BEATS" for entry in metrics[model]["verdicts"]), model
 
 
 @pytest.mark.slow
@@ -283,22 +269,9 @@ print(*(float(np.ravel(value)[0]) for value in ensemble_output.values()))
 def test_the_forecasts_of_the_test_part_come_back_bit_for_bit(bundle, predictor, candles):
     saved = pd.read_parquet(bundle / FILES.predictions).set_index("timestamp")
     served = predictor.predict_history(candles).set_index("timestamp").loc[saved.index]
-    same = (
-        "q10",
-        "q50",
-        "q90",
-        "p_up",
-        "direction",
-        "direction_p_up",
-        "combined",
-        "combined_p_up",
-        "combined_q10",
-    )
-    pairs = {
-        "predicted_return": "lstm",
-        "volatility": "volatility_forecast",
-        **{name: name for name in same},
-    }
+    same = "q10 q50 q90 p_up direction direction_p_up combined combined_p_up combined_q10"
+    pairs = {"predicted_return": "lstm", "volatility": "volatility_forecast"}
+    pairs |= {name: name for name in same.split()}
     assert len(saved) > 100
     for ours, theirs in pairs.items():
         assert np.array_equal(served[ours].to_numpy(), saved[theirs].to_numpy()), ours
@@ -384,8 +357,7 @@ def test_a_missing_or_exchanged_model_is_named(bundle, tmp_path, name):
 def test_the_document_s_own_file_is_read_where_nothing_else_is_asked_for(
     candles, tmp_path, monkeypatch, capsys
 ):
-    """`./data/BTCUSDT_1h.csv`, as Binance's klines are usually saved: more columns, the times in
-    ms."""
+    """`./data/BTCUSDT_1h.csv` as Binance's klines usually are: more columns, the times in ms."""
     monkeypatch.chdir(tmp_path)
     config = replace(TINY, candles=300)
     assert not btc_1h_v9_training.has_own_files(config)
@@ -400,19 +372,14 @@ def test_the_document_s_own_file_is_read_where_nothing_else_is_asked_for(
         columns=["funding_rate", "open_interest"]
     )
     klines.to_csv("data/BTCUSDT_1h.csv", index=False)
-    market = btc_1h_v9_training.fetch(config, None)
+    source = btc_1h_v9_training.choose_source(config)
+    market = fetch_candles(config.symbols, config.timeframe, 300 + V9_WARMUP, source)
     assert "candles from data/" in capsys.readouterr().out
     assert (market.source, len(market.candles["BTC/USDT"])) == ("directory", 300 + V9_WARMUP)
-    assert (
-        market.candles["BTC/USDT"]["close"].tolist()
-        == candles["close"].tolist()[-300 - V9_WARMUP :]
-    )
-    for other in (
-        {"exchange": "hub"},
-        {"source": "synthetic"},
-        {"candles_dir": Path("x")},
-        {"timeframe": "4h"},
-    ):
+    read = market.candles["BTC/USDT"]
+    assert read["close"].tolist() == candles["close"].tolist()[-300 - V9_WARMUP :]
+    elsewhere = ({"exchange": "hub"}, {"source": "synthetic"}, {"candles_dir": Path("x")})
+    for other in (*elsewhere, {"timeframe": "4h"}):
         assert not btc_1h_v9_training.has_own_files(replace(config, **other))
     assert not btc_1h_v9_training.has_own_files(replace(config, symbols=("BTC/USDT", "ETH/USDT")))
 
@@ -485,15 +452,8 @@ def test_the_command_explains_every_option_and_ends_bad_ones_in_one_line():
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     text = run("--help").stdout
-    for option in (
-        "--candles-dir",
-        "--symbols",
-        "--candles",
-        "--epochs",
-        "--output-dir",
-        "--resume",
-        "--trees",
-    ):
+    options = "--candles-dir --symbols --candles --epochs --output-dir --resume --trees"
+    for option in options.split():
         assert option in text
     result = run("--epochs", "0")
     assert (result.returncode, result.stderr) == (2, "error: epochs is 0; pass at least 1\n")

@@ -1,5 +1,4 @@
-"""v9's parts by hand arithmetic: features, min-max scaling, volatility, direction and the
-combination."""
+"""v9's parts by hand arithmetic: features, min-max scale, volatility, direction, combination."""
 
 import math
 from dataclasses import replace
@@ -10,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config import ConfigV9
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
-from generations.v9.combination import Ensemble, apply_ensemble, fit_ensemble
+from generations.v9.combination import Combination, apply_combination, fit_combination
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_OWN_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.model_scores import direction_scores, volatility_scores
@@ -19,6 +19,7 @@ from generations.v9.scaling import MIN_MAX_BAND, scale_rows_min_max, to_min_max
 from generations.v9.volatility import (
     HarModel,
     TreeModel,
+    VolatilitySamples,
     fit_har,
     fit_trees,
     har_inputs,
@@ -275,17 +276,9 @@ def test_the_trees_learn_what_the_windows_say_and_come_back_from_their_file(tmp_
     )
     split = split_samples(samples)
     ratio = np.exp(3 * rows[samples.end, 0]) * rng.exponential(size=len(samples))
-    kept = fit_trees(
-        rows,
-        samples,
-        split,
-        ratio,
-        tmp_path / "trees.json",
-        trees=60,
-        tree_depth=2,
-        tree_learning_rate=0.3,
-        seed=1,
-    )
+    volatility = VolatilitySamples(samples, split, ratio, HarModel(0.0, [0.0] * 3), ratio)
+    config = ConfigV9(trees=60, tree_depth=2, tree_learning_rate=0.3, seed=1)
+    kept = fit_trees(rows, volatility, config, tmp_path / "trees.json")
     model = TreeModel(tmp_path / "trees.json", input_shape=(5, 2))
     forecast = model.run(rows, samples.end[split.test])
     assert 1 <= kept <= 60
@@ -333,15 +326,15 @@ def test_candles_that_do_not_move_have_no_direction(standardised):
     scaled, _ = standardised
     log_return = scaled.samples.log_return.copy()
     log_return[scaled.split.train[:3]] = 0.0
-    task = direction_samples(
+    moved = direction_samples(
         replace(scaled, samples=replace(scaled.samples, log_return=log_return))
     )
-    assert task.split.train.tolist() == scaled.split.train[3:].tolist()
-    assert (task.target[task.split.test] == (log_return[task.split.test] > 0)).all()
-    baselines = fit_direction_baselines(task)
+    assert moved.split.train.tolist() == scaled.split.train[3:].tolist()
+    assert (moved.target[moved.split.test] == (log_return[moved.split.test] > 0)).all()
+    baselines = fit_direction_baselines(moved)
     assert tuple(baselines) == DIRECTION_BASELINES
-    assert baselines["majority"][0] == pytest.approx((log_return[task.split.train] > 0).mean())
-    assert (baselines["last_move"] == (1 + np.sign(task.samples.current_return)) / 2).all()
+    assert baselines["majority"][0] == pytest.approx((log_return[moved.split.train] > 0).mean())
+    assert (baselines["last_move"] == (1 + np.sign(moved.samples.current_return)) / 2).all()
     assert ((baselines["logistic"] > 0) & (baselines["logistic"] < 1)).all()
 
 
@@ -377,26 +370,26 @@ def test_the_combination_takes_from_each_part_what_validation_confirms():
     signal = rng.normal(size=n) / 10
     actual = 0.01 * (signal + rng.laplace(size=n) / 5)
     knowing, blind = 1 / (1 + np.exp(-signal)), rng.uniform(0.4, 0.6, n)
-    from_direction = fit_ensemble(knowing, np.zeros(n), volatility, ahead, actual)
+    from_direction = fit_combination(knowing, np.zeros(n), volatility, ahead, actual)
     assert from_direction.direction_shrinkage > 0.9 and from_direction.price_weight < 0.1
-    from_price = fit_ensemble(blind, 0.01 * signal, volatility, ahead, actual)
+    from_price = fit_combination(blind, 0.01 * signal, volatility, ahead, actual)
     assert from_price.direction_shrinkage < 0.1 and from_price.price_weight > 0.9
     assert from_price.combined_slope > 1 and from_price.direction_slope < 0.5
-    served = apply_ensemble(from_price, blind, 0.01 * signal, volatility, ahead)
+    served = apply_combination(from_price, blind, 0.01 * signal, volatility, ahead)
     assert (np.sign(served["combined"]) == np.sign(served["combined_p_up"] - 0.5)).all()
     inside = (actual > served["combined_q10"]) & (actual < served["combined_q90"])
     assert inside.mean() == pytest.approx(0.8, abs=0.01)
-    wider = apply_ensemble(from_price, blind, 0.01 * signal, volatility, 2 * ahead)
+    wider = apply_combination(from_price, blind, 0.01 * signal, volatility, 2 * ahead)
     assert wider["combined_q90"] - wider["combined"] == pytest.approx(
         2 * (served["combined_q90"] - served["combined"])
     )
 
 
-def test_an_ensemble_comes_back_from_plain_numbers_and_refuses_others():
-    ensemble = Ensemble(
+def test_a_combination_comes_back_from_plain_numbers_and_refuses_others():
+    combination = Combination(
         0.1, 0.2, 0.3, 0.4, {name: float(i) for i, name in enumerate(QUANTILE_NAMES)}
     )
-    assert Ensemble.from_dict(ensemble.as_dict()) == ensemble
+    assert Combination.from_dict(combination.as_dict()) == combination
     for change in (
         {"price_weight": math.nan},
         {"price_weight": True},
@@ -404,4 +397,4 @@ def test_an_ensemble_comes_back_from_plain_numbers_and_refuses_others():
         {"quantiles": None},
     ):
         with pytest.raises(ValueError, match="ensemble: .* train the models again"):
-            Ensemble.from_dict({**ensemble.as_dict(), **change})
+            Combination.from_dict({**combination.as_dict(), **change})

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
-from generations.v1.timeframes import ALL_SYMBOLS, OUTLIER_LIMIT, rows_closing_with
+from generations.v1.timeframes import ALL_SYMBOLS, HOUR, OUTLIER_LIMIT, QUARTER, rows_of_windows
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import ScalerRecord
@@ -33,8 +33,6 @@ from pipeline.forecasts.predictor import (
 )
 from pipeline.samples.scaling import scale_rows, to_log_return
 from pipeline.samples.windows import Stream, usable_rows
-
-HOUR, QUARTER = "1h", "15m"
 
 FILES = BundleFiles(
     model="crypto_v1_model.h5",
@@ -86,8 +84,9 @@ class CryptoPricePredictorV1(BundlePredictor):
         super().__init__(model_path, scaler_path)
         if symbol is None and len(self.symbols) == 1:
             symbol = self.symbols[0]
-        name = symbol if symbol in self.symbols else ALL_SYMBOLS
-        if name == ALL_SYMBOLS:
+        name = symbol
+        if symbol not in self.symbols:
+            name = ALL_SYMBOLS
             warnings.warn(
                 f"symbol is {symbol!r}, none of the trained {', '.join(self.symbols)}: the "
                 "features are standardised by all of these together; pass symbol=… where it is "
@@ -137,8 +136,7 @@ class CryptoPricePredictorV1(BundlePredictor):
         return self._predict(pairs, prices) if len(pairs) else []
 
     def predict_history(self, df_1h: pd.DataFrame, df_15m: pd.DataFrame) -> pd.DataFrame:
-        """Forecast from every 1h candle that can be: what `predict` gives of the candles up to
-        there, bit for bit.
+        """Forecast from every 1h candle that can be, bit for bit as `predict` does from there.
 
         Returns:
             One row per 1h candle t whose window and 15m window hold no gap: `timestamp` (open of t,
@@ -147,13 +145,11 @@ class CryptoPricePredictorV1(BundlePredictor):
         """
         hours = read_closed(df_1h, HOUR, where="1h candles")
         quarters = read_closed(df_15m, QUARTER, where="15m candles")
-        times, fine_times = timestamps_ms(hours), timestamps_ms(quarters)
+        times = timestamps_ms(hours)
+        fine_times = timestamps_ms(quarters)
         t = np.flatnonzero(usable_rows(times, self._step_ms, self._needed, warmup=0))
-        row = rows_closing_with(times[t], fine_times, HOUR, QUARTER)
-        usable = np.append(
-            usable_rows(fine_times, timeframe_ms(QUARTER), self.lookback, warmup=0), False
-        )  # row -1
-        t, row = t[usable[row]], row[usable[row]]
+        row = rows_of_windows(times[t], fine_times, HOUR, QUARTER, self.lookback, warmup=0)
+        t, row = t[row >= 0], row[row >= 0]
         if len(t) == 0:
             raise ValueError(
                 f"none of {len(hours)} 1h candles can be forecast from: it takes {self._needed} in "
@@ -170,31 +166,33 @@ class CryptoPricePredictorV1(BundlePredictor):
     def _predict(
         self, pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], prices: Sequence[float | None]
     ) -> list[dict[str, Any]]:
-        frames, base, volatility, inputs = [], [], [], []
+        frames: list[pd.DataFrame] = []
+        base: list[float] = []
         rows: dict[str, list[np.ndarray]] = {HOUR: [], QUARTER: []}
+        required = self.required_candles
         for i, ((df_1h, df_15m), price) in enumerate(zip(pairs, prices)):
-            where = "" if len(pairs) == 1 else f"pair {i} of {len(pairs)}, "
-            names = {timeframe: f"{where}{timeframe} candles" for timeframe in rows}
-            needed, required = self._needed, self.required_candles
-            hours = read_recent(df_1h, HOUR, needed=needed, required=required, where=names[HOUR])
-            known = _known_with(hours, df_15m, names[QUARTER])
+            pair = "" if len(pairs) == 1 else f"pair {i} of {len(pairs)}, "
+            where = f"{pair}{HOUR} candles"
+            hours = read_recent(df_1h, HOUR, needed=self._needed, required=required, where=where)
+            where = f"{pair}{QUARTER} candles"
+            known = _known_with(hours, df_15m, where)
             quarters = read_recent(
-                known, QUARTER, needed=self.lookback, required=required, where=names[QUARTER]
+                known, QUARTER, needed=self.lookback, required=required, where=where
             )
             rows[HOUR].append(self._scaled_rows(hours, HOUR)[-self.lookback :])
             rows[QUARTER].append(self._scaled_rows(quarters, QUARTER)[-self.lookback :])
             frames.append(hours)
             base.append(base_price(hours, price))
-            volatility.append(self._volatility(hours)[-1])
-            inputs.append(self._inputs(hours)[-1])
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
         streams = [Stream(np.concatenate(part), end, self.lookback) for part in rows.values()]
-        forecast = self._forecast(streams, np.array(volatility), np.array(inputs))
+        volatility = np.array([self._volatility(hours)[-1] for hours in frames])
+        inputs = np.array([self._inputs(hours)[-1] for hours in frames])
+        forecast = self._forecast(streams, volatility, inputs)
         return [
             self._as_prices(
-                candles, price, {name: float(values[i]) for name, values in forecast.items()}
+                hours, price, {name: float(values[i]) for name, values in forecast.items()}
             )
-            for i, (candles, price) in enumerate(zip(frames, base))
+            for i, (hours, price) in enumerate(zip(frames, base))
         ]
 
     def _scaled_rows(self, candles: pd.DataFrame, timeframe: str) -> np.ndarray:
@@ -220,16 +218,14 @@ class CryptoPricePredictorV1(BundlePredictor):
 
 
 def _known_with(hours: pd.DataFrame, df_15m: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The 15m candles that had closed when the last hour did; a ValueError unless they end with
-    it."""
+    """The 15m candles that had closed with the last hour; a ValueError unless they end with it."""
     quarters = read_candles(df_15m, QUARTER, where=where)
     close_ms = timestamps_ms(hours)[-1] + timeframe_ms(HOUR)
     closes = timestamps_ms(quarters) + timeframe_ms(QUARTER)
     known = quarters[closes <= close_ms]
     if len(known) == 0 or closes[len(known) - 1] != close_ms:
-        first, last, hour = utc_from_ms(np.array([closes[0], closes[-1], close_ms])).dt.strftime(
-            "%Y-%m-%d %H:%M"
-        )
+        instants = utc_from_ms(np.array([closes[0], closes[-1], close_ms]))
+        first, last, hour = instants.dt.strftime("%Y-%m-%d %H:%M")
         raise ValueError(
             f"{where}: none closes at {hour} with the last 1h candle, they close from {first} to "
             f"{last}; pass both timeframes up to the same instant"

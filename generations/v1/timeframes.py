@@ -1,5 +1,4 @@
-"""Two timeframes of one market: joined where their candles close at the same instant, and made from
-each other."""
+"""Two timeframes of one market, joined where their candles close at the same instant."""
 
 from __future__ import annotations
 
@@ -25,6 +24,7 @@ from pipeline.samples.windows import Samples, Stream, usable_rows
 
 logger = logging.getLogger(__name__)
 
+HOUR, QUARTER = "1h", "15m"
 OUTLIER_LIMIT = 5.0
 """Standard deviations at which features are clipped."""
 ALL_SYMBOLS = "all"
@@ -34,8 +34,7 @@ ALL_SYMBOLS = "all"
 def rows_closing_with(
     open_ms: np.ndarray, fine_open_ms: np.ndarray, timeframe: str, fine_timeframe: str
 ) -> np.ndarray:
-    """For each candle the row of the finer one that closes at the same instant; -1 where there is
-    none.
+    """For each candle the row of the finer one that closes with it; -1 where there is none.
 
     What closes together was known together, so a window of the finer candles that ends with this
     row looks no further ahead than one of the coarser ones.
@@ -43,8 +42,8 @@ def rows_closing_with(
     Args:
         open_ms: (n,) open times of the coarser candles.
         fine_open_ms: (m,) open times of the finer candles, in order.
-        timeframe: Of the coarser candles.
-        fine_timeframe: Of the finer candles.
+        timeframe: Length of a coarser candle.
+        fine_timeframe: Length of a finer candle.
 
     Example:
         >>> hour, quarter = 3_600_000, 900_000
@@ -58,6 +57,30 @@ def rows_closing_with(
     return np.where(found, row, -1)
 
 
+def rows_of_windows(
+    open_ms: np.ndarray,
+    fine_open_ms: np.ndarray,
+    timeframe: str,
+    fine_timeframe: str,
+    lookback: int,
+    warmup: int,
+) -> np.ndarray:
+    """`rows_closing_with` where a window of `lookback` finer candles ends in that row; else -1.
+
+    Args:
+        open_ms: (n,) open times of the coarser candles.
+        fine_open_ms: (m,) open times of the finer candles, in order.
+        timeframe: Length of a coarser candle.
+        fine_timeframe: Length of a finer candle.
+        lookback: Finer candles that a window holds, without a gap.
+        warmup: Finer candles dropped at the start and after every long gap.
+    """
+    row = rows_closing_with(open_ms, fine_open_ms, timeframe, fine_timeframe)
+    is_end = usable_rows(fine_open_ms, timeframe_ms(fine_timeframe), lookback, warmup)
+    is_end = np.append(is_end, False)  # row -1
+    return np.where(is_end[row], row, -1)
+
+
 def add_stream(
     samples: Samples,
     features: Mapping[str, pd.DataFrame],
@@ -65,38 +88,36 @@ def add_stream(
     timeframe: str,
     warmup: int,
 ) -> tuple[Samples, Stream]:
-    """Give each sample a second window, of finer candles that end when candle t ends; samples
-    without one are dropped.
+    """Give each sample a second window, of finer candles that end when candle t ends.
 
     Args:
-        samples: Of the coarser candles.
+        samples: Samples of the coarser candles.
         features: Symbol -> (m, n_features) frame of the finer candles.
         candles: Symbol -> m finer candles, the symbols of `samples` in the same order.
-        timeframe: Of the finer candles.
+        timeframe: Length of a finer candle.
         warmup: Finer candles dropped at the start and after every long gap.
 
     Returns:
-        The samples that are left, and their second windows.
+        The samples that have such a window, and these windows.
 
     Raises:
         ValueError: A symbol's finer candles leave it no sample.
     """
-    end, offset = np.full(len(samples), -1), 0
+    end = np.full(len(samples), -1)
+    offset = 0
     for index, symbol in enumerate(samples.symbols):
         times = timestamps_ms(candles[symbol])
         own = np.flatnonzero(samples.symbol == index)
-        row = rows_closing_with(
-            samples.row_ms[samples.end[own]], times, samples.timeframe, timeframe
+        open_ms = samples.row_ms[samples.end[own]]
+        row = rows_of_windows(
+            open_ms, times, samples.timeframe, timeframe, samples.lookback, warmup
         )
-        usable = np.append(
-            usable_rows(times, timeframe_ms(timeframe), samples.lookback, warmup), False
-        )  # row -1
-        end[own] = np.where(usable[row], row + offset, -1)
-        n_lost = int((~usable[row]).sum())
-        span = (
-            f"{timeframe} candles from "
-            f"{utc_from_ms(times[[0, -1]]).dt.strftime('%Y-%m-%d %H:%M').str.cat(sep=' to ')}"
-        )
+        end[own] = np.where(row >= 0, row + offset, -1)
+        offset += len(times)
+
+        n_lost = int((row < 0).sum())
+        first, last = utc_from_ms(times[[0, -1]]).dt.strftime("%Y-%m-%d %H:%M")
+        span = f"{timeframe} candles from {first} to {last}"
         if n_lost == len(own):
             raise ValueError(
                 f"{symbol}: none of {len(own)} samples has {samples.lookback} {timeframe} candles "
@@ -104,14 +125,8 @@ def add_stream(
                 "candles of that span, or leave the pair out"
             )
         if n_lost:
-            logger.info(
-                "%s: %d of %d samples dropped, %s do not reach them without a gap",
-                symbol,
-                n_lost,
-                len(own),
-                span,
-            )
-        offset += len(times)
+            lost = f"{n_lost} of {len(own)} samples dropped"
+            logger.info("%s: %s, %s do not reach them without a gap", symbol, lost, span)
     rows = np.concatenate([features[symbol].to_numpy(np.float32) for symbol in samples.symbols])
     kept = end >= 0
     return samples.take(kept), Stream(rows, end[kept], samples.lookback)
@@ -147,54 +162,29 @@ def scale_by_symbol(
 
 
 def scale_streams(
-    samples: Samples, fine: Stream, split: Split, n_rows: Mapping[str, Mapping[str, int]]
+    samples: Samples, fine: Stream, split: Split, features: Mapping[str, Mapping[str, pd.DataFrame]]
 ) -> tuple[ScaledSamples, Scalers]:
-    """Z-score each coin's features of each timeframe by its own training part, and scale the
-    target.
+    """Z-score both timeframes coin by coin, and the target as v2 does, on the training part alone.
 
     Args:
-        samples: Samples of the coarser candles.
-        fine: Their second windows.
-        split: Of the samples.
-        n_rows: Coarser timeframe, then finer one -> symbol -> number of its rows, in the order of
-            the rows.
+        samples: Samples with windows of the coarser candles.
+        fine: Their windows of the finer candles.
+        split: Split of these samples.
+        features: Coarser timeframe, then finer one -> symbol -> features, in the order of the rows.
 
     Returns:
         The scaled samples, and scalers of which `X` is timeframe -> symbol (and "all") ->
         StandardScaler.
     """
-    (timeframe, coarse_rows), (fine_timeframe, fine_rows) = n_rows.items()
-    first = Stream(samples.rows, samples.end, samples.lookback)
-    rows, scalers = scale_by_symbol(first, coarse_rows, split.train, samples.feature_cols)
-    second_rows, second_scalers = scale_by_symbol(
-        fine, fine_rows, split.train, samples.feature_cols
-    )
+    coarse = Stream(samples.rows, samples.end, samples.lookback)
+    scaled = []
+    x_scalers = {}
+    for stream, (timeframe, frames) in zip((coarse, fine), features.items()):
+        n_rows = {symbol: len(frame) for symbol, frame in frames.items()}
+        rows, scalers = scale_by_symbol(stream, n_rows, split.train, samples.feature_cols)
+        scaled.append(replace(stream, rows=rows))
+        x_scalers[timeframe] = scalers
     target, y_scaler = scale_target(samples, split)
-    scaled = ScaledSamples(samples, split, rows, target, others=(replace(fine, rows=second_rows),))
-    return scaled, Scalers(X={timeframe: scalers, fine_timeframe: second_scalers}, y=y_scaler)
-
-
-def resample_candles(candles: pd.DataFrame, timeframe: str, coarser: str) -> pd.DataFrame:
-    """Coarser candles from finer ones; only those of which every part is there.
-
-    Example:
-        >>> quarters = pd.DataFrame({
-        ...     "timestamp": utc_from_ms(900_000 * np.arange(5)), "open": [1.0, 2, 3, 4, 5],
-        ...     "high": [2.0, 9, 4, 5, 6], "low": [1.0, 2, 0.5, 4, 5], "close": [2.0, 3, 4, 5, 6],
-        ...     "volume": 1.0})
-        >>> resample_candles(quarters, "15m", "1h").iloc[:, 1:].values.tolist()
-        [[1.0, 9.0, 0.5, 5.0, 4.0]]
-    """
-    step_ms = timeframe_ms(coarser)
-    opens = timestamps_ms(candles) // step_ms * step_ms
-    parts = candles.groupby(opens, sort=True)
-    merged = parts.agg(
-        open=("open", "first"),
-        high=("high", "max"),
-        low=("low", "min"),
-        close=("close", "last"),
-        volume=("volume", "sum"),
-    )
-    merged.insert(0, "timestamp", utc_from_ms(merged.index.to_numpy()).array)
-    is_whole = parts.size().to_numpy() == step_ms // timeframe_ms(timeframe)
-    return merged[is_whole].reset_index(drop=True)
+    first, second = scaled
+    whole = ScaledSamples(samples, split, first.rows, target, others=(second,))
+    return whole, Scalers(X=x_scalers, y=y_scaler)

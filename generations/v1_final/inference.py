@@ -37,13 +37,12 @@ FILES = BundleFiles(
 
 
 class CryptoPricePredictorV1Final(CandlePredictor):
-    """Forecasts the price itself, for one of the pairs the model was trained on; see
-    `CandlePredictor` for the verbs.
+    """Forecasts the price itself, for one of the pairs that the model was trained on.
 
-    A price level has a scale only where the network has seen it, so other pairs are refused, and no
-    forecast leaves the range of the pair's training prices. `price` is what the network says, not
-    shrunk; the interval is that of its errors on the validation part, so where these lean to one
-    side the price may lie outside of it.
+    `CandlePredictor` has the verbs. A price level has a scale only where the network has seen it,
+    so other pairs are refused, and no forecast leaves the range of the pair's training prices.
+    `price` is what the network says, not shrunk; the interval is that of its errors on the
+    validation part, so where these lean to one side the price may lie outside of it.
     """
 
     files = FILES
@@ -75,7 +74,8 @@ class CryptoPricePredictorV1Final(CandlePredictor):
                 f"{', '.join(self.symbols)} alone: pass one of these, or train on the pair"
             )
         self.symbol = symbol
-        self._x_scaler, self._y_scaler = self._x_scaler.get(symbol), self._y_scaler.get(symbol)
+        self._x_scaler = self._x_scaler.get(symbol)
+        self._y_scaler = self._y_scaler.get(symbol)
         if type(self._x_scaler) is not ScalerRecord or type(self._y_scaler) is not MinMaxRecord:
             raise ValueError(
                 f"{scaler_path}: the scalers of {symbol} are missing or of another kind; train "

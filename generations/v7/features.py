@@ -1,5 +1,4 @@
-"""The 13 inputs of v7, in its document's order: close, open, high, low, volume, atr, bb_upper,
-bb_lower, bb_width, rsi, macd, volatility, bb_position.
+"""The 13 inputs of v7, in its document's order.
 
 Prices and what is measured in them are raw: v7 forecasts price levels, so its inputs are levels
 too.
@@ -20,20 +19,9 @@ from pipeline.samples.indicators import (
     log_returns,
 )
 
-V7_FEATURES = (
-    "close",
-    "open",
-    "high",
-    "low",
-    "volume",
-    "atr",
-    "bb_upper",
-    "bb_lower",
-    "bb_width",
-    "rsi",
-    "macd",
-    "volatility",
-    "bb_position",
+V7_FEATURES = tuple(
+    "close open high low volume atr bb_upper bb_lower bb_width rsi macd volatility "
+    "bb_position".split()
 )
 
 V7_PRICES = ("close", "open", "high", "low", "bb_upper", "bb_lower")

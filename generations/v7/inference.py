@@ -1,9 +1,10 @@
-"""CryptoPricePredictorV7: reloads what generations/v7/train_v7_main.py saves, a network per coin
-and timeframe.
+"""CryptoPricePredictorV7: reloads one network that generations/v7/train_v7_main.py saves.
 
     from generations.v7.inference import CryptoPricePredictorV7
-    predictor = CryptoPricePredictorV7.from_directory("all_models/v7", symbol="BTC/USDT",
-    timeframe="1h") candle = predictor.predict(df)
+    predictor = CryptoPricePredictorV7.from_directory(
+        "all_models/v7", symbol="BTC/USDT", timeframe="1h"
+    )
+    candle = predictor.predict(df)
     candle["open"], candle["high"], candle["low"], candle["close"]
 
 Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
@@ -19,47 +20,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from generations.v7 import networks
 from generations.v7.features import V7_FEATURES, V7_WARMUP, compute_ohlc_features
-from generations.v7.network_files import finish_job
-from generations.v7.ohlc import CLOSE, HEADS, scale_and_fill, to_prices
+from generations.v7.ohlc import HEADS, close_log_return, scale_and_fill, to_prices
 from pipeline.bundle.files import PARTIAL
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.scalers import MinMaxRecord
-from pipeline.candles import store
-from pipeline.candles.schema import TIMEFRAME_MS
 from pipeline.forecasts.picture import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.windows import Stream
-
-METADATA = "metadata_v7.json"
-METRICS = "metrics_v7.json"
-LOG = "training_log_v7.txt"
-PREDICTIONS, REPORT = "predictions_v7_{}.parquet", "report_v7_{}.html"
-"""A file for each timeframe."""
-
-RUN_FILES = (
-    METRICS,
-    LOG,
-    *(name.format(timeframe) for name in (PREDICTIONS, REPORT) for timeframe in TIMEFRAME_MS),
-)
-"""All that a run may leave beside the networks and its metadata."""
-
-MODEL_SUFFIX, SCALER_SUFFIX = "_v7.h5", "_v7_scalers.pkl"
-
-
-def job_name(symbol: str, timeframe: str) -> str:
-    """What the files of a network are called by.
-
-    Example:
-        >>> job_name("BTC/USDT", "1h")
-        'BTCUSDT_1h'
-    """
-    return store.file_name(symbol, timeframe, "")
-
-
-def job_files(name: str) -> tuple[str, str]:
-    """The two files of a network; the scaler file makes it complete."""
-    return name + MODEL_SUFFIX, name + SCALER_SUFFIX
 
 
 class CandlePrediction(Prediction):
@@ -115,17 +84,16 @@ class CryptoPricePredictorV7(CandlePredictor):
         Raises:
             FileNotFoundError: There is no such network; what there is, is named.
         """
-        folder, name = Path(directory), job_name(symbol, timeframe)
-        finish_job(folder / PARTIAL / name, folder, job_files(name))
-        model, scalers = (folder / file for file in job_files(name))
+        folder = Path(directory)
+        name = networks.network_name(symbol, timeframe)
+        names = networks.network_files(name)
+        networks.finish_network(folder / PARTIAL / name, folder, names)
+        model, scalers = (folder / file for file in names)
         if not model.is_file():
-            at_hand = sorted(
-                path.name.removesuffix(MODEL_SUFFIX) for path in folder.glob(f"*{MODEL_SUFFIX}")
-            )
+            at_hand = ", ".join(networks.networks_in(folder)) or "none at all"
             raise FileNotFoundError(
                 f"{model}: there is no network of {symbol} and {timeframe}; {folder} holds "
-                f"{', '.join(at_hand) or 'none at all'}; train it with --symbols {symbol} "
-                f"--timeframes {timeframe}"
+                f"{at_hand}; train it with --symbols {symbol} --timeframes {timeframe}"
             )
         return cls(model, scalers, **options)
 
@@ -142,16 +110,16 @@ class CryptoPricePredictorV7(CandlePredictor):
         cache_dir: str | Path | None = None,
         **options: Any,
     ) -> CryptoPricePredictorV7:
-        """Open one network of a folder on the Hub, by default `models_v7` of a dataset; see
-        `CandlePredictor`."""
+        """Open one network on the Hub, by default of `models_v7` in a dataset repository.
+
+        The arguments are those of `from_directory` and of `CandlePredictor.from_pretrained`.
+        """
         from pipeline.bundle import hub_transfer  # lazy: few need the Hub
 
-        place, names = (
-            hub_transfer.Place(repo, is_dataset, folder),
-            job_files(job_name(symbol, timeframe)),
-        )
+        place = hub_transfer.Place(repo, is_dataset, folder)
+        names = networks.network_files(networks.network_name(symbol, timeframe))
         directory = hub_transfer.download(
-            place, METADATA, names, revision=revision, cache_dir=cache_dir
+            place, networks.METADATA, names, revision=revision, cache_dir=cache_dir
         )
         return cls(*(directory / name for name in names), **options)
 
@@ -162,34 +130,31 @@ class CryptoPricePredictorV7(CandlePredictor):
 
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
         scalers = open_scalers(model_path, scaler_path, None, self.scaler_types)
-        fill = scalers["fill"]
-        is_whole = len(scalers["symbols"]) == 1 and len(fill) == scalers["X"].min.size == len(
-            V7_FEATURES
+        self._fill: list[float] = scalers["fill"]
+        n_inputs = len(V7_FEATURES)
+        is_sound = (
+            len(scalers["symbols"]) == scalers["y"].min.size == 1
+            and len(self._fill) == scalers["X"].min.size == n_inputs
+            and all(type(value) is float and np.isfinite(value) for value in self._fill)
         )
-        if not (
-            is_whole
-            and scalers["y"].min.size == 1
-            and all(type(v) is float and np.isfinite(v) for v in fill)
-        ):
+        if not is_sound:
             raise ValueError(
                 f"{scaler_path}: its scalers are not those of one pair's 13 inputs; train the pair "
                 "again"
             )
-        self._fill: list[float] = fill
         return scalers
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_ohlc_features(candles, self.timeframe)[self.feature_cols]
 
     def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
-        return scale_and_fill(
-            self._features(candles).to_numpy(np.float32), self._x_scaler, self._fill
-        )
+        rows = self._features(candles).to_numpy(np.float32)
+        return scale_and_fill(rows, self._x_scaler, self._fill)
 
     def _to_log_return(
         self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray
     ) -> np.ndarray:
-        return np.log(to_prices(output, self._y_scaler)[:, CLOSE] / base_price)
+        return close_log_return(output, base_price, self._y_scaler)
 
     def _forecast(
         self,
@@ -200,9 +165,8 @@ class CryptoPricePredictorV7(CandlePredictor):
         inputs: np.ndarray,
     ) -> dict[str, np.ndarray]:
         output = self._network.run_streams([Stream(rows, end, self.lookback)])
-        served = self._serve(
-            self._to_log_return(output, base_price, volatility)[:, None], volatility, inputs
-        )
+        log_return = self._to_log_return(output, base_price, volatility)
+        served = self._serve(log_return[:, None], volatility, inputs)
         return served | dict(zip(HEADS, to_prices(output, self._y_scaler).T))
 
     def _as_prediction(

@@ -1,5 +1,4 @@
-"""Train v9's three models, direction, volatility and price: from candles to saved models and a
-verdict on each.
+"""Train v9's three models, direction, volatility and price, in ten phases, with a verdict on each.
 
     python -m generations.v9.btc_1h_v9_training
     python -m generations.v9.btc_1h_v9_training --candles-dir DIR --symbols BTC/USDT --candles 10000
@@ -11,9 +10,8 @@ drift, ridge and XGBoost.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,28 +19,28 @@ from typing import Any
 
 import pandas as pd
 
-from config import ConfigV9, SourceConfig, default_output_dir
-from data_fetcher import CandleSet, expand_symbols, fetch_candles
+from config import ConfigV9, SourceConfig
+from generations.v9 import score_tables
 from generations.v9.direction import DIRECTION_BASELINES, direction_samples, fit_direction_baselines
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.inference import DIRECTION_FILE, FILES, RESULTS_FILE, VOLATILITY_FILE
 from generations.v9.scaling import to_min_max
-from generations.v9.three_models import TaskFiles, VolatilityTask, forecast_tasks, volatility_task
-from generations.v9.volatility import fit_trees
-from pipeline import hub, terminal
+from generations.v9.three_models import forecast_combined
+from generations.v9.volatility import VolatilitySamples, fit_trees, volatility_samples
+from pipeline import terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import import_keras
 from pipeline.candles import store
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.fetching import expand_symbols
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
-from pipeline.forecasts.test_part import INTERVAL_BASELINES, forecast_test
-from pipeline.report import run_page, tables
+from pipeline.forecasts.test_part import SavedNetwork, forecast_test
+from pipeline.run import open_run
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
-from pipeline.samples.splitting import Split, split_samples
-from pipeline.samples.windows import Samples, make_windows
+from pipeline.samples.splitting import split_samples
+from pipeline.samples.windows import make_windows
 from pipeline.training import device
 
-NETWORK = "lstm"
-"""the price network's name in tables and files"""
 BuildNetwork = Callable[[ConfigV9], Any]
 DATA_DIR = Path("data")
 """where the document puts BTCUSDT_1h.csv by hand"""
@@ -56,7 +54,7 @@ def main(
     """Run the ten phases and save the bundle.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         build_direction: Makes the untrained direction network; `build_direction_network` by
             default.
         build_price: Makes the untrained price network; `build_price_network` by default.
@@ -67,153 +65,110 @@ def main(
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
-    config.check()
-    output_dir = Path(config.output_dir or default_output_dir("v9"))
-    settings = files.settings_of(
-        config, leave_out=("output_dir", "cache_dir", "resume", "push_to_hub")
-    )
-    push = hub.push_when_done(config.push_to_hub)
-    with (
-        files.new_bundle(output_dir, FILES.metadata, FILES.bundle) as partial,
-        terminal.terminal_log(partial / FILES.log, append=config.resume),
-    ):
-        phases = terminal.Phases(10)
-        phases.start("Fetch", f"{config.timeframe} candles")
-        interrupted = (
-            files.interrupted_run(partial, settings, FILES.metadata) if config.resume else None
-        )
-        market = fetch(config, interrupted)
-        if interrupted is None:
-            files.begin_run(partial, settings, market.fingerprint(), FILES.log)
+    with open_run(config, "v9", FILES, n_phases=10) as run:
+        # Candles: one frame a symbol, closed candles only, sorted; gaps are kept as gaps.
+        run.phase("Fetch", f"{config.timeframe} candles")
+        market = run.fetch(config.timeframe, V9_WARMUP, source=choose_source(config))
 
-        phases.start("Features", f"{len(V9_FEATURES)}, each looks only backwards")
-        features = {s: compute_v9_features(c, config.timeframe) for s, c in market.candles.items()}
+        # Features: (n_candles, 46) float64 a symbol. Row t looks at candles up to t, never later.
+        run.phase("Features", f"{len(V9_FEATURES)}, each looks only backwards")
+        features = {
+            symbol: compute_v9_features(candles, config.timeframe)
+            for symbol, candles in market.candles.items()
+        }
 
-        phases.start("Windows", f"{config.lookback} candles each")
+        # Windows: sample i is the `lookback` rows that end with candle t. The target of direction
+        # and price is ln(close[t + horizon] / close[t]), its sign and its size. The volatility has
+        # samples of its own, whose target is the variance of the next `volatility_horizon` candles.
+        run.phase("Windows", f"{config.lookback} candles each")
         windows = (features, market.candles, config.timeframe, config.lookback)
         samples = make_windows(*windows, config.horizon, V9_WARMUP)
         samples_ahead = make_windows(*windows, config.volatility_horizon, V9_WARMUP)
-        terminal.tell(
-            f"{len(samples):,} for direction and price, {len(samples_ahead):,} for the volatility"
-        )
+        n_ahead = f"{len(samples_ahead):,} for the volatility"
+        terminal.tell(f"{len(samples):,} for direction and price, {n_ahead}")
 
-        phases.start("Split", "by clock time, every symbol at the same instants")
-        parts = split(samples, config)
+        # Split by clock time, all three models at the same instants.
+        run.phase("Split", "by clock time, every symbol at the same instants")
+        split = split_samples(samples, config)
+        terminal.tell(*split.describe(samples.target_time))
 
-        phases.start("Scale", "fitted on the training part alone")
-        standardised, return_scalers = scale_on_train(samples, parts)  # what the small models see
+        # Scale: the three models see features between 0 and 1, the small models features of mean 0
+        # and deviation 1. The price's target is divided by the candle's volatility, as in v2.
+        run.phase("Scale", "fitted on the training part alone")
+        standardised, return_scalers = scale_on_train(samples, split)
         scaled, scalers = to_min_max(standardised, return_scalers)
 
-        phases.start("Baselines", ", ".join((*BASELINE_NAMES, *DIRECTION_BASELINES, "har")))
+        # Baselines: of the price, of the direction, and HAR, which the volatility model corrects.
+        run.phase("Baselines", ", ".join((*BASELINE_NAMES, *DIRECTION_BASELINES, "har")))
         baselines = fit_baselines(standardised, return_scalers.y, seed=config.seed)
         direction_baselines = fit_direction_baselines(direction_samples(standardised))
-        volatility = volatility_task(market.candles, samples_ahead, parts)
+        volatility = volatility_samples(market.candles, samples_ahead, split)
 
-        phases.start("Direction", "bidirectional LSTM with attention")
+        # Direction: (batch, lookback, 46) -> (batch, 1), the probability of a rise. Candles that do
+        # not move have no direction and are left out.
+        run.phase("Direction", "bidirectional LSTM with attention")
         model = (build_direction or build_direction_network)(config)
-        direction_history = train_direction(model, direction_samples(scaled), config, partial)
+        direction_history = train_direction(model, direction_samples(scaled), config, run.folder)
 
-        phases.start(
-            "Volatility", f"trees on {config.lookback * samples.n_features:,} numbers a window"
-        )
-        n_trees = train_volatility(scaled, volatility, config, partial)
+        # Volatility: (n, lookback * 46) -> (n,), the realised variance over HAR's forecast of it.
+        n_inputs = config.lookback * samples.n_features
+        run.phase("Volatility", f"trees on {n_inputs:,} numbers a window")
+        n_trees = train_volatility(scaled, volatility, config, run.folder)
 
-        phases.start("Price", "LSTM")
+        # Price: (batch, lookback, 46) -> (batch, 1), the scaled log-return.
+        run.phase("Price", "LSTM")
         model = (build_price or build_price_network)(config)
-        history = train_price(model, scaled, config, partial)
+        history = train_price(model, scaled, config, run.folder)
 
-        phases.start("Evaluate", "forecasts out of sample")
-        forecasts = forecast_test(
-            NETWORK, partial / FILES.model, scaled, scalers, baselines, market.candles
+        # Evaluate: the saved files forecast the test part, as serving will. The validation part
+        # calibrates each forecast and their combination.
+        run.phase("Evaluate", "forecasts out of sample")
+        saved = SavedNetwork(run.folder / FILES.model, scalers)
+        forecasts = forecast_test(saved, scaled, baselines, market.candles)
+        forecasts, combination = forecast_combined(
+            run.folder, forecasts, scaled, scalers, volatility, market.candles, direction_baselines
         )
-        paths = TaskFiles(
-            partial / DIRECTION_FILE, partial / VOLATILITY_FILE, partial / FILES.model
-        )
-        forecasts, tasks = forecast_tasks(
-            forecasts, paths, scaled, scalers, volatility, market.candles, direction_baselines
-        )
+        scores = run.score([forecasts.predictions], market)
         metrics = {
             "data": market.provenance(),
-            "split": parts.facts(samples.target_time),
-            "cuts": parts.cuts(),
-            **evaluate(forecasts.predictions, market, config),
+            "split": split.facts(samples.target_time),
+            "cuts": split.cuts(),
+            **scores,
+            **score_models(forecasts.predictions, scores, config),
             "calibration": forecasts.calibration.as_dict(),
-            "ensemble": tasks["ensemble"],
+            "ensemble": combination.as_dict(),
             "baseline_settings": baselines.settings | {"volatility_trees": n_trees},
         }
-        files.write_json(partial / RESULTS_FILE, results(metrics, market))
-        page = run_page.html_report(
-            metrics,
-            forecasts.predictions,
-            history,
-            settings,
-            generation="v9",
-            sections=task_sections(metrics),
-        )
-        hashes = {
-            name: files.sha256_of(partial / name) for name in (DIRECTION_FILE, VOLATILITY_FILE)
+
+        # Save: the three models, their scalers and numbers, moved into place as one.
+        files.write_json(run.folder / RESULTS_FILE, results(metrics, market))
+        others = (DIRECTION_FILE, VOLATILITY_FILE)
+        served = {
+            "har": volatility.har.as_dict(),
+            "ensemble": combination.as_dict(),
+            "volatility_horizon": config.volatility_horizon,
+            "sha256": {name: files.sha256_of(run.folder / name) for name in others},
         }
-        scaler_file = {
-            "X": scalers.X,
-            "y": scalers.y,
-            **forecasts.as_dict(),
-            **tasks,
-            "sha256": hashes,
-        }
-        files.save_run(
-            partial,
-            FILES,
-            settings,
-            samples.facts(),
-            forecasts.reference,
-            scaler_file,
-            {**history, "direction": direction_history},
-            metrics,
-            forecasts.predictions,
-            page,
-        )
-        terminal.tell(f"bundle: {output_dir.resolve()}, {phases.seconds:.0f} s in all")
-        print(tables.verdict_banner(metrics["test"]))
-    push(output_dir)
+        histories = {**history, "direction": direction_history}
+        sections = score_tables.report_section(metrics)
+        run.save(samples, scalers, forecasts, histories, metrics, served=served, sections=sections)
     return metrics
 
 
-def fetch(config: ConfigV9, interrupted: dict[str, Any] | None) -> CandleSet:
-    """Candles of every symbol; on resumption those of the interrupted run, or a ValueError."""
-    source: SourceConfig = config
-    if has_own_files(config):
-        terminal.tell(
-            f"! candles from {DATA_DIR}/, which holds {config.timeframe} files of every pair"
-        )
-        source = replace(config, candles_dir=DATA_DIR)
-    market = fetch_candles(
-        config.symbols,
-        config.timeframe,
-        config.candles and config.candles + V9_WARMUP,
-        source=source,
-        end_ms=interrupted["end_ms"] if interrupted else None,
-    )
-    files.demand_same_candles(interrupted, market.fingerprint())
-    terminal.tell(*market.describe())
-    return market
+def choose_source(config: ConfigV9) -> SourceConfig:
+    """Where the settings say; the folder `data` where they say nothing and it has the candles."""
+    if not has_own_files(config):
+        return config
+    terminal.tell(f"! candles from {DATA_DIR}/, which holds {config.timeframe} files of every pair")
+    return replace(config, candles_dir=DATA_DIR)
 
 
 def has_own_files(config: ConfigV9) -> bool:
-    """Whether the document's `./data/BTCUSDT_1h.csv` is to be read: nothing else is asked for, and
-    it is there."""
+    """Whether nothing else is asked for, and the document's `./data/BTCUSDT_1h.csv` is there."""
     if config.source != "auto" or config.candles_dir is not None or config.exchange is not None:
         return False
-    return all(
-        store.find_file(DATA_DIR, symbol, config.timeframe)
-        for symbol in expand_symbols(config.symbols)
-    )
-
-
-def split(samples: Samples, config: ConfigV9) -> Split:
-    """By dates if they are given, else by shares of the time span."""
-    parts = split_samples(samples, config)
-    terminal.tell(*parts.describe(samples.target_time))
-    return parts
+    symbols = expand_symbols(config.symbols)
+    return all(store.find_file(DATA_DIR, symbol, config.timeframe) for symbol in symbols)
 
 
 def build_direction_network(config: ConfigV9) -> Any:
@@ -248,59 +203,49 @@ def build_price_network(config: ConfigV9) -> Any:
 
 
 def train_direction(
-    model: Any, scaled: ScaledSamples, config: ConfigV9, partial: Path
+    model: Any, scaled: ScaledSamples, config: ConfigV9, folder: Path
 ) -> dict[str, Any]:
     """Fit the direction network in a folder of its own, which holds what a resumed run needs."""
     import keras
 
-    from pipeline.training.fit import fit_to_file
+    from pipeline.training.fit import Objective, fit_to_file
 
     tell_size(model, scaled)
-    folder = partial / "direction"
-    folder.mkdir(exist_ok=True)
-    settings = options(config, FIT_OPTIONS) | {
-        "epochs": min(config.epochs, config.direction_epochs),
-        "learning_rate": config.direction_learning_rate,
-    }
-    names = dataclasses.replace(FILES, model=DIRECTION_FILE, checkpoint="best.h5")
-    history = fit_to_file(
-        model, scaled, folder, names, loss=keras.losses.BinaryCrossentropy(), **settings
+    own = folder / "direction"
+    own.mkdir(exist_ok=True)
+    config = replace(
+        config,
+        epochs=min(config.epochs, config.direction_epochs),
+        learning_rate=config.direction_learning_rate,
     )
-    os.replace(folder / DIRECTION_FILE, partial / DIRECTION_FILE)
+    names = replace(FILES, model=DIRECTION_FILE, checkpoint="best.h5")
+    objective = Objective(keras.losses.BinaryCrossentropy())
+    history = fit_to_file(model, scaled, objective, config, own, names)
+    os.replace(own / DIRECTION_FILE, folder / DIRECTION_FILE)
     return asdict(history)
 
 
 def train_volatility(
-    scaled: ScaledSamples, task: VolatilityTask, config: ConfigV9, partial: Path
+    scaled: ScaledSamples, volatility: VolatilitySamples, config: ConfigV9, folder: Path
 ) -> int:
     """Fit the trees; they take seconds, so a resumed run fits them again, to the same end."""
-    n_trees = fit_trees(
-        scaled.rows,
-        task.samples,
-        task.split,
-        task.ratio,
-        partial / VOLATILITY_FILE,
-        **options(config, ("trees", "tree_depth", "tree_learning_rate", "seed")),
-    )
-    terminal.tell(
-        f"{len(task.split.train):,} windows, validation kept {n_trees} of {config.trees} trees"
-    )
+    n_trees = fit_trees(scaled.rows, volatility, config, folder / VOLATILITY_FILE)
+    kept = f"validation kept {n_trees} of {config.trees} trees"
+    terminal.tell(f"{len(volatility.split.train):,} windows, {kept}")
     return n_trees
 
 
 def train_price(
-    model: Any, scaled: ScaledSamples, config: ConfigV9, partial: Path
+    model: Any, scaled: ScaledSamples, config: ConfigV9, folder: Path
 ) -> dict[str, Any]:
     """Fit the price network; the best epoch's weights become the final file."""
     import keras
 
-    from pipeline.training.fit import fit_to_file
+    from pipeline.training.fit import Objective, fit_to_file
 
     tell_size(model, scaled)
-    loss = keras.losses.Huber(delta=config.huber_delta)
-    return asdict(
-        fit_to_file(model, scaled, partial, FILES, loss=loss, **options(config, FIT_OPTIONS))
-    )
+    objective = Objective(keras.losses.Huber(delta=config.huber_delta))
+    return asdict(fit_to_file(model, scaled, objective, config, folder, FILES))
 
 
 def tell_size(model: Any, scaled: ScaledSamples) -> None:
@@ -308,50 +253,38 @@ def tell_size(model: Any, scaled: ScaledSamples) -> None:
     terminal.tell(f"{device.describe(model)}; {len(scaled.split.train):,} windows")
 
 
-def evaluate(predictions: pd.DataFrame, market: CandleSet, config: ConfigV9) -> dict[str, Any]:
-    """Score each model and the combination, every score beside its baselines'."""
-    from generations.v9 import model_scores  # statsmodels, scikit-learn and arch take their time
-    from pipeline.evaluation.scoring import score_run
+def score_models(
+    predictions: pd.DataFrame, scores: Mapping[str, Any], config: ConfigV9
+) -> dict[str, Any]:
+    """Score each model and the combination beside their baselines, and print the tables.
 
-    scores = score_run(
-        [predictions],
-        network=NETWORK,
-        baselines=BASELINE_NAMES,
-        interval_baselines=INTERVAL_BASELINES,
-        synthetic=market.is_synthetic,
-        funding=market.funding,
-        **options(config, ("timeframe", "horizon", "fee_bps", "threshold")),
+    Args:
+        predictions: The frame of `forecast_combined`.
+        scores: What `score_run` found.
+        config: Settings of the run.
+    """
+    from generations.v9 import model_scores  # statsmodels and scikit-learn take their time
+
+    found = files.plain(
+        {
+            "direction": model_scores.direction_scores(predictions, config.horizon),
+            "volatility": model_scores.volatility_scores(predictions, config.volatility_horizon),
+            "price": model_scores.price_scores(predictions, scores["test"], BASELINE_NAMES),
+            "combined": model_scores.combined_scores(predictions, config.horizon),
+        }
     )
-    of_tasks = {
-        "direction": model_scores.direction_scores(predictions, config.horizon),
-        "volatility": model_scores.volatility_scores(predictions, config.volatility_horizon),
-        "price": model_scores.price_scores(predictions, scores["test"], BASELINE_NAMES),
-        "combined": model_scores.combined_scores(predictions, config.horizon),
-    }
-    scores |= files.plain(of_tasks)
-    print(tables.terminal_tables(scores))
-    for rows in model_scores.task_rows(scores).values():
-        print(tables.text_table(rows), end="\n\n")
-    return scores
+    print(score_tables.terminal_tables(found), end="\n\n")
+    return found
 
 
-def task_sections(metrics: dict[str, Any]) -> list[str]:
-    """What the report says of direction, volatility and the combination."""
-    from generations.v9 import model_scores
-
-    return model_scores.task_sections(metrics)
-
-
-def results(metrics: dict[str, Any], market: CandleSet) -> dict[str, Any]:
+def results(metrics: Mapping[str, Any], market: CandleSet) -> dict[str, Any]:
     """Content of v9_results.json: the document's keys, and what they must be read beside."""
+    models = ("direction", "volatility", "price", "combined")
     return {
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "pair": ",".join(symbol.replace("/", "") for symbol in market.candles),
         "timeframe": market.timeframe,
-        **{
-            f"{task}_metrics": metrics[task]
-            for task in ("direction", "volatility", "price", "combined")
-        },
+        **{f"{model}_metrics": metrics[model] for model in models},
         "verdict": metrics["test"]["verdict"],
         **{name: metrics[name] for name in ("data", "split", "cuts")},
     }

@@ -1,4 +1,4 @@
-"""v9's combined forecast: of the direction and the price network, with an interval.
+"""v9's combined forecast, of direction and price; its interval is as wide as the volatility says.
 
 In units of the candle's volatility, with every number fitted on the validation part:
 
@@ -32,7 +32,7 @@ SERVED_QUANTILES = ("q10", "q50", "q90")
 
 
 @dataclass(frozen=True)
-class Ensemble(FittedNumbers):
+class Combination(FittedNumbers):
     """Numbers fitted on the validation part."""
 
     what: ClassVar[str] = "ensemble:"
@@ -58,15 +58,14 @@ class Ensemble(FittedNumbers):
         return super().from_dict(numbers)
 
 
-def fit_ensemble(
+def fit_combination(
     p_up: np.ndarray,
     price_return: np.ndarray,
     volatility: np.ndarray,
     forecast_volatility: np.ndarray,
     actual: np.ndarray,
-) -> Ensemble:
-    """Fit all numbers on the validation part; weights by least absolute deviations, as
-    `fit_shrinkage` does.
+) -> Combination:
+    """Fit all numbers on the validation part; weights by least absolute deviations.
 
     Args:
         p_up: (n,) output of the direction network.
@@ -82,7 +81,7 @@ def fit_ensemble(
     called = shrinkage * odds
     weight = fit_shrinkage(scaled_price - called, scaled_actual - called)
     combined = called + weight * (scaled_price - called)
-    return Ensemble(
+    return Combination(
         direction_shrinkage=shrinkage,
         direction_slope=fit_direction_slope(odds, actual),
         price_weight=weight,
@@ -91,29 +90,31 @@ def fit_ensemble(
     )
 
 
-def apply_ensemble(
-    ensemble: Ensemble,
+def apply_combination(
+    combination: Combination,
     p_up: np.ndarray,
     price_return: np.ndarray,
     volatility: np.ndarray,
     forecast_volatility: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """The combined forecast; arguments as for `fit_ensemble`.
+    """The combined forecast; arguments as for `fit_combination`.
 
     Returns:
         (n,) each: direction_p_up (calibrated), combined (log-return), combined_p_up, combined_q10,
         combined_q50, combined_q90 (log-returns).
     """
     odds = log_odds(p_up)
-    called = ensemble.direction_shrinkage * odds * volatility
-    combined = called + ensemble.price_weight * (price_return - called)
-    whole = Calibration(1.0, ensemble.combined_slope)
+    called = combination.direction_shrinkage * odds * volatility
+    combined = called + combination.price_weight * (price_return - called)
+    whole = Calibration(1.0, combination.combined_slope)
+    quantiles = {
+        f"combined_{name}": combined + combination.quantiles[name] * forecast_volatility
+        for name in SERVED_QUANTILES
+    }
     return {
-        "direction_p_up": 0.5 + 0.5 * np.tanh(0.5 * ensemble.direction_slope * odds),
+        # 1 / (1 + e^-x) = 0.5 + 0.5 tanh(x / 2)
+        "direction_p_up": 0.5 + 0.5 * np.tanh(0.5 * combination.direction_slope * odds),
         "combined": combined,
         "combined_p_up": apply_calibration(whole, combined, volatility)["p_up"],
-        **{
-            f"combined_{q}": combined + ensemble.quantiles[q] * forecast_volatility
-            for q in SERVED_QUANTILES
-        },
+        **quantiles,
     }

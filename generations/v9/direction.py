@@ -1,5 +1,4 @@
-"""v9's direction task: will the next candle close higher? And what answers it for nothing or
-little."""
+"""v9's direction: will the next candle close higher? And what answers it for nothing or little."""
 
 from __future__ import annotations
 
@@ -21,18 +20,15 @@ def direction_samples(scaled: ScaledSamples) -> ScaledSamples:
     Where the price does not move there is no direction: such samples are in no part, so nothing is
     fitted on them, and scores leave them out too.
     """
-    samples, split = scaled.samples, scaled.split
-    moved = samples.log_return != 0
-    parts = {
-        name: part[moved[part]]
-        for name, part in (("train", split.train), ("val", split.val), ("test", split.test))
-    }
-    for name, part in parts.items():
+    split = scaled.split
+    log_return = scaled.samples.log_return
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    moved = {name: part[log_return[part] != 0] for name, part in parts.items()}
+    for name, part in moved.items():
         if len(part) == 0:
             raise ValueError(f"the price never moves in the {name} part; are the candles real?")
-    return replace(
-        scaled, split=replace(split, **parts), target=(samples.log_return > 0).astype(np.float32)
-    )
+    rose = (log_return > 0).astype(np.float32)
+    return replace(scaled, split=replace(split, **moved), target=rose)
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
@@ -47,30 +43,40 @@ def log_odds(probability: np.ndarray) -> np.ndarray:
 
 
 def fit_direction_baselines(standardised: ScaledSamples) -> dict[str, np.ndarray]:
-    """Probabilities of a rise, (n_samples,) each: the training part's share, the last move's sign,
-    logistic regression.
+    """Fit what the direction network is measured against.
 
     Args:
         standardised: `direction_samples` of standardised features; the regression sees those of
             candle t, and validation chooses its penalty.
+
+    Returns:
+        (n_samples,) probabilities of a rise each: "majority" (share of rises in the training part),
+        "last_move" (sign of the last return) and "logistic" (regression).
     """
+    samples, rose = standardised.samples, standardised.target
+    train, val = standardised.split.train, standardised.split.val
+    return {
+        "majority": np.full(len(samples), float(rose[train].mean())),
+        "last_move": 0.5 + 0.5 * np.sign(samples.current_return),
+        "logistic": _fit_logistic(standardised.rows[samples.end], rose, train, val),
+    }
+
+
+def _fit_logistic(
+    rows: np.ndarray, rose: np.ndarray, train: np.ndarray, val: np.ndarray
+) -> np.ndarray:
+    """(n,) probabilities of the penalty with the least log loss in the validation part."""
     from sklearn.linear_model import LogisticRegression  # lazy: only training needs it
 
-    samples, split, rose = standardised.samples, standardised.split, standardised.target
-    inputs = standardised.rows[samples.end].astype(np.float64)
-    best, best_loss = np.full(len(samples), 0.5), np.inf
-    for strength in LOGISTIC_STRENGTHS if len(np.unique(rose[split.train])) == 2 else ():
-        model = LogisticRegression(C=strength, max_iter=1000).fit(
-            inputs[split.train], rose[split.train]
-        )
+    inputs = rows.astype(np.float64)
+    best, best_loss = np.full(len(rows), 0.5), np.inf
+    if len(np.unique(rose[train])) < 2:
+        return best
+    for strength in LOGISTIC_STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=1000).fit(inputs[train], rose[train])
         p_up = model.predict_proba(inputs)[:, 1]
-        loss = -float(
-            np.mean(np.log(np.where(rose[split.val] == 1, p_up[split.val], 1 - p_up[split.val])))
-        )
+        p_true = np.where(rose[val] == 1, p_up[val], 1 - p_up[val])
+        loss = -float(np.mean(np.log(p_true)))
         if loss < best_loss:
             best, best_loss = p_up, loss
-    return {
-        "majority": np.full(len(samples), float(rose[split.train].mean())),
-        "last_move": 0.5 + 0.5 * np.sign(samples.current_return),
-        "logistic": best,
-    }
+    return best

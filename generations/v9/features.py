@@ -1,11 +1,4 @@
-"""v9's 46 causal features: v2's 16 of the candle and its indicators, and these 30.
-
-Returns: momentum_3, momentum_48, momentum_168. Trend: sma_20_gap, sma_50_gap, sma_200_gap,
-macd_histogram, adx, plus_di, minus_di, aroon, trix. Place within the recent range:
-bollinger_position, bollinger_width, channel_position, stochastic_k, stochastic_d, cci, rsi_7.
-Volume: money_flow, volume_trend. Volatility: volatility_ewma, volatility_ratio_24,
-volatility_ratio_168, volatility_ratio_720, range_ratio_24. Time of the candle's close: hour_sin,
-hour_cos, week_sin, week_cos.
+"""v9's 46 causal features: v2's 16 of the candle and its indicators, and 30 more.
 
 All are free of the price's and the volume's scale, so a coin at 90,000 and one at 0.3 give the same
 numbers.
@@ -30,37 +23,17 @@ from pipeline.samples.indicators import (
     log_returns,
 )
 
-V9_OWN_FEATURES = (
-    "momentum_3",
-    "momentum_48",
-    "momentum_168",
-    "sma_20_gap",
-    "sma_50_gap",
-    "sma_200_gap",
-    "macd_histogram",
-    "adx",
-    "plus_di",
-    "minus_di",
-    "aroon",
-    "trix",
-    "bollinger_position",
-    "bollinger_width",
-    "channel_position",
-    "stochastic_k",
-    "stochastic_d",
-    "cci",
-    "rsi_7",
-    "money_flow",
-    "volume_trend",
-    "volatility_ewma",
-    "volatility_ratio_24",
-    "volatility_ratio_168",
-    "volatility_ratio_720",
-    "range_ratio_24",
-    "hour_sin",
-    "hour_cos",
-    "week_sin",
-    "week_cos",
+V9_OWN_FEATURES = tuple(
+    # trend
+    "momentum_3 momentum_48 momentum_168 sma_20_gap sma_50_gap sma_200_gap macd_histogram adx "
+    "plus_di minus_di aroon trix "
+    # place within the recent range
+    "bollinger_position bollinger_width channel_position stochastic_k stochastic_d cci rsi_7 "
+    # volume and volatility
+    "money_flow volume_trend volatility_ewma volatility_ratio_24 volatility_ratio_168 "
+    "volatility_ratio_720 range_ratio_24 "
+    # time of the candle's close
+    "hour_sin hour_cos week_sin week_cos".split()
 )
 
 V9_FEATURES = (*V2_CANDLE_FEATURES, *V9_OWN_FEATURES)
@@ -74,8 +47,7 @@ V9_WARMUP = max(V2_WARMUP, LONG_WINDOW)
 
 DAY_MS = 86_400_000
 MIN_VOLATILITY = 1e-7
-"""log-return; a price that stands still is taken to move this much, so that no ratio to it is
-infinite"""
+"""log-return; a price that stands still is taken to move this much, so that ratios are finite"""
 SMALLEST_RATIO = 0.01
 """floor of a ratio of volatilities before its logarithm"""
 
@@ -122,12 +94,11 @@ def _segment_features(
 
 
 def _trend_features(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> dict[str, np.ndarray]:
-    features = {f"momentum_{n}": talib.ROCP(close, timeperiod=n) for n in (3, 48, 168)}
-    features |= {
-        f"sma_{n}_gap": log_ratio(close, talib.SMA(close, timeperiod=n)) for n in (20, 50, 200)
-    }
+    means = {n: talib.SMA(close, timeperiod=n) for n in (20, 50, 200)}
     _, _, histogram = talib.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)
-    return features | {
+    return {
+        **{f"momentum_{n}": talib.ROCP(close, timeperiod=n) for n in (3, 48, 168)},
+        **{f"sma_{n}_gap": log_ratio(close, mean) for n, mean in means.items()},
         "macd_histogram": histogram / close,  # in units of the price, so that coins compare
         "adx": talib.ADX(high, low, close, timeperiod=14),  # this and the four below: percent
         "plus_di": talib.PLUS_DI(high, low, close, timeperiod=14),
@@ -146,16 +117,17 @@ def _position_features(
         # themselves: TA-Lib's deviation of a price below 1e-5 is 0, because it takes a variance
         # below 1e-14 for rounding.
         windows = np.lib.stride_tricks.sliding_window_view(close, 20)
-        mean[19:], spread[19:] = windows.mean(axis=1), windows.std(axis=1)
+        mean[19:] = windows.mean(axis=1)
+        spread[19:] = windows.std(axis=1)
     spread[spread < 1e-12 * close] = 0.0  # closes that do not move, but for rounding
-    lowest, highest = talib.MIN(low, timeperiod=48), talib.MAX(high, timeperiod=48)
+    lowest = talib.MIN(low, timeperiod=48)
+    highest = talib.MAX(high, timeperiod=48)
     slow_k, slow_d = talib.STOCH(high, low, close, fastk_period=14, slowk_period=3, slowd_period=3)
     return {
         "bollinger_position": divide_or_zero(close - mean, 2.0 * spread),
         "bollinger_width": 4.0 * spread / mean,
-        "channel_position": divide_or_zero(
-            2.0 * close - highest - lowest, highest - lowest
-        ),  # -1 to 1
+        # -1 to 1
+        "channel_position": divide_or_zero(2.0 * close - highest - lowest, highest - lowest),
         "stochastic_k": slow_k,  # 0 to 100
         "stochastic_d": slow_d,
         "cci": talib.CCI(high, low, close, timeperiod=20),
@@ -166,15 +138,13 @@ def _position_features(
 def _volume_features(
     high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
 ) -> dict[str, np.ndarray]:
-    flow = (
-        divide_or_zero(2.0 * close - high - low, high - low) * volume
-    )  # -volume at the low, +volume at the high
+    # -volume at the low, +volume at the high
+    flow = divide_or_zero(2.0 * close - high - low, high - low) * volume
+    traded = talib.SUM(volume, timeperiod=20)
     day, week = (pd.Series(volume).rolling(n, min_periods=24).mean().to_numpy() for n in (24, 168))
     return {
         # Chaikin's money flow; TA-Lib's MFI takes a sum of price times volume below 1 for none
-        "money_flow": divide_or_zero(
-            talib.SUM(flow, timeperiod=20), talib.SUM(volume, timeperiod=20)
-        ),
+        "money_flow": divide_or_zero(talib.SUM(flow, timeperiod=20), traded),
         "volume_trend": np.log(np.maximum(divide_or_zero(day, week), SMALLEST_RATIO)),
     }
 
@@ -184,15 +154,16 @@ def _volatility_features(
 ) -> dict[str, np.ndarray]:
     log_return = log_returns(close)
     ewma = ewma_volatility(log_return)
-    scale = np.maximum(ewma, MIN_VOLATILITY)
     squares = pd.Series(np.square(log_return))
-    features = {"volatility_ewma": ewma}
+    sizes = {"range_ratio_24": talib.SMA(log_ratio(high, low), timeperiod=24)}
     for n in (24, 168, LONG_WINDOW):
-        realised = np.sqrt(squares.rolling(n, min_periods=24).mean().clip(lower=0.0).to_numpy())
-        features[f"volatility_ratio_{n}"] = np.log(np.maximum(realised / scale, SMALLEST_RATIO))
-    mean_range = talib.SMA(log_ratio(high, low), timeperiod=24)
-    features["range_ratio_24"] = np.log(np.maximum(mean_range / scale, SMALLEST_RATIO))
-    return features
+        mean_square = squares.rolling(n, min_periods=24).mean().clip(lower=0.0).to_numpy()
+        sizes[f"volatility_ratio_{n}"] = np.sqrt(mean_square)
+    scale = np.maximum(ewma, MIN_VOLATILITY)
+    ratios = {
+        name: np.log(np.maximum(size / scale, SMALLEST_RATIO)) for name, size in sizes.items()
+    }
+    return {"volatility_ewma": ewma, **ratios}
 
 
 def _time_features(closes_ms: np.ndarray) -> dict[str, np.ndarray]:

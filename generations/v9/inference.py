@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from generations.v9.combination import Ensemble, apply_ensemble
+from generations.v9.combination import Combination, apply_combination
 from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.scaling import scale_rows_min_max
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
@@ -61,16 +61,15 @@ class CombinedPrediction(Prediction):
 
 
 class CryptoPricePredictorV9(CandlePredictor):
-    """Direction, volatility and price of one pair, and their combination; see `CandlePredictor` for
-    the verbs.
+    """Forecasts direction, volatility and price of one pair, and combines them.
 
-    What v2's keys say (`price`, `return`, `p_up`, `confidence`, `price_low`, `price_high`) is the
-    price network's, so that they agree with each other. Beside them `predict` returns the
-    document's `direction` (output of the direction network: P(up), not calibrated) and `volatility`
-    (forecast volatility of the log-return over `volatility_horizon` candles), `direction_p_up` (the
-    same, calibrated), and the combined forecast: `combined_price`, `combined_return`,
-    `combined_p_up`, `combined_low`, `combined_high` (80 % interval, as wide as the forecast
-    volatility says).
+    `CandlePredictor` has the verbs. What v2's keys say (`price`, `return`, `p_up`, `confidence`,
+    `price_low`, `price_high`) is the price network's, so that they agree with each other. Beside
+    them `predict` returns the document's `direction` (output of the direction network: P(up), not
+    calibrated) and `volatility` (forecast volatility of the log-return over `volatility_horizon`
+    candles), `direction_p_up` (the same, calibrated), and the combined forecast:
+    `combined_price`, `combined_return`, `combined_p_up`, `combined_low`, `combined_high` (80 %
+    interval, as wide as the forecast volatility says).
     """
 
     files = FILES
@@ -109,7 +108,8 @@ class CryptoPricePredictorV9(CandlePredictor):
         """
         super().__init__(model_path, scaler_path)
         scalers = load_scalers(scaler_path)
-        folder, shape = Path(model_path).parent, (self.lookback, len(self.feature_cols))
+        folder = Path(model_path).parent
+        shape = (self.lookback, len(self.feature_cols))
         for name in (DIRECTION_FILE, VOLATILITY_FILE):
             path = folder / name
             if path.is_file() and files.sha256_of(path) != scalers["sha256"].get(name):
@@ -119,7 +119,7 @@ class CryptoPricePredictorV9(CandlePredictor):
                 )
         self.volatility_horizon: int = scalers["volatility_horizon"]
         self._har = HarModel.from_dict(scalers["har"])
-        self._ensemble = Ensemble.from_dict(scalers["ensemble"])
+        self._combination = Combination.from_dict(scalers["ensemble"])
         self._direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
         self._trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
 
@@ -151,9 +151,9 @@ class CryptoPricePredictorV9(CandlePredictor):
         served = super()._forecast(rows, end, base_price, volatility, own)
         p_up = self._direction.run(rows, end)
         ahead = np.sqrt(self._har.variance(har) * self._trees.run(rows, end))
-        per_candle = np.sqrt(self.horizon / self.volatility_horizon)
-        combined = apply_ensemble(
-            self._ensemble, p_up, served["predicted_return"], volatility, ahead * per_candle
+        per_return = np.sqrt(self.horizon / self.volatility_horizon)
+        combined = apply_combination(
+            self._combination, p_up, served["predicted_return"], volatility, ahead * per_return
         )
         return {**served, "direction": p_up.astype(np.float64), "volatility": ahead, **combined}
 

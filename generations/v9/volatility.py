@@ -1,5 +1,4 @@
-"""How much the price will move over the next day: realised variance, a HAR model, and trees that
-correct it.
+"""How much the price will move over the next day: a HAR model, and trees that correct it.
 
 Variances are sums of squared log-returns over the horizon. The HAR model is linear in logarithms
 and sees no hour, no ranges and no volume; gradient-boosted trees on the whole window forecast the
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from config import ConfigV9
 from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.samples.indicators import NamedColumns, by_segment, log_returns
-from pipeline.samples.splitting import Split
+from pipeline.samples.splitting import Split, cut_at
 from pipeline.samples.windows import Samples, window_view
 
 if TYPE_CHECKING:
@@ -27,19 +27,16 @@ if TYPE_CHECKING:
 HAR_WINDOWS = (1, 7, 30)
 """Horizons that the HAR model looks back: with 24 hourly candles the last day, week and month."""
 MIN_VARIANCE = 1e-9
-"""of a horizon; a price that stands still is taken to move this much (0.003 %), so that every
-logarithm is finite"""
+"""of a horizon; a price that stands still is taken to move so much (0.003 %)"""
 MOST_WINDOWS = 40_000
-"""windows the trees are fitted on, flattened 442 MB; of more a random sample, since neighbours
-share targets"""
+"""windows the trees are fitted on, flattened 442 MB; of more a random sample"""
 PREDICT_BATCH = 1024
 """windows flattened at a time when forecasting"""
 
 
 @dataclass(frozen=True)
 class HarModel(FittedNumbers):
-    """ln variance = intercept + sum of coefficient x ln(mean square of the last k horizons), then
-    unbiased."""
+    """ln variance = intercept + sum of coefficient x ln(mean square of the last k horizons)."""
 
     what: ClassVar[str] = "HAR model:"
 
@@ -60,33 +57,31 @@ class HarModel(FittedNumbers):
     def variance(self, inputs: np.ndarray) -> np.ndarray:
         """(n,) variance over the horizon from (n, 3) rows of `har_inputs`."""
         log_variance = np.full(len(inputs), self.intercept)
-        for column, coefficient in enumerate(
-            self.coefficients
-        ):  # BLAS would sum one row in another order than many
+        # Column by column: BLAS would sum one row in another order than many.
+        for column, coefficient in enumerate(self.coefficients):
             log_variance += coefficient * inputs[:, column]
         return np.exp(log_variance)
 
 
 def realised_variance(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
-    """(n_samples,) sum of the squared log-returns of the `horizon` candles after t, at least
-    `MIN_VARIANCE`.
+    """(n_samples,) sum of the squared log-returns of the `horizon` candles after t.
 
-    Andersen and Bollerslev (1998), Answering the Skeptics: Yes, Standard Volatility Models Do
-    Provide Accurate Forecasts, International Economic Review 39(4): what a volatility forecast is
-    measured by.
+    It is at least `MIN_VARIANCE`, so that every logarithm is finite. Andersen and Bollerslev
+    (1998), Answering the Skeptics: Yes, Standard Volatility Models Do Provide Accurate Forecasts,
+    International Economic Review 39(4): what a volatility forecast is measured by.
 
     Args:
         candles: Symbol -> the candles that the samples were made of.
-        samples: Their samples; each has `horizon` candles after t without a gap.
+        samples: Samples of them; each has `horizon` candles after t without a gap.
     """
+    horizon = samples.horizon
     ahead = []
     for frame in candles.values():
         squares = np.square(log_returns(frame["close"].to_numpy(np.float64)))
         sums = np.full(len(squares), np.nan)
-        if len(squares) > samples.horizon:
-            sums[: -samples.horizon] = np.lib.stride_tricks.sliding_window_view(
-                squares[1:], samples.horizon
-            ).sum(axis=1)
+        if len(squares) > horizon:
+            next_squares = np.lib.stride_tricks.sliding_window_view(squares[1:], horizon)
+            sums[:-horizon] = next_squares.sum(axis=1)
         ahead.append(sums)
     return np.maximum(np.concatenate(ahead)[samples.end], MIN_VARIANCE)
 
@@ -144,20 +139,40 @@ def fit_har(inputs: np.ndarray, variance: np.ndarray, train: np.ndarray) -> HarM
     return HarModel(biased.intercept + float(np.log(smearing)), biased.coefficients)
 
 
-def fit_trees(
-    rows: np.ndarray,
-    samples: Samples,
-    split: Split,
-    ratio: np.ndarray,
-    path: Path,
-    *,
-    trees: int,
-    tree_depth: int,
-    tree_learning_rate: float,
-    seed: int,
-) -> int:
-    """Fit gradient-boosted trees on flattened windows and save them; validation decides how many
-    are kept.
+@dataclass(frozen=True, eq=False)
+class VolatilitySamples:
+    """Samples of the volatility model: the windows of the others, a target that reaches further."""
+
+    samples: Samples
+    split: Split
+    """at the instants of the other models' split, purged of targets that reach across one"""
+    variance: np.ndarray
+    """(n_samples,) realised over the horizon"""
+    har: HarModel
+    ratio: np.ndarray
+    """(n_samples,) realised variance over the HAR model's, the trees' target"""
+
+
+def volatility_samples(
+    candles: Mapping[str, pd.DataFrame], samples: Samples, split: Split
+) -> VolatilitySamples:
+    """Targets and the HAR model of the volatility, fitted on the training part.
+
+    Args:
+        candles: Symbol -> the candles that the samples were made of.
+        samples: Samples with the volatility's horizon.
+        split: Split of the other models, whose instants are kept.
+    """
+    cuts = (split.train_end, split.val_end, split.test_start, split.test_end)
+    own = cut_at(samples.target_time, *cuts, samples.target_span)
+    variance = realised_variance(candles, samples)
+    inputs = sample_har_inputs(candles, samples, samples.horizon)
+    har = fit_har(inputs, variance, own.train)
+    return VolatilitySamples(samples, own, variance, har, variance / har.variance(inputs))
+
+
+def fit_trees(rows: np.ndarray, volatility: VolatilitySamples, config: ConfigV9, path: Path) -> int:
+    """Fit gradient-boosted trees on flattened windows and save them; returns how many are kept.
 
     The loss is the Gamma deviance with a logarithmic link, which is QLIKE. Every tree sees half of
     the samples and a tenth of the inputs, and a leaf weighs 200 samples, about eight days of hourly
@@ -166,52 +181,42 @@ def fit_trees(
 
     Args:
         rows: (n_candles, n_features) float32, scaled.
-        samples: Whose `end` are rows, and whose horizon is the volatility's.
-        split: Of these samples.
-        ratio: (n_samples,) realised variance over the HAR model's.
+        volatility: Samples, and the target; validation decides how many trees are kept.
+        config: Number, depth and step size of the trees; seed of what each of them sees.
         path: Where the model goes, in XGBoost's JSON: input (n, lookback x n_features), output (n,)
             ratios.
-        trees: At most so many.
-        tree_depth: Of each.
-        tree_learning_rate: Share of each tree's correction that is taken.
-        seed: Of the samples and inputs that the trees see.
-
-    Returns:
-        How many trees were kept.
     """
     import xgboost
 
-    train = split.train
+    samples = volatility.samples
+    train, val = volatility.split.train, volatility.split.val
     if len(train) > MOST_WINDOWS:
-        train = np.sort(np.random.default_rng(seed).choice(train, MOST_WINDOWS, replace=False))
-    val = split.val
+        random = np.random.default_rng(config.seed)
+        train = np.sort(random.choice(train, MOST_WINDOWS, replace=False))
     model = xgboost.XGBRegressor(
         objective="reg:gamma",
         eval_metric="gamma-deviance",
-        n_estimators=trees,
-        max_depth=tree_depth,
-        learning_rate=tree_learning_rate,
+        n_estimators=config.trees,
+        max_depth=config.tree_depth,
+        learning_rate=config.tree_learning_rate,
         subsample=0.5,
         colsample_bytree=0.1,
         min_child_weight=200,
         max_bin=64,
-        random_state=seed,
+        random_state=config.seed,
         callbacks=[xgboost.callback.EarlyStopping(rounds=40, save_best=True)],
     )
-    validation = [(flatten_windows(rows, samples.end[val], samples.lookback), ratio[val])]
-    model.fit(
-        flatten_windows(rows, samples.end[train], samples.lookback),
-        ratio[train],
-        eval_set=validation,
-        verbose=False,
+    known, unknown = (
+        (flatten_windows(rows, samples.end[part], samples.lookback), volatility.ratio[part])
+        for part in (train, val)
     )
+    model.fit(*known, eval_set=[unknown], verbose=False)
     model.save_model(path)
     return int(model.get_booster().num_boosted_rounds())
 
 
 def flatten_windows(rows: np.ndarray, end: np.ndarray, lookback: int) -> np.ndarray:
-    """(n, lookback * n_features) float32: the windows that end with given rows, candle after
-    candle.
+    """(n, lookback * n_features) float32: windows that end with given rows, candle after candle.
 
     Example:
         >>> flatten_windows(np.arange(6.0).reshape(3, 2), np.array([1, 2]), 2)
@@ -247,19 +252,24 @@ class TreeModel:
             raise ValueError(
                 f"{path}: no model of XGBoost that can be read; copy it again or train again"
             ) from error
-        self._lookback, width = input_shape[0], input_shape[0] * input_shape[1]
-        if self._booster.num_features() != width:
+        self._lookback, n_features = input_shape
+        n_inputs = self._booster.num_features()
+        promised = self._lookback * n_features
+        if n_inputs != promised:
             raise ValueError(
-                f"{path}: takes {self._booster.num_features()} inputs, the scaler file says "
-                f"{width}; wrong file?"
+                f"{path}: takes {n_inputs} inputs, the scaler file says {promised}; wrong file?"
             )
 
     def run(self, rows: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """(n,) float64 ratios for the windows that end with given rows of `rows`, (n_candles,
-        n_features) scaled."""
-        parts = [end[first : first + PREDICT_BATCH] for first in range(0, len(end), PREDICT_BATCH)]
-        outputs = [
-            self._booster.inplace_predict(flatten_windows(rows, part, self._lookback))
-            for part in parts
-        ]
+        """(n,) float64 ratios for the windows that end with given rows.
+
+        Args:
+            rows: (n_candles, n_features) float32, scaled.
+            end: (n,) the last row of each window.
+        """
+        outputs = []
+        for first in range(0, len(end), PREDICT_BATCH):
+            part = end[first : first + PREDICT_BATCH]
+            windows = flatten_windows(rows, part, self._lookback)
+            outputs.append(self._booster.inplace_predict(windows))
         return np.concatenate(outputs).astype(np.float64)
