@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pipeline.candles.exchanges import ExchangeError
 
 from config import ConfigV1, SourceConfig
 from generations.v1.features import V1_WARMUP
@@ -18,6 +17,7 @@ from generations.v1.timeframes import HOUR, QUARTER
 from pipeline.candles import synthetic
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.candles.store import find_span
 
