@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import functools
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,27 @@ def test_a_link_without_a_file_or_a_heading_is_found(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_relative_link_leads_to_a_file_and_heading(page):
     assert broken_links(page) == []
+
+
+def test_the_house_has_a_line_for_every_file_of_the_product():
+    tree = (ROOT / "docs" / "house.md").read_text(encoding="utf-8").split("```")[1]
+    folders = [ROOT, *(ROOT / name for name in ("models", "pipeline", "generations"))]
+    files = [
+        path for folder in folders for path in folder.glob("**/*.py" if folder != ROOT else "*.py")
+    ]
+    wanted = Counter(path.name for path in files if path.name != "__init__.py")
+    named = Counter(re.findall(r"(?<![\w/<>])(\w+\.py)\b", tree.split("\ntests/")[0]))
+    assert named == wanted
+
+
+def test_the_answers_to_a_newcomer_s_questions_are_where_the_house_says():
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    answers = page[page.index("## Ten questions of a newcomer") :].splitlines()[4:]
+    assert len(answers) == 10
+    for line in answers:
+        path, *names = re.findall(r"`([^`]+)`", line.split("|")[2])
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert [name for name in names if name.split(".")[-1] not in source] == [], line
 
 
 def test_every_page_is_reachable_from_the_readme():
