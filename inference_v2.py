@@ -78,7 +78,7 @@ class CryptoPricePredictorV2(LivePredictor):
 
     @property
     def published(self) -> list[str]:
-        """What futures exchanges publish that the model looks at, of `store.PUBLISHED`."""
+        """What futures exchanges publish that the model looks at, of `schema.PUBLISHED`."""
         wanted = [V2_OPTIONAL_FEATURES.get(name) for name in self.feature_cols]
         return [kind for kind, column in PUBLISHED.items() if column in wanted]
 

@@ -67,7 +67,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
         feature_cols = choose_preset_features(
             config.preset, market.candles, config.timeframe, config.candles
         )
-        features = compute_market(market.candles, config.timeframe, feature_cols)
+        features = compute_market(market.candles, config.timeframe, feature_cols, config.preset)
         terminal.tell(f"{len(feature_cols)} features, {V2_WARMUP} candles of warm-up")
 
         # Windows: sample i is the `lookback` rows that end with candle t. Its target is the

@@ -81,7 +81,7 @@ class Run:
             timeframe: Length of a candle.
             warmup: Candles before the first usable one; `config.candles` counts usable ones.
             source: Where candles come from, if not from where the config says.
-            published: What to fetch along from futures exchanges, of `store.PUBLISHED`.
+            published: What to fetch along from futures exchanges, of `schema.PUBLISHED`.
 
         Raises:
             ValueError: Bad candles, or not those of the interrupted run.
@@ -107,15 +107,12 @@ class Run:
         if self.stored is None:
             files.begin_run(self.folder, self.settings, fingerprint, self.log)
 
-    def score(
-        self, parts: Sequence[pd.DataFrame], market: CandleSet, horizon: int | None = None
-    ) -> dict[str, Any]:
+    def score(self, parts: Sequence[pd.DataFrame], market: CandleSet) -> dict[str, Any]:
         """Score forecasts beside every baseline's, and print the tables; see `score_run`.
 
         Args:
             parts: Predictions of each fold, as `forecast_test` gives them.
             market: Candles that they were made from.
-            horizon: Candles ahead, if not the config's.
         """
         # statsmodels, scikit-learn and arch take their time, so bad options do not wait for them
         from pipeline.evaluation.scoring import score_run
@@ -126,7 +123,7 @@ class Run:
             baselines=BASELINE_NAMES,
             interval_baselines=INTERVAL_BASELINES,
             timeframe=market.timeframe,
-            horizon=horizon or self.config.horizon,
+            horizon=self.config.horizon,
             synthetic=market.is_synthetic,
             fee_bps=self.config.fee_bps,
             threshold=self.config.threshold,
