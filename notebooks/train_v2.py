@@ -76,14 +76,19 @@ if SMALL:
 # %%
 # Fetch: from the first exchange that answers (Binance refuses Colab's addresses, so there it is
 # usually Binance US).
-import train_v2_production
+from data_fetcher import fetch_candles
+from feature_engineering import V2_WARMUP
 from pipeline import terminal
 
 with terminal.notices():
-    market = train_v2_production.fetch(config, None)
+    wanted = config.candles and config.candles + V2_WARMUP
+    market = fetch_candles(config.symbols, config.timeframe, wanted, config)
+terminal.tell(*market.describe())
 
 # %%
 # Train: the nine phases of train_v2_production.py. The last line is the verdict.
+import train_v2_production
+
 metrics = train_v2_production.main(config)
 
 # %% [markdown]

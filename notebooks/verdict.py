@@ -205,6 +205,7 @@ page.in_notebook(page.whole("", [page.pair(*pictures)]), height=640)
 # shows it on your own features.
 
 # %%
+from data_fetcher import fetch_candles
 from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
 from pipeline.forecasts.baselines import fit_baselines
 from pipeline.samples import leakage
@@ -213,7 +214,8 @@ from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
 
 with terminal.notices():
-    market = train_v2_production.fetch(config, None)
+    wanted = config.candles and config.candles + V2_WARMUP
+    market = fetch_candles(config.symbols, config.timeframe, wanted, config)
 
 
 def honest(candles):
