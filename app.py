@@ -10,10 +10,12 @@ pip install gradio) nor Keras.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +36,8 @@ from pipeline.report.live_page import Answer
 
 if TYPE_CHECKING:
     import gradio
+
+logger = logging.getLogger("app")
 
 NO_CLAIM = "NO CLAIM (synthetic data)"
 SHOWN = 48
@@ -92,6 +96,7 @@ class Forecaster:
         self.predictor = CryptoPricePredictorV2.from_directory(folder)
         self.step_ms = timeframe_ms(self.predictor.timeframe)
         self._kept: dict[str, Answer] = {}
+        self._context: tuple[int, Mapping[str, pd.DataFrame]] = (0, {})
         self._lock = threading.Lock()
 
     @property
@@ -157,9 +162,9 @@ class Forecaster:
         }
 
     def _make_answer(self, symbol: str, now_ms: int) -> Answer:
-        predictor = self.predictor
-        market = self._fetch(symbol)
+        market = self._fetch([symbol])
         candles = market.candles[symbol]
+        predictor = self.predictor.with_context(self._others(now_ms))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             prediction = predictor.predict(candles)
@@ -196,11 +201,31 @@ class Forecaster:
             kept_until_ms=max(next_ms, now_ms + RETRY_MS),
         )
 
-    def _fetch(self, symbol: str) -> CandleSet:
-        """As many candles of a pair as the forecast and the past ones on the page take."""
+    def _others(self, now_ms: int) -> Mapping[str, pd.DataFrame]:
+        """Candles of the coins that the model looks at; fetched once a candle, for all pairs."""
+        predictor, directory = self.predictor, self.options.candles_dir
+        kept_until_ms, candles = self._context
+        if not predictor.wants_context or now_ms < kept_until_ms:
+            return candles
+        symbols = predictor.symbols
+        if directory is not None:
+            timeframe = predictor.timeframe
+            symbols = [s for s in symbols if store.find_file(directory, s, timeframe) is not None]
+        try:
+            candles = self._fetch(symbols).candles if symbols else {}
+        except (ConnectionError, ValueError) as error:
+            logger.warning("no candles of the other coins: %s", error)
+            candles = {}
+        closes_ms = [int(timestamps_ms(frame)[-1]) + self.step_ms for frame in candles.values()]
+        next_ms = min(closes_ms, default=0) + self.step_ms + PUBLICATION_MS
+        self._context = (max(next_ms, now_ms + RETRY_MS), candles)
+        return candles
+
+    def _fetch(self, symbols: Sequence[str]) -> CandleSet:
+        """As many candles of each pair as the forecast and the past ones on the page take."""
         predictor, options = self.predictor, self.options
         return fetch_candles(
-            [symbol],
+            symbols,
             predictor.timeframe,
             predictor.required_candles + SHOWN + predictor.horizon,
             source=SourceConfig(

@@ -15,7 +15,7 @@ loads Keras.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class CryptoPricePredictorV2(LivePredictor):
 
     files = FILES
     known_features = (*V2_FEATURES, *POOLED_FEATURES)
+    optional_inputs = frozenset({*POOLED_MARKET_FEATURES, *V2_OPTIONAL_FEATURES})
     warmup = V2_WARMUP
     preset: str
     """whose features the model looks at, of `PRESETS_V2`"""
@@ -100,6 +101,20 @@ class CryptoPricePredictorV2(LivePredictor):
         informed = copy.copy(self)
         informed._market = market_features(closed, self.timeframe)
         return informed
+
+    def _missing_text(self, missing: Sequence[str], candles: pd.DataFrame) -> str:
+        count = f"{len(missing)} of {len(self.feature_cols)} inputs ({', '.join(missing)})"
+        remedies = []
+        if any(name in POOLED_MARKET_FEATURES for name in missing):
+            remedies.append(
+                "pass the candles of BTC/USDT and at least two more pairs up to "
+                f"{candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M} (context=… in Python, files in "
+                "the same folder at the command line)"
+            )
+        columns = [V2_OPTIONAL_FEATURES[name] for name in missing if name in V2_OPTIONAL_FEATURES]
+        if columns:
+            remedies.append(f"pass candles with {' and '.join(columns)}")
+        return f"the forecast does without {count}; {'; '.join(remedies)}"
 
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
         scalers = super()._open(model_path, scaler_path)

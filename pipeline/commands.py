@@ -61,6 +61,7 @@ class Predict:
         if self.ledger is not None and not symbol:
             symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
         candles = formats.read_file(self.candles, predictor.timeframe)
+        predictor = _with_neighbours(predictor, self.candles.parent)
         prediction = _show(predictor, candles, self.last_price, self.picture)
         _enter(self.ledger, predictor, symbol, candles, prediction)
 
@@ -236,6 +237,22 @@ class Evaluate:
         )
         unseen.write(result, forecasts, self.output, self.predictions)
         print(ledger_text(result))
+
+
+def _with_neighbours(predictor: LivePredictor, folder: Path) -> LivePredictor:
+    """The predictor with the other coins' candles that lie in a folder, if it looks at them."""
+    if not predictor.wants_context:
+        return predictor
+    context = {}
+    for symbol in predictor.symbols:
+        if store.find_file(folder, symbol, predictor.timeframe) is None:
+            continue
+        try:
+            context[symbol] = formats.read_directory(folder, symbol, predictor.timeframe)
+        except ValueError as error:
+            logger.warning("%s: not used: %s", symbol, error)
+    logger.info("candles of %d coins in %s", len(context), folder)
+    return predictor.with_context(context)
 
 
 def _show(

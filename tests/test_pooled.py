@@ -1,5 +1,6 @@
 """The pooled preset: features by hand, no look-ahead, training and serving alike."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,12 +12,13 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import train_v2_production
+from app import Forecaster, Options
 from config import PRESETS_V2, ConfigV2
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
 from inference_v2 import CryptoPricePredictorV2
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.commands import Evaluate, Live
+from pipeline.commands import Evaluate, Live, Predict
 from pipeline.report.tables import horizon_rows
 from pipeline.samples import leakage
 from pipeline.samples.pooled_features import (
@@ -264,20 +266,25 @@ def test_one_forecast_equals_its_row_of_the_history_whatever_the_context_holds_o
 
 def test_without_context_a_forecast_is_made_as_with_too_little_of_it(predictor, market):
     eth = market["ETH/USDT"]
-    alone, informed = predictor.predict(eth), predictor.predict(eth, context=market)
-    assert alone["return"] != informed["return"]
+    informed = predictor.predict(eth, context=market)
     few = {coin: market[coin] for coin in ("BTC/USDT", "ETH/USDT")}
-    assert predictor.predict(eth, context=few) == alone == predictor.predict(eth, context={})
-    assert predictor.predict(eth) == alone  # the context of one call is forgotten in the next
+    with pytest.warns(UserWarning, match="does without 4 of 14 inputs .*at least two more pairs"):
+        alone = predictor.predict(eth)
+    assert alone["return"] != informed["return"]
+    assert alone["missing_inputs"] == list(POOLED_MARKET_FEATURES)
+    assert informed["missing_inputs"] == []
+    # The context of one call is forgotten in the next.
+    for context in (few, {}, None):
+        with pytest.warns(UserWarning, match="does without 4 of 14 inputs"):
+            assert predictor.predict(eth, context=context) == alone
 
 
 def test_shifted_context_changes_the_forecast_so_it_is_matched_by_time(predictor, market):
     eth = market["ETH/USDT"]
     older = {coin: frame.iloc[:-1] for coin, frame in market.items()}  # nothing of the last candle
-    assert (
-        predictor.predict(eth, context=older)["return"]
-        != predictor.predict(eth, context=market)["return"]
-    )
+    with pytest.warns(UserWarning, match="does without 4 of 14 inputs"):
+        late = predictor.predict(eth, context=older)
+    assert late["return"] != predictor.predict(eth, context=market)["return"]
 
 
 def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
@@ -312,7 +319,8 @@ def test_a_live_forecast_knows_what_the_other_coins_did(predictor, market, excha
     live = predictor.predict_live("ETH/USDT", exchange="binance", base_url=exchange.url)
     recent = {coin: frame.iloc[-predictor.required_candles :] for coin, frame in closed.items()}
     assert live == predictor.predict(recent["ETH/USDT"], context=recent)
-    assert live["return"] != predictor.predict(recent["ETH/USDT"])["return"]
+    with pytest.warns(UserWarning, match="does without 4 of 14 inputs"):
+        assert live["return"] != predictor.predict(recent["ETH/USDT"])["return"]
 
 
 def test_the_live_command_does_without_the_other_coins_where_they_cannot_be_had(
@@ -323,10 +331,51 @@ def test_the_live_command_does_without_the_other_coins_where_they_cannot_be_had(
 
     monkeypatch.setattr(CryptoPricePredictorV2, "fetch_context", out_of_reach)
     command = Live("ETH/USDT", model_dir=bundle, exchange="binance", base_url=exchange.url)
-    command.run(CryptoPricePredictorV2)
-    alone = predictor.predict(market["ETH/USDT"].iloc[:-2].iloc[-predictor.required_candles :])
+    with pytest.warns(UserWarning, match="does without 4 of 14 inputs"):
+        command.run(CryptoPricePredictorV2)
+    with pytest.warns(UserWarning, match="does without 4 of 14 inputs"):
+        alone = predictor.predict(market["ETH/USDT"].iloc[:-2].iloc[-predictor.required_candles :])
     assert f"Expected return: {alone['return_percent']:+.4f}%" in capsys.readouterr().out
     assert "no candles of the other coins, so the forecast does without: no route" in caplog.text
+
+
+def test_predict_finds_the_other_coins_beside_the_file(
+    predictor, bundle, market, candles_dir, tmp_path, capsys
+):
+    command = Predict(candles_dir / "ETHUSDT_1h.parquet", model_dir=bundle)
+    command.run(CryptoPricePredictorV2)
+    informed = predictor.predict(market["ETH/USDT"], context=market)
+    assert f"Expected return: {informed['return_percent']:+.4f}%" in capsys.readouterr().out
+
+    shutil.copy(candles_dir / "ETHUSDT_1h.parquet", tmp_path)
+    command = Predict(tmp_path / "ETHUSDT_1h.parquet", model_dir=bundle)
+    with pytest.warns(UserWarning, match="files in the same folder at the command line"):
+        command.run(CryptoPricePredictorV2)
+    assert f"Expected return: {informed['return_percent']:+.4f}%" not in capsys.readouterr().out
+
+
+def test_the_page_forecasts_with_the_other_coins_of_its_source(
+    predictor, bundle, market, candles_dir, exchange, tmp_path
+):
+    informed = predictor.predict(market["ETH/USDT"], context=market)
+    page = Forecaster(Options(model_dir=bundle, candles_dir=candles_dir, source="directory"))
+    shown = page.predict("ETH/USDT")
+    assert shown["missing_inputs"] == []
+    # The page's frame begins later, so the last bits of its indicators may differ.
+    assert shown["return"] == pytest.approx(informed["return"], rel=1e-6)
+
+    live = Forecaster(
+        Options(model_dir=bundle, source="exchange", exchange="binance", base_url=exchange.url)
+    ).predict("ETH/USDT")
+    closed = {coin: frame.iloc[:-2] for coin, frame in market.items()}
+    expected = predictor.predict(closed["ETH/USDT"], context=closed)
+    assert live["return"] == pytest.approx(expected["return"], rel=1e-6)
+
+    shutil.copy(candles_dir / "ETHUSDT_1h.parquet", tmp_path)
+    blind = Forecaster(Options(model_dir=bundle, candles_dir=tmp_path, source="directory"))
+    answer = blind.answer("ETH/USDT")
+    assert answer.prediction["missing_inputs"] == list(POOLED_MARKET_FEATURES)
+    assert any("does without 4 of 14 inputs" in note for note in answer.notes)
 
 
 def test_a_model_of_one_coin_has_no_use_for_context(tiny_bundle, signal_market):

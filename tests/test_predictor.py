@@ -197,10 +197,15 @@ def test_missing_funding_and_open_interest_count_as_their_training_mean(predicto
         open_interest=1e9
         * np.exp(np.arange(len(candles)) * mean[1]),  # every change is the training mean
     )
-    assert predictor.predict(bare)["return"] == pytest.approx(
-        predictor.predict(at_mean)["return"], rel=1e-3, abs=1e-9
-    )
-    assert predictor.predict(bare)["return"] != predictor.predict(candles)["return"]
+    told = r"does without 2 of 18 inputs \(funding_rate, open_interest_change\); pass candles with "
+    with pytest.warns(UserWarning, match=told + "funding_rate and open_interest") as caught:
+        without = predictor.predict(bare)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert without["missing_inputs"] == ["funding_rate", "open_interest_change"]
+    known = predictor.predict(at_mean)
+    assert without["return"] == pytest.approx(known["return"], rel=1e-3, abs=1e-9)
+    assert without["return"] != predictor.predict(candles)["return"]
+    assert predictor.predict(candles)["missing_inputs"] == known["missing_inputs"] == []
 
 
 def test_a_candle_that_is_still_forming_is_left_out_with_a_warning(predictor, candles, monkeypatch):
@@ -238,9 +243,11 @@ def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predic
     bare = candles.drop(columns=["funding_rate", "open_interest"])
     now_ms = int(timestamps_ms(bare)[-1]) + 60_000  # the last candle has been forming for a minute
     with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server:
-        prediction = predictor.predict_live("BTC/USDT", exchange="binance", base_url=server.url)
-    assert prediction == predictor.predict(bare.iloc[:-1].tail(predictor.required_candles))
-    assert prediction["timestamp"] == bare["timestamp"].iloc[-1]
+        with pytest.warns(UserWarning, match="does without 2 of 18 inputs"):
+            live = predictor.predict_live("BTC/USDT", exchange="binance", base_url=server.url)
+    with pytest.warns(UserWarning, match="does without 2 of 18 inputs"):
+        assert live == predictor.predict(bare.iloc[:-1].tail(predictor.required_candles))
+    assert live["timestamp"] == bare["timestamp"].iloc[-1]
 
 
 def test_the_picture_shows_candles_and_forecast(predictor, candles, tmp_path):

@@ -147,9 +147,8 @@ class CryptoPricePredictorV7(CandlePredictor):
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_ohlc_features(candles, self.timeframe)[self.feature_cols]
 
-    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
-        rows = self._features(candles).to_numpy(np.float32)
-        return scale_and_fill(rows, self._x_scaler, self._fill)
+    def _scale(self, features: pd.DataFrame) -> np.ndarray:
+        return scale_and_fill(features.to_numpy(np.float32), self._x_scaler, self._fill)
 
     def _to_log_return(
         self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray

@@ -126,8 +126,8 @@ class CryptoPricePredictorV9(CandlePredictor):
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_v9_features(candles, self.timeframe, self.feature_cols)
 
-    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
-        return scale_rows_min_max(self._features(candles).to_numpy(np.float32), self._x_scaler)
+    def _scale(self, features: pd.DataFrame) -> np.ndarray:
+        return scale_rows_min_max(features.to_numpy(np.float32), self._x_scaler)
 
     def _to_log_return(
         self, output: np.ndarray, base_price: np.ndarray, volatility: np.ndarray

@@ -36,6 +36,7 @@ Prediction = TypedDict(
         "price_low": float,  # the 80 % interval
         "price_high": float,
         "timestamp": pd.Timestamp,  # open of the forecast candle, UTC
+        "missing_inputs": list[str],  # features that the forecast had to do without
     },
 )
 """What `predict` returns."""

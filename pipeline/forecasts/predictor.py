@@ -181,6 +181,7 @@ class BundlePredictor(abc.ABC):
             "price_low": price * float(np.exp(forecast["q10"])),
             "price_high": price * float(np.exp(forecast["q90"])),
             "timestamp": pd.Timestamp(opens_ms, unit="ms", tz="UTC").as_unit("ms"),
+            "missing_inputs": [],
         }
 
 
@@ -190,6 +191,9 @@ class CandlePredictor(BundlePredictor):
     A generation names its files and features, computes them, and turns what its network says into
     log-returns.
     """
+
+    optional_inputs: ClassVar[frozenset[str]] = frozenset()
+    """features that candles may lack: they rest on other coins, or on further columns"""
 
     @abc.abstractmethod
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
@@ -289,14 +293,16 @@ class CandlePredictor(BundlePredictor):
     def _predict(
         self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]
     ) -> list[Prediction]:
-        frames, rows, base, volatility, inputs = [], [], [], [], []
+        frames, rows, base, volatility, inputs, missing = [], [], [], [], [], []
         for i, (df, price) in enumerate(zip(dfs, prices)):
             where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
             candles = read_recent(
                 df, self.timeframe, needed=self._needed, required=self.required_candles, where=where
             )
+            features = self._features(candles)
             frames.append(candles)
-            rows.append(self._scaled_rows(candles)[-self.lookback :])
+            rows.append(self._scale(features)[-self.lookback :])
+            missing.append(self._missing_inputs(features))
             base.append(base_price(candles, price))
             volatility.append(self._volatility(candles)[-1])
             inputs.append(self._inputs(candles)[-1])
@@ -304,16 +310,36 @@ class CandlePredictor(BundlePredictor):
         forecast = self._forecast(
             np.concatenate(rows), end, np.array(base), np.array(volatility), np.array(inputs)
         )
-        return [
-            self._as_prediction(
-                candles, price, {name: float(values[i]) for name, values in forecast.items()}
-            )
-            for i, (candles, price) in enumerate(zip(frames, base))
-        ]
+        if lacking := list(dict.fromkeys(name for names in missing for name in names)):
+            warnings.warn(self._missing_text(lacking, frames[0]), stacklevel=3)
+        predictions = []
+        for i, candles in enumerate(frames):
+            numbers = {name: float(values[i]) for name, values in forecast.items()}
+            prediction = self._as_prediction(candles, base[i], numbers)
+            prediction["missing_inputs"] = missing[i]
+            predictions.append(prediction)
+        return predictions
+
+    def _missing_inputs(self, features: pd.DataFrame) -> list[str]:
+        """Optional features that the newest candle lacks, or most of its window."""
+        wanted = [name for name in self.feature_cols if name in self.optional_inputs]
+        if not wanted:
+            return []
+        is_nan = np.isnan(features[wanted].to_numpy()[-self.lookback :])
+        is_missing = is_nan[-1] | (is_nan.mean(axis=0) > 0.5)
+        return [name for name, missing in zip(wanted, is_missing) if missing]
+
+    def _missing_text(self, missing: Sequence[str], candles: pd.DataFrame) -> str:
+        """What to say about a forecast that does without some inputs."""
+        return f"the forecast does without {', '.join(missing)}"
 
     def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
         """(n, n_features) float32, by the same steps as in training."""
-        return scale_rows(self._features(candles).to_numpy(np.float32), self._x_scaler)
+        return self._scale(self._features(candles))
+
+    def _scale(self, features: pd.DataFrame) -> np.ndarray:
+        """(n, n_features) float32; a missing value becomes the training mean."""
+        return scale_rows(features.to_numpy(np.float32), self._x_scaler)
 
     def _forecast(
         self,
