@@ -92,6 +92,11 @@ class CryptoPricePredictorV2(LivePredictor):
                 at where "BTC/USDT" and at least two others have the candle that is forecast from;
                 elsewhere the forecast is what it would be without. None changes nothing.
         """
+        if context is not None and not isinstance(context, Mapping):
+            raise ValueError(
+                f"context is a {type(context).__name__}; pass pair -> candles, such as "
+                '{"BTC/USDT": btc, "ETH/USDT": eth, "SOL/USDT": sol}'
+            )
         if not context or not self.wants_context:
             return self
         closed = {

@@ -24,7 +24,7 @@ from config import PRESETS_V2, ConfigV2, default_output_dir
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
 from inference_v2 import FILES
 from pipeline import terminal
-from pipeline.bundle.network import import_keras
+from pipeline.bundle.network import seeded_keras
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
@@ -136,10 +136,9 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
 
 def build_network(config: ConfigV2, n_features: int) -> Any:
     """The untrained network, seeded."""
-    keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
+    seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models.dual_stream import build_dual_stream
 
-    keras.utils.set_random_seed(config.seed)
     return build_dual_stream(
         config.lookback,
         n_features,

@@ -111,12 +111,16 @@ class _Notices(logging.Handler):
         tell(mark + message)
 
 
+def plain_letters(stream: TextIO) -> None:
+    """Write "?" for letters that a terminal or a file lacks, such as ─ on Windows; no error."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+
+
 @contextlib.contextmanager
 def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
     """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
-    if hasattr(sys.stdout, "reconfigure"):
-        # A terminal without box-drawing letters must not end a run.
-        sys.stdout.reconfigure(errors="replace")
+    plain_letters(sys.stdout)
     with path.open("a" if append else "w", encoding="utf-8") as log, notices():
         previous = sys.stdout
         sys.stdout = _Tee(previous, log)
@@ -160,6 +164,11 @@ class one_line_errors(contextlib.AbstractContextManager):
 
     def __init__(self, after_interrupt: str = "") -> None:
         self._after_interrupt = after_interrupt
+
+    def __enter__(self) -> one_line_errors:
+        for stream in (sys.stdout, sys.stderr):
+            plain_letters(stream)
+        return self
 
     def __exit__(
         self,

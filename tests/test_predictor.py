@@ -242,12 +242,51 @@ def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
 def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predictor, candles):
     bare = candles.drop(columns=["funding_rate", "open_interest"])
     now_ms = int(timestamps_ms(bare)[-1]) + 60_000  # the last candle has been forming for a minute
-    with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server:
-        with pytest.warns(UserWarning, match="does without 2 of 18 inputs"):
-            live = predictor.predict_live("BTC/USDT", exchange="binance", base_url=server.url)
+    without = pytest.warns(UserWarning, match="does without 2 of 18 inputs")
+    with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server, without:
+        live = predictor.predict_live("BTC/USDT", exchange="binance", base_url=server.url)
     with pytest.warns(UserWarning, match="does without 2 of 18 inputs"):
         assert live == predictor.predict(bare.iloc[:-1].tail(predictor.required_candles))
     assert live["timestamp"] == bare["timestamp"].iloc[-1]
+
+
+def test_a_price_from_a_float32_column_is_a_price(predictor, candles):
+    expected = predictor.predict(candles, last_price=35_000.0)
+    assert predictor.predict(candles, last_price=np.float32(35_000)) == expected
+
+
+@pytest.mark.parametrize("runtime", ["Keras", "ONNX"])
+def test_a_pickled_predictor_forecasts_the_same(tiny_bundle, candles, tmp_path, runtime):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    if runtime == "Keras":
+        (folder / "crypto_v2_final_model.onnx").unlink()
+    predictor = CryptoPricePredictorV2.from_directory(folder)
+    pickled = pickle.dumps(predictor)
+    assert pickle.loads(pickled).predict(candles) == predictor.predict(candles)
+    if runtime == "Keras":  # the file is opened again, so it has to be the same one
+        (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes() + b"x")
+        with pytest.raises(ValueError, match="another network lies here since the predictor was"):
+            pickle.loads(pickled)
+
+
+def test_a_network_of_keras_in_a_forked_process_is_an_error_instead_of_a_hang(
+    tiny_bundle, candles, tmp_path, monkeypatch
+):
+    folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
+    (folder / "crypto_v2_final_model.onnx").unlink()
+    predictor = CryptoPricePredictorV2.from_directory(folder)
+    monkeypatch.setattr("pipeline.bundle.network.os.getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="before the process was forked.*in the worker"):
+        predictor.predict(candles)
+
+
+def test_frames_and_contexts_of_another_kind_are_refused_by_name(predictor, candles):
+    with pytest.raises(ValueError, match="predict_batch was given one dict; pass a list of frames"):
+        predictor.predict_batch({"BTC/USDT": candles})
+    with pytest.raises(ValueError, match="predict_batch was given one DataFrame"):
+        predictor.predict_batch(candles)
+    with pytest.raises(ValueError, match="context is a list; pass pair -> candles"):
+        predictor.predict(candles, context=[candles])
 
 
 def test_the_picture_shows_candles_and_forecast(predictor, candles, tmp_path):

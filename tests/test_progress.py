@@ -83,3 +83,11 @@ def test_a_bar_is_silent_where_nobody_watches(monkeypatch):
     bar.update()
     bar.close()
     assert stream.getvalue() == ""
+
+
+def test_letters_that_a_stream_lacks_cost_no_output():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    terminal.plain_letters(stream)
+    stream.write("skill ─ 0.5 %")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"skill ? 0.5 %"

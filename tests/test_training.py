@@ -1,8 +1,11 @@
 """The fit loop: batches, the plain .h5 files, and a resumed run that equals an uninterrupted
 one."""
 
+import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -12,7 +15,13 @@ import pytest
 
 from config import FitConfig
 from models.dual_stream import build_dual_stream
-from pipeline.bundle.network import BATCH, NEWER_ARGUMENTS, KerasNetwork, without_newer_arguments
+from pipeline.bundle.network import (
+    BATCH,
+    NEWER_ARGUMENTS,
+    KerasNetwork,
+    seeded_keras,
+    without_newer_arguments,
+)
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.training import fit as fit_module
 from pipeline.training.fit import (
@@ -26,6 +35,8 @@ from pipeline.training.fit import (
 )
 
 LOOKBACK, N_FEATURES = 5, 3
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def scaled_samples(n=300, seed=0):
@@ -235,6 +246,34 @@ def test_a_saved_network_names_no_argument_that_older_versions_of_keras_refuse(t
     assert [name for name in NEWER_ARGUMENTS if f'"{name}"' in description] == []
     with pytest.raises(ValueError, match="renorm is True, which older versions of Keras do not"):
         without_newer_arguments({"config": {"renorm": True}})
+
+
+def test_another_project_s_keras_json_does_not_change_the_network(monkeypatch, caplog):
+    monkeypatch.setattr(keras.config, "floatx", lambda: "float16")
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    asked = []
+    monkeypatch.setattr(keras.config, "set_floatx", asked.append)
+    monkeypatch.setattr(keras.config, "set_image_data_format", asked.append)
+    with caplog.at_level("WARNING", logger="pipeline"):
+        seeded_keras(1)
+    assert asked == ["float32", "channels_last"]
+    assert "keras.json says floatx float16; this run uses float32" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_backend_that_is_not_installed_is_named(tmp_path):
+    code = "from pipeline.bundle.network import import_keras; import_keras()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if importlib.util.find_spec("jax") is not None:
+        pytest.skip("jax is installed")
+    told = "KERAS_BACKEND is 'jax', and the package jax is not installed; unset the variable"
+    assert told in done.stderr
 
 
 def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):

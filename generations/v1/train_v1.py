@@ -23,7 +23,7 @@ from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES
 from generations.v1.timeframes import HOUR, QUARTER, add_stream, scale_streams
 from pipeline import terminal
-from pipeline.bundle.network import import_keras
+from pipeline.bundle.network import seeded_keras
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import SavedNetwork, forecast_test
 from pipeline.run import open_run
@@ -125,10 +125,9 @@ def main(
 
 def build_network(config: ConfigV1) -> Any:
     """The untrained network, seeded."""
-    keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
+    seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models import DualStreamLSTMModel
 
-    keras.utils.set_random_seed(config.seed)
     model = DualStreamLSTMModel(config).build(len(V1_FEATURES))
     terminal.tell(device.describe(model))
     return model

@@ -23,7 +23,7 @@ from generations.v1_final.inference import FILES
 from generations.v1_final.prices import scale_prices_on_train
 from pipeline import terminal
 from pipeline.bundle import files
-from pipeline.bundle.network import import_keras
+from pipeline.bundle.network import seeded_keras
 from pipeline.evaluation.price_errors import price_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
@@ -120,10 +120,9 @@ def main(
 
 def build_network(config: ConfigV1Final) -> Any:
     """The untrained network, seeded."""
-    keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
+    seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models.price_level import build_price_level
 
-    keras.utils.set_random_seed(config.seed)
     model = build_price_level(
         config.lookback,
         len(V1_FINAL_FEATURES),

@@ -27,7 +27,7 @@ from generations.v7.networks import LOG, METADATA, METRICS, RUN_FILES, Grid, Rec
 from generations.v7.ohlc import HEADS, compare_candles, scale_candles_on_train
 from pipeline import terminal
 from pipeline.bundle import files
-from pipeline.bundle.network import import_keras
+from pipeline.bundle.network import seeded_keras
 from pipeline.candles import formats, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
@@ -293,10 +293,9 @@ def make_samples(features: pd.DataFrame, market: CandleSet, config: ConfigV7) ->
 
 def build_network(config: ConfigV7) -> Any:
     """The untrained network, seeded: (batch, lookback, 13) -> four times (batch, 1)."""
-    keras = import_keras()  # takes seconds, so --help and bad options do not wait for it
+    seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models.bilstm_ohlc import build_bilstm_ohlc
 
-    keras.utils.set_random_seed(config.seed)
     model = build_bilstm_ohlc(
         config.lookback,
         len(V7_FEATURES),

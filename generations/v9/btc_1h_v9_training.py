@@ -29,7 +29,7 @@ from generations.v9.three_models import forecast_combined
 from generations.v9.volatility import VolatilitySamples, fit_trees, volatility_samples
 from pipeline import terminal
 from pipeline.bundle import files
-from pipeline.bundle.network import import_keras
+from pipeline.bundle.network import seeded_keras
 from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols
@@ -173,10 +173,9 @@ def has_own_files(config: ConfigV9) -> bool:
 
 def build_direction_network(config: ConfigV9) -> Any:
     """The untrained direction network, seeded."""
-    keras = import_keras()
+    seeded_keras(config.seed)
     from models.multitask import build_direction
 
-    keras.utils.set_random_seed(config.seed)
     return build_direction(
         config.lookback,
         len(V9_FEATURES),
@@ -189,10 +188,9 @@ def build_direction_network(config: ConfigV9) -> Any:
 
 def build_price_network(config: ConfigV9) -> Any:
     """The untrained price network, seeded."""
-    keras = import_keras()
+    seeded_keras(config.seed)
     from models.multitask import build_price
 
-    keras.utils.set_random_seed(config.seed)
     return build_price(
         config.lookback,
         len(V9_FEATURES),

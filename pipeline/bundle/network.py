@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -23,6 +24,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pipeline.bundle.files import sha256_of
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file
 from pipeline.samples.windows import Stream, window_view
 
@@ -183,11 +185,32 @@ class KerasNetwork(_Network):
                 "it again"
             ) from error
         super().__init__(self._model.inputs, input_shape, str(path))
+        self._opened = (path.absolute(), input_shape, sha256_of(path))
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as where it lies; it is opened again where it is unpickled."""
+        return _reopen, self._opened
 
     def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
+        if os.getpid() != self._process:  # TensorFlow's threads are not there, and it would hang
+            raise RuntimeError(
+                f"{self._opened[0]}: this network was opened before the process was forked, where "
+                "Keras would hang; open the model in the worker"
+            )
         output = self._model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
         heads = output if isinstance(output, list) else [output]
         return np.hstack([np.asarray(head) for head in heads])
+
+
+def _reopen(path: Path, input_shape: InputShape, sha256: str) -> KerasNetwork:
+    """A pickled network; a ValueError where another one lies in its place by now."""
+    if path.is_file() and sha256_of(path) != sha256:
+        raise ValueError(
+            f"{path}: another network lies here since the predictor was pickled; open the bundle "
+            "again"
+        )
+    return KerasNetwork(path, input_shape=input_shape)
 
 
 class OnnxNetwork(_Network):
@@ -222,6 +245,10 @@ class OnnxNetwork(_Network):
         tensors = self._session.get_inputs()
         self._names = [tensor.name for tensor in tensors]
         super().__init__(tensors, input_shape, where)
+        self._opened = functools.partial(OnnxNetwork, content, input_shape=input_shape, where=where)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._opened, ()
 
     def _run_batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         return self._session.run(None, dict(zip(self._names, inputs)))[0]
@@ -349,11 +376,37 @@ def import_keras() -> ModuleType:
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
         import curl_cffi  # noqa: F401
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _stderr_silenced():
-        import keras
+    try:
+        with _stderr_silenced():
+            import keras
 
-        # Makes the backend look for its devices, the other thing that it tells of.
-        keras.ops.zeros(1)
+            # Makes the backend look for its devices, the other thing that it tells of.
+            keras.ops.zeros(1)
+    except ModuleNotFoundError as error:
+        chosen = os.environ.get("KERAS_BACKEND")
+        if chosen and error.name == chosen:
+            raise ValueError(
+                f"KERAS_BACKEND is {chosen!r}, and the package {chosen} is not installed; unset "
+                "the variable, or install the package"
+            ) from error
+        raise
+    return keras
+
+
+def seeded_keras(seed: int) -> ModuleType:
+    """Keras for training: seeded, with its own defaults whatever ~/.keras/keras.json says.
+
+    Another project's keras.json may say channels_first or float16, which would build another
+    network.
+    """
+    keras = import_keras()
+    for name, ours in (("floatx", "float32"), ("image_data_format", "channels_last")):
+        theirs = getattr(keras.config, name)()
+        if theirs != ours:
+            logger.warning("keras.json says %s %s; this run uses %s", name, theirs, ours)
+            getattr(keras.config, f"set_{name}")(ours)
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(seed)
     return keras
 
 

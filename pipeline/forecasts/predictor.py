@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
@@ -246,6 +247,11 @@ class CandlePredictor(BundlePredictor):
             last_prices: A price for each frame; None for the last close.
             context: As for `predict`; all frames share it.
         """
+        if isinstance(dfs, (Mapping, pd.DataFrame)):
+            kind = type(dfs).__name__
+            raise ValueError(
+                f"predict_batch was given one {kind}; pass a list of frames of candles"
+            )
         prices = one_for_each(last_prices, len(dfs))
         return self.with_context(context)._predict(dfs, prices) if len(dfs) else []
 
@@ -391,7 +397,12 @@ def base_price(candles: pd.DataFrame, last_price: object) -> float:
     if last_price is None:
         return float(candles["close"].iloc[-1])
     is_number = isinstance(last_price, numbers.Real) and not isinstance(last_price, bool)
-    if not (is_number and 0 < last_price < 1e300):  # type: ignore[operator]
+    is_price = False
+    if is_number:
+        # A float32 would be compared as such, in which 1e300 overflows; 10**400 is no float.
+        with contextlib.suppress(OverflowError):
+            is_price = 0 < float(last_price) < 1e300  # type: ignore[arg-type]
+    if not is_price:
         raise ValueError(
             f"last_price is {last_price!r}; pass a positive price in quote currency, or leave it "
             "out"
