@@ -261,7 +261,7 @@ def test_a_truncated_parquet_file_is_named(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     message = refusal(read_directory, tmp_path, "BTC/USDT", "1h")
     assert message.startswith(f"{path}: not a readable parquet file (")
-    assert message.endswith("); delete it and fetch or copy it again") and "\n" not in message
+    assert message.endswith("); move it aside, then fetch or copy it again") and "\n" not in message
 
 
 def test_what_only_calls_itself_parquet_is_named(tmp_path):
@@ -309,6 +309,18 @@ def test_damaged_notes_of_pandas_inside_a_parquet_file_are_a_value_error(tmp_pat
     assert damaged != notes
     parquet.write_table(table.replace_schema_metadata({b"pandas": damaged}), path)
     assert refusal(read_table, path).startswith(f"{path}: not a readable parquet file (")
+
+
+def test_a_folder_or_a_file_of_another_kind_is_told_what_to_pass_and_not_to_be_deleted(tmp_path):
+    message = refusal(read_table, tmp_path)
+    assert (
+        message
+        == f"{tmp_path}: a folder; pass one of its files, such as {tmp_path}/BTCUSDT_1h.parquet"
+    )
+    path = tmp_path / "BTCUSDT_1h.pkl"
+    make_candles(4).to_pickle(path)
+    message = refusal(read_table, path)
+    assert message == f"{path}: .pkl files are not read; pass the candles as a Parquet or CSV file"
 
 
 def test_a_csv_with_a_row_too_long_is_named_with_its_line(tmp_path):

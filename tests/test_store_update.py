@@ -416,7 +416,7 @@ def test_a_damaged_file_is_named_with_its_remedy_and_the_other_series_stay_usabl
             ),
         ):
             assert refused.startswith(f"{path}: not a readable parquet file (")
-            assert refused.endswith("); delete it and fetch or copy it again")
+            assert refused.endswith("); move it aside, then fetch or copy it again")
     report = audit(tmp_path).set_index("symbol")
     assert report["rows"].to_dict() == {BTC: 0, "ETH/USDT": 0, "SOL/USDT": 54}
     assert update(tmp_path, SERIES[53:60], symbol="SOL/USDT").added == 6

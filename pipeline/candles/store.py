@@ -357,8 +357,18 @@ def _readable(path: Path) -> Iterator[None]:
         raise FileNotFoundError(f"{path}: there is no such file; mend the path") from None
     # of damaged files
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        if path.is_dir():
+            raise ValueError(
+                f"{path}: a folder; pass one of its files, such as {path}/BTCUSDT_1h.parquet"
+            ) from error
+        if path.suffix.lower() not in (".parquet", ".csv"):
+            kind = f"{path.suffix} files" if path.suffix else "files without .parquet or .csv"
+            raise ValueError(
+                f"{path}: {kind} are not read; pass the candles as a Parquet or CSV file"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "" if path.suffix == ".csv" else "delete it and "
+        # A stored series stays in the way of the next fetch, but whoever wrote it decides.
+        remedy = "" if path.suffix == ".csv" else "move it aside, then "
         raise ValueError(
             f"{path}: not a readable {path.suffix[1:]} file ({reason}); {remedy}fetch or copy it "
             "again"
