@@ -205,16 +205,26 @@ def test_a_run_without_naive_has_no_verdict():
         run_verdict([comparison("ridge", "BEATS")], synthetic=False)
 
 
-def test_each_number_above_its_limit_is_doubted_in_one_sentence():
-    warnings = suspicion_warnings("lstm", direction_accuracy=0.734, r2=0.031, mae_skill=0.0512)
+def test_a_number_is_doubted_where_even_the_lower_end_of_its_interval_is_above_the_limit():
+    warnings = suspicion_warnings(
+        "lstm",
+        direction_accuracy=(0.734, 0.71, 0.75),
+        r2=(0.031, 0.0201, 0.04),
+        mae_skill=(0.0512, 0.03, 0.07),
+    )
     assert len(warnings) == 3
-    for warning, number, limit in zip(
-        warnings, ("73.40 %", "3.10 %", "5.12 %"), ("56 %", "2 %", "2 %")
-    ):
-        assert f"of {number} is above {limit}" in warning
+    numbers = ("73.40 %, and at least 71.00 %", "3.10 %, and at least 2.01 %", "5.12 %, and at")
+    for warning, number, limit in zip(warnings, numbers, ("56 %", "2 %", "2 %"), strict=True):
+        assert f"is {number}" in warning and f"confidence, above {limit}" in warning
         assert "look-ahead" in warning
-    assert suspicion_warnings("lstm", direction_accuracy=0.56, r2=0.02, mae_skill=0.02) == []
-    assert suspicion_warnings("lstm", direction_accuracy=None, r2=None, mae_skill=None) == []
+
+
+def test_a_number_that_luck_may_have_lifted_is_not_doubted():
+    none = (None, None, None)
+    lucky = (0.57, 0.56, 0.60)  # 215 calls of a fair coin are right in 57 % one time in fifty
+    assert suspicion_warnings("lstm", direction_accuracy=lucky, r2=none, mae_skill=none) == []
+    few = (0.9, None, None)
+    assert suspicion_warnings("lstm", direction_accuracy=few, r2=few, mae_skill=few) == []
 
 
 def test_an_evaluation_is_plain_json_of_the_documented_shape():
@@ -265,7 +275,7 @@ def test_a_forecast_that_saw_the_future_is_doubted_whichever_model_made_it():
     leaked = make_predictions(known=0.5)
     leaked["xgboost"] = leaked["lstm"]
     warnings = evaluate_forecasts(leaked)["warnings"]
-    assert [warning.split(":")[0] for warning in warnings] == ["xgboost"] * 3 + ["lstm"] * 3
+    assert [warning.split(":")[0] for warning in warnings] == ["lstm"] * 3 + ["xgboost"] * 3
     assert evaluate_forecasts(make_predictions(3000))["warnings"] == []
 
 

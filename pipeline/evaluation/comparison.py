@@ -170,16 +170,19 @@ def skill_by(
     for code, name in enumerate(names):
         chosen = codes == code
         ours, theirs = (mean_by_instant(loss[chosen], times[chosen]) for loss in losses)
-        value, low, high = _skill_interval(ours, theirs, horizon)
+        value, low, high = skill_interval(ours, theirs, horizon)
         label = str(name) if by == "symbol" else str(name)[:7]
         rows.append({by: label, "skill": value, "low": low, "high": high, "n": int(chosen.sum())})
     return rows
 
 
-def _skill_interval(
+def skill_interval(
     loss_model: np.ndarray, loss_baseline: np.ndarray, horizon: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Skill and its interval, from (n_instants,) losses."""
+    """Skill and the ends of its 95 % interval, from (n_instants,) losses in time order.
+
+    The ends are None where there are too few instants; all are None against a loss of 0.
+    """
     mean_baseline = float(loss_baseline.mean())
     if mean_baseline == 0:
         return None, None, None

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.evaluation import comparison, metrics, probability
 from pipeline.evaluation.comparison import Comparison, scaled_absolute_error
-from pipeline.evaluation.significance import LEVEL, finite_vectors
+from pipeline.evaluation.significance import LEVEL, finite_vectors, mean_by_instant, sum_by_instant
 
 LOSS = "scaled_absolute_error"
 FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
@@ -17,6 +17,8 @@ FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
 SUSPICIOUS_ACCURACY = 0.56
 SUSPICIOUS_R2 = 0.02
 SUSPICIOUS_SKILL = 0.02
+
+ACCURACY_INTERVAL = ("direction_accuracy", "direction_accuracy_low", "direction_accuracy_high")
 
 
 class ModelMetrics(metrics.DirectionMetrics, metrics.LagCheck):
@@ -103,10 +105,17 @@ def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
     return "EDGE" if has_edge else "NO EDGE"
 
 
+Interval = tuple[float | None, float | None, float | None]
+"""A number and the ends of its 95 % interval; None where they cannot be computed."""
+
+
 def suspicion_warnings(
-    model: str, *, direction_accuracy: float | None, r2: float | None, mae_skill: float | None
+    model: str, *, direction_accuracy: Interval, r2: Interval, mae_skill: Interval
 ) -> list[str]:
-    """Doubt results that are too good to be true.
+    """Doubt results that are too good to be true, and not by luck.
+
+    A number is doubted where even the lower end of its 95 % interval is above the limit. A point
+    estimate alone passes it by luck in short runs.
 
     Args:
         model: Name of the model, for the text.
@@ -115,10 +124,12 @@ def suspicion_warnings(
         mae_skill: Skill against naive in absolute error.
 
     Returns:
-        One sentence for each number above its limit; None is never suspicious.
+        One sentence for each number that is doubted.
 
     Example:
-        >>> suspicion_warnings("lstm", direction_accuracy=0.526, r2=0.001, mae_skill=0.003)
+        >>> none = (None, None, None)
+        >>> luck = (0.57, 0.55, 0.59)
+        >>> suspicion_warnings("lstm", direction_accuracy=luck, r2=none, mae_skill=none)
         []
     """
     numbers = (
@@ -127,11 +138,11 @@ def suspicion_warnings(
         ("MAE skill against naive", mae_skill, SUSPICIOUS_SKILL),
     )
     return [
-        f"{model}: {name} of {100 * value:.2f} % is above {100 * limit:g} %: look-ahead (a "
-        "feature, scaler or target that knows the future) is the likely cause, so check for "
-        "leakage before believing it"
-        for name, value, limit in numbers
-        if value is not None and value > limit
+        f"{model}: {name} is {100 * value:.2f} %, and at least {100 * low:.2f} % with 95 % "
+        f"confidence, above {100 * limit:g} %: look-ahead (a feature, scaler or target that knows "
+        "the future) is the likely cause, so check for leakage before believing it"
+        for name, (value, low, _), limit in numbers
+        if value is not None and low is not None and low > limit
     ]
 
 
@@ -196,7 +207,7 @@ def evaluate_forecasts(
         "probability": None,
         "skill_by": None,
         "confidence_set": None,
-        "warnings": [*faults.values(), *_suspicions(predictions, measured)],
+        "warnings": [*faults.values(), *_suspicions(predictions, measured, network, horizon)],
     }
     if "p_up" in predictions:
         result["probability"] = probability.probability_scores(predictions, horizon)
@@ -238,18 +249,30 @@ def _interval(
     return {**probability.interval_scores(predictions, horizon), "comparisons": compared}
 
 
-def _suspicions(predictions: pd.DataFrame, measured: Mapping[str, ModelMetrics]) -> list[str]:
-    loss_naive, warnings = scaled_absolute_error(predictions, "naive"), []
-    for model, row in measured.items():
-        if model not in FREE_FORECASTS:
-            loss = scaled_absolute_error(predictions, model)
-            warnings += suspicion_warnings(
-                model,
-                direction_accuracy=row["direction_accuracy"],
-                r2=row["r2"],
-                mae_skill=comparison.skill(loss, loss_naive, predictions["timestamp"]),
-            )
-    return warnings
+def _suspicions(
+    predictions: pd.DataFrame, measured: Mapping[str, ModelMetrics], network: str, horizon: int
+) -> list[str]:
+    """Doubts about the network, then about the fitted baselines, which see the same features."""
+    instants = predictions["timestamp"]
+    actual = predictions["actual_return"].to_numpy(np.float64)
+    loss_naive = mean_by_instant(scaled_absolute_error(predictions, "naive"), instants)
+    # 1 - sum of squared errors / sum of squares: sums, so that the ratio is that of all samples.
+    squares = sum_by_instant(actual**2, instants)
+    doubts = []
+    for model in sorted(measured, key=lambda name: name != network):
+        if model in FREE_FORECASTS:
+            continue
+        row = measured[model]
+        loss = mean_by_instant(scaled_absolute_error(predictions, model), instants)
+        errors = actual - predictions[model].to_numpy(np.float64)
+        right = [row[name] for name in ACCURACY_INTERVAL]  # type: ignore[literal-required]
+        doubts += suspicion_warnings(
+            model,
+            direction_accuracy=(right[0], right[1], right[2]),
+            r2=comparison.skill_interval(sum_by_instant(errors**2, instants), squares, horizon),
+            mae_skill=comparison.skill_interval(loss, loss_naive, horizon),
+        )
+    return doubts
 
 
 def _measure(
