@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -275,7 +276,9 @@ def _show(
         flush=True,
     )
     if picture is not None:
-        predictor.plot(candles, last_price).savefig(picture, dpi=120)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said above, of the same forecast
+            predictor.plot(candles, last_price).savefig(picture, dpi=120)
         print(f"Picture: {picture}", flush=True)
     return prediction
 

@@ -348,9 +348,12 @@ def test_predict_finds_the_other_coins_beside_the_file(
     assert f"Expected return: {informed['return_percent']:+.4f}%" in capsys.readouterr().out
 
     shutil.copy(candles_dir / "ETHUSDT_1h.parquet", tmp_path)
-    command = Predict(tmp_path / "ETHUSDT_1h.parquet", model_dir=bundle)
-    with pytest.warns(UserWarning, match="files in the same folder at the command line"):
+    picture = tmp_path / "forecast.png"
+    command = Predict(tmp_path / "ETHUSDT_1h.parquet", model_dir=bundle, picture=picture)
+    told = "files in the same folder at the command line"
+    with pytest.warns(UserWarning, match=told) as caught:
         command.run(CryptoPricePredictorV2)
+    assert len(caught) == 1 and picture.is_file()  # once, though the picture forecasts again
     assert f"Expected return: {informed['return_percent']:+.4f}%" not in capsys.readouterr().out
 
 
