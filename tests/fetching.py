@@ -87,7 +87,7 @@ def limited(nothing_leaves):
 
 
 def fetch(server, jobs, venue="binance", **options):
-    options = {"now_ms": NOW_MS, "timeout_s": 5, "sleep": lambda seconds: None} | options
+    options = {"now_ms": NOW_MS, "timeout_s": 20, "sleep": lambda seconds: None} | options
     return fetch_many(venue, jobs, base_url=server.url_of(venue), **options)
 
 
