@@ -209,8 +209,7 @@ class Forecaster:
             return candles
         symbols = predictor.symbols
         if directory is not None:
-            timeframe = predictor.timeframe
-            symbols = [s for s in symbols if store.find_file(directory, s, timeframe) is not None]
+            symbols = store.symbols_in(directory, symbols, predictor.timeframe)
         try:
             candles = self._fetch(symbols).candles if symbols else {}
         except (ConnectionError, ValueError) as error:

@@ -21,6 +21,7 @@ from pipeline.samples.indicators import (
     VOLATILITY_WARMUP,
     NamedColumns,
     by_segment,
+    demand_features,
     divide_or_zero,
     forgetting_candles,
     log_ratio,
@@ -78,9 +79,7 @@ def compute_features(
     Raises:
         ValueError: An unknown feature is asked for.
     """
-    unknown = [name for name in feature_cols if name not in V2_FEATURES]
-    if unknown:
-        raise ValueError(f"unknown feature {unknown[0]!r}; v2 knows {', '.join(V2_FEATURES)}")
+    demand_features(feature_cols, V2_FEATURES, "v2")
     table = by_segment(_candle_features, candles, timeframe, CANDLE_VALUES, V2_FEATURES)
     for row, feature in enumerate(V2_OPTIONAL_FEATURES, start=len(V2_CANDLE_FEATURES)):
         table[row] = _optional_values(candles, feature)

@@ -4,8 +4,8 @@
     python train_v2_production.py --candles-dir DIR --symbols BTC/USDT ETH/USDT --candles 8000
     python train_v2_production.py --preset pooled --candles-dir DIR --horizons 1 4 24
 
-The run ends with a verdict: does the network forecast better than the baselines that cost nothing
-(naive, drift) or little (ridge, XGBoost)? NO EDGE is a normal, useful result.
+The run ends with a verdict: does the network forecast better than the baselines (naive, drift,
+ridge, XGBoost)? NO EDGE is a normal, useful result.
 """
 
 from __future__ import annotations

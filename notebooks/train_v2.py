@@ -2,8 +2,8 @@
 # # Train v2 and see what it is worth
 #
 # From candles to a saved network and a verdict. The run measures the network, out of sample,
-# against forecasts that cost nothing (no change, drift) or little (ridge, XGBoost). **NO EDGE is a
-# normal, useful result.** `verdict.ipynb` explains every number, `predict_v2.ipynb` uses what is
+# against the baselines: no change, drift, ridge and XGBoost. **NO EDGE is a normal, useful
+# result.** `verdict.ipynb` explains every number, `predict_v2.ipynb` uses what is
 # saved here. Run the cells from top to bottom.
 
 # %%

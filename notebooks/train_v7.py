@@ -89,8 +89,8 @@ else:
 
 # %% [markdown]
 # ## What they are worth
-# All coins of a timeframe together, the forecast close beside forecasts that cost nothing, and each
-# coin's four prices.
+# All coins of a timeframe together: the forecast close beside the baselines, and each coin's four
+# prices.
 
 # %%
 from pipeline.report import page

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,11 +174,7 @@ class Evaluate:
             source=SourceConfig(candles_dir=candles_dir, cache_dir=None),
             end_ms=instant_ms(self.until, "--until"),
         )
-        there = [
-            symbol
-            for symbol in predictor.symbols
-            if store.find_file(candles_dir, symbol, predictor.timeframe) is not None
-        ]
+        there = store.symbols_in(candles_dir, predictor.symbols, predictor.timeframe)
         market = read(self.symbols or there or predictor.symbols)
         if there and predictor.wants_context:
             predictor = predictor.with_context(read(there).candles)
@@ -245,9 +240,7 @@ def _with_neighbours(predictor: LivePredictor, folder: Path) -> LivePredictor:
     if not predictor.wants_context:
         return predictor
     context = {}
-    for symbol in predictor.symbols:
-        if store.find_file(folder, symbol, predictor.timeframe) is None:
-            continue
+    for symbol in store.symbols_in(folder, predictor.symbols, predictor.timeframe):
         try:
             context[symbol] = formats.read_directory(folder, symbol, predictor.timeframe)
         except ValueError as error:
@@ -276,9 +269,7 @@ def _show(
         flush=True,
     )
     if picture is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said above, of the same forecast
-            predictor.plot(candles, last_price).savefig(picture, dpi=120)
+        predictor.picture_of(prediction, candles).savefig(picture, dpi=120)
         print(f"Picture: {picture}", flush=True)
     return prediction
 

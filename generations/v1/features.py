@@ -15,12 +15,13 @@ import pandas as pd
 import talib
 
 from generations.v1.timeframes import OUTLIER_LIMIT, rows_closing_with
-from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms
+from pipeline.candles.schema import DAY_MS, read_candles, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     CANDLE_VALUES,
     VOLATILITY_WARMUP,
     NamedColumns,
     by_segment,
+    demand_features,
     divide_or_zero,
     ewma_volatility,
     forgetting_candles,
@@ -59,7 +60,6 @@ V1_WARMUP = max(
 )
 """Candles of each timeframe at the start of a history (or after a long gap) that training drops."""
 
-DAY_MS = 86_400_000
 FIRST_SATURDAY = 2  # 1970-01-01 was a Thursday
 
 
@@ -80,9 +80,7 @@ def compute_v1_features(
     Raises:
         ValueError: An unknown feature is asked for.
     """
-    unknown = [name for name in feature_cols if name not in V1_FEATURES]
-    if unknown:
-        raise ValueError(f"unknown feature {unknown[0]!r}; v1 knows {', '.join(V1_FEATURES)}")
+    demand_features(feature_cols, V1_FEATURES, "v1")
     rows = by_segment(_segment_features, candles, timeframe, CANDLE_VALUES, V1_FEATURES)
     table = dict(zip(V1_FEATURES, rows))
     table |= _calendar_features(timestamps_ms(candles), timeframe_ms(timeframe))

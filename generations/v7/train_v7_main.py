@@ -4,8 +4,8 @@
     python -m generations.v7.train_v7_main --candles-dir DIR --symbols BTC/USDT ETH/USDT \
 --timeframes 1h --candles 2000
 
-Each network is measured on the last 20 % of its candles, beside a candle that costs nothing to
-forecast, and is in place as soon as it is done. A network of price levels is expected to lose.
+Each network is measured on the last 20 % of its candles, beside the naive candle, and is in place
+as soon as it is done. A network of price levels is expected to lose.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def train_job(
     history = train(build(config), prices, config, model_path)
 
     # Forecast: the close as a log-return beside the baselines', as the network says it, not shrunk;
-    # then all four prices beside the candle that costs nothing.
+    # then all four prices beside the naive candle.
     saved = SavedNetwork(model_path, scalers)
     forecasts = forecast_test(saved, prices, baselines, market.candles, is_shrunk=False)
     four_prices = compare_candles(NETWORK, model_path, prices, scalers, candles)
@@ -367,8 +367,8 @@ def evaluate(records: Mapping[str, Record], market: CandleSet, run: Run) -> dict
     }
     section = page.section(
         "The four prices of the next candle",
-        "Errors of each price, with the candle beside that costs nothing: it opens and closes at "
-        "the last close, and reaches as far as candles usually do.",
+        "Errors of each price, beside those of the naive candle: it opens and closes at the last "
+        "close, and reaches as far as candles usually do.",
         page.table(rows),
     )
     text = run_page.html_report(

@@ -3,9 +3,8 @@
     python -m generations.v9.btc_1h_v9_training
     python -m generations.v9.btc_1h_v9_training --candles-dir DIR --symbols BTC/USDT --candles 10000
 
-Each model is measured beside what costs nothing or little: the direction beside the majority, the
-last move and a logistic regression; the volatility beside EWMA and HAR; the price beside naive,
-drift, ridge and XGBoost.
+Each model is measured beside its baselines. The direction has the majority, the last move and a
+logistic regression; the volatility has EWMA and HAR; the price has naive, drift, ridge and XGBoost.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ import pandas as pd
 import talib
 
 from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
-from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     NamedColumns,
     by_segment,
+    demand_features,
     divide_or_zero,
     ewma_volatility,
     log_ratio,
@@ -45,7 +46,6 @@ LONG_WINDOW = 720
 V9_WARMUP = max(V2_WARMUP, LONG_WINDOW)
 """Candles at the start of a history (or after a long gap) that training drops."""
 
-DAY_MS = 86_400_000
 MIN_VOLATILITY = 1e-7
 """log-return; a price that stands still is taken to move this much, so that ratios are finite"""
 SMALLEST_RATIO = 0.01
@@ -70,9 +70,7 @@ def compute_v9_features(
     Raises:
         ValueError: An unknown feature is asked for.
     """
-    unknown = [name for name in feature_cols if name not in V9_FEATURES]
-    if unknown:
-        raise ValueError(f"unknown feature {unknown[0]!r}; v9 knows {', '.join(V9_FEATURES)}")
+    demand_features(feature_cols, V9_FEATURES, "v9")
     columns = ("high", "low", "close", "volume")
     rows = by_segment(_segment_features, candles, timeframe, columns, V9_OWN_FEATURES)
     table = dict(zip(V9_OWN_FEATURES, rows))

@@ -27,7 +27,6 @@ from pipeline.candles.exchange_client import (
     run,
 )
 from pipeline.candles.job import (
-    DAY_MS,
     OPEN_INTEREST_TIMEFRAME,
     RENAMED,
     Answer,
@@ -40,7 +39,7 @@ from pipeline.candles.job import (
     did_you_mean,
     renamed_ms,
 )
-from pipeline.candles.schema import PUBLISHED
+from pipeline.candles.schema import DAY_MS, PUBLISHED
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import pandas as pd
 
 from pipeline.candles.schema import CANDLE_COLUMNS, PUBLISHED, timeframe_ms, timestamps_ms
 
-DAY_MS = 86_400_000
 FUNDING_STEP_MS = 28_800_000
 """The usual interval between settlements; others are kept as they come."""
 OPEN_INTEREST_TIMEFRAME = "1h"

@@ -24,6 +24,7 @@ TIME_NAMES = ("timestamp", "open_time", "date", "datetime")
 
 MINUTES = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240}
 MINUTES |= {"6h": 360, "8h": 480, "12h": 720, "1d": 1440}
+DAY_MS = 86_400_000
 TIMEFRAME_MS = {timeframe: 60_000 * minutes for timeframe, minutes in MINUTES.items()}
 
 EPOCH_UNITS = ("s", "ms", "us", "ns")

@@ -15,7 +15,8 @@ import pandas as pd
 
 from pipeline import terminal
 from pipeline.candles import exchange, hub_dataset, yahoo
-from pipeline.candles.job import DAY_MS, Answer, ExchangeError, Job
+from pipeline.candles.job import Answer, ExchangeError, Job
+from pipeline.candles.schema import DAY_MS
 
 logger = logging.getLogger(__name__)
 

@@ -157,6 +157,11 @@ def tail_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.tail.parquet")
 
 
+def symbols_in(directory: Path, symbols: Iterable[str], kind: str) -> list[str]:
+    """Those of the symbols of which a directory has a series of this kind."""
+    return [symbol for symbol in symbols if find_file(directory, symbol, kind) is not None]
+
+
 def find_file(directory: Path, symbol: str, kind: str) -> Path | None:
     """A series' main file, Parquet before CSV, or None."""
     if kind not in PUBLISHED:

@@ -24,7 +24,6 @@ import pandas as pd
 from pipeline.candles import pages
 from pipeline.candles.exchange_client import Sleep, replace_host, run
 from pipeline.candles.job import (
-    DAY_MS,
     RENAMED,
     ExchangeError,
     Job,
@@ -32,7 +31,7 @@ from pipeline.candles.job import (
     coin_of,
     renamed_ms,
 )
-from pipeline.candles.schema import CANDLE_COLUMNS, read_candles
+from pipeline.candles.schema import CANDLE_COLUMNS, DAY_MS, read_candles
 
 logger = logging.getLogger(__name__)
 

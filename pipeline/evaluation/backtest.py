@@ -31,6 +31,7 @@ import pandas as pd
 
 from pipeline.bundle import files
 from pipeline.candles.schema import (
+    DAY_MS,
     MAX_AGE_IN_INTERVALS,
     check_published,
     timestamps_ms,
@@ -39,7 +40,6 @@ from pipeline.candles.schema import (
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import MIN_INSTANTS, is_constant, ratio_half_width
 
-DAY_MS = 86_400_000
 YEAR_MS = 365 * DAY_MS  # crypto trades around the clock: 8,760 hours a year
 MIN_DAYS_TO_ANNUALISE = 30  # a fortnight's return to the power of 26 says nothing about a year
 SETTLEMENT_ROUNDING_MS = 60_000  # exchanges stamp the settlement of 08:00 with 08:00:00.007

@@ -1,4 +1,4 @@
-"""The verdict: does the network forecast better than what costs nothing or little?"""
+"""The verdict: does the network forecast better than the baselines?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +17,6 @@ FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
 SUSPICIOUS_ACCURACY = 0.56
 SUSPICIOUS_R2 = 0.02
 SUSPICIOUS_SKILL = 0.02
-
-ACCURACY_INTERVAL = ("direction_accuracy", "direction_accuracy_low", "direction_accuracy_high")
 
 
 class ModelMetrics(metrics.DirectionMetrics, metrics.LagCheck):
@@ -265,10 +263,14 @@ def _suspicions(
         row = measured[model]
         loss = mean_by_instant(scaled_absolute_error(predictions, model), instants)
         errors = actual - predictions[model].to_numpy(np.float64)
-        right = [row[name] for name in ACCURACY_INTERVAL]  # type: ignore[literal-required]
+        right = (
+            row["direction_accuracy"],
+            row["direction_accuracy_low"],
+            row["direction_accuracy_high"],
+        )
         doubts += suspicion_warnings(
             model,
-            direction_accuracy=(right[0], right[1], right[2]),
+            direction_accuracy=right,
             r2=comparison.skill_interval(sum_by_instant(errors**2, instants), squares, horizon),
             mae_skill=comparison.skill_interval(loss, loss_naive, horizon),
         )

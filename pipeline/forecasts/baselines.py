@@ -1,4 +1,4 @@
-"""Forecasts that cost nothing (naive, drift) or little (ridge, XGBoost), on the same samples."""
+"""The baselines: naive and drift, ridge and XGBoost, on the same samples as the network."""
 
 from __future__ import annotations
 

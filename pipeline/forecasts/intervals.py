@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.samples.indicators import (
     VOLATILITY_SPAN,
@@ -57,7 +57,6 @@ SEGMENT_INPUTS = (
 MOMENTUM_WINDOW = 168
 WEEK_CYCLES = (1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 28)
 """Cycles a week: 7, 14, 21, 28 are the day and its harmonics, the others let days differ."""
-DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
 
 HAR_INPUTS = ("range_3", "range_48", "range_336")

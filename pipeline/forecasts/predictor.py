@@ -289,12 +289,17 @@ class CandlePredictor(BundlePredictor):
 
     def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
         """Picture of the recent candles, the forecast and its 80 % band, as a Matplotlib figure."""
-        prediction = self.predict(df, last_price)
+        return self.picture_of(self.predict(df, last_price), df)
+
+    def picture_of(self, prediction: Prediction, df: pd.DataFrame) -> Figure:
+        """The same of a forecast that has been made from these candles already."""
         title = (
             f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC "
             f"· direction right with probability {prediction['confidence']:.1%}"
         )
-        return plot_forecast(read_closed(df, self.timeframe), prediction, title=title)
+        # Forming candles were told of where the forecast was made.
+        closed = drop_forming(read_candles(df, self.timeframe), self.timeframe)
+        return plot_forecast(closed, prediction, title=title)
 
     def _predict(
         self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]
@@ -328,12 +333,13 @@ class CandlePredictor(BundlePredictor):
 
     def _missing_inputs(self, features: pd.DataFrame) -> list[str]:
         """Optional features that the newest candle lacks, or most of its window."""
-        wanted = [name for name in self.feature_cols if name in self.optional_inputs]
-        if not wanted:
+        names = self.feature_cols
+        columns = [i for i, name in enumerate(names) if name in self.optional_inputs]
+        if not columns:
             return []
-        is_nan = np.isnan(features[wanted].to_numpy()[-self.lookback :])
+        is_nan = np.isnan(features.to_numpy()[-self.lookback :, columns])
         is_missing = is_nan[-1] | (is_nan.mean(axis=0) > 0.5)
-        return [name for name, missing in zip(wanted, is_missing) if missing]
+        return [names[column] for column, missing in zip(columns, is_missing) if missing]
 
     def _missing_text(self, missing: Sequence[str], candles: pd.DataFrame) -> str:
         """What to say about a forecast that does without some inputs."""

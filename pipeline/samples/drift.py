@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.candles.schema import DAY_MS
+
 DECILES = tuple(k / 10 for k in range(1, 10))
 OUTER = (0.001, 0.999)
 """Quantiles between which a value is inside the training range; the extremes are accidents."""
@@ -28,7 +30,6 @@ PIECES = (2, 5, 10, 20, 50, 100)
 """Numbers of stretches that the training part is cut into, to see how it differs from itself"""
 SMALLEST_PIECE = 50
 """candles, on average"""
-DAY_MS = 86_400_000
 
 
 def feature_quantiles(

@@ -76,6 +76,13 @@ def by_segment(
     return table
 
 
+def demand_features(feature_cols: Iterable[str], known: Sequence[str], owner: str) -> None:
+    """Raise a ValueError on a feature that `owner`, such as "v2", does not know."""
+    for name in feature_cols:
+        if name not in known:
+            raise ValueError(f"unknown feature {name!r}; {owner} knows {', '.join(known)}")
+
+
 def log_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """ln(numerator / denominator), elementwise, float64."""
     ratio = numerator / denominator

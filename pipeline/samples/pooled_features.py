@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import talib
 
-from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     VOLATILITY_SPAN,
     NamedColumns,
     by_segment,
+    demand_features,
     divide_or_zero,
     ewma_volatility,
     log_ratio,
@@ -50,7 +51,6 @@ RETURN_LIMIT = 5.0
 """volatilities beyond which a return counts no more"""
 LOG_LIMIT = 4.0
 """of logarithms of ratios"""
-DAY_MS = 86_400_000
 
 
 def preset_of(feature_cols: Sequence[str]) -> str:
@@ -102,11 +102,7 @@ def with_market(
     Raises:
         ValueError: An unknown feature is asked for.
     """
-    unknown = [name for name in feature_cols if name not in POOLED_FEATURES]
-    if unknown:
-        raise ValueError(
-            f"unknown feature {unknown[0]!r}; the pooled preset knows {', '.join(POOLED_FEATURES)}"
-        )
+    demand_features(feature_cols, POOLED_FEATURES, "the pooled preset")
     table = _own_features(candles, timeframe)
     if market is None:
         table |= dict.fromkeys(POOLED_MARKET_FEATURES, np.full(len(candles), np.nan))
