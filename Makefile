@@ -40,6 +40,7 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.fault_schedules --schedules 10000
 	$(BIN)/python -m tests.two_nodes
 	$(BIN)/python -m tests.older_keras
+	$(BIN)/python -m tests.serving_ways
 
 mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.mutations

@@ -31,6 +31,7 @@ from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.evaluation.outcomes import find_outcomes
+from pipeline.forecasts.prediction import aged, as_json, untrained_note
 from pipeline.report import live_page
 from pipeline.report.live_page import Answer
 
@@ -150,13 +151,8 @@ class Forecaster:
     def predict(self, symbol: str) -> dict[str, Any]:
         """The forecast as plain data for JSON; arguments and errors of `answer`."""
         answer = self.answer(symbol)
-        numbers: dict[str, Any] = dict(answer.prediction)
-        timestamp = numbers.pop("timestamp")
         return {
-            "symbol": answer.symbol,
-            "timeframe": self.predictor.timeframe,
-            "timestamp": timestamp.isoformat(),
-            **numbers,
+            **as_json(answer.prediction),
             "synthetic": answer.is_synthetic,
             "verdict": NO_CLAIM if answer.is_synthetic else self.test["verdict"],
         }
@@ -168,25 +164,22 @@ class Forecaster:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             prediction = predictor.predict(candles)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says of the same candles what `predict` has said
+            history = predictor.predict_history(candles)
         outcomes = find_outcomes(
-            predictor.predict_history(candles),
-            candles,
-            predictor.timeframe,
-            predictor.horizon,
-            self.seen_until_ms,
+            history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms
         )
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
         notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
-        if symbol not in predictor.symbols:
-            notes.append(
-                f"The network was not trained on {symbol}, but on {', '.join(predictor.symbols)}."
-            )
-        if closes_ms + predictor.horizon * self.step_ms <= now_ms:
-            notes.append(
-                "The newest of these candles is an old one: what is forecast here has already "
-                "happened."
-            )
-        banners = (live_page.SYNTHETIC_CANDLES,) if market.is_synthetic else ()
+        prediction["age_candles"] = max(now_ms - closes_ms, 0) // self.step_ms  # at one instant
+        untrained = untrained_note(symbol, predictor.symbols)
+        if untrained is not None:
+            notes.append(untrained)
+        banners = [live_page.SYNTHETIC_CANDLES] if market.is_synthetic else []
+        old = aged(prediction)
+        if old is not None:
+            banners.append(old)
         is_stopgap = market.is_synthetic and self.options.source == "auto"
         next_ms = 0 if is_stopgap else closes_ms + self.step_ms + PUBLICATION_MS
         return Answer(
@@ -197,7 +190,7 @@ class Forecaster:
             source=_source_of(market, symbol),
             is_synthetic=predictor.is_synthetic or market.is_synthetic,
             notes=tuple(notes),
-            banners=banners,
+            banners=tuple(banners),
             kept_until_ms=max(next_ms, now_ms + RETRY_MS),
         )
 

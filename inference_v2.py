@@ -107,14 +107,13 @@ class CryptoPricePredictorV2(LivePredictor):
         informed._market = market_features(closed, self.timeframe)
         return informed
 
-    def _missing_text(self, missing: Sequence[str], candles: pd.DataFrame) -> str:
+    def _missing_text(self, missing: Sequence[str]) -> str:
         count = f"{len(missing)} of {len(self.feature_cols)} inputs ({', '.join(missing)})"
         remedies = []
         if any(name in POOLED_MARKET_FEATURES for name in missing):
             remedies.append(
-                "pass the candles of BTC/USDT and at least two more pairs up to "
-                f"{candles['timestamp'].iloc[-1]:%Y-%m-%d %H:%M} (context=… in Python, files in "
-                "the same folder at the command line)"
+                "pass the candles of BTC/USDT and at least two more pairs up to the same candle "
+                "(context=… in Python, files in the same folder at the command line)"
             )
         columns = [V2_OPTIONAL_FEATURES[name] for name in missing if name in V2_OPTIONAL_FEATURES]
         if columns:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -17,7 +21,7 @@ from pipeline.candles import formats, store
 from pipeline.candles.schema import instant_ms
 from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.live import LivePredictor, watch
-from pipeline.forecasts.picture import Prediction, format_price, judge
+from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +51,9 @@ class Predict:
     ledger: Path | None = None
     """also enter the forecast into this file, before its candle closes"""
     symbol: str | None = None
-    """pair, for the ledger; default: what the file is named by, as BTCUSDT_1h.parquet"""
+    """pair; default: what the file is named by, as BTCUSDT_1h.parquet"""
+    json: bool = False
+    """for programs: the forecast as one JSON object on stdout, all else on stderr"""
 
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Print the forecast as the guide shows it."""
@@ -56,14 +62,17 @@ class Predict:
                 f"--last-price {self.last_price:g} with --ledger: a ledger judges the return from "
                 "the last close; leave one of the two out"
             )
-        predictor = predictor_class.from_directory(self.model_dir)
-        symbol = self.symbol or ""
-        if self.ledger is not None and not symbol:
-            symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
-        candles = formats.read_file(self.candles, predictor.timeframe)
-        predictor = _with_neighbours(predictor, self.candles.parent)
-        prediction = _show(predictor, candles, self.last_price, self.picture)
-        _enter(self.ledger, predictor, symbol, candles, prediction)
+        with _only_json(self.json) as json_out:
+            predictor = predictor_class.from_directory(self.model_dir)
+            symbol = self.symbol or ""
+            if self.ledger is not None and not symbol:
+                symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
+            candles = formats.read_file(self.candles, predictor.timeframe)
+            if self.symbol:
+                candles.attrs["symbol"] = self.symbol.upper()
+            predictor = _with_neighbours(predictor, self.candles.parent)
+            prediction = _show(predictor, candles, self.last_price, self.picture, json_out)
+            _enter(self.ledger, predictor, symbol, candles, prediction)
 
 
 @dataclass(frozen=True)
@@ -84,14 +93,20 @@ class Live:
     """where to reach the exchange instead of its own address"""
     ledger: Path | None = None
     """also enter each forecast into this file, before its candle closes"""
+    json: bool = False
+    """for programs: each forecast as one JSON object on stdout, all else on stderr"""
 
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Print the forecast; with `watch` one at every close, and what came true of the last."""
-        predictor = predictor_class.from_directory(self.model_dir)
+        with _only_json(self.json) as json_out:
+            self._follow(predictor_class.from_directory(self.model_dir), json_out)
+
+    def _follow(self, predictor: LivePredictor, json_out: TextIO | None) -> None:
         place: dict[str, Any] = {"exchange": self.exchange, "base_url": self.base_url}
         if not self.watch:
             candles = predictor.fetch_live(self.symbol, **place)
-            prediction = _show(self._informed(predictor), candles, None, self.picture)
+            informed = self._informed(predictor)
+            prediction = _show(informed, candles, None, self.picture, json_out)
             _enter(self.ledger, predictor, self.symbol, candles, prediction)
             return
         if self.ledger is not None:
@@ -100,7 +115,8 @@ class Live:
         for candles in watch(predictor, self.symbol, **place):
             pending = _show_outcomes(pending, candles)
             try:
-                pending.append(_show(self._informed(predictor), candles, None, self.picture))
+                informed = self._informed(predictor)
+                pending.append(_show(informed, candles, None, self.picture, json_out))
             except ValueError as error:  # a gap, say, which later candles leave behind
                 logger.warning("no forecast: %s", error)
                 continue
@@ -249,25 +265,28 @@ def _with_neighbours(predictor: LivePredictor, folder: Path) -> LivePredictor:
     return predictor.with_context(context)
 
 
+@contextlib.contextmanager
+def _only_json(is_wanted: bool) -> Iterator[TextIO | None]:
+    """Where JSON goes, if it is wanted; then what is for people goes to stderr."""
+    json_out = sys.stdout if is_wanted else None
+    with contextlib.redirect_stdout(sys.stderr if is_wanted else sys.stdout):
+        yield json_out
+
+
 def _show(
-    predictor: LivePredictor, candles: pd.DataFrame, last_price: float | None, picture: Path | None
+    predictor: LivePredictor,
+    candles: pd.DataFrame,
+    last_price: float | None,
+    picture: Path | None,
+    json_out: TextIO | None,
 ) -> Prediction:
-    """Print the forecast from the last of these candles."""
+    """Print the forecast from the last of these candles, for people and, if wanted, as JSON."""
     prediction = predictor.predict(candles, last_price)
-    low, high = format_price(prediction["price_low"]), format_price(prediction["price_high"])
-    print(f"Next price: ${format_price(prediction['price'])}")
-    print(f"Expected return: {prediction['return_percent']:+.4f}%")
-    print(
-        f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin "
-        "flip)"
-    )
-    print(f"80 % interval: ${low} to ${high}")
-    print(
-        f"Forecast: close of the {predictor.timeframe} candle of "
-        f"{prediction['timestamp']:%Y-%m-%d %H:%M} UTC, from "
-        f"${format_price(prediction['last_price'])}",
-        flush=True,
-    )
+    if note := untrained_note(prediction["symbol"], predictor.symbols):
+        logger.warning("%s", note)
+    print(*forecast_lines(prediction), sep="\n", flush=True)
+    if json_out is not None:
+        print(json.dumps(as_json(prediction)), file=json_out, flush=True)
     if picture is not None:
         predictor.picture_of(prediction, candles).savefig(picture, dpi=120)
         print(f"Picture: {picture}", flush=True)

@@ -102,6 +102,7 @@ def answer_of(outcomes: pd.DataFrame | None = None, **changes) -> Answer:
         "price_low": 66_500.0,
         "price_high": 67_400.0,
         "timestamp": pd.Timestamp("2024-06-16 12:00", tz="UTC"),
+        "quote": "USDT",
     }
     prediction |= {name: changes.pop(name) for name in list(changes) if name in prediction}
     candles = candles_of({hour: 66_900.0 + hour for hour in range(80)})

@@ -123,7 +123,7 @@ def test_live_watch_prints_what_came_true_of_the_forecast_before(
     command = Live(BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url)
     command.run(CryptoPricePredictorV2)
     told = capsys.readouterr().out
-    assert told.count("Next price: $") == 3 and told.count("Came true: $") == 2
+    assert told.count("Forecast price: $") == 3 and told.count("Came true: $") == 2
     for before, after in itertools.pairwise(seen):
         prediction, close = predictor.predict(before), after["close"].iloc[-1]
         is_right = (close > prediction["last_price"]) == (prediction["price_change"] > 0)
@@ -137,11 +137,13 @@ def test_live_watch_prints_what_came_true_of_the_forecast_before(
 def test_live_watch_goes_on_where_one_close_gives_no_forecast(
     server, candles, tiny_bundle, capsys, monkeypatch, caplog
 ):
+    candles = candles.copy()
+    candles.attrs["symbol"] = BTC  # as fetched candles say
     frames = [candles.drop(index=len(candles) - 20), candles]
     monkeypatch.setattr(commands, "watch", lambda *_, **__: iter(frames))
     Live(BTC, watch=True, model_dir=tiny_bundle).run(CryptoPricePredictorV2)
     assert "no forecast: candles: 1 candle(s) missing among the last 60" in caplog.text
-    assert capsys.readouterr().out.count("Next price: $") == 1
+    assert capsys.readouterr().out.count("Forecast price: $") == 1
 
 
 def test_a_model_with_funding_fetches_it_along(predictor, server, candles, monkeypatch):

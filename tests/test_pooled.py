@@ -37,6 +37,7 @@ from tests import fetching
 from tests.conftest import TINY, write_market
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
+from tests.serving_ways import find_ways
 
 foreign_hosts, nothing_leaves = fetching.FIXTURES[1], fetching.FIXTURES[3]
 
@@ -318,6 +319,7 @@ def test_a_live_forecast_knows_what_the_other_coins_did(predictor, market, excha
     closed = {coin: frame.iloc[:-2] for coin, frame in market.items()}
     live = predictor.predict_live("ETH/USDT", exchange="binance", base_url=exchange.url)
     recent = {coin: frame.iloc[-predictor.required_candles :] for coin, frame in closed.items()}
+    recent["ETH/USDT"].attrs = {"symbol": "ETH/USDT", "exchange": "binance"}  # as fetched ones say
     assert live == predictor.predict(recent["ETH/USDT"], context=recent)
     with pytest.warns(UserWarning, match="does without 4 of 14 inputs"):
         assert live["return"] != predictor.predict(recent["ETH/USDT"])["return"]
@@ -379,6 +381,33 @@ def test_the_page_forecasts_with_the_other_coins_of_its_source(
     answer = blind.answer("ETH/USDT")
     assert answer.prediction["missing_inputs"] == list(POOLED_MARKET_FEATURES)
     assert any("does without 4 of 14 inputs" in note for note in answer.notes)
+
+
+def test_an_evaluation_says_that_its_forecasts_lack_the_other_coins(
+    bundle, candles_dir, tmp_path, capsys
+):
+    shutil.copy(candles_dir / "ETHUSDT_1h.parquet", tmp_path)
+    Evaluate(candles_dir=tmp_path, model_dir=bundle).run(CryptoPricePredictorV2)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "forecasts: the forecast does without 4 of 14 inputs (btc_return," in told
+    Evaluate(candles_dir=candles_dir, model_dir=bundle).run(CryptoPricePredictorV2)
+    assert "does without" not in capsys.readouterr().out
+
+
+def test_every_way_of_serving_says_the_same_or_names_what_it_lacks(bundle, tiny_bundle, tmp_path):
+    def ask(options, symbol):  # tests/test_app.py has the endpoint itself
+        return Forecaster(options).predict(symbol)
+
+    pooled = {way.name: way for way in find_ways(bundle, tmp_path / "pooled", ask_page=ask)}
+    guide = {way.name: way for way in find_ways(tiny_bundle, tmp_path / "guide", ask_page=ask)}
+    for ways in (pooled, guide):
+        assert [way.name for way in ways.values() if not way.is_honest] == []
+        assert ways["predict"].missing_inputs == []
+        assert len(ways["predict, the pair alone"].missing_inputs) > 0
+    blind = "command predict, a lone file"
+    assert pooled[blind].missing_inputs == list(POOLED_MARKET_FEATURES)
+    assert pooled[blind].difference > 0
+    assert guide[blind].difference == 0
 
 
 def test_a_model_of_one_coin_has_no_use_for_context(tiny_bundle, signal_market):

@@ -19,6 +19,7 @@ from feature_engineering import V2_WARMUP, compute_features
 from inference_v2 import METADATA_FILE, MODEL_FILE, SCALER_FILE, CryptoPricePredictorV2
 from pipeline import commands
 from pipeline.candles.schema import timestamps_ms
+from pipeline.forecasts import predictor as predictor_module
 from pipeline.samples import leakage
 from tests.conftest import TINY
 from tests.exchange_market import market_of
@@ -69,6 +70,68 @@ def test_predict_up_to_t_equals_row_t_of_the_history_bit_for_bit(predictor, cand
         assert prediction["return"] == row["predicted_return"]
         assert prediction["p_up"] == row["p_up"]
         assert prediction["price_low"] == candles["close"].iloc[t] * np.exp(row["q10"])
+
+
+def test_a_forecast_says_of_what_it_is(predictor, tiny_bundle, candles):
+    said = predictor.predict(candles, symbol="ETH/BTC")
+    last = candles["timestamp"].iloc[-1]
+    assert (said["symbol"], said["quote"], said["venue"]) == ("ETH/BTC", "BTC", None)
+    assert (said["timeframe"], said["horizon"]) == ("1h", 1)
+    assert said["last_timestamp"] == last
+    assert said["target_timestamp"] == said["timestamp"] == last + pd.Timedelta("1h")
+    cuts = json.loads((tiny_bundle / "metrics_v2.json").read_text())["cuts"]
+    assert said["trained_until"] == pd.Timestamp(cuts["val_end"])
+
+    nobody = predictor.predict(candles.assign())
+    assert nobody["symbol"] is nobody["quote"] is None
+    known = candles.assign()
+    known.attrs = {"symbol": "BTC/USDT", "exchange": "okx"}
+    said = predictor.predict(known)
+    assert (said["symbol"], said["quote"], said["venue"]) == ("BTC/USDT", "USDT", "okx")
+
+
+@pytest.mark.parametrize(("since_close_s", "age"), [(0, 0), (3599, 0), (3600, 1), (9000, 2)])
+def test_the_age_counts_the_whole_candles_that_have_closed_since(
+    predictor, candles, monkeypatch, since_close_s, age
+):
+    closed_s = candles["timestamp"].iloc[-1].timestamp() + 3600
+    monkeypatch.setattr("time.time", lambda: closed_s + since_close_s)
+    assert predictor.predict(candles)["age_candles"] == age
+
+
+def test_a_history_names_both_instants_as_predict_does(predictor, candles):
+    history = predictor.predict_history(candles)
+    assert history["last_timestamp"].equals(history["timestamp"])
+    step = history["target_timestamp"] - history["last_timestamp"]
+    assert (step == pd.Timedelta("1h")).all()
+    said = predictor.predict(candles)
+    for name in ("last_timestamp", "target_timestamp"):
+        assert history[name].iloc[-1] == said[name]
+
+
+def test_a_history_without_an_input_that_the_model_uses_says_so_once(predictor, candles):
+    bare = candles.drop(columns=["funding_rate", "open_interest"])
+    n_warm = len(candles) - predictor.required_candles + 1
+    with pytest.warns(UserWarning, match=f"^{n_warm} of {n_warm} forecasts: .*2 of 18") as caught:
+        predictor.predict_history(bare)
+    assert len(caught) == 1
+
+
+def test_a_forecast_outside_of_its_own_interval_warns():
+    inside = {"price": 101.0, "price_low": 98.0, "price_high": 102.0}
+    outside = inside | {
+        "price": 89.0,
+        "return_percent": -11.0,
+        "return_low": np.log(0.98),
+        "return_high": np.log(1.02),
+        "last_timestamp": pd.Timestamp("2024-06-16 11:00", tz="UTC"),
+    }
+    told = r"forecast of -11.00 % lies outside of its own 80 % interval, -2.00 to \+2.00 %"
+    with pytest.warns(UserWarning, match=told):
+        predictor_module._warn_of_outsiders([inside, outside])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor_module._warn_of_outsiders([inside])
 
 
 def test_a_history_that_starts_later_gives_the_same_features_and_forecasts(predictor, candles):
@@ -130,7 +193,7 @@ def test_nothing_looks_ahead_from_candles_to_forecasts(predictor, candles):
         return history.reindex(frame["timestamp"]).reset_index(drop=True)
 
     leakage.check(forecasts, candles)
-    leakage.check(lambda frame: predictor._scaled_rows(frame), candles)
+    leakage.check(lambda frame: predictor._scale(predictor._features(frame)), candles)
 
 
 def test_candles_may_come_in_the_shapes_users_have(predictor, candles):
@@ -241,6 +304,7 @@ def test_a_last_price_that_is_no_price_is_refused(predictor, candles, price):
 
 def test_a_live_forecast_leaves_the_forming_candle_out_and_equals_predict(predictor, candles):
     bare = candles.drop(columns=["funding_rate", "open_interest"])
+    bare.attrs = {"symbol": "BTC/USDT", "exchange": "binance"}  # as fetched candles say
     now_ms = int(timestamps_ms(bare)[-1]) + 60_000  # the last candle has been forming for a minute
     without = pytest.warns(UserWarning, match="does without 2 of 18 inputs")
     with ExchangeServer(market_of({"BTC/USDT": {"1h": bare}}), now_ms=now_ms) as server, without:
@@ -440,12 +504,12 @@ def run_command(*arguments):
 def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
     tiny_bundle, predictor, candles, tmp_path, monkeypatch, capsys
 ):
-    candles.to_csv(tmp_path / "recent.csv", index=False)
+    candles.to_csv(tmp_path / "BTCUSDT_1h.csv", index=False)
     options = [
         "--model-dir",
         tiny_bundle,
         "--candles",
-        tmp_path / "recent.csv",
+        tmp_path / "BTCUSDT_1h.csv",
         "--picture",
         tmp_path / "forecast.png",
     ]
@@ -453,7 +517,9 @@ def test_the_predict_command_prints_a_forecast_as_the_guide_shows_it(
     commands.main(CryptoPricePredictorV2, inference_v2.__doc__)
     printed = capsys.readouterr().out
     expected = predictor.predict(candles)
-    assert f"Next price: ${expected['price']:,.2f}" in printed
+    assert printed.startswith("BTC/USDT · 1h · next candle\n")
+    assert f"Forecast price: ${expected['price']:,.2f}" in printed  # the candles are of 2024
+    assert "old candles: the last one opened at 2024-12-31 23:00 UTC, and" in printed
     assert f"Expected return: {expected['return_percent']:+.4f}%" in printed
     assert f"Confidence: {expected['confidence']:.1%}" in printed
     assert (tmp_path / "forecast.png").read_bytes()[:4] == b"\x89PNG"

@@ -262,7 +262,7 @@ def test_the_document_s_own_lines_reload_the_network_in_a_process_that_never_saw
     for name in (FILES.model, FILES.checkpoint, FILES.scalers):
         shutil.copy(bundle / name, tmp_path)
     frame = market["ETH/USDT"]
-    x = predictor._scaled_rows(frame)[-60:][None]
+    x = predictor._scale(predictor._features(frame))[-60:][None]
     np.save(tmp_path / "x.npy", np.concatenate([x, x]))
     code = f"""
 import pickle
@@ -321,7 +321,7 @@ def test_predict_and_predict_batch_equal_the_history_bit_for_bit(predictor, mark
 
 def test_the_price_is_what_the_network_says_in_the_coin_s_own_units(bundle, predictor, market):
     frame = market["ETH/USDT"]
-    rows = predictor._scaled_rows(frame)
+    rows = predictor._scale(predictor._features(frame))
     scaled_price = predictor._network.run(rows, np.array([len(frame) - 1]))
     y_scaler = pickle.loads((bundle / FILES.scalers).read_bytes())["y"]["ETH/USDT"]
     expected = y_scaler.inverse_transform(scaled_price[:, None].astype(np.float64))[0, 0]

@@ -153,7 +153,7 @@ def test_the_document_s_own_lines_run_in_a_process_that_never_saw_this_project(
     for name in network_files("ETHUSDT_1h"):
         shutil.copy(networks_folder / name, tmp_path)
     frame = market["ETH/USDT"]
-    x = predictor._scaled_rows(frame)[-60:][None]
+    x = predictor._scale(predictor._features(frame))[-60:][None]
     np.save(tmp_path / "x.npy", np.concatenate([x, x]))
     code = """
 import pickle
@@ -239,7 +239,7 @@ def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_t
     frame = market["ETH/USDT"].iloc[-60:]
     with pytest.warns(UserWarning, match="still warming up"):
         assert np.isfinite(predictor.predict(frame)["price"])
-    rows = predictor._scaled_rows(frame)
+    rows = predictor._scale(predictor._features(frame))
     macd = V7_FEATURES.index("macd")
     assert rows[0, macd] == np.float32(predictor._fill[macd]) != 0
 

@@ -218,7 +218,7 @@ def test_the_document_s_own_lines_open_the_models_in_a_process_that_never_saw_th
 ):
     for name in (DIRECTION_FILE, VOLATILITY_FILE, FILES.model, FILES.checkpoint):
         shutil.copy(bundle / name, tmp_path)
-    x = predictor._scaled_rows(candles)[-60:][None]
+    x = predictor._scale(predictor._features(candles))[-60:][None]
     np.save(tmp_path / "x.npy", np.concatenate([x] * 16))
     code = """
 import tensorflow as tf

@@ -24,6 +24,7 @@ from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import ScalerRecord
 from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.forecasts.prediction import Origin
 from pipeline.forecasts.predictor import (
     BundlePredictor,
     base_price,
@@ -84,6 +85,7 @@ class CryptoPricePredictorV1(BundlePredictor):
         super().__init__(model_path, scaler_path)
         if symbol is None and len(self.symbols) == 1:
             symbol = self.symbols[0]
+        self.symbol = symbol
         name = symbol
         if symbol not in self.symbols:
             name = ALL_SYMBOLS
@@ -139,9 +141,10 @@ class CryptoPricePredictorV1(BundlePredictor):
         """Forecast from every 1h candle that can be, bit for bit as `predict` does from there.
 
         Returns:
-            One row per 1h candle t whose window and 15m window hold no gap: `timestamp` (open of t,
-            UTC), `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon), `p_up`,
-            `uncertainty`.
+            One row per 1h candle t whose window and 15m window hold no gap: `timestamp` and
+            `last_timestamp` (open of t, UTC), `target_timestamp` (open of the candle that is
+            forecast), `predicted_return`, `q10`, `q50`, `q90` (log-returns over the horizon),
+            `p_up`, `uncertainty`.
         """
         hours = read_closed(df_1h, HOUR, where="1h candles")
         quarters = read_closed(df_15m, QUARTER, where="15m candles")
@@ -160,7 +163,7 @@ class CryptoPricePredictorV1(BundlePredictor):
             Stream(self._scaled_rows(quarters, QUARTER), row, self.lookback),
         ]
         forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours)[t])
-        columns = {"timestamp": hours["timestamp"].iloc[t].array}
+        columns = self._times_of(hours, t)
         return pd.DataFrame(columns | {name: forecast[name] for name in FORECASTS})
 
     def _predict(
@@ -190,7 +193,10 @@ class CryptoPricePredictorV1(BundlePredictor):
         forecast = self._forecast(streams, volatility, inputs)
         return [
             self._as_prices(
-                hours, price, {name: float(values[i]) for name, values in forecast.items()}
+                hours,
+                price,
+                {name: float(values[i]) for name, values in forecast.items()},
+                self._origin_of(pairs[i][0], None),
             )
             for i, (hours, price) in enumerate(zip(frames, base))
         ]
@@ -209,9 +215,9 @@ class CryptoPricePredictorV1(BundlePredictor):
         return served | {"uncertainty": (q90 - q10) / q50}
 
     def _as_prices(
-        self, hours: pd.DataFrame, price: float, forecast: dict[str, float]
+        self, hours: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
     ) -> dict[str, Any]:
-        prediction = self._as_prediction(hours, price, forecast)
+        prediction = self._as_prediction(hours, price, forecast, origin)
         prices = {name: price * float(np.exp(forecast[name])) for name in ("q10", "q50", "q90")}
         hint = "reduce" if forecast["uncertainty"] > UNCERTAIN else "trade"
         return {**prediction, **prices, "uncertainty": forecast["uncertainty"], "hint": hint}

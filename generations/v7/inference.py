@@ -26,7 +26,7 @@ from generations.v7.ohlc import HEADS, close_log_return, scale_and_fill, to_pric
 from pipeline.bundle.files import PARTIAL
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.scalers import MinMaxRecord
-from pipeline.forecasts.picture import Prediction
+from pipeline.forecasts.prediction import Origin, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.windows import Stream
 
@@ -123,14 +123,10 @@ class CryptoPricePredictorV7(CandlePredictor):
         )
         return cls(*(directory / name for name in names), **options)
 
-    @property
-    def symbol(self) -> str:
-        """The pair whose prices the network knows."""
-        return self.symbols[0]
-
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
         scalers = open_scalers(model_path, scaler_path, None, self.scaler_types)
         self._fill: list[float] = scalers["fill"]
+        self.symbol = scalers["symbols"][0]
         n_inputs = len(V7_FEATURES)
         is_sound = (
             len(scalers["symbols"]) == scalers["y"].min.size == 1
@@ -169,10 +165,10 @@ class CryptoPricePredictorV7(CandlePredictor):
         return served | dict(zip(HEADS, to_prices(output, self._y_scaler).T))
 
     def _as_prediction(
-        self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
+        self, candles: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
     ) -> CandlePrediction:
         return {
-            **super()._as_prediction(candles, price, forecast),
+            **super()._as_prediction(candles, price, forecast, origin),
             "open": forecast["open"],
             "high": forecast["high"],
             "low": forecast["low"],

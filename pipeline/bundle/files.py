@@ -215,7 +215,11 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
         content: What goes into them.
     """
     metrics = content.metrics
-    facts = {**content.facts, "synthetic": metrics["data"]["synthetic"]}
+    facts = {
+        **content.facts,
+        "synthetic": metrics["data"]["synthetic"],
+        "trained_until": metrics["cuts"]["val_end"],  # of network, shrinkage and intervals
+    }
     identity = {"model_sha256": sha256_of(folder / names.model)}
     hashed = names.hashed
     if (folder / names.twin).is_file():

@@ -30,6 +30,15 @@ class CandleSet:
     funding: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """symbol -> settled funding rates, where they are known, for the backtest"""
 
+    def __post_init__(self) -> None:
+        # A frame that leaves the set still says of what it is; forecasts name it.
+        for symbol, frame in self.candles.items():
+            frame.attrs["symbol"] = symbol
+            if self.is_synthetic:
+                frame.attrs["exchange"] = "synthetic"
+            elif symbol in self.venue_of:
+                frame.attrs["exchange"] = self.venue_of[symbol]
+
     @property
     def is_synthetic(self) -> bool:
         return self.source == "synthetic"

@@ -6,6 +6,7 @@ A folder holds `<SYMBOL>_<timeframe>.parquet` or `.csv`, with `<SYMBOL>_funding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,15 @@ import pandas as pd
 from pipeline.candles import store
 from pipeline.candles.schema import PUBLISHED, check_published, join_published, read_candles
 
+QUOTES = tuple("USDT USDC FDUSD BUSD TUSD DAI USD EUR GBP JPY KRW TRY BRL BTC ETH BNB".split())
+"""Currencies that a file's name may end with, behind the coin's."""
+
 
 def read_file(path: Path, timeframe: str) -> pd.DataFrame:
     """Candles of one file, with the funding and open interest that lie beside it.
 
     These are joined where the file is named as the layout says and has no such column itself.
+    `attrs` of the frame say its "symbol" and "exchange", None where the file does not tell.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -31,7 +36,21 @@ def read_file(path: Path, timeframe: str) -> pd.DataFrame:
         if beside is not None and column not in candles.columns:
             published = check_published(store.read_table(beside), column, beside.name)
             candles = join_published(candles, published, column, timeframe)
+    notes = store.read_notes(path)
+    candles.attrs = {"symbol": notes.get("symbol") or pair_in_name(symbol)}
+    candles.attrs["exchange"] = notes.get("venue")
     return candles
+
+
+def pair_in_name(name: str) -> str | None:
+    """The pair that a file is called by, where its quote currency is one of `QUOTES`.
+
+    Example:
+        >>> pair_in_name("ETHBTC"), pair_in_name("SOL-USDT"), pair_in_name("candles")
+        ('ETH/BTC', 'SOL/USDT', None)
+    """
+    found = re.fullmatch(rf"([A-Z0-9]{{2,12}}?)[-_]?({'|'.join(QUOTES)})", name)
+    return None if found is None else f"{found[1]}/{found[2]}"
 
 
 def read_directory(directory: Path, symbol: str, timeframe: str) -> pd.DataFrame:

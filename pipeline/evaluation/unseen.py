@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,9 @@ def score_unseen(
     untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
     notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms)
     notes += _notes_on_symbols(untrained, market, parts)
+    missing = predictor.missing_note(pd.DataFrame(rows, columns=predictor.feature_cols))
+    if missing is not None:
+        notes.append(missing)
     if not quantiles:
         notes.append(
             "no drift: the metadata has no quantiles of the training features; newer training "
@@ -207,8 +211,10 @@ def _forecast(
     end, time_ms = samples.end[chosen], opens_ms[chosen]
     # From as far back as a forecast remembers: to run the network on all the history takes long.
     first = max(end[0] + 1 - predictor.required_candles, 0)
-    history = predictor.predict_history(candles.iloc[first:])
-    served = history.set_index("timestamp").loc[utc_from_ms(time_ms)].reset_index(drop=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is missing is noted once, for all symbols
+        history = predictor.predict_history(candles.iloc[first:])
+    served = history.set_index("timestamp").loc[utc_from_ms(time_ms), [*predictor.history_columns]]
     columns = {
         "symbol": symbol,
         "timestamp": utc_from_ms(time_ms),
@@ -217,7 +223,7 @@ def _forecast(
         "actual_return": samples.log_return[chosen],
         "volatility": samples.volatility[chosen],
         "naive": 0.0,
-        **served.rename(columns={"predicted_return": NETWORK}),
+        **served.rename(columns={"predicted_return": NETWORK}).reset_index(drop=True),
     }
     return _Part(pd.DataFrame(columns), samples.rows[end], time_ms)
 

@@ -27,7 +27,7 @@ import pandas as pd
 from pipeline import atomic
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS, timeframe_ms, timestamps_ms
-from pipeline.forecasts.picture import Prediction
+from pipeline.forecasts.prediction import Prediction
 from pipeline.samples.windows import segmented_volatility
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from config import SourceConfig
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
-from pipeline.forecasts.picture import Prediction
+from pipeline.forecasts.prediction import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import numbers
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.candles.schema import (
     segment_starts,
     timeframe_ms,
     timestamps_ms,
+    utc_from_ms,
 )
 from pipeline.forecasts.conformal import QuantileFactors, apply_quantiles, point_forecast
 from pipeline.forecasts.intervals import (
@@ -31,7 +33,8 @@ from pipeline.forecasts.intervals import (
     apply_intervals,
     scale_inputs,
 )
-from pipeline.forecasts.picture import Prediction, plot_forecast
+from pipeline.forecasts.picture import plot_forecast
+from pipeline.forecasts.prediction import Origin, Prediction, quote_of
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
 from pipeline.samples.scaling import scale_rows
@@ -54,6 +57,8 @@ class BundlePredictor(abc.ABC):
     """what `predict_history` tells of each candle"""
     n_streams: ClassVar[int] = 1
     """windows that a forecast looks at"""
+    symbol: str | None = None
+    """the pair that the model is for, of models that are for one alone"""
 
     def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
         """Open a trained model.
@@ -74,6 +79,7 @@ class BundlePredictor(abc.ABC):
         self.timeframe: str = scalers["timeframe"]
         self.symbols: list[str] = scalers["symbols"]
         self.is_synthetic: bool = scalers["synthetic"]
+        self.trained_until = _instant(scalers.get("trained_until"))
         self.model_sha256: str = scalers["model_sha256"]
         unknown = [name for name in self.feature_cols if name not in self.known_features]
         if unknown:
@@ -153,6 +159,21 @@ class BundlePredictor(abc.ABC):
     def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
         return scale_inputs(candles, self.timeframe, self.horizon)
 
+    def _origin_of(self, df: pd.DataFrame, symbol: str | None) -> Origin:
+        """Whose candles these are, as far as the caller, the frame or the model says it."""
+        attrs = getattr(df, "attrs", {})
+        return Origin(symbol or attrs.get("symbol") or self.symbol, attrs.get("exchange"))
+
+    def _times_of(self, candles: pd.DataFrame, t: np.ndarray) -> dict[str, Any]:
+        """The time columns of a history whose forecasts are made from the rows t."""
+        last = candles["timestamp"].iloc[t].reset_index(drop=True)
+        target_ms = timestamps_ms(candles)[t] + self.horizon * self._step_ms
+        return {
+            "timestamp": last,
+            "last_timestamp": last,
+            "target_timestamp": utc_from_ms(target_ms),
+        }
+
     def _serve(
         self, outputs: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
@@ -164,10 +185,12 @@ class BundlePredictor(abc.ABC):
         return served | apply_intervals(self._intervals, inputs, volatility, centre)
 
     def _as_prediction(
-        self, candles: pd.DataFrame, price: float, forecast: dict[str, float]
+        self, candles: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
     ) -> Prediction:
         log_return, p_up = forecast["predicted_return"], forecast["p_up"]
-        opens_ms = int(timestamps_ms(candles)[-1]) + self.horizon * self._step_ms
+        last_ms = int(timestamps_ms(candles)[-1])
+        target = _timestamp(last_ms + self.horizon * self._step_ms)
+        closed_ms = last_ms + self._step_ms
         return {
             "price": price * float(np.exp(log_return)),
             "return": log_return,
@@ -181,7 +204,16 @@ class BundlePredictor(abc.ABC):
             "p_up": p_up,
             "price_low": price * float(np.exp(forecast["q10"])),
             "price_high": price * float(np.exp(forecast["q90"])),
-            "timestamp": pd.Timestamp(opens_ms, unit="ms", tz="UTC").as_unit("ms"),
+            "timestamp": target,
+            "target_timestamp": target,
+            "last_timestamp": _timestamp(last_ms),
+            "age_candles": max(int(time.time() * 1000 - closed_ms) // self._step_ms, 0),
+            "timeframe": self.timeframe,
+            "horizon": self.horizon,
+            "symbol": origin.symbol,
+            "quote": quote_of(origin.symbol),
+            "venue": origin.venue,
+            "trained_until": self.trained_until,
             "missing_inputs": [],
         }
 
@@ -216,6 +248,7 @@ class CandlePredictor(BundlePredictor):
         last_price: float | None = None,
         *,
         context: Mapping[str, pd.DataFrame] | None = None,
+        symbol: str | None = None,
     ) -> Prediction:
         """Forecast from the last candle of `df`.
 
@@ -226,12 +259,14 @@ class CandlePredictor(BundlePredictor):
                 default.
             context: Pair -> candles of other pairs, for models that look at them; see
                 `with_context`.
+            symbol: The pair, such as "BTC/USDT", which the forecast then names; by default what
+                `df.attrs` says, as it does of candles that were read or fetched by this project.
 
         Raises:
             ValueError: Too few candles, a gap among the last `lookback`, unsound candles, a price
                 that is not positive.
         """
-        return self.with_context(context)._predict([df], [last_price])[0]
+        return self.with_context(context)._predict([df], [last_price], symbol)[0]
 
     def predict_batch(
         self,
@@ -265,9 +300,10 @@ class CandlePredictor(BundlePredictor):
             context: As for `predict`; of each candle that was known by then.
 
         Returns:
-            One row per candle t whose last `lookback` candles hold no gap: `timestamp` (open of t,
-            UTC), `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95` (log-returns
-            over the horizon), `p_up`.
+            One row per candle t whose last `lookback` candles hold no gap: `timestamp` and
+            `last_timestamp` (open of t, UTC), `target_timestamp` (open of the candle that is
+            forecast), `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95`
+            (log-returns over the horizon), `p_up`.
         """
         candles = read_closed(df, self.timeframe)
         is_usable = usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0)
@@ -277,32 +313,41 @@ class CandlePredictor(BundlePredictor):
                 f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in "
                 "a row without a gap"
             )
+        features = self.with_context(context)._features(candles)
+        # Before, much is missing by its nature.
+        is_warm = t >= min(self.required_candles - 1, t[-1])
+        note = self.missing_note(features.iloc[t[is_warm]])
+        if note is not None:
+            warnings.warn(note, stacklevel=2)
         forecast = self._forecast(
-            self.with_context(context)._scaled_rows(candles),
+            self._scale(features),
             t,
             candles["close"].to_numpy()[t],
             self._volatility(candles)[t],
             self._inputs(candles)[t],
         )
-        columns = {"timestamp": candles["timestamp"].iloc[t].array}
+        columns = self._times_of(candles, t)
         return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
 
-    def plot(self, df: pd.DataFrame, last_price: float | None = None) -> Figure:
-        """Picture of the recent candles, the forecast and its 80 % band, as a Matplotlib figure."""
-        return self.picture_of(self.predict(df, last_price), df)
+    def plot(
+        self,
+        df: pd.DataFrame,
+        last_price: float | None = None,
+        *,
+        context: Mapping[str, pd.DataFrame] | None = None,
+        symbol: str | None = None,
+    ) -> Figure:
+        """Picture of the recent candles, the forecast and its 80 % band; arguments of `predict`."""
+        return self.picture_of(self.predict(df, last_price, context=context, symbol=symbol), df)
 
     def picture_of(self, prediction: Prediction, df: pd.DataFrame) -> Figure:
         """The same of a forecast that has been made from these candles already."""
-        title = (
-            f"close of the {self.timeframe} candle of {prediction['timestamp']:%Y-%m-%d %H:%M} UTC "
-            f"· direction right with probability {prediction['confidence']:.1%}"
-        )
         # Forming candles were told of where the forecast was made.
         closed = drop_forming(read_candles(df, self.timeframe), self.timeframe)
-        return plot_forecast(closed, prediction, title=title)
+        return plot_forecast(closed, prediction)
 
     def _predict(
-        self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None]
+        self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None], symbol: str | None = None
     ) -> list[Prediction]:
         frames, rows, base, volatility, inputs, missing = [], [], [], [], [], []
         for i, (df, price) in enumerate(zip(dfs, prices)):
@@ -322,32 +367,41 @@ class CandlePredictor(BundlePredictor):
             np.concatenate(rows), end, np.array(base), np.array(volatility), np.array(inputs)
         )
         if lacking := list(dict.fromkeys(name for names in missing for name in names)):
-            warnings.warn(self._missing_text(lacking, frames[0]), stacklevel=3)
+            warnings.warn(self._missing_text(lacking), stacklevel=3)
         predictions = []
         for i, candles in enumerate(frames):
             numbers = {name: float(values[i]) for name, values in forecast.items()}
-            prediction = self._as_prediction(candles, base[i], numbers)
+            origin = self._origin_of(dfs[i], symbol)
+            prediction = self._as_prediction(candles, base[i], numbers, origin)
             prediction["missing_inputs"] = missing[i]
             predictions.append(prediction)
+        _warn_of_outsiders(predictions)
         return predictions
 
     def _missing_inputs(self, features: pd.DataFrame) -> list[str]:
         """Optional features that the newest candle lacks, or most of its window."""
-        names = self.feature_cols
-        columns = [i for i, name in enumerate(names) if name in self.optional_inputs]
-        if not columns:
-            return []
-        is_nan = np.isnan(features.to_numpy()[-self.lookback :, columns])
-        is_missing = is_nan[-1] | (is_nan.mean(axis=0) > 0.5)
-        return [names[column] for column, missing in zip(columns, is_missing) if missing]
+        names = [name for name in self.feature_cols if name in self.optional_inputs]
+        is_nan = features[names].iloc[-self.lookback :].isna()
+        is_missing = is_nan.iloc[-1] | (is_nan.mean() > 0.5)
+        return [name for name in names if is_missing[name]]
 
-    def _missing_text(self, missing: Sequence[str], candles: pd.DataFrame) -> str:
+    def count_missing(self, features: pd.DataFrame) -> dict[str, int]:
+        """Optional feature -> how many of these rows lack it, of those that any row lacks."""
+        names = [name for name in self.feature_cols if name in self.optional_inputs]
+        counts = features[names].isna().sum()
+        return {name: int(counts[name]) for name in names if counts[name]}
+
+    def missing_note(self, features: pd.DataFrame) -> str | None:
+        """What to say of forecasts from these rows of features; None where nothing is missing."""
+        counts = self.count_missing(features)
+        if not counts:
+            return None
+        n_most = max(counts.values())
+        return f"{n_most:,} of {len(features):,} forecasts: {self._missing_text(list(counts))}"
+
+    def _missing_text(self, missing: Sequence[str]) -> str:
         """What to say about a forecast that does without some inputs."""
         return f"the forecast does without {', '.join(missing)}"
-
-    def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
-        """(n, n_features) float32, by the same steps as in training."""
-        return self._scale(self._features(candles))
 
     def _scale(self, features: pd.DataFrame) -> np.ndarray:
         """(n, n_features) float32; a missing value becomes the training mean."""
@@ -364,6 +418,30 @@ class CandlePredictor(BundlePredictor):
         """Name -> (n,) of the windows that end with the rows `end`."""
         raw = self._to_log_return(self._network.run(rows, end), base_price, volatility)
         return self._serve(raw[:, None], volatility, inputs)
+
+
+def _warn_of_outsiders(predictions: Sequence[Prediction]) -> None:
+    """A warning where a forecast lies outside of its own 80 % interval; of many, of the first."""
+    for prediction in predictions:
+        if not prediction["price_low"] <= prediction["price"] <= prediction["price_high"]:
+            warnings.warn(
+                f"the forecast of {prediction['return_percent']:+.2f} % lies outside of its own "
+                f"80 % interval, {100 * np.expm1(prediction['return_low']):+.2f} to "
+                f"{100 * np.expm1(prediction['return_high']):+.2f} %: do not rely on it; look at "
+                f"the last candles up to {prediction['last_timestamp']:%Y-%m-%d %H:%M} for a wrong "
+                "price or a change of unit",
+                stacklevel=4,
+            )
+            return
+
+
+def _timestamp(milliseconds: int) -> pd.Timestamp:
+    return pd.Timestamp(milliseconds, unit="ms", tz="UTC").as_unit("ms")
+
+
+def _instant(text: str | None) -> pd.Timestamp | None:
+    """An instant that a scaler file holds; None in those of before."""
+    return None if text is None else pd.Timestamp(text).as_unit("ms")
 
 
 def _read_intervals(

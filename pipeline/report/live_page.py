@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluation.outcomes import Tally, chance_range, tally
-from pipeline.forecasts.picture import Prediction, format_price, plot_forecast
+from pipeline.forecasts.picture import plot_forecast
+from pipeline.forecasts.prediction import Prediction, format_price
 from pipeline.report import page, pictures, tables
 
 SYNTHETIC_MODEL = (
@@ -75,7 +76,7 @@ def body(answer: Answer, timeframe: str) -> str:
     outcomes, counts = answer.outcomes, tally(answer.outcomes)
     forecast_pictures = []
     for shape, shown, size in PICTURES:
-        figure = plot_forecast(answer.candles, answer.prediction, shown=shown, size=size)
+        figure = plot_forecast(answer.candles, answer.prediction, shown=shown, size=size, title="")
         pictures.dress(figure.axes[0])
         caption = f"{answer.symbol}: the last {shown} candles, the forecast and its 80 % band"
         forecast_pictures.append((shape, page.picture(figure, caption)))

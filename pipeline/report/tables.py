@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.forecasts.picture import format_price
+from pipeline.forecasts.prediction import format_price
 from pipeline.terminal import WIDTH
 
 Rows = list[list[str]]
