@@ -121,20 +121,23 @@ def read_candles(
             columns[name] = parse_numbers(frame[name], where=f"{where}, column {name!r}")
     candles = pd.DataFrame(columns)
     if timeframe is not None:
-        candles = _without_off_grid(candles, timeframe, where, tell)
+        candles = _on_grid(candles, timeframe, where, tell)
     _widen_ranges(candles, where, tell)
     validate_candles(candles, timeframe, where=where, is_whole=is_whole)
     return candles
 
 
-def _without_off_grid(
+def _on_grid(
     candles: pd.DataFrame, timeframe: str, where: str, tell: Callable[[str], object]
 ) -> pd.DataFrame:
-    """The candles on the grid; all of them where too many are off it, which is an error."""
+    """The candles on the grid; raises where too many are off it."""
     is_off = timestamps_ms(candles) % timeframe_ms(timeframe) != 0
     n_off = int(is_off.sum())
-    if not 0 < n_off <= MAX_OFF_GRID_SHARE * len(candles):
+    if n_off == 0:
         return candles
+    if n_off > MAX_OFF_GRID_SHARE * len(candles):
+        remedy = "pass candles of that timeframe, UTC"
+        _refuse(where, candles, is_off, f"times off the {timeframe} grid", remedy)
     first = candles["timestamp"].iloc[int(np.argmax(is_off))]
     tell(
         f"{where}: {n_off} of {len(candles)} candle(s) off the {timeframe} grid are left out as a "
@@ -172,10 +175,10 @@ def widen(
         >>> high, low, is_widened
         (array([12., 12.]), array([ 9.9, 10. ]), array([ True, False]))
     """
-    top, bottom = np.maximum(open_, close), np.minimum(open_, close)
-    is_outside = (high < top) | (low > bottom)
+    is_outside = (high < open_) | (high < close) | (low > open_) | (low > close)
     if not is_outside.any():
         return high, low, is_outside
+    top, bottom = np.maximum(open_, close), np.minimum(open_, close)
     is_candle = (low > 0) & (low <= high)
     is_little = (top <= MAX_WIDENING * high) & (low <= MAX_WIDENING * bottom)
     is_widened = is_outside & is_candle & is_little
@@ -193,9 +196,9 @@ def validate_candles(
 ) -> None:
     """Raise a ValueError that says what, where, how many and what to do, unless candles are sound.
 
-    Sound is: not empty; times in order, unique, on the timeframe's grid, and not all of a longer
-    timeframe; prices finite and positive; volume finite and not negative; low <= open, close <=
-    high. Gaps are no error here: `find_gaps` reports them.
+    Sound is: not empty; times in order, unique, and not all of a longer timeframe; prices finite
+    and positive; volume finite and not negative; low <= open, close <= high. Gaps are
+    no error here: `find_gaps` reports them. `read_candles` has checked the grid.
     """
     if len(candles) == 0:
         raise ValueError(f"{where}: there are no candles; pass at least one row")
@@ -204,13 +207,12 @@ def validate_candles(
     steps = np.diff(times, prepend=times[0] - 1)
     refuse(steps < 0, "times that run backwards", "sort by 'timestamp'")
     refuse(steps == 0, "duplicate times", "drop_duplicates('timestamp') or mend the source")
-    if timeframe is not None:
-        remedy = "pass candles of that timeframe, UTC"
-        refuse(times % timeframe_ms(timeframe) != 0, f"times off the {timeframe} grid", remedy)
-        if is_whole and len(times) > 2 and steps[1:].min() > timeframe_ms(timeframe):
+    if timeframe is not None and is_whole and len(times) > 2:
+        closest_ms = steps[1:].min()
+        if closest_ms > timeframe_ms(timeframe):
             raise ValueError(
                 f"{where}: no two of {len(candles)} candles are {timeframe} apart, the closest are "
-                f"{steps[1:].min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
+                f"{closest_ms / 60_000:g} min; pass candles of that timeframe, or name theirs"
             )
     for name in CANDLE_COLUMNS[1:]:
         values = candles[name].to_numpy()
@@ -225,8 +227,9 @@ def validate_candles(
             refuse(wrong, f"infinite values in {name!r}", "mend it", name)
     open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
     refuse(high < low, "high below low", "are 'high' and 'low' swapped?", "high")
-    refuse(high < np.maximum(open_, close), "high below open or close", "mend the source", "high")
-    refuse(low > np.minimum(open_, close), "low above open or close", "mend the source", "low")
+    is_below, is_above = (high < open_) | (high < close), (low > open_) | (low > close)
+    refuse(is_below, "high below open or close", "mend the source", "high")
+    refuse(is_above, "low above open or close", "mend the source", "low")
 
 
 def check_published(table: pd.DataFrame, column: str, where: str) -> pd.DataFrame:
