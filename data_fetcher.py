@@ -24,7 +24,7 @@ import pandas as pd
 
 from config import SourceConfig, default_cache_dir
 from pipeline import terminal
-from pipeline.candles import fetch_cache, sources, store
+from pipeline.candles import belief, fetch_cache, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
 from pipeline.candles.job import Answer, Job
@@ -219,7 +219,8 @@ class Update:
 
 @dataclass(frozen=True)
 class Audit:
-    """Read every stored series whole: where candles are missing, and which files are damaged."""
+    """Read every stored series whole: where candles are missing or hard to believe, and which files
+    are damaged."""
 
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders, or any folder of candle files"""
@@ -229,7 +230,11 @@ class Audit:
         problems: list[str] = []
         for folder in _folders(self.cache_dir):
             found = store.audit(folder)
-            print(f"{folder}\n{found.drop(columns='problems').to_string(index=False)}\n")
+            table = found.drop(columns=["doubts", "problems"])
+            print(f"{folder}\n{table.to_string(index=False)}\n")
+            for doubt in found["doubts"]:
+                if doubt:
+                    logger.warning("%s; %s; %s", doubt, belief.COUNTED, belief.REMEDY)
             problems += [problem for problem in found["problems"] if problem]
         # behind the last folder, so that a damaged file hides no other
         _end_with_problems(problems)

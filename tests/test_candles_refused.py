@@ -388,16 +388,67 @@ def test_the_rows_are_counted():
     ("column", "value", "message"),
     [
         ("high", 99.0, "high below low in {where} (high = 99); are 'high' and 'low' swapped?"),
-        ("high", 102.5, "high below open or close in {where} (high = 102.5); mend the source"),
-        ("close", 104.5, "high below open or close in {where} (high = 104); mend the source"),
-        ("low", 102.5, "low above open or close in {where} (low = 102.5); mend the source"),
-        ("open", 99.5, "low above open or close in {where} (low = 100); mend the source"),
+        ("close", 114.5, "high below open or close in {where} (high = 104); mend the source"),
+        ("open", 90.5, "low above open or close in {where} (low = 100); mend the source"),
     ],
 )
 def test_prices_that_contradict_each_other_are_refused(column, value, message):
     # row 2: open 102, high 104, low 100, close 103
     where = "1 row(s), first at 2024-01-01 02:00"
     assert refusal(with_value(column, 2, value)) == f"candles: {message.format(where=where)}"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "mended"),
+    [
+        ("open", 99.5, [99.5, 104.0, 99.5, 103.0]),
+        ("close", 104.5, [102.0, 104.5, 100.0, 104.5]),
+        ("high", 102.5, [102.0, 103.0, 100.0, 103.0]),
+        ("low", 102.5, [102.0, 104.0, 102.0, 103.0]),
+    ],
+)
+def test_low_to_high_is_widened_with_a_notice_where_open_or_close_lie_a_little_outside(
+    column, value, mended, caplog
+):
+    # row 2: open 102, high 104, low 100, close 103
+    candles = read_candles(with_value(column, 2, value), "1h", where="x.csv")
+    assert candles.loc[2, ["open", "high", "low", "close"]].tolist() == mended
+    assert_frame_equal(candles.drop(index=2), SOUND.drop(index=2))
+    [notice] = caplog.messages
+    assert notice.startswith(
+        "x.csv: low..high of 1 of 5 candle(s) is widened to hold open and close, first at "
+        "2024-01-01 02:00 (open "
+    )
+    assert_frame_equal(read_candles(candles, "1h"), candles)
+    assert len(caplog.messages) == 1
+
+
+def test_widening_has_no_limit_in_number(caplog):
+    candles = read_candles(make_frame(low=make_frame()["open"] + 0.5), "1h")
+    assert candles["low"].tolist() == candles["open"].tolist()
+    assert "low..high of 5 of 5 candle(s)" in caplog.text
+
+
+@pytest.mark.parametrize("n_off", [1, 4])
+def test_a_few_candles_off_the_grid_are_left_out_as_a_gap_with_a_notice(n_off, caplog):
+    late = [hour + 28 / 60 for hour in range(10, 10 + n_off)]
+    candles = read_candles(at_hours(*range(10), *late, *range(20, 46)), "1h", where="x.csv")
+    assert_frame_equal(candles, read_candles(at_hours(*range(10), *range(20, 46)), "1h"))
+    assert caplog.messages == [
+        f"x.csv: {n_off} of {36 + n_off} candle(s) off the 1h grid are left out as a gap, first "
+        "2024-01-01 10:28:00; get them from another source to fill it"
+    ]
+
+
+def test_more_than_a_tenth_off_the_grid_is_another_timeframe_or_zone():
+    late = [hour + 0.5 for hour in range(10, 15)]
+    assert "off the 1h grid in 5 row(s)" in refusal(at_hours(*range(10), *late, *range(20, 50)))
+
+
+def test_notices_go_where_the_caller_wants_them(caplog):
+    told = []
+    read_candles(with_value("open", 2, 99.5), "1h", tell=told.append)
+    assert len(told) == 1 and caplog.messages == []
 
 
 def test_a_candle_without_a_range_is_sound():

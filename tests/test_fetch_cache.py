@@ -100,6 +100,41 @@ def test_a_young_listing_gives_what_there_is(server, tmp_path, caplog):
     assert complete(server, tmp_path, Job(BTC, "1h", n_candles=5000)).added == 0
 
 
+@pytest.mark.parametrize("since", [1000, 575], ids=["before", "inside"])
+def test_what_is_off_the_grid_is_no_error_however_often_it_is_fetched(
+    server, tmp_path, caplog, since
+):
+    series = MARKET.listings[BTC].candles["1h"]
+    times = series.times.copy()
+    late = slice(len(times) - 600, len(times) - 557)
+    times[late] += 28 * 60_000 + 14_789
+    hold(server, Series(times, series.numbers))
+    job = Job(BTC, "1h", since_ms=hours_ago(since))
+    first = complete(server, tmp_path, job)
+    kept = stored(tmp_path)
+    caplog.clear()
+    again = complete(server, tmp_path, job)
+    assert first.added == len(kept) > 500
+    assert (again.added, again.rewritten) == (0, 0)
+    assert_frame_equal(stored(tmp_path), kept)
+    assert "other values" not in caplog.text
+
+
+def test_widened_candles_are_stored_and_not_taken_for_rewritten_ones(server, tmp_path, caplog):
+    series = MARKET.listings[BTC].candles["1h"]
+    values = series.numbers.copy()
+    values[:, 2] = np.maximum(values[:, 2], np.minimum(values[:, 0], values[:, 3]) * 1.001)
+    values[:, 1] = np.maximum(values[:, 1], values[:, 2])
+    hold(server, Series(series.times, values))
+    older, newer = Job(BTC, "1h", hours_ago(300), hours_ago(20)), Job(BTC, "1h", hours_ago(300))
+    complete(server, tmp_path, older)
+    done = complete(server, tmp_path, newer)
+    assert (done.added, done.checked, done.rewritten) == (20, 10, 0)
+    kept = stored(tmp_path)
+    assert (kept["low"] == kept[["open", "close"]].min(axis=1)).all()
+    assert "other values" not in caplog.text
+
+
 def test_rewritten_history_is_counted_and_warned_of(server, tmp_path, caplog):
     complete(server, tmp_path, Job(BTC, "1h", hours_ago(100)))
     series = MARKET.listings[BTC].candles["1h"]

@@ -197,7 +197,7 @@ def test_audit_and_list_say_what_is_there(server, tmp_path, capsys):
     capsys.readouterr()
     Audit(tmp_path).run()
     audit = capsys.readouterr().out
-    assert audit.split(str(tmp_path / "mine"))[1].split()[-8:][-3:] == ["1", "2", "2"]
+    assert audit.split(str(tmp_path / "mine"))[1].split()[-4:] == ["1", "2", "2", "0"]
     List(tmp_path).run()
     assert len(capsys.readouterr().out.splitlines()) == 1 + 2
     (tmp_path / "mine" / "ETHUSDT_1h.parquet").write_bytes(b"PAR1")

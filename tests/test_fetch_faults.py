@@ -47,7 +47,6 @@ MENDED = {
     "short_page": "",  # nothing is wrong with it
 }
 PERSISTENT = {
-    "conflicting_rows": "came twice with different values",
     "nan_price": "with impossible values",
     "negative_price": "with impossible values",
     "absurd_price": "at an absurd price",
@@ -123,11 +122,95 @@ def test_a_wrong_page_is_mended_and_said(server, caplog, venue, kind):
 
 @pytest.mark.parametrize("kind", PERSISTENT)
 @pytest.mark.parametrize("venue", VENUES)
-def test_bad_rows_that_come_the_same_twice_are_an_error_that_names_them(server, venue, kind):
+def test_a_bad_row_that_comes_the_same_twice_is_left_out_as_a_gap(server, caplog, venue, kind):
     lie(server, row=710, kind=kind)
-    message = f"{venue}: 1 candles of BTC/USDT.*{PERSISTENT[kind]}, first {day(TIMES[710])} .open ="
+    expected = truth(LONG)
+    expected = expected[timestamps_ms(expected) != TIMES[710]].reset_index(drop=True)
+    assert_frame_equal(fetch_one(server, LONG, venue), expected)
+    [told] = [text for text in caplog.messages if "left out as a gap" in text]
+    assert told.startswith(f"{venue} BTC/USDT")
+    assert f"1 row(s) {PERSISTENT[kind]} are left out" in told
+    assert f"asked for twice, first {day(TIMES[710])} (open = " in told
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_two_values_for_one_time_are_an_error_that_names_it(server, venue):
+    lie(server, row=710, kind="conflicting_rows")
+    message = f"{venue}: 1 candles of BTC/USDT.*came twice with.*, first {day(TIMES[710])} .open ="
     with pytest.raises(ExchangeError, match=message):
         fetch_one(server, LONG, venue)
+
+
+@pytest.mark.parametrize("kind", ["nan_price", "negative_price"])
+def test_more_than_a_fifth_of_bad_rows_is_an_error(server, kind):
+    series = MARKET.listings[BTC].candles["1h"]
+    values = series.numbers.copy()
+    values[::4, 2] = np.nan if kind == "nan_price" else -1.0
+    hold(server, Series(series.times, values))
+    with pytest.raises(ExchangeError, match="300 candles of BTC/USDT.*with impossible values"):
+        fetch_one(server, LONG)
+
+
+def off_grid(rows: slice) -> Series:
+    """BTC's candles, of which some open 28 min 14.789 s late, as Binance's of February 2018."""
+    series = MARKET.listings[BTC].candles["1h"]
+    times = series.times.copy()
+    times[rows] += 28 * 60_000 + 14_789
+    return Series(times, series.numbers)
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_candles_off_the_grid_are_left_out_as_a_gap(server, caplog, venue):
+    hold(server, off_grid(slice(700, 743)))
+    expected = truth(LONG)
+    is_late = np.isin(timestamps_ms(expected), TIMES[700:743])
+    found = fetch_one(server, LONG, venue)
+    assert_frame_equal(found, expected[~is_late].reset_index(drop=True))
+    assert "43 row(s) off the grid of times are left out as a gap" in caplog.text
+    assert "1 gap(s) of 43 rows" in caplog.text
+
+
+def test_an_exchange_of_another_zone_is_an_error_however_few_candles_are_asked_for(server):
+    hold(server, off_grid(slice(None)))
+    with pytest.raises(ExchangeError, match="off the grid of times"):
+        fetch_one(server, Job(BTC, "1h", since_ms=NOW_MS - 5 * HOUR_MS))
+
+
+def opens_outside(every: int) -> tuple[Series, np.ndarray]:
+    """BTC's candles, of which some lie 1 % above their open; and their values mended by hand."""
+    series = MARKET.listings[BTC].candles["1h"]
+    values, mended = series.numbers.copy(), series.numbers.copy()
+    low = values[::every, 0] * 1.01
+    values[::every, 2] = low
+    values[::every, 1] = np.maximum(values[::every, 1], low)
+    values[::every, 3] = low
+    mended[::every] = values[::every]
+    mended[::every, 2] = mended[::every, 0]
+    return Series(series.times, values), mended
+
+
+@pytest.mark.parametrize("every", [3, 100])
+@pytest.mark.parametrize("venue", VENUES)
+def test_low_to_high_is_widened_where_the_open_lies_outside_however_often(
+    server, caplog, venue, every
+):
+    series, mended = opens_outside(every)
+    hold(server, series)
+    found = fetch_one(server, LONG, venue)
+    rows = np.isin(TIMES, timestamps_ms(found))
+    np.testing.assert_array_equal(found[["open", "high", "low", "close"]], mended[rows, :4])
+    n_mended = int(rows[::every].sum())
+    assert f"{n_mended} rows, asked for twice: low..high widened" in caplog.text
+
+
+def test_an_open_far_outside_is_left_out(server, caplog):
+    series = MARKET.listings[BTC].candles["1h"]
+    values = series.numbers.copy()
+    values[710, 0] *= 1.5
+    values[710, 1] = values[710, 3]
+    hold(server, Series(series.times, values))
+    assert TIMES[710] not in timestamps_ms(fetch_one(server, LONG))
+    assert "1 row(s) with impossible values are left out as a gap" in caplog.text
 
 
 def day(time: int) -> str:

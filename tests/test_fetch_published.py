@@ -11,7 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from pipeline.candles.exchange_client import open_exchange
-from pipeline.candles.job import ExchangeError, Job
+from pipeline.candles.job import Job
 from pipeline.candles.schema import timestamps_ms
 from tests import fetching
 from tests.exchange_faults import Fault, FaultList
@@ -84,7 +84,7 @@ def test_published_values_are_mended_and_said_too(server, caplog, kind, fault):
     assert "again" in caplog.text
 
 
-def test_a_rate_that_cannot_be_is_an_error_that_names_it(server):
+def test_a_rate_that_cannot_be_is_left_out_with_a_notice_that_names_it(server, caplog):
     market = Market(MARKET.listings.values())
     rates = market.listings[BTC].funding.numbers.copy()
     rates[100] = 7.5
@@ -92,10 +92,12 @@ def test_a_rate_that_cannot_be_is_an_error_that_names_it(server):
         market.listings[BTC], funding=Series(market.listings[BTC].funding.times, rates)
     )
     server.markets["binanceusdm"] = market
-    with pytest.raises(
-        ExchangeError, match="1 rows of BTC/USDT:USDT funding with impossible values.*rate = 7.5"
-    ):
-        fetch_one(server, Job(BTC, "funding", since_ms=NOW_MS - 50 * DAY_MS), "binanceusdm")
+    job = Job(BTC, "funding", since_ms=NOW_MS - 50 * DAY_MS)
+    found = fetch_one(server, job, "binanceusdm")
+    expected = market.published(BTC, "funding", now_ms=NOW_MS, since_ms=job.since_ms)
+    assert_frame_equal(found, expected[expected["funding_rate"] != 7.5].reset_index(drop=True))
+    assert "funding: 1 row(s) with impossible values are left out as a gap" in caplog.text
+    assert "(funding_rate = 7.5)" in caplog.text
 
 
 def test_a_spot_client_says_where_funding_is_to_be_had(server):

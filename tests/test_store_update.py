@@ -270,8 +270,8 @@ def test_a_short_update_across_gaps_is_not_taken_for_a_longer_timeframe(tmp_path
         (lambda rows: rows.assign(high=1.0), "BTC/USDT 1m from binance: high below low"),
         (
             lambda rows: rows.assign(timestamp=rows["timestamp"] + pd.Timedelta(1, "s")),
-            "BTC/USDT 1m from binance: times off the 1m grid in 30 row(s), first 2024-01-01 "
-            "00:40:01+00:00; pass candles",
+            "BTC/USDT 1m from binance: times off the 1m grid in 30 row(s), first at 2024-01-01 "
+            "00:40:01; pass candles",
         ),
         (
             lambda rows: rows.assign(funding_rate=1e-4),

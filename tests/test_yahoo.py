@@ -231,14 +231,13 @@ def test_a_forming_candle_at_the_present_time_is_dropped_and_a_repeated_row_coun
     pd.testing.assert_frame_equal(fetch(server, n_candles=20), truth(range(30, 50)))
 
 
-def test_a_high_below_the_close_is_asked_for_twice_and_then_refused(server):
+def test_a_high_below_the_close_is_asked_for_twice_and_then_raised_to_it(server, caplog):
     server.candles[45][2] = 146.4
-    with pytest.raises(
-        ExchangeError,
-        match=r"1 candles of BTC-USD 1h with impossible values, first 2026-01-02 21:00",
-    ):
-        fetch(server, since_ms=START)
+    expected = truth(range(50))
+    expected.loc[45, "high"] = expected.loc[45, "close"]
+    pd.testing.assert_frame_equal(fetch(server, since_ms=START), expected)
     assert len(server.chart_queries) == 2
+    assert "1 rows, asked for twice: low..high widened" in caplog.text
 
 
 def test_a_high_below_the_close_that_does_not_come_again_is_mended(server):
@@ -248,10 +247,11 @@ def test_a_high_below_the_close_that_does_not_come_again_is_mended(server):
     pd.testing.assert_frame_equal(fetch(server, n_candles=20), truth(range(30, 50)))
 
 
-def test_a_price_a_hundred_times_off_is_refused(server):
+def test_a_price_a_hundred_times_off_is_left_out_as_a_gap(server, caplog):
     server.candles[40][1:5] = [value * 100 for value in server.candles[40][1:5]]
-    with pytest.raises(ExchangeError, match="at an absurd price"):
-        fetch(server, n_candles=30)
+    there = [*range(19, 40), *range(41, 50)]
+    pd.testing.assert_frame_equal(fetch(server, n_candles=30), truth(there))
+    assert "1 row(s) at an absurd price are left out as a gap, asked for twice" in caplog.text
 
 
 def test_minutes_before_midnight_are_kept_though_yahoo_says_that_trading_ends_at_2359(server):

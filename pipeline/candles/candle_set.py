@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pipeline.candles import store
+from pipeline.candles import belief, store
 from pipeline.candles.schema import find_gaps, timeframe_ms, timestamps_ms
 
 
@@ -42,6 +43,14 @@ class CandleSet:
     @property
     def is_synthetic(self) -> bool:
         return self.source == "synthetic"
+
+    def doubtful_rows(self) -> dict[str, np.ndarray]:
+        """Symbol -> rows of candles that are hard to believe, of the symbols that have any."""
+        found = {
+            symbol: belief.find_doubtful(frame, self.timeframe)
+            for symbol, frame in self.candles.items()
+        }
+        return {symbol: rows for symbol, rows in found.items() if len(rows)}
 
     def describe(self) -> list[str]:
         """A line a symbol, for people; of many symbols the first few."""
@@ -79,6 +88,9 @@ class CandleSet:
             "columns": list(frame.columns),
             "sha256": store.content_sha256(frame),
         }
+        n_doubtful = len(belief.find_doubtful(frame, self.timeframe))
+        if n_doubtful:
+            told["doubtful_candles"] = n_doubtful
         if symbol in self.venue_of:
             told["venue"] = self.venue_of[symbol]
         for name, venue in self.published_venue_of.get(symbol, {}).items():

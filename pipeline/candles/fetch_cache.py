@@ -141,8 +141,13 @@ def _missing_pieces(directory: Path, job: Job) -> Iterator[Job]:
         yield Job(symbol, kind, start_ms, job.until_ms)
 
     if stored is not None:
+        # With some stored rows: where the source has nothing but bad ones before the first, these
+        # show that it is sound.
+        overlap_ms = min(OVERLAP_ROWS * step_ms, stored.last_ms + step_ms - stored.first_ms)
         for until_ms in range(stored.first_ms, since_ms, -piece_ms):
-            yield Job(symbol, kind, max(since_ms, until_ms - piece_ms), until_ms)
+            start_ms = max(since_ms, until_ms - piece_ms)
+            yield Job(symbol, kind, start_ms, until_ms + overlap_ms)
+            overlap_ms = 0
 
     # gaps, or a young listing
     stored = store.find_span(directory, symbol, kind)

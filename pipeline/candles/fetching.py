@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from config import TRADING_PAIRS, SourceConfig
-from pipeline.candles import fetch_cache, formats, sources, store, synthetic
+from pipeline.candles import belief, fetch_cache, formats, sources, store, synthetic
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.job import Answer, ExchangeError, Job
 from pipeline.candles.schema import (
@@ -105,10 +105,12 @@ def fetch_candles(
     jobs = [Job(pair, timeframe, from_ms, end_ms, n_candles or None) for pair in pairs]
     if source.candles_dir is not None:
         directory = Path(source.candles_dir)  # a notebook may say it as text
-        return _read_from(directory, _those_at_hand(jobs, directory) if _is_all(symbols) else jobs)
+        if _is_all(symbols):
+            jobs = list(_those_at_hand(jobs, directory))
+        return _tell_doubts(_read_from(directory, jobs))
     if source.source in ("exchange", "auto"):
         try:
-            return _fetch_from_sources(jobs, source, published)
+            return _tell_doubts(_fetch_from_sources(jobs, source, published))
         except ExchangeError:
             if source.source == "exchange" or source.require_real:
                 raise
@@ -161,6 +163,15 @@ def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
     if lacking:
         logger.info("left out of `all`, since %s does not have them: %s", directory, lacking)
     return found
+
+
+def _tell_doubts(market: CandleSet) -> CandleSet:
+    """Warn of candles that are hard to believe; they stay, since they may be true."""
+    for symbol, rows in market.doubtful_rows().items():
+        told = belief.describe(market.candles[symbol], rows, symbol)
+        logger.warning("%s; %s; %s", told, belief.COUNTED, belief.REMEDY)
+        market.candles[symbol].attrs[belief.TOLD] = True
+    return market
 
 
 def _read_from(directory: Path, jobs: Sequence[Job]) -> CandleSet:

@@ -8,8 +8,9 @@ fetched in three steps:
 2. Judge all rows together: what is missing, what cannot be (bad), what is hard to believe
    (doubtful).
 3. Ask once more for every stretch with any of these, and settle: what the second answer mends is
-   mended, what is bad twice is an error, what is doubtful or missing twice is believed. Whatever
-   was done is logged.
+   mended, what is doubtful or missing twice is believed. What is bad and the same twice is what
+   the exchange has: low..high is widened where open or close lie a little outside, other rows are
+   left out as a gap, and too many of these are an error. Whatever was done is logged.
 
 Rows are (n, 1 + k) float64: the time in ms since 1970 UTC (exact in float64), then k values.
 """
@@ -25,8 +26,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.candles import belief
 from pipeline.candles.job import ExchangeError, Job
-from pipeline.candles.schema import utc_from_ms
+from pipeline.candles.schema import utc_from_ms, widen
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,11 @@ ABSURD_FACTOR = 10.0
 
 NEIGHBOURS = 10
 """Rows on either side whose median says what the price was before and is after."""
+
+MAX_LEFT_OUT_SHARE = 0.2
+FEW_ROWS = 50
+"""Bad rows that may be left out as a gap: this share of all, or so few, but never all of them. The
+1m candles that Binance's outage of February 2018 put off the grid are 14 % of a stored piece."""
 
 MAX_FUNDING_RATE = 1.0
 """A settlement of 100 % cannot be; exchanges cap theirs at a few percent."""
@@ -79,6 +86,11 @@ class PagedSeries:
         return f"{rows} of {self.market} {self.job.kind}"
 
     @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"{self.exchange} {self.market} {self.job.kind}"
+
+    @property
     def is_regular(self) -> bool:
         """Whether rows lie on a grid of `step_ms`; settlement intervals vary."""
         return self.job.kind != "funding"
@@ -108,7 +120,8 @@ async def fetch_span(series: PagedSeries, first: int, last: int) -> np.ndarray:
     """Sound rows from `first` to `last`, both included, (n, 1 + k) in time order.
 
     Raises:
-        ExchangeError: The exchange is out of reach, refuses, or sends the same bad row twice.
+        ExchangeError: The exchange is out of reach, refuses, contradicts itself, or sends too many
+            bad rows.
     """
     answers = _Answers(series, _with_context(series, first, last), last)
     await _gather(answers, answers.first, last)
@@ -290,8 +303,7 @@ def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray,
     Absurd is a price `ABSURD_FACTOR` away, in one direction, from both what it was before and what
     it is after: a crash is not, since it agrees with what comes after it. Doubtful is such a price
     at an end of the series, where only one side is known (listings begin wildly), rows on either
-    side of a jump by the factor, a candle that moves so far by itself, and one that moves without
-    volume.
+    side of a jump by the factor, what `belief` doubts, and a candle that moves without volume.
     """
     prices = rows[:, 1:2] if series.job.is_published else rows[:, 1:5]
     level = pd.Series(prices[:, -1])
@@ -305,9 +317,8 @@ def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray,
     jump = np.abs(np.diff(np.log(np.maximum(prices[kept, -1], 1e-300)))) > np.log(ABSURD_FACTOR)
     doubtful[kept[1:][jump]] = doubtful[kept[:-1][jump]] = True
     if not series.job.is_published:
-        open_, high, low, close, volume = rows[:, 1:].T
-        doubtful |= high > ABSURD_FACTOR * np.maximum(open_, close)
-        doubtful |= low < np.minimum(open_, close) / ABSURD_FACTOR
+        times, open_, high, low, close, volume = rows.T
+        doubtful |= belief.doubtful_rows(times, series.step_ms, open_, high, low, close)
         doubtful |= (volume == 0) & (high > low)
     return absurd, doubtful
 
@@ -374,7 +385,10 @@ async def _settle(answers: _Answers, wanted: int) -> np.ndarray:
 
 
 def _combine(series: PagedSeries, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
-    """What both answers together say; raises where they contradict, or agree on a bad row."""
+    """What both answers together say; raises where they contradict, or agree on too many bad rows.
+
+    Bad rows that came the same twice are mended or left out.
+    """
     rows = first.good.copy()
     known, again = rows[:, 0], second.good[:, 0]
     _, at, at_again = np.intersect1d(known, again, assume_unique=True, return_indices=True)
@@ -385,36 +399,86 @@ def _combine(series: PagedSeries, first: _Judged, second: _Judged, notes: Counte
     rows[at[differs]] = second.good[at_again[differs]]
     is_new = ~np.isin(again, known)
     was_bad = np.isin(again, first.bad[:, 0])
-    notes["bad rows mended by asking again"] += int(differs.sum() + was_bad.sum())
-    notes["missing rows found by asking again"] += int((is_new & ~was_bad).sum())
     rows = np.concatenate([rows, second.good[is_new]])
     still_bad = ~np.isin(second.bad[:, 0], rows[:, 0])
-    if still_bad.any():
-        _refuse(series, second.bad[still_bad], int(second.kinds[still_bad][0]))
-    n_dropped = int((~np.isin(first.bad[:, 0], rows[:, 0])).sum())
-    notes["bad rows dropped that did not come again"] += n_dropped
+    bad, kinds = second.bad[still_bad], second.kinds[still_bad]
+    _demand_same(series, bad, kinds, first, second)
+    n_dropped = int((~np.isin(first.bad[:, 0], np.union1d(rows[:, 0], bad[:, 0]))).sum())
+    rows, bad, kinds, n_widened = _widen(series, rows, bad, kinds)
     judged = _judge(series, rows)
-    if len(judged.bad):
-        _refuse(series, judged.bad[judged.kinds == judged.kinds[0]], int(judged.kinds[0]))
+    while len(judged.bad):  # absurd ones; without them others may be, too
+        _demand_same(series, judged.bad, judged.kinds, first, second)
+        bad, kinds = np.concatenate([bad, judged.bad]), np.concatenate([kinds, judged.kinds])
+        was_bad &= ~np.isin(again, judged.bad[:, 0])
+        judged = _judge(series, judged.good)
+    notes["bad rows mended by asking again"] += int(differs.sum() + was_bad.sum())
+    notes["missing rows found by asking again"] += int((is_new & ~was_bad).sum())
+    notes["bad rows dropped that did not come again"] += n_dropped
+    notes["rows, asked for twice: low..high widened to hold open and close"] += n_widened
+    _leave_out(series, bad, kinds, len(judged.good))
     return judged
+
+
+def _demand_same(
+    series: PagedSeries, bad: np.ndarray, kinds: np.ndarray, first: _Judged, second: _Judged
+) -> None:
+    """Raise unless each bad row came with the same values in both answers, and alone."""
+    seen = [
+        {row.tobytes() for row in np.concatenate([judged.good, judged.bad])}
+        for judged in (first, second)
+        if len(bad)
+    ]
+    came_twice = np.array([all(row.tobytes() in rows for rows in seen) for row in bad], dtype=bool)
+    refused = np.flatnonzero(~came_twice | (kinds == TWICE))
+    if len(refused):
+        kind = kinds[refused[0]]
+        _refuse(series, bad[refused][kinds[refused] == kind], int(kind))
+
+
+def _widen(
+    series: PagedSeries, rows: np.ndarray, bad: np.ndarray, kinds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Rows with those that widening mends, the other bad rows and kinds, and how many it mended."""
+    if series.job.is_published:
+        return rows, bad, kinds, 0
+    high, low, is_mended = widen(*bad[:, 1:5].T)
+    is_mended &= (kinds == IMPOSSIBLE) & np.isfinite(bad[:, 5]) & (bad[:, 5] >= 0)
+    mended = np.column_stack([bad[:, :2], high, low, bad[:, 4:]])[is_mended]
+    rows = np.concatenate([rows, mended])
+    return rows, bad[~is_mended], kinds[~is_mended], len(mended)
+
+
+def _leave_out(series: PagedSeries, bad: np.ndarray, kinds: np.ndarray, n_sound: int) -> None:
+    """Log the bad rows that become a gap, a line for each kind; too many are an error."""
+    most = max(FEW_ROWS, MAX_LEFT_OUT_SHARE * (n_sound + len(bad)))
+    for kind in np.unique(kinds):
+        rows = bad[kinds == kind]
+        if n_sound == 0 or len(bad) > most:
+            _refuse(series, rows, int(kind))
+        text = "%s: %d row(s) %s are left out as a gap, asked for twice, first %s (%s)"
+        first = (_date(rows[0, 0]), _values(series, rows[0]))
+        logger.warning(text, series.name, len(rows), BAD[int(kind)], *first)
 
 
 def _refuse(series: PagedSeries, rows: np.ndarray, kind: int) -> None:
     """Raise on rows that are bad after asking twice, naming the first one."""
-    values = ", ".join(
-        f"{name} = {value:g}" for name, value in zip(series.job.columns, rows[0, 1:])
-    )
     n_times = len(np.unique(rows[:, 0]))
     raise ExchangeError(
         f"{series.exchange}: {n_times} {series.what} {BAD[kind]}, first {_date(rows[0, 0])} "
-        f"({values}); asked for twice, so try again later or choose another exchange"
+        f"({_values(series, rows[0])}); asked for twice, so try again later or choose another "
+        "exchange"
     )
+
+
+def _values(series: PagedSeries, row: np.ndarray) -> str:
+    names = series.job.columns
+    return ", ".join(f"{name} = {value:g}" for name, value in zip(names, row[1:]))
 
 
 def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequence[Span]) -> None:
     """Log what was repaired, and rows that remain doubtful or missing, a line for each."""
     series = answers.series
-    name = f"{series.exchange} {series.market} {series.job.kind}"
+    name = series.name
     for what, count in answers.notes.items():
         is_usual = what.startswith(("forming", "rows outside"))
         if count:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import datetime
 import difflib
 import functools
+import logging
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 CANDLE_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
@@ -35,6 +39,12 @@ TIME_REMEDY = "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:
 
 MAX_BRIDGED_GAP = 6
 """Indicators run on across gaps of at most this many candles and restart after longer ones."""
+
+MAX_OFF_GRID_SHARE = 0.1
+"""With more of the rows off the grid, the timeframe or the time zone is wrong."""
+
+MAX_WIDENING = 1.1
+"""An open or close above this many times the high, or as far below the low, is an error."""
 
 MAX_AGE_IN_INTERVALS = 2
 """A published value older than this many publication intervals is stale."""
@@ -69,9 +79,18 @@ def utc_from_ms(milliseconds: np.ndarray) -> pd.Series:
 
 
 def read_candles(
-    frame: pd.DataFrame, timeframe: str | None = None, *, where: str = "candles"
+    frame: pd.DataFrame,
+    timeframe: str | None = None,
+    *,
+    where: str = "candles",
+    is_whole: bool = True,
+    tell: Callable[[str], object] = logger.warning,
 ) -> pd.DataFrame:
     """Bring a user's frame into the schema and validate it; the one door for candles from anywhere.
+
+    Two faults of real exchanges are mended, each with one notice. Candles off the grid, of which
+    there may be a small share, are left out as a gap. Where open or close lie a little outside
+    low..high, low..high is widened to hold them.
 
     Args:
         frame: Columns as in the schema; the time column may also be called `open_time`, `date` or
@@ -79,6 +98,8 @@ def read_candles(
             Other columns are ignored. Not changed.
         timeframe: Length of a candle such as "1h"; None accepts any spacing.
         where: What to call these candles in errors, such as a file's name.
+        is_whole: Whether this is a series and not a part of one, whose candles may all lie apart.
+        tell: Called with the text of each notice.
 
     Returns:
         New frame in the schema, with a RangeIndex.
@@ -99,18 +120,85 @@ def read_candles(
         if name in frame.columns:
             columns[name] = parse_numbers(frame[name], where=f"{where}, column {name!r}")
     candles = pd.DataFrame(columns)
-    validate_candles(candles, timeframe, where=where)
+    if timeframe is not None:
+        candles = _on_grid(candles, timeframe, where, tell)
+    _widen_ranges(candles, where, tell)
+    validate_candles(candles, timeframe, where=where, is_whole=is_whole)
     return candles
 
 
+def _on_grid(
+    candles: pd.DataFrame, timeframe: str, where: str, tell: Callable[[str], object]
+) -> pd.DataFrame:
+    """The candles on the grid; raises where too many are off it."""
+    is_off = timestamps_ms(candles) % timeframe_ms(timeframe) != 0
+    n_off = int(is_off.sum())
+    if n_off == 0:
+        return candles
+    if n_off > MAX_OFF_GRID_SHARE * len(candles):
+        remedy = "pass candles of that timeframe, UTC"
+        _refuse(where, candles, is_off, f"times off the {timeframe} grid", remedy)
+    first = candles["timestamp"].iloc[int(np.argmax(is_off))]
+    tell(
+        f"{where}: {n_off} of {len(candles)} candle(s) off the {timeframe} grid are left out as a "
+        f"gap, first {first:%Y-%m-%d %H:%M:%S}; get them from another source to fill it"
+    )
+    return candles[~is_off].reset_index(drop=True)
+
+
+def _widen_ranges(candles: pd.DataFrame, where: str, tell: Callable[[str], object]) -> None:
+    """Widen low..high in place where open or close lie a little outside."""
+    values = [candles[name].to_numpy() for name in PRICE_COLUMNS]
+    high, low, is_widened = widen(*values)
+    if not is_widened.any():
+        return
+    first = candles.iloc[int(np.argmax(is_widened))]
+    shown = ", ".join(f"{name} {first[name]:g}" for name in PRICE_COLUMNS)
+    tell(
+        f"{where}: low..high of {int(is_widened.sum())} of {len(candles)} candle(s) is widened to "
+        f"hold open and close, first at {first['timestamp']:%Y-%m-%d %H:%M} ({shown}); if the "
+        "exchange's open is not the close before, check the source"
+    )
+    candles["high"], candles["low"] = high, low
+
+
+def widen(
+    open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """High, low, and where they were widened, (n,) each, so that low..high holds open and close.
+
+    On BitMEX a candle's open is the close before, at which nobody may have traded within it. What
+    lies outside by a factor of more than `MAX_WIDENING`, or cannot be mended so, stays as it is.
+
+    Example:
+        >>> high, low, is_widened = widen(*np.array([[9.9, 20.0], [12, 12], [10, 10], [11, 11]]))
+        >>> high, low, is_widened
+        (array([12., 12.]), array([ 9.9, 10. ]), array([ True, False]))
+    """
+    is_outside = (high < open_) | (high < close) | (low > open_) | (low > close)
+    if not is_outside.any():
+        return high, low, is_outside
+    top, bottom = np.maximum(open_, close), np.minimum(open_, close)
+    is_candle = (low > 0) & (low <= high)
+    is_little = (top <= MAX_WIDENING * high) & (low <= MAX_WIDENING * bottom)
+    is_widened = is_outside & is_candle & is_little
+    high = np.where(is_widened, np.maximum(high, top), high)
+    low = np.where(is_widened, np.minimum(low, bottom), low)
+    return high, low, is_widened
+
+
 def validate_candles(
-    candles: pd.DataFrame, timeframe: str | None = None, *, where: str = "candles"
+    candles: pd.DataFrame,
+    timeframe: str | None = None,
+    *,
+    where: str = "candles",
+    is_whole: bool = True,
 ) -> None:
     """Raise a ValueError that says what, where, how many and what to do, unless candles are sound.
 
-    Sound is: not empty; times in order, unique, on the timeframe's grid, and not all of a longer
-    timeframe; prices finite and positive; volume finite and not negative; low <= open, close <=
-    high. Gaps are no error here: `find_gaps` reports them.
+    Sound is: not empty; times in order, unique, and not all of a longer timeframe; prices finite
+    and positive; volume finite and not negative; low <= open, close <= high. Gaps are
+    no error here: `find_gaps` reports them. `read_candles` has checked the grid.
     """
     if len(candles) == 0:
         raise ValueError(f"{where}: there are no candles; pass at least one row")
@@ -119,13 +207,12 @@ def validate_candles(
     steps = np.diff(times, prepend=times[0] - 1)
     refuse(steps < 0, "times that run backwards", "sort by 'timestamp'")
     refuse(steps == 0, "duplicate times", "drop_duplicates('timestamp') or mend the source")
-    if timeframe is not None:
-        remedy = "pass candles of that timeframe, UTC"
-        refuse(times % timeframe_ms(timeframe) != 0, f"times off the {timeframe} grid", remedy)
-        if len(times) > 2 and steps[1:].min() > timeframe_ms(timeframe):
+    if timeframe is not None and is_whole and len(times) > 2:
+        closest_ms = steps[1:].min()
+        if closest_ms > timeframe_ms(timeframe):
             raise ValueError(
                 f"{where}: no two of {len(candles)} candles are {timeframe} apart, the closest are "
-                f"{steps[1:].min() / 60_000:g} min; pass candles of that timeframe, or name theirs"
+                f"{closest_ms / 60_000:g} min; pass candles of that timeframe, or name theirs"
             )
     for name in CANDLE_COLUMNS[1:]:
         values = candles[name].to_numpy()
@@ -140,8 +227,9 @@ def validate_candles(
             refuse(wrong, f"infinite values in {name!r}", "mend it", name)
     open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
     refuse(high < low, "high below low", "are 'high' and 'low' swapped?", "high")
-    refuse(high < np.maximum(open_, close), "high below open or close", "mend the source", "high")
-    refuse(low > np.minimum(open_, close), "low above open or close", "mend the source", "low")
+    is_below, is_above = (high < open_) | (high < close), (low > open_) | (low > close)
+    refuse(is_below, "high below open or close", "mend the source", "high")
+    refuse(is_above, "low above open or close", "mend the source", "low")
 
 
 def check_published(table: pd.DataFrame, column: str, where: str) -> pd.DataFrame:
@@ -188,14 +276,7 @@ def read_rows(rows: pd.DataFrame, kind: str, where: str, *, is_whole: bool = Tru
     """
     if kind in PUBLISHED:
         return check_published(rows, PUBLISHED[kind], where)
-    candles = read_candles(rows, kind if is_whole else None, where=where)
-    off_grid = candles["timestamp"][timestamps_ms(candles) % timeframe_ms(kind) != 0]
-    if len(off_grid):
-        raise ValueError(
-            f"{where}: times off the {kind} grid in {len(off_grid)} row(s), first "
-            f"{off_grid.iloc[0]}; pass candles of that timeframe, UTC"
-        )
-    return candles
+    return read_candles(rows, kind, where=where, is_whole=is_whole)
 
 
 def drop_forming(

@@ -44,6 +44,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline import atomic
+from pipeline.candles import belief
 from pipeline.candles.schema import (
     PUBLISHED,
     TIMEFRAME_MS,
@@ -68,7 +69,8 @@ WHOLE_ROWS = 20_000
 LOCK_WAIT_S = 60.0
 """How long a writer waits for another one of the same series."""
 
-AUDITED = "symbol kind venue rows first last n_gaps missing longest_gap problems".split()
+AUDITED = "symbol kind venue rows first last n_gaps missing longest_gap doubtful".split()
+AUDITED += ["doubts", "problems"]
 
 # Pandas before 3.1 reads many decimal fractions one bit off unless told not to; from 3.1 on the
 # option is deprecated.
@@ -286,21 +288,27 @@ def audit(directory: Path) -> pd.DataFrame:
     Returns:
         One row a series: symbol, kind, venue ("" if unknown), rows, first, last (NaT without rows),
         n_gaps, missing and longest_gap (candles; of a published series values, by the interval it
-        has there), problems (the error that reading it gives, or "").
+        has there), doubtful (candles that are hard to believe), doubts (what is told of them, or
+        ""), problems (the error that reading it gives, or "").
     """
     lines = []
     for series in list_series(directory):
         times = pd.Series(pd.to_datetime([], utc=True), name="timestamp")
-        problems = ""
+        n_doubtful, doubts, problems = 0, "", ""
         try:
             rows = read_rows(read_table(series.path), series.kind, series.path.name)
             times = rows["timestamp"]
+            if series.kind not in PUBLISHED:
+                odd = belief.find_doubtful(rows, series.kind)
+                n_doubtful = len(odd)
+                doubts = belief.describe(rows, odd, series.path.name) if n_doubtful else ""
         except ValueError as error:
             problems = str(error)
         missing = count_missing(timestamps_ms(times.to_frame()), series.kind)
         gaps = [int((missing > 0).sum()), int(missing.sum()), int(missing.max(initial=0))]
         origin = [series.symbol, series.kind, series.venue or ""]
-        lines.append([*origin, len(times), times.min(), times.max(), *gaps, problems])
+        found = [n_doubtful, doubts, problems]
+        lines.append([*origin, len(times), times.min(), times.max(), *gaps, *found])
     return pd.DataFrame(lines, columns=AUDITED)
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import open_network
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
+from pipeline.candles import belief
 from pipeline.candles.schema import (
     drop_forming,
     missing_before,
@@ -342,8 +343,9 @@ class CandlePredictor(BundlePredictor):
 
     def picture_of(self, prediction: Prediction, df: pd.DataFrame) -> Figure:
         """The same of a forecast that has been made from these candles already."""
-        # Forming candles were told of where the forecast was made.
-        closed = drop_forming(read_candles(df, self.timeframe), self.timeframe)
+        # What is odd was told of where the forecast was made.
+        candles = read_candles(df, self.timeframe, tell=lambda text: None)
+        closed = drop_forming(candles, self.timeframe)
         return plot_forecast(closed, prediction)
 
     def _predict(
@@ -495,19 +497,48 @@ def base_price(candles: pd.DataFrame, last_price: object) -> float:
 
 
 def read_closed(
-    df: pd.DataFrame, timeframe: str, *, where: str = "candles", stacklevel: int = 3
+    df: pd.DataFrame,
+    timeframe: str,
+    *,
+    where: str = "candles",
+    last: int | None = None,
+    stacklevel: int = 3,
 ) -> pd.DataFrame:
-    """A user's candles in the schema; a warning tells of forming ones, which are left out."""
-    candles = read_candles(df, timeframe, where=where)
+    """A user's candles in the schema, with warnings of what is odd about them.
+
+    Forming candles are left out. Candles that are hard to believe stay.
+
+    Args:
+        df: The user's frame.
+        timeframe: Length of a candle.
+        where: What to call the candles in errors and warnings.
+        last: Number of newest candles that the forecast looks at; None for all.
+        stacklevel: See `warnings.warn`.
+    """
+
+    def warn(text: str) -> None:
+        warnings.warn(text, stacklevel=stacklevel + 1)
+
+    mended: list[str] = []
+    candles = read_candles(df, timeframe, where=where, tell=mended.append)
+    for text in mended:
+        warn(text)
     closed = drop_forming(candles, timeframe)
     n_forming = len(candles) - len(closed)
     if n_forming:
-        warnings.warn(
-            f"{where}: {n_forming} candle(s) from "
-            f"{candles['timestamp'].iloc[len(closed)]:%Y-%m-%d %H:%M} on have not closed yet and "
-            "are left out",
-            stacklevel=stacklevel,
+        first = candles["timestamp"].iloc[len(closed)]
+        warn(
+            f"{where}: {n_forming} candle(s) from {first:%Y-%m-%d %H:%M} on have not closed yet "
+            "and are left out"
         )
+    if not df.attrs.get(belief.TOLD):
+        looked_at = closed if last is None else closed.iloc[-last:]
+        odd = belief.find_doubtful(looked_at, timeframe)
+        if len(odd):
+            warn(
+                f"{belief.describe(looked_at, odd, where)}; forecasts count such jumps as moves of "
+                "the market; pass candles from behind them on, or mend them"
+            )
     return closed
 
 
@@ -527,7 +558,7 @@ def read_recent(
     Raises:
         ValueError: Fewer than `needed` candles, a gap among the last `needed`, or unsound candles.
     """
-    candles = read_closed(df, timeframe, where=where, stacklevel=5)
+    candles = read_closed(df, timeframe, where=where, last=max(needed, required), stacklevel=5)
     if len(candles) < needed:
         raise ValueError(
             f"{where}: {len(candles)} candles are too few: a forecast needs the last {needed}; "
