@@ -24,7 +24,7 @@ from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import ScalerRecord
 from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.forecasts.prediction import Origin
+from pipeline.forecasts.prediction import Instrument
 from pipeline.forecasts.predictor import (
     BundlePredictor,
     base_price,
@@ -196,7 +196,7 @@ class CryptoPricePredictorV1(BundlePredictor):
                 hours,
                 price,
                 {name: float(values[i]) for name, values in forecast.items()},
-                self._origin_of(pairs[i][0], None),
+                self._instrument_of(pairs[i][0], None),
             )
             for i, (hours, price) in enumerate(zip(frames, base))
         ]
@@ -215,9 +215,9 @@ class CryptoPricePredictorV1(BundlePredictor):
         return served | {"uncertainty": (q90 - q10) / q50}
 
     def _as_prices(
-        self, hours: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
+        self, hours: pd.DataFrame, price: float, forecast: dict[str, float], instrument: Instrument
     ) -> dict[str, Any]:
-        prediction = self._as_prediction(hours, price, forecast, origin)
+        prediction = self._as_prediction(hours, price, forecast, instrument)
         prices = {name: price * float(np.exp(forecast[name])) for name in ("q10", "q50", "q90")}
         hint = "reduce" if forecast["uncertainty"] > UNCERTAIN else "trade"
         return {**prediction, **prices, "uncertainty": forecast["uncertainty"], "hint": hint}

@@ -26,7 +26,7 @@ from generations.v7.ohlc import HEADS, close_log_return, scale_and_fill, to_pric
 from pipeline.bundle.files import PARTIAL
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.scalers import MinMaxRecord
-from pipeline.forecasts.prediction import Origin, Prediction
+from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.windows import Stream
 
@@ -165,10 +165,14 @@ class CryptoPricePredictorV7(CandlePredictor):
         return served | dict(zip(HEADS, to_prices(output, self._y_scaler).T))
 
     def _as_prediction(
-        self, candles: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
+        self,
+        candles: pd.DataFrame,
+        price: float,
+        forecast: dict[str, float],
+        instrument: Instrument,
     ) -> CandlePrediction:
         return {
-            **super()._as_prediction(candles, price, forecast, origin),
+            **super()._as_prediction(candles, price, forecast, instrument),
             "open": forecast["open"],
             "high": forecast["high"],
             "low": forecast["low"],

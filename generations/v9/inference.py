@@ -26,7 +26,7 @@ from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import KerasNetwork
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import MinMaxRecord, load_scalers
-from pipeline.forecasts.prediction import Origin, Prediction
+from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.scaling import to_log_return
 
@@ -158,10 +158,14 @@ class CryptoPricePredictorV9(CandlePredictor):
         return {**served, "direction": p_up.astype(np.float64), "volatility": ahead, **combined}
 
     def _as_prediction(
-        self, candles: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
+        self,
+        candles: pd.DataFrame,
+        price: float,
+        forecast: dict[str, float],
+        instrument: Instrument,
     ) -> CombinedPrediction:
         return {
-            **super()._as_prediction(candles, price, forecast, origin),
+            **super()._as_prediction(candles, price, forecast, instrument),
             "direction": forecast["direction"],
             "direction_p_up": forecast["direction_p_up"],
             "volatility": forecast["volatility"],

@@ -49,7 +49,7 @@ Prediction = TypedDict(
 
 
 @dataclass(frozen=True)
-class Origin:
+class Instrument:
     """Whose candles a forecast is made from, as far as anybody has said it."""
 
     symbol: str | None

@@ -35,7 +35,7 @@ from pipeline.forecasts.intervals import (
     scale_inputs,
 )
 from pipeline.forecasts.picture import plot_forecast
-from pipeline.forecasts.prediction import Origin, Prediction, quote_of
+from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
 from pipeline.samples.scaling import scale_rows
@@ -160,10 +160,10 @@ class BundlePredictor(abc.ABC):
     def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
         return scale_inputs(candles, self.timeframe, self.horizon)
 
-    def _origin_of(self, df: pd.DataFrame, symbol: str | None) -> Origin:
+    def _instrument_of(self, df: pd.DataFrame, symbol: str | None) -> Instrument:
         """Whose candles these are, as far as the caller, the frame or the model says it."""
         attrs = getattr(df, "attrs", {})
-        return Origin(symbol or attrs.get("symbol") or self.symbol, attrs.get("exchange"))
+        return Instrument(symbol or attrs.get("symbol") or self.symbol, attrs.get("exchange"))
 
     def _times_of(self, candles: pd.DataFrame, t: np.ndarray) -> dict[str, Any]:
         """The time columns of a history whose forecasts are made from the rows t."""
@@ -186,7 +186,11 @@ class BundlePredictor(abc.ABC):
         return served | apply_intervals(self._intervals, inputs, volatility, centre)
 
     def _as_prediction(
-        self, candles: pd.DataFrame, price: float, forecast: dict[str, float], origin: Origin
+        self,
+        candles: pd.DataFrame,
+        price: float,
+        forecast: dict[str, float],
+        instrument: Instrument,
     ) -> Prediction:
         log_return, p_up = forecast["predicted_return"], forecast["p_up"]
         last_ms = int(timestamps_ms(candles)[-1])
@@ -211,9 +215,9 @@ class BundlePredictor(abc.ABC):
             "age_candles": max(int(time.time() * 1000 - closed_ms) // self._step_ms, 0),
             "timeframe": self.timeframe,
             "horizon": self.horizon,
-            "symbol": origin.symbol,
-            "quote": quote_of(origin.symbol),
-            "venue": origin.venue,
+            "symbol": instrument.symbol,
+            "quote": quote_of(instrument.symbol),
+            "venue": instrument.venue,
             "trained_until": self.trained_until,
             "missing_inputs": [],
         }
@@ -373,8 +377,8 @@ class CandlePredictor(BundlePredictor):
         predictions = []
         for i, candles in enumerate(frames):
             numbers = {name: float(values[i]) for name, values in forecast.items()}
-            origin = self._origin_of(dfs[i], symbol)
-            prediction = self._as_prediction(candles, base[i], numbers, origin)
+            instrument = self._instrument_of(dfs[i], symbol)
+            prediction = self._as_prediction(candles, base[i], numbers, instrument)
             prediction["missing_inputs"] = missing[i]
             predictions.append(prediction)
         _warn_of_outsiders(predictions)
