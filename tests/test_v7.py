@@ -70,9 +70,10 @@ def networks_folder(candles_dir, tmp_path_factory):
     """ETH's network is the real one; BTC's two are of one layer, which nothing here could tell."""
     output, built = tmp_path_factory.mktemp("v7"), itertools.count(1)
 
-    def build(config):
+    def build(config, n_features):
         is_last = next(built) == len(NAMES)
-        return train_v7_main.build_network(config) if is_last else networks.for_v7(config)
+        make = train_v7_main.build_network if is_last else networks.for_v7
+        return make(config, n_features)
 
     train_v7_main.main(replace(TINY, candles_dir=candles_dir, output_dir=output), build=build)
     return output

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
+VOLUME_REMEDY = "pass candles with traded volumes (0 where the price moved is taken as unknown)"
+
 
 class BundlePredictor(abc.ABC):
     """An open bundle: what it knows of its candles, and what it makes of a network's output."""
@@ -194,7 +196,7 @@ class CandlePredictor(BundlePredictor):
     """
 
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
-    """features that candles may lack: they rest on other coins, or on further columns"""
+    """features that candles may lack: they rest on volume, other coins or further columns"""
 
     @abc.abstractmethod
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
@@ -337,13 +339,14 @@ class CandlePredictor(BundlePredictor):
         columns = [i for i, name in enumerate(names) if name in self.optional_inputs]
         if not columns:
             return []
-        is_nan = np.isnan(features.to_numpy()[-self.lookback :, columns])
+        # The first rows of a history lack inputs because these are still warming up.
+        is_nan = np.isnan(features.to_numpy()[VOLATILITY_SPAN:][-self.lookback :, columns])
         is_missing = is_nan[-1] | (is_nan.mean(axis=0) > 0.5)
         return [names[column] for column, missing in zip(columns, is_missing) if missing]
 
     def _missing_text(self, missing: Sequence[str], candles: pd.DataFrame) -> str:
         """What to say about a forecast that does without some inputs."""
-        return f"the forecast does without {', '.join(missing)}"
+        return f"the forecast does without {', '.join(missing)}; {VOLUME_REMEDY}"
 
     def _scaled_rows(self, candles: pd.DataFrame) -> np.ndarray:
         """(n, n_features) float32, by the same steps as in training."""
