@@ -284,7 +284,7 @@ def test_a_pair_that_training_did_not_see_is_standardised_by_all_under_a_warning
 def test_outliers_are_clipped_in_what_the_network_sees(predictor, hours):
     crash = hours.copy()
     crash.loc[900, "low"] *= 0.5
-    rows = predictor._scaled_rows(crash, "1h")
+    rows = predictor._scale(predictor._features(crash, "1h"), "1h")
     assert rows[900].min() == -OUTLIER_LIMIT and np.abs(rows).max() <= OUTLIER_LIMIT
 
 
