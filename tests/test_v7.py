@@ -245,6 +245,17 @@ def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_t
     assert rows[0, macd] == np.float32(predictor._fill[macd]) != 0
 
 
+def test_a_forecast_without_volume_says_so_and_takes_the_training_mean(predictor, market):
+    silent = market["ETH/USDT"].assign(volume=0.0)
+    told = "the forecast does without volume; pass candles with traded volumes"
+    with pytest.warns(UserWarning, match=told):
+        prediction = predictor.predict(silent)
+    assert prediction["missing_inputs"] == ["volume"]
+    volume = V7_FEATURES.index("volume")
+    assert predictor._scaled_rows(silent)[-1, volume] == np.float32(predictor._fill[volume])
+    assert prediction["low"] <= prediction["close"] <= prediction["high"]
+
+
 def test_a_pair_or_timeframe_without_a_network_is_named_with_what_there_is(networks_folder):
     with pytest.raises(
         FileNotFoundError,
