@@ -45,6 +45,8 @@ V2_CANDLE_FEATURES = tuple(
 V2_OPTIONAL_FEATURES = {"funding_rate": "funding_rate", "open_interest_change": "open_interest"}
 """Feature -> the column it needs; used only where that column is real, fresh and complete."""
 
+V2_VOLUME_FEATURES = ("volume_z", "volume_ratio")
+
 V2_FEATURES = (*V2_CANDLE_FEATURES, *V2_OPTIONAL_FEATURES)
 
 VOLUME_Z_WINDOW = 48
@@ -73,14 +75,16 @@ def compute_features(
 
     Returns:
         (n, len(feature_cols)) float64 frame on the candles' index. NaN where an indicator has not
-        enough history yet (fewer than 48 rows into a segment) and where an optional column is
-        absent or stale.
+        enough history yet (fewer than 48 rows into a segment), where an optional column is absent
+        or stale, and in those of volume where that is unknown (see `by_segment`).
 
     Raises:
         ValueError: An unknown feature is asked for.
     """
     demand_features(feature_cols, V2_FEATURES, "v2")
-    table = by_segment(_candle_features, candles, timeframe, CANDLE_VALUES, V2_FEATURES)
+    table = by_segment(
+        _candle_features, candles, timeframe, CANDLE_VALUES, V2_FEATURES, V2_VOLUME_FEATURES
+    )
     for row, feature in enumerate(V2_OPTIONAL_FEATURES, start=len(V2_CANDLE_FEATURES)):
         table[row] = _optional_values(candles, feature)
     # The last row is a change, which does not reach across a long gap.
@@ -142,8 +146,6 @@ def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> t
                 list(candles)[int(np.argmin(coverage))],
                 100 * min(coverage),
             )
-        elif all(np.nanmin(values) == np.nanmax(values) for values in used):
-            logger.info("%s dropped: %s never changes in the used candles", feature, column)
         else:
             kept.append(feature)
     return tuple(kept)

@@ -23,14 +23,21 @@ import numpy as np
 import pandas as pd
 
 from config import PRESETS_V2
-from feature_engineering import V2_FEATURES, V2_OPTIONAL_FEATURES, V2_WARMUP, compute_features
+from feature_engineering import (
+    V2_FEATURES,
+    V2_OPTIONAL_FEATURES,
+    V2_VOLUME_FEATURES,
+    V2_WARMUP,
+    compute_features,
+)
 from pipeline.bundle.files import BundleFiles
 from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.live import LivePredictor
-from pipeline.forecasts.predictor import read_closed
+from pipeline.forecasts.predictor import VOLUME_REMEDY, read_closed
 from pipeline.samples.pooled_features import (
     POOLED_FEATURES,
     POOLED_MARKET_FEATURES,
+    POOLED_VOLUME_FEATURES,
     market_features,
     preset_of,
     with_market,
@@ -65,7 +72,8 @@ class CryptoPricePredictorV2(LivePredictor):
 
     files = FILES
     known_features = (*V2_FEATURES, *POOLED_FEATURES)
-    optional_inputs = frozenset({*POOLED_MARKET_FEATURES, *V2_OPTIONAL_FEATURES})
+    volume_inputs = frozenset({*V2_VOLUME_FEATURES, *POOLED_VOLUME_FEATURES})
+    optional_inputs = frozenset({*POOLED_MARKET_FEATURES, *V2_OPTIONAL_FEATURES, *volume_inputs})
     warmup = V2_WARMUP
     preset: str
     """whose features the model looks at, of `PRESETS_V2`"""
@@ -118,6 +126,8 @@ class CryptoPricePredictorV2(LivePredictor):
         columns = [V2_OPTIONAL_FEATURES[name] for name in missing if name in V2_OPTIONAL_FEATURES]
         if columns:
             remedies.append(f"pass candles with {' and '.join(columns)}")
+        if not self.volume_inputs.isdisjoint(missing):
+            remedies.append(VOLUME_REMEDY)
         return f"the forecast does without {count}; {'; '.join(remedies)}"
 
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:

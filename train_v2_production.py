@@ -88,7 +88,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
 
         # Scale: each feature to mean 0 and deviation 1; the target divided by the candle's
         # volatility first, so that coins of any temper can be pooled. Fitted on training candles,
-        # each once.
+        # each once; a feature that never changes in them is dropped.
         run.phase("Scale", "fitted on the training part alone")
         scaled, scalers = scale_on_train(samples, split)
 
@@ -102,7 +102,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
         # Build: (batch, lookback, n_features) -> (batch, 1), the scaled log-return.
         several = f", {config.ensemble} of them" if config.ensemble > 1 else ""
         run.phase("Build", f"dual-stream network{several}")
-        terminal.tell(device.describe(build(config, len(feature_cols))))
+        terminal.tell(device.describe(build(config, scaled.samples.n_features)))
 
         # Train: on the training part; validation decides when to stop. Each earlier fold (with
         # --walk-forward) is trained, saved and forecast by itself, and knows nothing later.
@@ -130,7 +130,9 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
         # Save: network, scalers, numbers, forecasts, report and log, moved into place as one.
         forecasts = replace(forecasts, predictions=pd.concat(parts))
         facts = {"preset": config.preset}
-        run.save(samples, scalers, forecasts, history, metrics, facts=facts, sections=sections)
+        run.save(
+            scaled.samples, scalers, forecasts, history, metrics, facts=facts, sections=sections
+        )
     return metrics
 
 

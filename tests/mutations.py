@@ -80,8 +80,8 @@ MUTATIONS = (
     # scaling: the training part alone, each candle once
     Mutation(
         "pipeline/samples/scaling.py",
-        "x_scaler = fit_features(samples.rows[rows_seen(samples, split.train)],",
-        "x_scaler = fit_features(samples.rows[rows_seen(samples, np.arange(len(samples)))],",
+        "x_scaler = fit_features(samples.rows[seen])",
+        "x_scaler = fit_features(samples.rows)",
         "test_scaling",
     ),
     Mutation(

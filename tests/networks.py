@@ -32,13 +32,12 @@ def for_v2(config: Any, n_features: int) -> Any:
     return keras.Model(window, keras.layers.Dense(1)(last))
 
 
-def for_v1(config: Any) -> Any:
+def for_v1(config: Any, n_features: int) -> Any:
     """Of v1: two windows to q10, q50 and q90 in this order, whatever the weights."""
     keras = import_keras()
-    from generations.v1.features import V1_FEATURES
 
-    hours, last_hour = _window(config, len(V1_FEATURES))
-    quarters, last_quarter = _window(config, len(V1_FEATURES))
+    hours, last_hour = _window(config, n_features)
+    quarters, last_quarter = _window(config, n_features)
     both = keras.layers.Concatenate()([last_hour, last_quarter])
     median = keras.layers.Dense(1, kernel_initializer="zeros")(both)
     below, above = (
@@ -50,23 +49,21 @@ def for_v1(config: Any) -> Any:
     return keras.Model([hours, quarters], keras.layers.Concatenate()([q10, median, q90]))
 
 
-def for_v1_final(config: Any) -> Any:
+def for_v1_final(config: Any, n_features: int) -> Any:
     """Of v1-final: the same window twice to a price between 0 and 1."""
     keras = import_keras()
-    from generations.v1_final.features import V1_FINAL_FEATURES
 
-    first, last = _window(config, len(V1_FINAL_FEATURES))
-    second, same = _window(config, len(V1_FINAL_FEATURES))
+    first, last = _window(config, n_features)
+    second, same = _window(config, n_features)
     both = keras.layers.Concatenate()([last, same])
     return keras.Model([first, second], keras.layers.Dense(1, activation="sigmoid")(both))
 
 
-def for_v7(config: Any) -> Any:
+def for_v7(config: Any, n_features: int) -> Any:
     """Of v7: a window to open, close, high and low of a possible candle."""
     keras = import_keras()
-    from generations.v7.features import V7_FEATURES
 
-    window, last = _window(config, len(V7_FEATURES))
+    window, last = _window(config, n_features)
     open_, close = (keras.layers.Dense(1)(last) for _ in range(2))
     upper, lower = (keras.layers.Dense(1, activation="softplus")(last) for _ in range(2))
     high = keras.layers.Add()([keras.layers.Maximum()([open_, close]), upper])
@@ -74,21 +71,20 @@ def for_v7(config: Any) -> Any:
     return keras.Model(window, [open_, close, high, low])
 
 
-def for_v9_direction(config: Any) -> Any:
+def for_v9_direction(config: Any, n_features: int) -> Any:
     """Of v9's direction: a window to the probability of a rise."""
-    return _for_v9(config, "sigmoid")
+    return _for_v9(config, n_features, "sigmoid")
 
 
-def for_v9_price(config: Any) -> Any:
+def for_v9_price(config: Any, n_features: int) -> Any:
     """Of v9's price: a window to a scaled log-return."""
-    return _for_v9(config, "linear")
+    return _for_v9(config, n_features, "linear")
 
 
-def _for_v9(config: Any, activation: str) -> Any:
+def _for_v9(config: Any, n_features: int, activation: str) -> Any:
     keras = import_keras()
-    from generations.v9.features import V9_FEATURES
 
-    window, last = _window(config, len(V9_FEATURES))
+    window, last = _window(config, n_features)
     return keras.Model(window, keras.layers.Dense(1, activation=activation)(last))
 
 

@@ -1,5 +1,6 @@
 """Scalers see each training candle once and nothing of validation or test."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -147,14 +148,47 @@ def test_serving_scales_rows_as_training_does():
         assert np.array_equal(scale_rows(samples.rows[:end], scalers.X), scaled.rows[:end])
 
 
-@pytest.mark.parametrize("value", [1.0, 1e-4, 0.1, 0.0, np.nan])
-def test_a_feature_that_never_changes_in_training_is_named(value):
+NO_CHANGE = {
+    "1": 1.0,
+    "0.0001": 1e-4,
+    "0": 0.0,
+    "missing": np.nan,
+    "0.1 but for its last bit": [0.1, np.nextafter(np.float32(0.1), np.float32(1))] * 3,
+    "0 but for rounding": [0.0, 1e-16, -1e-16, 0.0, 3e-17, 1e-16],
+    "3 where it is known": [np.nan, 3.0, 3.0, np.nan, 3.0, 3.0],
+}
+
+
+@pytest.mark.parametrize("name", NO_CHANGE)
+def test_a_feature_that_never_changes_in_training_is_dropped_with_a_notice(name, caplog):
+    caplog.set_level(logging.INFO, logger="pipeline")
     samples, split = ten_candles()
     rows = samples.rows.copy()
-    rows[:6, 1] = value  # it changes later, which training cannot know
-    with pytest.raises(
-        ValueError, match="feature 'second' never changes in the 6 candles of the training part"
-    ):
+    rows[:6, 1] = NO_CHANGE[name]  # it changes later, which training cannot know
+    scaled, scalers = scale_on_train(replace(samples, rows=rows), split)
+    assert caplog.messages == ["second dropped: constant or missing throughout the training part"]
+    assert scaled.samples.feature_cols == ("first",)
+    assert scalers.X.mean_ == pytest.approx([40])
+    assert np.array_equal(scaled.rows, scale_on_train(*ten_candles())[0].rows[:, :1])
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0, 60_000.0])
+def test_a_feature_that_changes_by_a_hundredth_of_a_percent_is_kept(size, caplog):
+    caplog.set_level(logging.INFO, logger="pipeline")
+    samples, split = ten_candles()
+    rows = samples.rows.copy()
+    rows[:6, 1] = size * np.array([1, 1.0001, 1, 1, 1.0001, 1])
+    scaled, _ = scale_on_train(replace(samples, rows=rows), split)
+    assert scaled.samples.feature_cols == ("first", "second")
+    assert scaled.rows[:6, 1].std() == pytest.approx(1.0, abs=1e-3)
+    assert not caplog.messages
+
+
+def test_where_nothing_changes_in_training_there_is_nothing_to_learn_from():
+    samples, split = ten_candles()
+    rows = samples.rows.copy()
+    rows[:6] = 1.0
+    with pytest.raises(ValueError, match="no feature changes in the training part; are the"):
         scale_on_train(replace(samples, rows=rows), split)
 
 
@@ -201,6 +235,21 @@ def test_nothing_of_validation_or_test_enters_the_price_scalers():
         assert ours.y[symbol].data_min_ == theirs.y[symbol].data_min_
         assert ours.y[symbol].data_max_ == theirs.y[symbol].data_max_
         assert ours.X[symbol].mean_ == theirs.X[symbol].mean_
+
+
+def test_what_never_changes_for_one_coin_is_dropped_for_all(caplog):
+    caplog.set_level(logging.INFO, logger="pipeline")
+    samples, split = two_coins()
+    volume = np.array([5.0, 6, 7, 8, 9, 0, 0, 0, 3, 4])  # B's are known only later
+    rows = np.column_stack([samples.rows[:, 0], volume]).astype(np.float32)
+    both = replace(samples, rows=rows, feature_cols=("first", "volume"))
+    scaled, scalers = scale_prices_on_train(both, split)
+    assert caplog.messages == [
+        "volume dropped: constant or missing throughout the training part of B/USDT"
+    ]
+    assert scaled.samples.feature_cols == ("first",)
+    assert np.array_equal(scaled.rows, scale_prices_on_train(samples, split)[0].rows)
+    assert [len(scalers.X[symbol].mean_) for symbol in samples.symbols] == [1, 1]
 
 
 def test_a_coin_without_training_samples_is_named():

@@ -15,7 +15,7 @@ import pytest
 from config import ConfigV1
 from generations.v1 import train_v1
 from generations.v1.candles import fetch, fingerprint, resample_candles, with_quarters
-from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
+from generations.v1.features import V1_FEATURES, V1_VOLUME_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES, CryptoPricePredictorV1
 from generations.v1.timeframes import OUTLIER_LIMIT
 from pipeline.bundle.scalers import load_scalers
@@ -123,6 +123,19 @@ def test_quantiles_never_cross_and_the_forecast_is_the_median(bundle):
     ).all()
     assert (predictions["lstm"] == predictions["q50"]).all()
     assert not predictions.isna().any().any()
+
+
+def test_a_forecast_without_volume_says_what_it_lacks_in_either_timeframe(
+    predictor, hours, quarters
+):
+    silent = quarters.assign(volume=0.0)
+    told = "does without volume_ratio, volume_z, .*; pass candles with traded volumes"
+    with pytest.warns(UserWarning, match=told) as caught:
+        first, second = predictor.predict_batch([(hours, quarters), (hours, silent)])
+    assert len(caught) == 1
+    assert first["missing_inputs"] == []
+    assert second["missing_inputs"] == list(V1_VOLUME_FEATURES)
+    assert 0 < second["q10"] < second["q50"] < second["q90"] < np.inf
 
 
 def test_each_coin_has_its_own_z_score_of_each_timeframe_from_the_training_part_alone(
@@ -284,7 +297,7 @@ def test_a_pair_that_training_did_not_see_is_standardised_by_all_under_a_warning
 def test_outliers_are_clipped_in_what_the_network_sees(predictor, hours):
     crash = hours.copy()
     crash.loc[900, "low"] *= 0.5
-    rows = predictor._scaled_rows(crash, "1h")
+    rows = predictor._scale(predictor._features(crash, "1h"), "1h")
     assert rows[900].min() == -OUTLIER_LIMIT and np.abs(rows).max() <= OUTLIER_LIMIT
 
 

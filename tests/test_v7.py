@@ -70,9 +70,10 @@ def networks_folder(candles_dir, tmp_path_factory):
     """ETH's network is the real one; BTC's two are of one layer, which nothing here could tell."""
     output, built = tmp_path_factory.mktemp("v7"), itertools.count(1)
 
-    def build(config):
+    def build(config, n_features):
         is_last = next(built) == len(NAMES)
-        return train_v7_main.build_network(config) if is_last else networks.for_v7(config)
+        make = train_v7_main.build_network if is_last else networks.for_v7
+        return make(config, n_features)
 
     train_v7_main.main(replace(TINY, candles_dir=candles_dir, output_dir=output), build=build)
     return output
@@ -242,6 +243,17 @@ def test_sixty_candles_are_enough_with_a_warning_and_missing_values_become_the_t
     rows = predictor._scale(predictor._features(frame))
     macd = V7_FEATURES.index("macd")
     assert rows[0, macd] == np.float32(predictor._fill[macd]) != 0
+
+
+def test_a_forecast_without_volume_says_so_and_takes_the_training_mean(predictor, market):
+    silent = market["ETH/USDT"].assign(volume=0.0)
+    told = "the forecast does without volume; pass candles with traded volumes"
+    with pytest.warns(UserWarning, match=told):
+        prediction = predictor.predict(silent)
+    assert prediction["missing_inputs"] == ["volume"]
+    volume = V7_FEATURES.index("volume")
+    assert predictor._scale(predictor._features(silent))[-1, volume] == np.float32(predictor._fill[volume])
+    assert prediction["low"] <= prediction["close"] <= prediction["high"]
 
 
 def test_a_pair_or_timeframe_without_a_network_is_named_with_what_there_is(networks_folder):

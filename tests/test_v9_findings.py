@@ -45,7 +45,7 @@ def test_the_direction_network_finds_a_planted_signal(tmp_path, no_twin):
         dropout=0.1,
     )
     btc_1h_v9_training.train_direction(
-        btc_1h_v9_training.build_direction_network(config), moved, config, tmp_path
+        btc_1h_v9_training.build_direction_network(config, 46), moved, config, tmp_path
     )
     test = moved.split.test
     p_up = KerasNetwork(tmp_path / DIRECTION_FILE, input_shape=(60, 46)).run(

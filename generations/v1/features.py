@@ -46,6 +46,14 @@ TECHNICAL_FEATURES = tuple(
     "stochastic_k stochastic_d cci_20 adx_14 di_gap ema_gap_48 volume_ratio volume_z volume_change "
     "signed_volume_20 money_flow_20 vwap_gap_24".split()
 )
+V1_VOLUME_FEATURES = (
+    "volume_ratio",
+    "volume_z",
+    "volume_change",
+    "signed_volume_20",
+    "money_flow_20",
+    "vwap_gap_24",
+)
 CALENDAR_FEATURES = ("day_sin", "day_cos", "weekend")
 
 V1_FEATURES = (*RETURN_FEATURES, *VOLATILITY_FEATURES, *TECHNICAL_FEATURES, *CALENDAR_FEATURES)
@@ -75,13 +83,15 @@ def compute_v1_features(
 
     Returns:
         (n, len(feature_cols)) float64 frame on the candles' index; NaN where an indicator has not
-        enough history yet.
+        enough history yet, and in those of volume where that is unknown (see `by_segment`).
 
     Raises:
         ValueError: An unknown feature is asked for.
     """
     demand_features(feature_cols, V1_FEATURES, "v1")
-    rows = by_segment(_segment_features, candles, timeframe, CANDLE_VALUES, V1_FEATURES)
+    rows = by_segment(
+        _segment_features, candles, timeframe, CANDLE_VALUES, V1_FEATURES, V1_VOLUME_FEATURES
+    )
     table = dict(zip(V1_FEATURES, rows))
     table |= _calendar_features(timestamps_ms(candles), timeframe_ms(timeframe))
     return pd.DataFrame({name: table[name] for name in feature_cols}, index=candles.index)

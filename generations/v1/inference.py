@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
+from generations.v1.features import V1_FEATURES, V1_VOLUME_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.timeframes import ALL_SYMBOLS, HOUR, OUTLIER_LIMIT, QUARTER, rows_of_windows
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
@@ -26,6 +26,7 @@ from pipeline.bundle.scalers import ScalerRecord
 from pipeline.candles.schema import read_candles, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.forecasts.prediction import Instrument
 from pipeline.forecasts.predictor import (
+    VOLUME_REMEDY,
     BundlePredictor,
     base_price,
     one_for_each,
@@ -159,8 +160,8 @@ class CryptoPricePredictorV1(BundlePredictor):
                 f"a row without a gap and {self.lookback} 15m candles that end with them"
             )
         streams = [
-            Stream(self._scaled_rows(hours, HOUR), t, self.lookback),
-            Stream(self._scaled_rows(quarters, QUARTER), row, self.lookback),
+            Stream(self._scale(self._features(hours, HOUR), HOUR), t, self.lookback),
+            Stream(self._scale(self._features(quarters, QUARTER), QUARTER), row, self.lookback),
         ]
         forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours)[t])
         columns = self._times_of(hours, t)
@@ -171,6 +172,7 @@ class CryptoPricePredictorV1(BundlePredictor):
     ) -> list[dict[str, Any]]:
         frames: list[pd.DataFrame] = []
         base: list[float] = []
+        missing: list[list[str]] = []
         rows: dict[str, list[np.ndarray]] = {HOUR: [], QUARTER: []}
         required = self.required_candles
         for i, ((df_1h, df_15m), price) in enumerate(zip(pairs, prices)):
@@ -182,8 +184,12 @@ class CryptoPricePredictorV1(BundlePredictor):
             quarters = read_recent(
                 known, QUARTER, needed=self.lookback, required=required, where=where
             )
-            rows[HOUR].append(self._scaled_rows(hours, HOUR)[-self.lookback :])
-            rows[QUARTER].append(self._scaled_rows(quarters, QUARTER)[-self.lookback :])
+            newest = []
+            for timeframe, candles in ((HOUR, hours), (QUARTER, quarters)):
+                features = self._features(candles, timeframe)
+                rows[timeframe].append(self._scale(features, timeframe)[-self.lookback :])
+                newest.append(features.iloc[-1])
+            missing.append(_missing_volume(newest))
             frames.append(hours)
             base.append(base_price(hours, price))
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
@@ -191,19 +197,23 @@ class CryptoPricePredictorV1(BundlePredictor):
         volatility = np.array([self._volatility(hours)[-1] for hours in frames])
         inputs = np.array([self._inputs(hours)[-1] for hours in frames])
         forecast = self._forecast(streams, volatility, inputs)
-        return [
-            self._as_prices(
-                hours,
-                price,
-                {name: float(values[i]) for name, values in forecast.items()},
-                self._instrument_of(pairs[i][0], None),
-            )
-            for i, (hours, price) in enumerate(zip(frames, base))
-        ]
+        if lacking := list(dict.fromkeys(name for names in missing for name in names)):
+            text = f"the forecast does without {', '.join(lacking)}; {VOLUME_REMEDY}"
+            warnings.warn(text, stacklevel=3)
+        predictions = []
+        for i, (hours, price) in enumerate(zip(frames, base)):
+            numbers = {name: float(values[i]) for name, values in forecast.items()}
+            instrument = self._instrument_of(pairs[i][0], None)
+            prediction = self._as_prices(hours, price, numbers, instrument)
+            predictions.append({**prediction, "missing_inputs": missing[i]})
+        return predictions
 
-    def _scaled_rows(self, candles: pd.DataFrame, timeframe: str) -> np.ndarray:
-        """(n, n_features) float32, by the same steps as in training."""
-        features = compute_v1_features(candles, timeframe, self.feature_cols)
+    def _features(self, candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+        """(n, n_features) frame, as in training."""
+        return compute_v1_features(candles, timeframe, self.feature_cols)
+
+    def _scale(self, features: pd.DataFrame, timeframe: str) -> np.ndarray:
+        """(n, n_features) float32; a missing value becomes the training mean."""
         return scale_rows(features.to_numpy(np.float32), self._x_scalers[timeframe], OUTLIER_LIMIT)
 
     def _forecast(
@@ -221,6 +231,15 @@ class CryptoPricePredictorV1(BundlePredictor):
         prices = {name: price * float(np.exp(forecast[name])) for name in ("q10", "q50", "q90")}
         hint = "reduce" if forecast["uncertainty"] > UNCERTAIN else "trade"
         return {**prediction, **prices, "uncertainty": forecast["uncertainty"], "hint": hint}
+
+
+def _missing_volume(newest: Sequence[pd.Series]) -> list[str]:
+    """Features of volume that the newest candle of a timeframe lacks."""
+    return [
+        name
+        for name in V1_VOLUME_FEATURES
+        if any(name in features and np.isnan(features[name]) for features in newest)
+    ]
 
 
 def _known_with(hours: pd.DataFrame, df_15m: pd.DataFrame, where: str) -> pd.DataFrame:

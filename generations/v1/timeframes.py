@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.candles.schema import timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.samples.scaling import (
     ScaledSamples,
     Scalers,
+    changing_features,
     fit_features,
     rows_seen,
     scale_rows,
@@ -132,8 +133,14 @@ def add_stream(
     return samples.take(kept), Stream(rows, end[kept], samples.lookback)
 
 
+def rows_by_symbol(n_rows: Mapping[str, int]) -> dict[str, slice]:
+    """Symbol -> where its rows lie, symbols stacked one after another."""
+    ends = np.cumsum(list(n_rows.values())).tolist()
+    return {symbol: slice(end - n, end) for (symbol, n), end in zip(n_rows.items(), ends)}
+
+
 def scale_by_symbol(
-    stream: Stream, n_rows: Mapping[str, int], train: np.ndarray, feature_cols: Sequence[str]
+    stream: Stream, n_rows: Mapping[str, int], train: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Z-score each symbol's rows by its own training rows, clipped to `OUTLIER_LIMIT`.
 
@@ -141,23 +148,21 @@ def scale_by_symbol(
         stream: Windows of all symbols, their rows stacked symbol after symbol.
         n_rows: Symbol -> number of its rows, in that order.
         train: Indices of the training samples.
-        feature_cols: Names of the columns.
 
     Returns:
         (n_candles, n_features) float32, and symbol -> StandardScaler; under `ALL_SYMBOLS` one of
         all training rows, for coins that training did not see.
 
     Raises:
-        ValueError: A feature is constant throughout a symbol's training part, or it has none.
+        ValueError: A symbol has no training part.
     """
     seen = rows_seen(stream, train)
-    scalers, scaled, first = {}, [], 0
-    for symbol, n in n_rows.items():
-        rows, is_seen = stream.rows[first : first + n], seen[first : first + n]
-        scalers[symbol] = fit_features(rows[is_seen], feature_cols, f"{symbol}: ")
+    scalers, scaled = {}, []
+    for symbol, own in rows_by_symbol(n_rows).items():
+        rows = stream.rows[own]
+        scalers[symbol] = fit_features(rows[seen[own]], f"{symbol}: ")
         scaled.append(scale_rows(rows, scalers[symbol], OUTLIER_LIMIT))
-        first += n
-    scalers[ALL_SYMBOLS] = fit_features(stream.rows[seen], feature_cols)
+    scalers[ALL_SYMBOLS] = fit_features(stream.rows[seen])
     return np.concatenate(scaled), scalers
 
 
@@ -166,6 +171,8 @@ def scale_streams(
 ) -> tuple[ScaledSamples, Scalers]:
     """Z-score both timeframes coin by coin, and the target as v2 does, on the training part alone.
 
+    A feature that never changes in a coin's training part, in either timeframe, is dropped for all.
+
     Args:
         samples: Samples with windows of the coarser candles.
         fine: Their windows of the finer candles.
@@ -173,15 +180,27 @@ def scale_streams(
         features: Coarser timeframe, then finer one -> symbol -> features, in the order of the rows.
 
     Returns:
-        The scaled samples, and scalers of which `X` is timeframe -> symbol (and "all") ->
-        StandardScaler.
+        The scaled samples of the features that are kept, and scalers of which `X` is timeframe ->
+        symbol (and "all") -> StandardScaler.
     """
     coarse = Stream(samples.rows, samples.end, samples.lookback)
+    streams = dict(zip(features, (coarse, fine)))
+    n_rows = {
+        timeframe: {symbol: len(frame) for symbol, frame in frames.items()}
+        for timeframe, frames in features.items()
+    }
+    train_rows = {}
+    for timeframe, stream in streams.items():
+        seen = rows_seen(stream, split.train)
+        for symbol, own in rows_by_symbol(n_rows[timeframe]).items():
+            train_rows[f"{symbol} {timeframe}"] = stream.rows[own][seen[own]]
+    kept = changing_features(train_rows, samples.feature_cols)
+    samples = samples.with_features(kept)
     scaled = []
     x_scalers = {}
-    for stream, (timeframe, frames) in zip((coarse, fine), features.items()):
-        n_rows = {symbol: len(frame) for symbol, frame in frames.items()}
-        rows, scalers = scale_by_symbol(stream, n_rows, split.train, samples.feature_cols)
+    for timeframe, stream in streams.items():
+        changing = replace(stream, rows=stream.rows[:, kept])
+        rows, scalers = scale_by_symbol(changing, n_rows[timeframe], split.train)
         scaled.append(replace(stream, rows=rows))
         x_scalers[timeframe] = scalers
     target, y_scaler = scale_target(samples, split)

@@ -34,13 +34,14 @@ from pipeline.training import device
 
 
 def main(
-    config: ConfigV1 = ConfigV1(), build: Callable[[ConfigV1], Any] | None = None
+    config: ConfigV1 = ConfigV1(), build: Callable[[ConfigV1, int], Any] | None = None
 ) -> dict[str, Any]:
     """Run the nine phases and save the bundle.
 
     Args:
         config: Settings of the run.
-        build: Makes the untrained network; `build_network` by default.
+        build: Makes the untrained network from the config and the number of features;
+            `build_network` by default.
 
     Returns:
         The content of metrics_v1.json.
@@ -87,7 +88,8 @@ def main(
         terminal.tell(*split.describe(samples.target_time))
 
         # Scale: each coin's features in each timeframe to mean 0 and deviation 1, clipped at 5
-        # deviations; the target divided by the candle's volatility, so that coins can be pooled.
+        # deviations; the target divided by the candle's volatility, so that coins can be pooled. A
+        # feature that never changes in the training part is dropped.
         run.phase("Scale", "z-scores per coin and timeframe, fitted on the training part alone")
         scaled, scalers = scale_streams(samples, fine, split, features)
 
@@ -99,7 +101,7 @@ def main(
 
         # Build: two windows of (batch, lookback, 50) -> (batch, 3), scaled q10 < q50 < q90.
         run.phase("Build", "dual-timeframe network")
-        model = (build or build_network)(config)
+        model = (build or build_network)(config, scaled.samples.n_features)
 
         # Train: on the training part; validation decides when to stop.
         run.phase("Train", f"{len(split.train):,} samples, batches of {config.batch_size}")
@@ -119,16 +121,16 @@ def main(
             "baseline_settings": baselines.settings,
         }
         facts = {"quantile_regression": config.quantile_regression}
-        run.save(samples, scalers, forecasts, history, metrics, facts=facts)
+        run.save(scaled.samples, scalers, forecasts, history, metrics, facts=facts)
     return metrics
 
 
-def build_network(config: ConfigV1) -> Any:
+def build_network(config: ConfigV1, n_features: int) -> Any:
     """The untrained network, seeded."""
     seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models import DualStreamLSTMModel
 
-    model = DualStreamLSTMModel(config).build(len(V1_FEATURES))
+    model = DualStreamLSTMModel(config).build(n_features)
     terminal.tell(device.describe(model))
     return model
 

@@ -17,7 +17,12 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.features import (
+    V1_FINAL_FEATURES,
+    V1_FINAL_VOLUME_FEATURES,
+    V1_FINAL_WARMUP,
+    compute_level_features,
+)
 from generations.v1_final.prices import price_to_log_return
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
@@ -47,6 +52,7 @@ class CryptoPricePredictorV1Final(CandlePredictor):
 
     files = FILES
     known_features = V1_FINAL_FEATURES
+    optional_inputs = frozenset(V1_FINAL_VOLUME_FEATURES)
     warmup = V1_FINAL_WARMUP
     scaler_types: ClassVar[Mapping[str, type]] = {**SCALER_TYPES, "X": dict, "y": dict}
 

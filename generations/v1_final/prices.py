@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.samples.scaling import (
     ScaledSamples,
     Scaler,
+    changing_features,
     fit_features,
     inverse,
     rows_seen,
@@ -43,17 +44,26 @@ def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples
 
     The price is min-max scaled to 0 and 1 there; prices of later parts may lie beyond. Of pooled
     symbols each has its own scale: on a common one the moves of a coin at 3,000 are nothing beside
-    the distance to one at 60,000.
+    the distance to one at 60,000. A feature that never changes in a symbol's training part is
+    dropped for all.
 
     Returns:
-        Samples whose `target` is the scaled price `horizon` candles ahead, and the scalers.
+        Samples of the features that are kept, whose `target` is the scaled price `horizon` candles
+        ahead, and the scalers.
 
     Raises:
-        ValueError: A symbol has no training sample, or a feature that never changes in them
-            (named).
+        ValueError: A symbol has no training sample, or no feature changes in them.
     """
     from sklearn.preprocessing import MinMaxScaler
 
+    train_rows = {}
+    for index, symbol in enumerate(samples.symbols):
+        own = split.train[samples.symbol[split.train] == index]
+        train_rows[symbol] = rows_seen(samples, own)
+    kept = changing_features(
+        {symbol: samples.rows[seen] for symbol, seen in train_rows.items()}, samples.feature_cols
+    )
+    samples = samples.with_features(kept)
     scalers = PriceScalers(X={}, y={})
     rows = np.zeros_like(samples.rows)
     target = np.empty(len(samples), dtype=np.float32)
@@ -65,8 +75,7 @@ def scale_prices_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples
             raise ValueError(
                 f"{symbol}: no sample in the training part; leave the symbol out or move the cuts"
             )
-        train_rows = samples.rows[rows_seen(samples, train)]
-        x_scaler = fit_features(train_rows, samples.feature_cols, f"{symbol}: ")
+        x_scaler = fit_features(samples.rows[train_rows[symbol]], f"{symbol}: ")
         y_scaler = MinMaxScaler().fit(next_price[train])
         seen = rows_seen(samples, mine)
         rows[seen] = scale_rows(samples.rows[seen], x_scaler)

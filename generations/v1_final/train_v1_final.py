@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from config import ConfigV1Final
-from generations.v1_final.features import V1_FINAL_FEATURES, V1_FINAL_WARMUP, compute_level_features
+from generations.v1_final.features import V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
 from generations.v1_final.prices import scale_prices_on_train
 from pipeline import terminal
@@ -36,13 +36,15 @@ from pipeline.training import device
 
 
 def main(
-    config: ConfigV1Final = ConfigV1Final(), build: Callable[[ConfigV1Final], Any] | None = None
+    config: ConfigV1Final = ConfigV1Final(),
+    build: Callable[[ConfigV1Final, int], Any] | None = None,
 ) -> dict[str, Any]:
     """Run the nine phases and save the bundle.
 
     Args:
         config: Settings of the run.
-        build: Makes the untrained network; `build_network` by default.
+        build: Makes the untrained network from the config and the number of features;
+            `build_network` by default.
 
     Returns:
         The content of metrics_v1_final.json.
@@ -85,7 +87,8 @@ def main(
         terminal.tell(*split.describe(samples.target_time))
 
         # Scale: the network sees features of mean 0 and deviation 1 and forecasts a price between 0
-        # and 1, per symbol. The small models forecast log-returns, as in v2.
+        # and 1, per symbol. The small models forecast log-returns, as in v2. A feature that never
+        # changes in the training part is dropped.
         run.phase("Scale", "fitted on the training part alone, the network's per symbol")
         returns, return_scalers = scale_on_train(samples, split)
         prices, scalers = scale_prices_on_train(samples, split)
@@ -95,7 +98,7 @@ def main(
 
         # Build: the same (batch, lookback, 14) windows twice -> (batch, 1), the scaled price.
         run.phase("Build", "dual-stream network with two inputs")
-        model = (build or build_network)(config)
+        model = (build or build_network)(config, prices.samples.n_features)
 
         run.phase("Train", f"{len(split.train):,} windows, batches of {config.batch_size}")
         history = train(model, prices, config, run.folder)
@@ -114,18 +117,18 @@ def main(
             "calibration": forecasts.calibration.as_dict(),
             "baseline_settings": baselines.settings,
         }
-        run.save(samples, scalers, forecasts, history, metrics)
+        run.save(prices.samples, scalers, forecasts, history, metrics)
     return metrics
 
 
-def build_network(config: ConfigV1Final) -> Any:
+def build_network(config: ConfigV1Final, n_features: int) -> Any:
     """The untrained network, seeded."""
     seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models.price_level import build_price_level
 
     model = build_price_level(
         config.lookback,
-        len(V1_FINAL_FEATURES),
+        n_features,
         lstm_units=config.lstm_units,
         conv_filters=config.conv_filters,
         conv_lstm_units=config.conv_lstm_units,

@@ -27,6 +27,8 @@ V7_FEATURES = tuple(
 V7_PRICES = ("close", "open", "high", "low", "bb_upper", "bb_lower")
 """Inputs that are prices, and so share one scale with the four prices that are forecast."""
 
+V7_VOLUME_FEATURES = ("volume",)
+
 V7_WARMUP = max(
     14 + forgetting_candles(13 / 14),  # RSI and ATR: Wilder's smoothing
     33 + forgetting_candles(25 / 27),  # MACD: its slow EMA of 26, first value in row 33
@@ -51,9 +53,11 @@ def compute_ohlc_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame
     Returns:
         (n, 13) float64 frame on the candles' index, columns `V7_FEATURES`: prices, ATR and MACD in
         quote currency, volume in base currency, RSI 0 to 100, the others without a unit. NaN where
-        an indicator has not enough history yet.
+        an indicator has not enough history yet, and where volume is unknown (see `by_segment`).
     """
-    table = by_segment(_segment_features, candles, timeframe, V7_FEATURES[:5], V7_FEATURES)
+    table = by_segment(
+        _segment_features, candles, timeframe, V7_FEATURES[:5], V7_FEATURES, V7_VOLUME_FEATURES
+    )
     return pd.DataFrame(table.T, index=candles.index, columns=list(V7_FEATURES), copy=False)
 
 

@@ -21,7 +21,12 @@ import numpy as np
 import pandas as pd
 
 from generations.v7 import networks
-from generations.v7.features import V7_FEATURES, V7_WARMUP, compute_ohlc_features
+from generations.v7.features import (
+    V7_FEATURES,
+    V7_VOLUME_FEATURES,
+    V7_WARMUP,
+    compute_ohlc_features,
+)
 from generations.v7.ohlc import HEADS, close_log_return, scale_and_fill, to_prices
 from pipeline.bundle.files import PARTIAL
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
@@ -54,6 +59,7 @@ class CryptoPricePredictorV7(CandlePredictor):
     """
 
     known_features = V7_FEATURES
+    optional_inputs = frozenset(V7_VOLUME_FEATURES)
     warmup = V7_WARMUP
     scaler_types: ClassVar[Mapping[str, type]] = {
         **SCALER_TYPES,
@@ -127,7 +133,7 @@ class CryptoPricePredictorV7(CandlePredictor):
         scalers = open_scalers(model_path, scaler_path, None, self.scaler_types)
         self._fill: list[float] = scalers["fill"]
         self.symbol = scalers["symbols"][0]
-        n_inputs = len(V7_FEATURES)
+        n_inputs = len(scalers["feature_cols"])
         is_sound = (
             len(scalers["symbols"]) == scalers["y"].min.size == 1
             and len(self._fill) == scalers["X"].min.size == n_inputs
@@ -135,8 +141,8 @@ class CryptoPricePredictorV7(CandlePredictor):
         )
         if not is_sound:
             raise ValueError(
-                f"{scaler_path}: its scalers are not those of one pair's 13 inputs; train the pair "
-                "again"
+                f"{scaler_path}: its scalers are not those of one pair's {n_inputs} inputs; train "
+                "the pair again"
             )
         return scalers
 

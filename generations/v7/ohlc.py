@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle.network import KerasNetwork
-from pipeline.samples.scaling import ScaledSamples, Scaler, rows_seen
+from pipeline.samples.scaling import ScaledSamples, Scaler, changing_features, rows_seen
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, Stream
 
@@ -48,7 +48,7 @@ def scale_candles_on_train(
     """Fit the scalers on the training part; the targets are the four prices `horizon` ahead.
 
     One scale for all prices, so that what is ordered in quote currency is ordered for the network,
-    and back again.
+    and back again. A feature that never changes in the training part is dropped.
 
     Args:
         samples: Samples of one symbol.
@@ -57,23 +57,25 @@ def scale_candles_on_train(
         price_cols: Features that are prices.
 
     Returns:
-        Samples whose `target` is (n_samples, 4), min-max scaled, and the scalers. Prices of later
-        parts may lie beyond 0 and 1.
+        Samples of the features that are kept, whose `target` is (n_samples, 4), min-max scaled, and
+        the scalers. Prices of later parts may lie beyond 0 and 1.
     """
     from sklearn.preprocessing import MinMaxScaler  # lazy: the predictor needs none of it
 
     target_rows = samples.end + samples.horizon
     train_rows = rows_seen(samples, split.train)
+    kept = changing_features({"": samples.rows[train_rows]}, samples.feature_cols)
+    samples = samples.with_features(kept)
     features = samples.rows[train_rows].astype(np.float64)
     train_rows[target_rows[split.train]] = True  # the training targets belong to the training part
     lowest = candles["low"].to_numpy()[train_rows].min()
     highest = candles["high"].to_numpy()[train_rows].max()
-    bounds = np.array([features.min(axis=0), features.max(axis=0)])
-    bounds[:, [samples.feature_cols.index(name) for name in price_cols]] = [[lowest], [highest]]
+    bounds = np.array([np.nanmin(features, axis=0), np.nanmax(features, axis=0)])
+    bounds[:, np.isin(samples.feature_cols, price_cols)] = [[lowest], [highest]]
     x_scaler = MinMaxScaler().fit(bounds)
     y_scaler = MinMaxScaler().fit(np.array([[lowest], [highest]]))
 
-    fill = x_scaler.transform(features).mean(axis=0).tolist()
+    fill = np.nanmean(x_scaler.transform(features), axis=0).tolist()
     rows = scale_and_fill(samples.rows, x_scaler, fill)
     actual = candles[list(HEADS)].to_numpy()[target_rows]
     target = y_scaler.transform(actual.reshape(-1, 1)).reshape(actual.shape).astype(np.float32)

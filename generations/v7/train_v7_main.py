@@ -22,7 +22,7 @@ import pandas as pd
 from config import V7_PAIRS, ConfigV7
 from feature_engineering import V2_CANDLE_FEATURES, compute_features
 from generations.v7 import networks
-from generations.v7.features import V7_FEATURES, V7_PRICES, V7_WARMUP, compute_ohlc_features
+from generations.v7.features import V7_PRICES, V7_WARMUP, compute_ohlc_features
 from generations.v7.networks import LOG, METADATA, METRICS, RUN_FILES, Grid, Record, network_name
 from generations.v7.ohlc import HEADS, compare_candles, scale_candles_on_train
 from pipeline import terminal
@@ -47,7 +47,7 @@ logger = logging.getLogger("generations.v7.train_v7_main")
 
 LOSS_WEIGHTS = (1.0, 1.0, 0.8, 0.8)
 """of open, close, high and low"""
-BuildNetwork = Callable[[ConfigV7], Any]
+BuildNetwork = Callable[[ConfigV7, int], Any]
 MIN_SAMPLES = 100
 """a coin with fewer is skipped"""
 
@@ -57,7 +57,8 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
 
     Args:
         config: Settings of the run.
-        build: Makes an untrained network; `build_network` by default.
+        build: Makes an untrained network from the config and the number of features;
+            `build_network` by default.
 
     Returns:
         The content of metrics_v7.json: timeframe -> scores over its coins.
@@ -248,10 +249,12 @@ def train_job(
     returns, return_scalers = scale_on_train(make_samples(v2_features, market, config), split)
     baselines = fit_baselines(returns, return_scalers.y, seed=config.seed)
 
-    # Scale: 0 is the lowest price of the training part and 1 its highest, for every price.
+    # Scale: 0 is the lowest price of the training part and 1 its highest, for every price. A
+    # feature that never changes there is dropped.
     prices, scalers = scale_candles_on_train(samples, split, candles, V7_PRICES)
+    samples = prices.samples
     model_path = work / networks.network_files(name)[0]
-    history = train(build(config), prices, config, model_path)
+    history = train(build(config, samples.n_features), prices, config, model_path)
 
     # Forecast: the close as a log-return beside the baselines', as the network says it, not shrunk;
     # then all four prices beside the naive candle.
@@ -292,14 +295,14 @@ def make_samples(features: pd.DataFrame, market: CandleSet, config: ConfigV7) ->
     return samples
 
 
-def build_network(config: ConfigV7) -> Any:
-    """The untrained network, seeded: (batch, lookback, 13) -> four times (batch, 1)."""
+def build_network(config: ConfigV7, n_features: int) -> Any:
+    """The untrained network, seeded: (batch, lookback, n_features) -> four times (batch, 1)."""
     seeded_keras(config.seed)  # takes seconds, so --help and bad options do not wait for it
     from models.bilstm_ohlc import build_bilstm_ohlc
 
     model = build_bilstm_ohlc(
         config.lookback,
-        len(V7_FEATURES),
+        n_features,
         lstm_units=config.lstm_units,
         dense_units=config.dense_units,
         dropout=config.dropout,

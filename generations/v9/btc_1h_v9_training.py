@@ -40,7 +40,7 @@ from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
 from pipeline.training import device
 
-BuildNetwork = Callable[[ConfigV9], Any]
+BuildNetwork = Callable[[ConfigV9, int], Any]
 DATA_DIR = Path("data")
 """where the document puts BTCUSDT_1h.csv by hand"""
 
@@ -54,9 +54,9 @@ def main(
 
     Args:
         config: Settings of the run.
-        build_direction: Makes the untrained direction network; `build_direction_network` by
-            default.
-        build_price: Makes the untrained price network; `build_price_network` by default.
+        build_direction: Makes the untrained direction network from the config and the number of
+            features; `build_direction_network` by default.
+        build_price: Makes the untrained price network, likewise; `build_price_network` by default.
 
     Returns:
         The content of metrics_v9.json.
@@ -92,10 +92,12 @@ def main(
         terminal.tell(*split.describe(samples.target_time))
 
         # Scale: the three models see features between 0 and 1, the small models features of mean 0
-        # and deviation 1. The price's target is divided by the candle's volatility, as in v2.
+        # and deviation 1. The price's target is divided by the candle's volatility, as in v2. A
+        # feature that never changes in the training part is dropped.
         run.phase("Scale", "fitted on the training part alone")
         standardised, return_scalers = scale_on_train(samples, split)
         scaled, scalers = to_min_max(standardised, return_scalers)
+        n_features = scaled.samples.n_features
 
         # Baselines: of the price, of the direction, and HAR, which the volatility model corrects.
         run.phase("Baselines", ", ".join((*BASELINE_NAMES, *DIRECTION_BASELINES, "har")))
@@ -106,17 +108,17 @@ def main(
         # Direction: (batch, lookback, 46) -> (batch, 1), the probability of a rise. Candles that do
         # not move have no direction and are left out.
         run.phase("Direction", "bidirectional LSTM with attention")
-        model = (build_direction or build_direction_network)(config)
+        model = (build_direction or build_direction_network)(config, n_features)
         direction_history = train_direction(model, direction_samples(scaled), config, run.folder)
 
         # Volatility: (n, lookback * 46) -> (n,), the realised variance over HAR's forecast of it.
-        n_inputs = config.lookback * samples.n_features
+        n_inputs = config.lookback * n_features
         run.phase("Volatility", f"trees on {n_inputs:,} numbers a window")
         n_trees = train_volatility(scaled, volatility, config, run.folder)
 
         # Price: (batch, lookback, 46) -> (batch, 1), the scaled log-return.
         run.phase("Price", "LSTM")
-        model = (build_price or build_price_network)(config)
+        model = (build_price or build_price_network)(config, n_features)
         history = train_price(model, scaled, config, run.folder)
 
         # Evaluate: the saved files forecast the test part, as serving will. The validation part
@@ -150,7 +152,9 @@ def main(
         }
         histories = {**history, "direction": direction_history}
         sections = score_tables.report_section(metrics)
-        run.save(samples, scalers, forecasts, histories, metrics, served=served, sections=sections)
+        run.save(
+            scaled.samples, scalers, forecasts, histories, metrics, served=served, sections=sections
+        )
     return metrics
 
 
@@ -170,14 +174,14 @@ def has_own_files(config: ConfigV9) -> bool:
     return all(store.find_file(DATA_DIR, symbol, config.timeframe) for symbol in symbols)
 
 
-def build_direction_network(config: ConfigV9) -> Any:
+def build_direction_network(config: ConfigV9, n_features: int) -> Any:
     """The untrained direction network, seeded."""
     seeded_keras(config.seed)
     from models.multitask import build_direction
 
     return build_direction(
         config.lookback,
-        len(V9_FEATURES),
+        n_features,
         lstm_units=config.direction_lstm_units,
         attention_heads=config.attention_heads,
         dense_units=config.direction_dense_units,
@@ -185,14 +189,14 @@ def build_direction_network(config: ConfigV9) -> Any:
     )
 
 
-def build_price_network(config: ConfigV9) -> Any:
+def build_price_network(config: ConfigV9, n_features: int) -> Any:
     """The untrained price network, seeded."""
     seeded_keras(config.seed)
     from models.multitask import build_price
 
     return build_price(
         config.lookback,
-        len(V9_FEATURES),
+        n_features,
         lstm_units=config.price_lstm_units,
         dense_units=config.price_dense_units,
         dropout=config.dropout,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import talib
 
-from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
+from feature_engineering import V2_CANDLE_FEATURES, V2_VOLUME_FEATURES, V2_WARMUP, compute_features
 from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.samples.indicators import (
     NamedColumns,
@@ -36,6 +36,8 @@ V9_OWN_FEATURES = tuple(
     # time of the candle's close
     "hour_sin hour_cos week_sin week_cos".split()
 )
+
+V9_VOLUME_FEATURES = (*V2_VOLUME_FEATURES, "money_flow", "volume_trend")
 
 V9_FEATURES = (*V2_CANDLE_FEATURES, *V9_OWN_FEATURES)
 """The document's 46, in the order the networks see them."""
@@ -64,15 +66,17 @@ def compute_v9_features(
 
     Returns:
         (n, len(feature_cols)) float64 frame on the candles' index. NaN where an indicator has not
-        enough history yet, which is the case in the first 199 rows of a segment; ratios of
-        volatilities take what history there is.
+        enough history yet, which is the case in the first 199 rows of a segment, and in those of
+        volume where that is unknown (see `by_segment`); ratios of volatilities take what history
+        there is.
 
     Raises:
         ValueError: An unknown feature is asked for.
     """
     demand_features(feature_cols, V9_FEATURES, "v9")
     columns = ("high", "low", "close", "volume")
-    rows = by_segment(_segment_features, candles, timeframe, columns, V9_OWN_FEATURES)
+    of_volume = V9_VOLUME_FEATURES[len(V2_VOLUME_FEATURES) :]
+    rows = by_segment(_segment_features, candles, timeframe, columns, V9_OWN_FEATURES, of_volume)
     table = dict(zip(V9_OWN_FEATURES, rows))
     table |= _time_features(timestamps_ms(candles) + timeframe_ms(timeframe))
     shared = compute_features(candles, timeframe, V2_CANDLE_FEATURES)

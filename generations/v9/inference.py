@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from generations.v9.combination import Combination, apply_combination
-from generations.v9.features import V9_FEATURES, V9_WARMUP, compute_v9_features
+from generations.v9.features import V9_FEATURES, V9_VOLUME_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.scaling import scale_rows_min_max
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
 from pipeline.bundle import files
@@ -74,6 +74,7 @@ class CryptoPricePredictorV9(CandlePredictor):
 
     files = FILES
     known_features = V9_FEATURES
+    optional_inputs = frozenset(V9_VOLUME_FEATURES)
     warmup = V9_WARMUP
     scaler_types: ClassVar[Mapping[str, type]] = {
         **SCALER_TYPES,

@@ -20,7 +20,7 @@ def to_min_max(standardised: ScaledSamples, scalers: Scalers) -> tuple[ScaledSam
     The scaler sees the training part's candles alone: 0 and 1 are their quantiles `MIN_MAX_TAILS`.
 
     Args:
-        standardised: What `scale_on_train` returned, which refuses features that never change.
+        standardised: What `scale_on_train` returned, which drops features that never change.
         scalers: Those of `standardised`; the target keeps its own.
     """
     from sklearn.preprocessing import MinMaxScaler

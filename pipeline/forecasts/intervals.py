@@ -133,7 +133,9 @@ def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndar
     """What the scale model sees of one symbol's candles; row t looks at candles up to t only.
 
     The inputs are logarithms of ratios to the EWMA volatility, so that coins of any temper compare,
-    and waves of the week at the time of the target. They start afresh after every long gap.
+    and waves of the week at the time of the target. They start afresh after every long gap. Where
+    volume is unknown the last known one stands in (see `by_segment`); before the first, its input
+    is 0.
 
     Args:
         candles: n candles in the schema of `pipeline.candles.schema`.

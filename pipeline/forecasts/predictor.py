@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
+VOLUME_REMEDY = "pass candles with traded volumes (0 where the price moved is taken as unknown)"
+
 
 class BundlePredictor(abc.ABC):
     """An open bundle: what it knows of its candles, and what it makes of a network's output."""
@@ -231,7 +233,7 @@ class CandlePredictor(BundlePredictor):
     """
 
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
-    """features that candles may lack: they rest on other coins, or on further columns"""
+    """features that candles may lack: they rest on volume, other coins or further columns"""
 
     @abc.abstractmethod
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
@@ -387,7 +389,8 @@ class CandlePredictor(BundlePredictor):
     def _missing_inputs(self, features: pd.DataFrame) -> list[str]:
         """Optional features that the newest candle lacks, or most of its window."""
         names = [name for name in self.feature_cols if name in self.optional_inputs]
-        is_nan = features[names].iloc[-self.lookback :].isna()
+        # The first rows of a history lack inputs because these are still warming up.
+        is_nan = features[names].iloc[VOLATILITY_SPAN:].iloc[-self.lookback :].isna()
         is_missing = is_nan.iloc[-1] | (is_nan.mean() > 0.5)
         return [name for name in names if is_missing[name]]
 
@@ -407,7 +410,7 @@ class CandlePredictor(BundlePredictor):
 
     def _missing_text(self, missing: Sequence[str]) -> str:
         """What to say about a forecast that does without some inputs."""
-        return f"the forecast does without {', '.join(missing)}"
+        return f"the forecast does without {', '.join(missing)}; {VOLUME_REMEDY}"
 
     def _scale(self, features: pd.DataFrame) -> np.ndarray:
         """(n, n_features) float32; a missing value becomes the training mean."""

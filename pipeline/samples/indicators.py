@@ -22,6 +22,11 @@ NamedColumns = Iterable[tuple[str, np.ndarray]]
 """Pairs of a name and (n,) values; yielded one by one they need the memory of one."""
 VOLATILITY_SPAN = 48
 """Span, in candles, of the EWMA volatility that scales targets, forecasts and errors."""
+VOLUME_SPAN = 48
+"""candles, of which `MOST_UNKNOWN` without a known volume leave nothing to compare one with"""
+MOST_UNKNOWN = 0.75
+FLAT = 1e-6
+"""spread over mean below which values differ by rounding alone"""
 
 
 def forgetting_candles(decay: float, tolerance: float = 1e-6, headroom: float = 50.0) -> int:
@@ -52,8 +57,12 @@ def by_segment(
     timeframe: str,
     columns: Sequence[str],
     names: Sequence[str],
+    of_volume: Sequence[str] = (),
 ) -> np.ndarray:
     """Apply a function to each stretch of one symbol's candles that holds no long gap.
+
+    Where volume is unknown (`unknown_volume`) the function is given the last known one of the
+    stretch, and NaN before the first.
 
     Args:
         function: Takes the columns of a stretch of m candles, (m,) float64 each; yields pairs of a
@@ -62,18 +71,40 @@ def by_segment(
         timeframe: Length of a candle.
         columns: Columns of the candles that the function is given, in this order.
         names: Names that the function may yield.
+        of_volume: Those of them that rest on volume: NaN where it is unknown, or was in most of the
+            last `VOLUME_SPAN` candles.
 
     Returns:
         (len(names), n) float64, a row a name; NaN where the function gave no value.
     """
-    arrays = [np.ascontiguousarray(candles[name], dtype=np.float64) for name in columns]
+    arrays = {name: np.ascontiguousarray(candles[name], dtype=np.float64) for name in columns}
+    unknown = np.zeros(len(candles), dtype=bool)
+    if "volume" in columns:
+        unknown = unknown_volume(candles)
     rows = {name: row for row, name in enumerate(names)}
     table = np.full((len(names), len(candles)), np.nan)
     starts = segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))
     for first, end in zip(starts, [*starts[1:], len(candles)]):
-        for name, values in function(*(array[first:end] for array in arrays)):
+        part = {name: array[first:end] for name, array in arrays.items()}
+        lacks_volume = pd.Series(unknown[first:end])
+        if lacks_volume.any():
+            part["volume"] = pd.Series(part["volume"]).mask(lacks_volume).ffill().to_numpy()
+        for name, values in function(*part.values()):
             table[rows[name], first:end] = values
+        if lacks_volume.any():
+            share = lacks_volume.rolling(VOLUME_SPAN, min_periods=1).mean()
+            is_missing = lacks_volume | (share > MOST_UNKNOWN)
+            for name in of_volume:
+                table[rows[name], first:end][is_missing] = np.nan
     return table
+
+
+def unknown_volume(candles: pd.DataFrame) -> np.ndarray:
+    """(n,) bool: is the volume 0 though the price moved? Then somebody traded, and it is unknown.
+
+    Yahoo's hourly candles have such volumes, and feeds that publish none at all.
+    """
+    return ((candles["volume"] == 0) & (candles["high"] > candles["low"])).to_numpy()
 
 
 def demand_features(feature_cols: Iterable[str], known: Sequence[str], owner: str) -> None:
@@ -115,9 +146,10 @@ def ewma_volatility(log_return: np.ndarray, span: int = VOLATILITY_SPAN) -> np.n
 
 def rolling_z_score(values: np.ndarray, window: int) -> np.ndarray:
     """(value - mean) / population deviation of the last `window` rows; 0 where they are flat."""
-    deviation = values - talib.SMA(values, timeperiod=window)
+    mean = talib.SMA(values, timeperiod=window)
     spread = talib.STDDEV(values, timeperiod=window)
-    return divide_or_zero(deviation, spread)
+    spread[spread <= FLAT * np.abs(mean)] = 0.0
+    return divide_or_zero(values - mean, spread)
 
 
 def divide_or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -102,7 +102,10 @@ def _first_difference(
 
 
 def _with_another_future(candles: pd.DataFrame, t: int, seed: int) -> pd.DataFrame:
-    """The same candles up to t, then another path: prices, volume and every other number differ."""
+    """The same candles up to t, then another path: prices, volume and every other number differ.
+
+    A volume of 0 becomes 1, so that what was unknown is known.
+    """
     changed = candles.copy()
     n_later = len(candles) - t - 1
     generator = np.random.default_rng(seed)
@@ -112,6 +115,8 @@ def _with_another_future(candles: pd.DataFrame, t: int, seed: int) -> pd.DataFra
         if changed[name].dtype.kind in "iuf" and name not in TIME_NAMES:
             values = changed[name].to_numpy(np.float64, copy=True)
             values[t + 1 :] *= path if name != "volume" else generator.uniform(2.0, 3.0, n_later)
+            if name == "volume":
+                values[t + 1 :] += values[t + 1 :] == 0
             changed[name] = values
     return changed
 

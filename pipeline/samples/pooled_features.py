@@ -32,6 +32,7 @@ SEGMENT_FEATURES = (
     "volatility_ratio_12",
     "volatility_ratio_336",
 )
+POOLED_VOLUME_FEATURES = ("volume_level",)
 TIME_FEATURES = ("hour_sin", "hour_cos", "half_day_sin", "half_day_cos")
 POOLED_OWN_FEATURES = (*SEGMENT_FEATURES, *TIME_FEATURES)
 POOLED_MARKET_FEATURES = (
@@ -79,7 +80,8 @@ def compute_pooled_features(
 
     Returns:
         Symbol -> (n, len(feature_cols)) float64 frame on its candles' index. NaN where there is not
-        enough history yet, and where the candles that a market feature needs are missing.
+        enough history yet, where the candles that a market feature needs are missing, and in
+        `volume_level` where volume is unknown.
     """
     market = market_features(candles, timeframe)
     return {s: with_market(frame, market, timeframe, feature_cols) for s, frame in candles.items()}
@@ -163,7 +165,9 @@ def _own_features(candles: pd.DataFrame, timeframe: str) -> dict[str, np.ndarray
     closes_ms = timestamps_ms(candles) + timeframe_ms(timeframe)
     angle = 2.0 * np.pi * (closes_ms % DAY_MS) / DAY_MS
     columns = ("high", "low", "close", "volume")
-    table = by_segment(_segment_features, candles, timeframe, columns, SEGMENT_FEATURES)
+    table = by_segment(
+        _segment_features, candles, timeframe, columns, SEGMENT_FEATURES, POOLED_VOLUME_FEATURES
+    )
     return {
         **dict(zip(SEGMENT_FEATURES, table)),
         "hour_sin": np.sin(angle),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,6 +12,13 @@ import numpy as np
 
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples, Stream
+
+logger = logging.getLogger(__name__)
+
+ROUNDING = 1e-6
+"""spread over size below which float32 features differ by rounding alone"""
+SMALLEST_SPREAD = 1e-14
+"""the same for features around 0; prices and ratios of prices move more"""
 
 
 class Scaler(Protocol):
@@ -60,18 +69,21 @@ class Scalers:
 def scale_on_train(samples: Samples, split: Split) -> tuple[ScaledSamples, Scalers]:
     """Fit both scalers on the training part and scale everything with them.
 
+    A feature that never changes there has no scale, and is dropped (`changing_features`).
     The feature scaler sees each candle of the training windows once, however many windows it is in;
     the target scaler sees the training targets. Nothing of validation or test enters.
 
     Returns:
-        Samples whose `target` is log-return / volatility, of unit variance in the training part,
-        and the scalers.
+        Samples of the features that are kept, whose `target` is log-return / volatility, of unit
+        variance in the training part, and the scalers.
 
     Raises:
-        ValueError: A feature is constant or missing throughout the training part (named), so that
-            no scale can be told.
+        ValueError: No feature changes in the training part.
     """
-    x_scaler = fit_features(samples.rows[rows_seen(samples, split.train)], samples.feature_cols)
+    seen = rows_seen(samples, split.train)
+    kept = changing_features({"": samples.rows[seen]}, samples.feature_cols)
+    samples = samples.with_features(kept)
+    x_scaler = fit_features(samples.rows[seen])
     target, y_scaler = scale_target(samples, split)
     scaled = ScaledSamples(samples, split, scale_rows(samples.rows, x_scaler), target)
     return scaled, Scalers(X=x_scaler, y=y_scaler)
@@ -91,25 +103,57 @@ def scale_target(samples: Samples, split: Split) -> tuple[np.ndarray, Any]:
     return y_scaler.transform(scaled_return)[:, 0].astype(np.float32), y_scaler
 
 
-def fit_features(rows: np.ndarray, feature_cols: Sequence[str], where: str = "") -> Any:
-    """StandardScaler of (n, n_features) training rows, each of which must change in them."""
+def changing_features(parts: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """(n_features,) bool: which features change in each part? One notice names the others.
+
+    A feature that is constant, but for rounding, or missing throughout the training part says
+    nothing, and one that changed only later would meet weights that nothing has taught.
+
+    Args:
+        parts: Whose candles -> (n, n_features) training rows that one scaler will be fitted on.
+        names: (n_features,) names of the features.
+
+    Raises:
+        ValueError: No feature is left.
+    """
+    kept = np.ones(len(names), dtype=bool)
+    owners = []
+    for owner, rows in parts.items():
+        changes = _changes(rows)
+        kept &= changes
+        if owner and not changes.all():
+            owners.append(owner)
+    where = f"the training part{' of ' if owners else ''}{', '.join(owners)}"
+    if not kept.any():
+        raise ValueError(
+            f"no feature changes in {where}; are the candles real? fetch more candles "
+            "(--candles), or leave the symbol out"
+        )
+    if not kept.all():
+        dropped = ", ".join(itertools.compress(names, ~kept))
+        logger.info("%s dropped: constant or missing throughout %s", dropped, where)
+    return kept
+
+
+def _changes(rows: np.ndarray) -> np.ndarray:
+    """(n_features,) bool: does the feature change in these rows, by more than rounding?"""
+    if len(rows) == 0:
+        return np.ones(rows.shape[1], dtype=bool)  # `fit_features` refuses it
+    low, high = (edge.reduce(rows).astype(np.float64) for edge in (np.fmin, np.fmax))
+    size = np.maximum(np.abs(low), np.abs(high))
+    return high - low > np.maximum(ROUNDING * size, SMALLEST_SPREAD)  # NaN throughout is not
+
+
+def fit_features(rows: np.ndarray, where: str = "") -> Any:
+    """StandardScaler of (n, n_features) training rows, the features of `changing_features`."""
     from sklearn.preprocessing import StandardScaler
 
-    train_rows = rows.astype(np.float64)
     if len(rows) == 0:
         raise ValueError(
             f"{where}no candle in the training part; fetch more candles (--candles), or leave it "
             "out"
         )
-    changes = np.fmax.reduce(train_rows) > np.fmin.reduce(train_rows)  # NaN throughout does not
-    if not changes.all():
-        name = feature_cols[int(np.argmin(changes))]
-        raise ValueError(
-            f"{where}feature {name!r} never changes in the {len(train_rows)} candles of the "
-            "training part; are the candles real? drop the symbol or fetch more candles "
-            "(--candles)"
-        )
-    return StandardScaler().fit(train_rows)
+    return StandardScaler().fit(rows.astype(np.float64))
 
 
 def scale_rows(rows: np.ndarray, scaler: Scaler, limit: float | None = None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -88,6 +89,13 @@ class Samples:
     def take(self, kept: np.ndarray) -> Samples:
         """The samples that a boolean mask keeps."""
         return replace(self, **{name: getattr(self, name)[kept] for name in SAMPLE_FIELDS})
+
+    def with_features(self, kept: np.ndarray) -> Samples:
+        """The same samples with the features that a boolean mask keeps."""
+        if kept.all():
+            return self
+        names = tuple(itertools.compress(self.feature_cols, kept))
+        return replace(self, feature_cols=names, rows=self.rows[:, kept])
 
     def facts(self) -> dict[str, Any]:
         """What a forecast from the saved network must know of its samples, as plain data."""
