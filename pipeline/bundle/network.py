@@ -201,16 +201,18 @@ class KerasNetwork(_Network):
 
 def _why_not_opened(path: Path, version: str, error: Exception) -> str:
     """What to say of a .h5 file that Keras of this version does not open."""
-    reason = f"({type(error).__name__}: {_first_line(error)})"
     saved_with = keras_version_of(path)
     if saved_with in (None, version):
         return (
-            f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes {reason}; is "
-            "it truncated? copy or train it again"
+            f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes "
+            f"({type(error).__name__}: {_first_line(error)}); is it truncated? copy or train it "
+            "again"
         )
+    cause = str(error).strip().splitlines()[-1:]  # of errors in errors the innermost
     return (
         f"{path}: it was saved with Keras {saved_with}, and Keras {version}, which is installed "
-        f"here, does not open it {reason}; install keras=={saved_with}, or train it again"
+        f"here, does not open it ({type(error).__name__}: {''.join(cause)[:200]}); install "
+        f"keras=={saved_with}, or train it again"
     )
 
 
