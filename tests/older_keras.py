@@ -1,15 +1,17 @@
 """Saved networks opened by other versions of Keras, each installed beside the environment.
 
-    python -m tests.older_keras                     the oldest admitted version, Colab's, two others
+    python -m tests.older_keras                     the oldest admitted, Colab's, one between
     python -m tests.older_keras 3.11.3 3.13.2       these
 
 Every network of the house is built with its own layers and a seed, saved as a training run saves
-it, and opened by plain `load_model` in a process that has the other version. Its outputs on random
-windows agree with ours to 1e-6, or this script ends with status 1. It needs a package index.
+it, and opened by plain `load_model` in a process that has the other version: its .h5 file and its
+.keras file. The version of the environment opens them too. Outputs on random windows agree with
+ours to 1e-6, or this script ends with status 1. It needs a package index.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,9 +28,10 @@ from models.dual_stream import build_dual_stream
 from models.dual_timeframe import build_dual_timeframe
 from models.multitask import build_direction, build_price
 from models.price_level import build_price_level
+from pipeline.bundle.files import KERAS_SUFFIX
 from pipeline.bundle.network import import_keras
 
-VERSIONS = ("3.10.0", "3.11.3", "3.12.1", "3.13.2")
+VERSIONS = ("3.11.3", "3.12.1", "3.13.2")
 TOLERANCE = 1e-6
 
 NETWORKS: dict[str, Callable[[], Any]] = {
@@ -44,32 +47,48 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 }
 
 ELSEWHERE = """
+import json
 import sys
+from pathlib import Path
 import numpy as np
-import keras
 import tensorflow as tf
-assert keras.__version__ == sys.argv[4], keras.__version__
-network = tf.keras.models.load_model(sys.argv[1])
-given = np.load(sys.argv[2])
-inputs = [given[f"arr_{i}"] for i in range(len(network.inputs))]
-outputs = network(inputs if len(inputs) > 1 else inputs[0], training=False)
-outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-np.savez(sys.argv[3], *[np.asarray(output) for output in outputs])
+import keras
+
+def difference(path):
+    network = tf.keras.models.load_model(path)
+    given = np.load(path.with_name(path.stem + "_in.npz"))
+    inputs = [given[f"arr_{i}"] for i in range(len(network.inputs))]
+    outputs = network(inputs if len(inputs) > 1 else inputs[0], training=False)
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    ours = np.load(path.with_name(path.stem + "_out.npz"))
+    pairs = zip((ours[f"arr_{i}"] for i in range(len(ours.files))), outputs)
+    return max(float(np.abs(a - np.asarray(b)).max()) for a, b in pairs)
+
+found = {}
+for path in map(Path, sys.argv[1:]):
+    try:
+        found[path.name] = difference(path)
+    except Exception as error:
+        found[path.name] = f"{type(error).__name__}: {error}"[:200]
+print(json.dumps([f"Keras {keras.__version__}, TensorFlow {tf.__version__}", found]))
 """
 
 
-def save_networks(folder: Path) -> None:
-    """Each network as `<name>.h5`, its random windows and its outputs beside it."""
+def save_networks(folder: Path) -> list[Path]:
+    """Each network as `<name>.h5` and `.keras`, its random windows and its outputs beside it."""
     keras = import_keras()
-    from pipeline.training.fit import save_plain_h5
+    from pipeline.training.fit import save_plain_h5, save_plain_keras
 
     random = np.random.default_rng(0)
+    paths = []
     for name, build in NETWORKS.items():
         keras.utils.set_random_seed(1)
         network = build()
         # Some layers begin at 0, so that every forecast would be 0.
         network.set_weights([w + 0.05 * random.normal(size=w.shape) for w in network.get_weights()])
-        save_plain_h5(network, folder / f"{name}.h5")
+        path = folder / f"{name}.h5"
+        save_plain_h5(network, path)
+        save_plain_keras(network, path)
         inputs = [
             random.normal(size=(3, *tensor.shape[1:])).astype(np.float32)
             for tensor in network.inputs
@@ -78,44 +97,48 @@ def save_networks(folder: Path) -> None:
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         np.savez(folder / f"{name}_in.npz", *inputs)
         np.savez(folder / f"{name}_out.npz", *[np.asarray(output) for output in outputs])
+        paths += [path, path.with_suffix(KERAS_SUFFIX)]
+    return paths
 
 
-def try_version(version: str, folder: Path) -> int:
-    """Open every network with this version, a line each; returns how many fail."""
+def install(version: str, folder: Path) -> dict[str, str]:
+    """Install a version of Keras beside the environment; returns what makes Python find it."""
     target = folder / f"keras-{version}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     package = ["--no-deps", "--target", str(target), f"keras=={version}"]
     subprocess.run([*pip, *package], check=True, stderr=subprocess.DEVNULL)
-    environment = {**os.environ, "PYTHONPATH": str(target), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {"PYTHONPATH": str(target)}
+
+
+def try_files(paths: list[Path], environment: dict[str, str]) -> int:
+    """Open every file in one process, a line each; returns how many fail."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ELSEWHERE, *map(str, paths)],
+        env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    version, found = json.loads(done.stdout.splitlines()[-1])
     n_bad = 0
-    for name in NETWORKS:
-        theirs = folder / f"{name}_{version}.npz"
-        paths = [folder / f"{name}.h5", folder / f"{name}_in.npz", theirs]
-        done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE, *map(str, paths), version],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            told = done.stderr.strip().splitlines()[-1]
-            print(f"Keras {version}  {name:14} does not open: {told[:200]}", flush=True)
-            n_bad += 1
-            continue
-        with np.load(folder / f"{name}_out.npz") as ours, np.load(theirs) as others:
-            pairs = [(ours[key], others[key]) for key in ours.files]
-        difference = max(float(np.abs(a - b).max()) for a, b in pairs)
-        print(f"Keras {version}  {name:14} opens, largest difference {difference:.2g}", flush=True)
-        n_bad += difference > TOLERANCE
+    for name, difference in found.items():
+        if isinstance(difference, str):
+            told, is_bad = f"does not open: {difference}", True
+        else:
+            told = f"opens, largest difference {difference:.2g}"
+            is_bad = not difference <= TOLERANCE
+        print(f"{version}  {name:18} {told}", flush=True)
+        n_bad += is_bad
     return n_bad
 
 
 def main(versions: list[str]) -> int:
-    """Try every version; returns how many networks fail."""
+    """Try every version, and the environment's own; returns how many files fail."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_networks(folder)
-        return sum(try_version(version, folder) for version in versions)
+        paths = save_networks(folder)
+        environments = [*(install(version, folder) for version in versions), {}]
+        return sum(try_files(paths, environment) for environment in environments)
 
 
 if __name__ == "__main__":

@@ -158,15 +158,16 @@ def test_an_export_that_fails_is_a_notice(tmp_path, caplog):
     assert "the export failed" in caplog.text
 
 
-def test_a_bundle_without_a_twin_removes_that_of_the_one_before(tmp_path):
-    (tmp_path / FILES.twin).write_text("old")
+def test_a_bundle_without_a_twin_or_keras_files_removes_those_of_the_one_before(tmp_path):
+    for name in FILES.optional:
+        (tmp_path / name).write_text("old")
     partial = tmp_path / files.PARTIAL
     partial.mkdir()
     for name in (*FILES.hashed, FILES.log):
         (partial / name).write_text(name)
     files.write_metadata(partial / FILES.metadata, {}, hashed=FILES.hashed, unhashed=(FILES.log,))
     assert files.finish_moves(tmp_path, FILES.metadata, FILES.bundle)
-    assert not (tmp_path / FILES.twin).exists()
+    assert not any((tmp_path / name).exists() for name in FILES.optional)
 
 
 def test_a_forecast_from_the_twin_loads_no_tensorflow(bundle, candles, tmp_path):

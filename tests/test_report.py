@@ -323,6 +323,52 @@ def test_the_verdict_sentence_names_skill_p_value_and_who_did_better():
     assert "Holm's p = 0.040)" in tables.verdict_sentence(run_of("BEATS", p_holm=0.04))
 
 
+def set_beside(inside, outside, **verdicts):
+    """The sentence on the best models, beside these verdicts on baselines."""
+    entries = [{"model": "lstm", "baseline": n, "verdict": v} for n, v in verdicts.items()]
+    chosen = {"models": inside, "p_values": dict.fromkeys([*inside, *outside], 0.5)}
+    return tables.confidence_set_sentence({"verdicts": entries, "confidence_set": chosen})
+
+
+def test_a_tie_with_what_is_ruled_out_is_reconciled_where_it_is_told():
+    told = set_beside(
+        ["ridge", "lstm"], ["naive", "drift"], naive="TIES", drift="TIES", ridge="TIES"
+    )
+    assert told == (
+        "May be the best one, at 95 % confidence: ridge, lstm; ruled out: naive, drift. This does "
+        "not contradict TIES with naive, drift: a verdict compares the network with one baseline, "
+        "and ruled out means worse than some model, whichever it is."
+    )
+
+
+@pytest.mark.parametrize(
+    "inside, outside, verdict, told",
+    [
+        (["naive"], ["lstm"], "TIES", "contradict TIES with naive: a verdict compares"),
+        (["ridge"], ["naive", "lstm"], "TIES", "contradict TIES with naive: a verdict compares"),
+        (["lstm"], ["naive"], "LOSES", "contradict LOSES to naive: a verdict compares"),
+        (["naive", "lstm"], [], "BEATS", "contradict BEATS naive: it takes more to tell all"),
+        (["naive", "lstm"], ["ridge"], "LOSES", "contradict LOSES to naive: it takes more to"),
+    ],
+)
+def test_what_seems_to_contradict_a_verdict_is_explained(inside, outside, verdict, told):
+    assert told in set_beside(inside, outside, naive=verdict)
+
+
+@pytest.mark.parametrize(
+    "inside, outside, verdict",
+    [
+        (["naive", "lstm"], [], "TIES"),
+        (["lstm"], ["naive"], "BEATS"),
+        (["naive"], ["lstm"], "LOSES"),
+        (["ridge"], ["naive", "lstm"], "BEATS"),
+        (["lstm", "ridge"], [], "TIES"),  # naive's forecasts were unusable
+    ],
+)
+def test_where_verdict_and_best_models_agree_nothing_is_added(inside, outside, verdict):
+    assert "contradict" not in set_beside(inside, outside, naive=verdict)
+
+
 @pytest.mark.parametrize(
     "last, following, finding",
     [

@@ -2,9 +2,11 @@
 one."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +34,7 @@ from pipeline.training.fit import (
     _OneCycle,
     fit,
     save_plain_h5,
+    save_plain_keras,
 )
 
 LOOKBACK, N_FEATURES = 5, 3
@@ -243,21 +246,99 @@ def test_a_saved_network_names_no_argument_that_older_versions_of_keras_refuse(t
     with h5py.File(tmp_path / "network.h5") as file:
         description = file.attrs["model_config"]
     assert "BatchNormalization" in description and "GlorotUniform" in description
+    save_plain_keras(small_network(), tmp_path / "network.h5")
+    with zipfile.ZipFile(tmp_path / "network.keras") as file:
+        description += file.read("config.json").decode()
     assert [name for name in NEWER_ARGUMENTS if f'"{name}"' in description] == []
     with pytest.raises(ValueError, match="renorm is True, which older versions of Keras do not"):
         without_newer_arguments({"config": {"renorm": True}})
 
 
+def test_a_keras_file_holds_neither_times_nor_addresses_of_its_saving(tmp_path):
+    model = dense_network()
+    model.compile(optimizer="adam", loss="mse")
+    save_plain_keras(model, tmp_path / "network.h5")
+    [path] = tmp_path.iterdir()
+    assert path.name == "network.keras"
+    with zipfile.ZipFile(path) as file:
+        parts = {entry.filename: file.read(entry) for entry in file.infolist()}
+        assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert json.loads(parts["metadata.json"])["date_saved"] == "1980-01-01@00:00:00"
+    assert b"shared_object_id" not in parts["config.json"]
+    opened = keras.models.load_model(path)
+    assert not opened.compiled
+    rows = np.ones((2, LOOKBACK, N_FEATURES), np.float32)
+    assert np.array_equal(opened.predict_on_batch(rows), model.predict_on_batch(rows))
+
+
+def test_a_network_of_another_version_of_keras_is_refused_by_both_versions(tmp_path):
+    save_plain_h5(dense_network(), tmp_path / "network.h5")
+    with h5py.File(tmp_path / "network.h5", "r+") as file:
+        file.attrs["keras_version"] = "9.8.7"
+        unknown = file.attrs["model_config"].replace('"units"', '"of_tomorrow": 1, "units"')
+        file.attrs["model_config"] = unknown
+    told = rf"saved with Keras 9.8.7, and Keras {keras.__version__}, .*; install keras==9.8.7, or"
+    with pytest.raises(ValueError, match=told):
+        KerasNetwork(tmp_path / "network.h5", input_shape=(LOOKBACK, N_FEATURES))
+
+
 def test_another_project_s_keras_json_does_not_change_the_network(monkeypatch, caplog):
     monkeypatch.setattr(keras.config, "floatx", lambda: "float16")
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    monkeypatch.setattr(keras.config, "epsilon", lambda: 0.001)
     asked = []
+    monkeypatch.setattr(keras.config, "set_epsilon", asked.append)
     monkeypatch.setattr(keras.config, "set_floatx", asked.append)
     monkeypatch.setattr(keras.config, "set_image_data_format", asked.append)
     with caplog.at_level("WARNING", logger="pipeline"):
         seeded_keras(1)
-    assert asked == ["float32", "channels_last"]
+    assert asked == ["float32", "channels_last", 1e-7]
     assert "keras.json says floatx float16; this run uses float32" in caplog.text
+
+
+def weights_from_a_seed():
+    """Weights after a few steps; some targets are 0, where the loss is divided by epsilon."""
+    seeded_keras(1)
+    window = keras.Input((LOOKBACK, N_FEATURES))
+    features = keras.layers.Conv1D(4, 2, activation="relu")(window)
+    output = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(features))
+    model = keras.Model(window, output)
+    model.compile(optimizer="adam", loss=keras.losses.MeanAbsolutePercentageError())
+    random = np.random.default_rng(0)
+    rows = 20 * random.standard_normal((64, LOOKBACK, N_FEATURES)).astype(np.float32)
+    model.fit(rows, random.integers(0, 2, (64, 1)), epochs=3, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+@pytest.mark.slow
+def test_a_network_trained_beside_another_project_s_keras_json_is_the_same(tmp_path):
+    foreign = {
+        "backend": "torch",
+        "floatx": "float16",
+        "epsilon": 0.1,
+        "image_data_format": "channels_first",
+    }
+    (tmp_path / "keras.json").write_text(json.dumps(foreign))
+    code = """
+import sys
+from pipeline.bundle.network import import_keras
+keras = import_keras()
+assert (keras.config.epsilon(), keras.config.floatx()) == (0.1, "float16")
+import numpy as np
+from tests.test_training import weights_from_a_seed
+np.savez(sys.argv[1], *weights_from_a_seed())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "theirs.npz")],
+        env={**environment, "KERAS_HOME": str(tmp_path)},
+        cwd=ROOT,
+        check=True,
+    )
+    theirs = np.load(tmp_path / "theirs.npz")
+    ours = weights_from_a_seed()
+    assert len(theirs.files) == len(ours) == 4
+    assert all(np.array_equal(theirs[f"arr_{i}"], weight) for i, weight in enumerate(ours))
 
 
 @pytest.mark.slow

@@ -291,7 +291,8 @@ def test_a_pair_that_training_did_not_see_is_standardised_by_all_under_a_warning
         other = CryptoPricePredictorV1.from_directory(bundle, symbol="SOL/USDT")
     with pytest.warns(UserWarning, match="symbol is None"):
         unnamed = CryptoPricePredictorV1.from_directory(bundle)
-    assert other.predict(hours, quarters) == unnamed.predict(hours, quarters)
+    named = {"symbol": "SOL/USDT", "quote": "USDT"}
+    assert other.predict(hours, quarters) == unnamed.predict(hours, quarters) | named
 
 
 def test_outliers_are_clipped_in_what_the_network_sees(predictor, hours):

@@ -175,13 +175,13 @@ def test_the_price_errors_are_those_of_the_report_per_coin_with_naive_beside():
 # The run
 
 
-def test_a_run_leaves_the_eight_files_and_their_hashes(bundle):
+def test_a_run_leaves_its_files_and_their_hashes(bundle):
     assert {path.name for path in bundle.iterdir()} | {FILES.twin} == {
         *FILES.bundle,
         FILES.metadata,
     }
     metadata = json.loads((bundle / FILES.metadata).read_text())
-    assert set(metadata["files"]) - {FILES.twin} == set(FILES.hashed)
+    assert set(metadata["files"]) | {FILES.twin} == {*FILES.hashed, *FILES.optional}
     for name, sha in metadata["files"].items():
         assert files.sha256_of(bundle / name) == sha
     assert metadata["feature_cols"] == list(V1_FINAL_FEATURES)

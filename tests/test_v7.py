@@ -19,7 +19,7 @@ from config import TRADING_PAIRS, V7_PAIRS, ConfigV7
 from generations.v7 import train_v7_main
 from generations.v7.features import V7_FEATURES, V7_WARMUP
 from generations.v7.inference import CryptoPricePredictorV7
-from generations.v7.networks import METADATA, network_files
+from generations.v7.networks import METADATA, all_files, network_files, open_grid
 from generations.v7.ohlc import HEADS
 from pipeline.bundle import files
 from pipeline.bundle.scalers import load_scalers
@@ -93,8 +93,8 @@ def copied(networks_folder, tmp_path):
 # The run
 
 
-def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(networks_folder):
-    expected = {file for name in NAMES for file in network_files(name)}
+def test_a_run_leaves_three_files_a_network_and_says_who_is_left_out_and_why(networks_folder):
+    expected = {file for name in NAMES for file in all_files(name)}
     expected |= {METADATA, "metrics_v7.json", "training_log_v7.txt"}
     expected |= {"predictions_v7_15m.parquet", "predictions_v7_1h.parquet"}
     expected |= {"report_v7_15m.html", "report_v7_1h.html"}
@@ -302,6 +302,18 @@ def test_a_damaged_metadata_file_costs_nothing(copied, candles_dir, market, caps
     assert again == {name: whole[name] for name in ("BTCUSDT_1h", "ETHUSDT_1h")}
 
 
+def test_a_folder_of_before_has_no_keras_files_and_is_served_all_the_same(copied, market):
+    for path in copied.glob("*.keras"):
+        path.unlink()
+    (copied / files.PARTIAL).mkdir()
+    records = open_grid(copied).records
+    assert {name: set(record["files"]) for name, record in records.items()} == {
+        name: set(network_files(name)) for name in NAMES
+    }
+    predictor = CryptoPricePredictorV7.from_directory(copied, symbol="ETH/USDT")
+    assert predictor.predict(market["ETH/USDT"])["low"] > 0
+
+
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_network(
     candles_dir, tmp_path_factory, tmp_path, monkeypatch
@@ -324,10 +336,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("pipeline.terminal.tell_epoch", interrupt)
         train(config)
-    assert {path.name for path in tmp_path.glob("*_v7*")} == {
-        *network_files("BTCUSDT_15m"),
-        METADATA,
-    }
+    assert {path.name for path in tmp_path.glob("*_v7*")} == {*all_files("BTCUSDT_15m"), METADATA}
     assert list(json.loads((tmp_path / METADATA).read_text())["jobs"]) == ["BTCUSDT_15m"]
     first = (tmp_path / "BTCUSDT_15m_v7.h5").stat().st_mtime_ns
     train(replace(config, resume=True))
@@ -356,7 +365,7 @@ def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_di
         run.send_signal(signal.SIGKILL)
     time.sleep(0.5)  # the network's own process ends with its parent
     done = {path.name for path in tmp_path.glob("*_v7*")}
-    assert done == {*network_files("BTCUSDT_15m"), METADATA}
+    assert done == {*all_files("BTCUSDT_15m"), METADATA}
     assert CryptoPricePredictorV7.from_directory(tmp_path, timeframe="15m").symbol == "BTC/USDT"
     with start("--resume") as resumed:
         shown, _ = resumed.communicate()

@@ -149,7 +149,7 @@ def test_a_run_leaves_the_document_s_files_and_their_hashes(bundle):
     documented |= {"v9_results.json", "training.log", "scalers_v9.pkl"}
     assert documented <= {path.name for path in bundle.iterdir()}
     metadata = json.loads((bundle / FILES.metadata).read_text())
-    assert set(metadata["files"]) - {FILES.twin} == set(FILES.hashed)
+    assert set(metadata["files"]) | {FILES.twin} == {*FILES.hashed, *FILES.optional}
     for name, sha in metadata["files"].items():
         assert files.sha256_of(bundle / name) == sha
     assert metadata["feature_cols"] == list(V9_FEATURES)

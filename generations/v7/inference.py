@@ -92,9 +92,8 @@ class CryptoPricePredictorV7(CandlePredictor):
         """
         folder = Path(directory)
         name = networks.network_name(symbol, timeframe)
-        names = networks.network_files(name)
-        networks.finish_network(folder / PARTIAL / name, folder, names)
-        model, scalers = (folder / file for file in names)
+        networks.finish_network(folder / PARTIAL / name, folder, networks.all_files(name))
+        model, scalers = (folder / file for file in networks.network_files(name))
         if not model.is_file():
             at_hand = ", ".join(networks.networks_in(folder)) or "none at all"
             raise FileNotFoundError(

@@ -40,6 +40,7 @@ RUN_FILES = (
 """All that a run may leave beside the networks and its metadata."""
 
 MODEL_SUFFIX, SCALER_SUFFIX = "_v7.h5", "_v7_scalers.pkl"
+KERAS_SUFFIX = "_v7" + files.KERAS_SUFFIX
 NETWORK_PREDICTIONS = "predictions.parquet"
 """Predictions of one network, in its folder below .partial, until the run ends."""
 
@@ -62,8 +63,13 @@ def network_name(symbol: str, timeframe: str) -> str:
 
 
 def network_files(name: str) -> tuple[str, str]:
-    """The two files of a network; the scaler file makes it complete."""
+    """The two files that forecast; the scaler file makes the network complete."""
     return name + MODEL_SUFFIX, name + SCALER_SUFFIX
+
+
+def all_files(name: str) -> tuple[str, str, str]:
+    """All files of a network, the scaler file last; older networks lack the second one."""
+    return name + MODEL_SUFFIX, name + KERAS_SUFFIX, name + SCALER_SUFFIX
 
 
 def networks_in(folder: Path) -> list[str]:
@@ -118,7 +124,7 @@ def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
 
 
 def save_network(work: Path, output_dir: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Write a network's scaler file beside the network, and move both into place.
+    """Write a network's scaler file beside the network, and move all into place.
 
     Args:
         work: Folder of the network in hand, with its .h5 file.
@@ -126,11 +132,11 @@ def save_network(work: Path, output_dir: Path, name: str, content: Mapping[str, 
         name: Name of the network.
         content: Content of the scaler file but for the network's sha256.
     """
-    model, scalers = network_files(name)
+    model, _, scalers = names = all_files(name)
     whole = {**content, "model_sha256": files.sha256_of(work / model)}
     with atomic.replacing(work / scalers) as unfinished:  # it makes the network complete
         save_scalers(whole, unfinished)
-    finish_network(work, output_dir, (model, scalers))
+    finish_network(work, output_dir, names)
 
 
 # --- records
@@ -149,8 +155,9 @@ class Grid:
     """name -> why the run has no such network"""
 
     def add(self, name: str, record: Record) -> None:
-        """Take in a network whose two files are in place."""
-        hashes = {file: files.sha256_of(self.output_dir / file) for file in network_files(name)}
+        """Take in a network whose files are in place."""
+        paths = [self.output_dir / file for file in all_files(name)]
+        hashes = {path.name: files.sha256_of(path) for path in paths if path.is_file()}
         self.records[name] = {**record, "files": hashes}
 
     def is_finished(self, name: str, facts: Mapping[str, Any]) -> bool:
@@ -191,7 +198,7 @@ def open_grid(output_dir: Path) -> Grid:
     """
     for work in sorted((output_dir / files.PARTIAL).iterdir()):
         if work.is_dir():
-            finish_network(work, output_dir, network_files(work.name))
+            finish_network(work, output_dir, all_files(work.name))
     grid = Grid(output_dir, {})
     for path in sorted(output_dir.glob(f"*{SCALER_SUFFIX}")):
         name = path.name.removesuffix(SCALER_SUFFIX)

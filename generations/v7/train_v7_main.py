@@ -315,11 +315,12 @@ def train(model: Any, prices: ScaledSamples, config: ConfigV7, path: Path) -> di
     """Fit the network; the best epoch's is the one in the file."""
     import keras
 
-    from pipeline.training.fit import Objective, fit
+    from pipeline.training.fit import Objective, fit, save_plain_keras
 
     squared = [keras.losses.MeanSquaredError() for _ in HEADS]
     objective = Objective(squared, weights=LOSS_WEIGHTS)
     history = fit(model, prices, objective, config, path, on_epoch=terminal.tell_epoch)
+    save_plain_keras(model, path)
     terminal.tell(f"best epoch {history.best_epoch + 1} of {len(history.loss)}")
     return asdict(history)
 

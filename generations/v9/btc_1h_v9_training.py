@@ -222,7 +222,8 @@ def train_direction(
     names = replace(FILES, model=DIRECTION_FILE, checkpoint="best.h5")
     objective = Objective(keras.losses.BinaryCrossentropy())
     history = fit_to_file(model, scaled, objective, config, own, names)
-    os.replace(own / DIRECTION_FILE, folder / DIRECTION_FILE)
+    for name in (DIRECTION_FILE, Path(DIRECTION_FILE).with_suffix(files.KERAS_SUFFIX).name):
+        os.replace(own / name, folder / name)
     return asdict(history)
 
 

@@ -29,6 +29,8 @@ from pipeline.bundle.scalers import save_scalers
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
+KERAS_SUFFIX = ".keras"
+"""Beside a network's .h5 file: the same network in Keras' own format."""
 RUN_FILE = "run.json"
 LIBRARIES = (
     "keras",
@@ -82,9 +84,15 @@ class BundleFiles:
         return Path(self.model).with_suffix(".onnx").name
 
     @property
+    def optional(self) -> tuple[str, ...]:
+        """The twin, and the networks in Keras' own format, which not every bundle has."""
+        networks = [name for name in self.hashed if name.endswith(".h5")]
+        return (self.twin, *(Path(name).with_suffix(KERAS_SUFFIX).name for name in networks))
+
+    @property
     def bundle(self) -> tuple[str, ...]:
         """All but the metadata."""
-        return (*self.hashed, self.twin, self.log)
+        return (*self.hashed, *self.optional, self.log)
 
 
 @contextlib.contextmanager
@@ -221,10 +229,8 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
         "trained_until": metrics["cuts"]["val_end"],  # of network, shrinkage and intervals
     }
     identity = {"model_sha256": sha256_of(folder / names.model)}
-    hashed = names.hashed
     if (folder / names.twin).is_file():
         identity["twin_sha256"] = sha256_of(folder / names.twin)
-        hashed = (*hashed, names.twin)
     save_scalers({**content.served, **facts, **identity}, folder / names.scalers)
     write_json(folder / names.metrics, metrics)
     content.predictions.to_parquet(folder / names.predictions, index=False)
@@ -238,6 +244,7 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
         "history": content.history,
         "environment": environment(),
     }
+    hashed = [*names.hashed, *(n for n in names.optional if (folder / n).is_file())]
     write_metadata(folder / names.metadata, metadata, hashed=hashed, unhashed=(names.log,))
 
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.bundle.files import sha256_of
-from pipeline.bundle.network_check import RefusedNetworkError, check_network_file
+from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
 from pipeline.samples.windows import Stream, window_view
 
 logger = logging.getLogger(__name__)
@@ -179,11 +179,7 @@ class KerasNetwork(_Network):
             raise
         # Keras and h5py raise OSError, KeyError, TypeError, ValueError, … for broken files
         except Exception as error:
-            raise ValueError(
-                f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes "
-                f"({type(error).__name__}: {_first_line(error)}); is it truncated? copy or train "
-                "it again"
-            ) from error
+            raise ValueError(_why_not_opened(path, keras.__version__, error)) from error
         super().__init__(self._model.inputs, input_shape, str(path))
         self._opened = (path.absolute(), input_shape, sha256_of(path))
         self._process = os.getpid()
@@ -201,6 +197,23 @@ class KerasNetwork(_Network):
         output = self._model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
         heads = output if isinstance(output, list) else [output]
         return np.hstack([np.asarray(head) for head in heads])
+
+
+def _why_not_opened(path: Path, version: str, error: Exception) -> str:
+    """What to say of a .h5 file that Keras of this version does not open."""
+    saved_with = keras_version_of(path)
+    if saved_with in (None, version):
+        return (
+            f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes "
+            f"({type(error).__name__}: {_first_line(error)}); is it truncated? copy or train it "
+            "again"
+        )
+    cause = str(error).strip().splitlines()[-1:]  # of errors in errors the innermost
+    return (
+        f"{path}: it was saved with Keras {saved_with}, and Keras {version}, which is installed "
+        f"here, does not open it ({type(error).__name__}: {''.join(cause)[:200]}); install "
+        f"keras=={saved_with}, or train it again"
+    )
 
 
 def _reopen(path: Path, input_shape: InputShape, sha256: str) -> KerasNetwork:
@@ -371,11 +384,16 @@ def without_newer_arguments(description: Any) -> Any:
 
 
 def import_keras() -> ModuleType:
-    """Import Keras with its default backend, without what TensorFlow's C++ parts tell on stderr."""
+    """Import Keras on TensorFlow, without what its C++ parts tell on stderr.
+
+    KERAS_BACKEND chooses another backend. keras.json does not: it may be another project's.
+    """
     with contextlib.suppress(ImportError):
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
         import curl_cffi  # noqa: F401
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    os.environ["KERAS_BACKEND"] = backend
     try:
         with _stderr_silenced():
             import keras
@@ -383,10 +401,9 @@ def import_keras() -> ModuleType:
             # Makes the backend look for its devices, the other thing that it tells of.
             keras.ops.zeros(1)
     except ModuleNotFoundError as error:
-        chosen = os.environ.get("KERAS_BACKEND")
-        if chosen and error.name == chosen:
+        if backend != "tensorflow" and error.name == backend:
             raise ValueError(
-                f"KERAS_BACKEND is {chosen!r}, and the package {chosen} is not installed; unset "
+                f"KERAS_BACKEND is {backend!r}, and the package {backend} is not installed; unset "
                 "the variable, or install the package"
             ) from error
         raise
@@ -397,10 +414,11 @@ def seeded_keras(seed: int) -> ModuleType:
     """Keras for training: seeded, with its own defaults whatever ~/.keras/keras.json says.
 
     Another project's keras.json may say channels_first or float16, which would build another
-    network.
+    network, or another epsilon, which would change its losses.
     """
     keras = import_keras()
-    for name, ours in (("floatx", "float32"), ("image_data_format", "channels_last")):
+    settings = {"floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
+    for name, ours in settings.items():
         theirs = getattr(keras.config, name)()
         if theirs != ours:
             logger.warning("keras.json says %s %s; this run uses %s", name, theirs, ours)

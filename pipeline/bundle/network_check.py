@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ def check_network_file(path: Path) -> None:
     with h5py.File(path, "r") as file:
         _check_storage(path, file)
         _check_config(path, json.loads(file.attrs["model_config"]))
+
+
+def keras_version_of(path: Path) -> str | None:
+    """The version of Keras that saved a .h5 file; None where it cannot be told."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            version = file.attrs["keras_version"]
+    except (OSError, KeyError):
+        return None
+    text = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
+    return text if re.fullmatch(r"[\w.+-]{1,20}", text, re.ASCII) else None
 
 
 def _check_config(path: Path, config: Any) -> None:

@@ -378,9 +378,48 @@ def confidence_set_sentence(test: Mapping[str, Any]) -> str:
         return "Which models may be the best one cannot be said of so few or such equal forecasts."
     inside = ", ".join(chosen["models"])
     outside = ", ".join(name for name in chosen["p_values"] if name not in chosen["models"])
-    if not outside:
-        return f"Each may be the best one, at 95 % confidence: {inside}."
-    return f"May be the best one, at 95 % confidence: {inside}; ruled out: {outside}."
+    if outside:
+        told = f"May be the best one, at 95 % confidence: {inside}; ruled out: {outside}."
+    else:
+        told = f"Each may be the best one, at 95 % confidence: {inside}."
+    return " ".join([told, *_differing_sentences(test)])
+
+
+_SET_SAYS = {
+    (True, True): ("TIES",),
+    (True, False): ("BEATS",),
+    (False, True): ("LOSES",),
+    (False, False): ("BEATS", "LOSES"),
+}
+"""(network may be the best, baseline may be) -> verdicts that nobody wonders about beside it"""
+
+
+def _differing_sentences(test: Mapping[str, Any]) -> list[str]:
+    """Why the models that may be the best one are not those that the verdicts suggest, if so."""
+    chosen, network = test["confidence_set"], network_of(test)
+    apart: dict[str, list[str]] = {}
+    together: dict[str, list[str]] = {}
+    for entry in test["verdicts"]:
+        baseline, verdict = entry["baseline"], entry["verdict"]
+        both = network in chosen["models"], baseline in chosen["models"]
+        is_in_both = {network, baseline} <= set(chosen["p_values"])  # else it is unusable
+        if is_in_both and verdict not in _SET_SAYS[both]:
+            differing = together if all(both) else apart
+            differing.setdefault(_VERBS[verdict], []).append(baseline)
+    reasons = {
+        "a verdict compares the network with one baseline, and ruled out means worse than some "
+        "model, whichever it is": apart,
+        "it takes more to tell all models apart at once than two of them": together,
+    }
+    return [
+        f"This does not contradict {_listed_by(differing)}: {reason}."
+        for reason, differing in reasons.items()
+        if differing
+    ]
+
+
+def _listed_by(names: Mapping[str, Sequence[str]]) -> str:
+    return " and ".join(f"{verb} {', '.join(of)}" for verb, of in names.items())
 
 
 def lag_sentence(test: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from config import FitConfig
 from pipeline import atomic, terminal
-from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.files import KERAS_SUFFIX, BundleFiles
 from pipeline.bundle.network import export_twin, quiet_absl, without_newer_arguments
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import window_view
@@ -240,7 +240,7 @@ def fit_to_file(
     *,
     kept_epoch: int | None = None,
 ) -> History:
-    """`fit`, with a line for every epoch; its best weights become the final file and its twin.
+    """`fit`, with a line for every epoch; its best weights become the final file and its twins.
 
     Args:
         model: See `fit`, as are the others that are not named here.
@@ -261,7 +261,7 @@ def fit_to_file(
         kept_epoch=kept_epoch,
         on_epoch=terminal.tell_epoch,
     )
-    twin = save_final(folder, names)
+    twin = save_final(model, folder, names)
     chosen = "best" if kept_epoch is None else "kept"
     told = f"{chosen} epoch {history.best_epoch + 1} of {len(history.loss)}"
     if twin is not None:
@@ -270,9 +270,20 @@ def fit_to_file(
     return history
 
 
-def save_final(folder: Path, names: BundleFiles) -> Path | None:
-    """Make the checkpoint the final file; returns the ONNX twin beside it, if one was made."""
+def save_final(model: keras.Model, folder: Path, names: BundleFiles) -> Path | None:
+    """Make the checkpoint the final file, and write what lies beside the two.
+
+    Args:
+        model: The network that the checkpoint holds.
+        folder: Where the checkpoint is.
+        names: Names of the bundle's files.
+
+    Returns:
+        The ONNX twin beside the final file, if one was made.
+    """
     shutil.copyfile(folder / names.checkpoint, folder / names.model)
+    for name in (names.checkpoint, names.model):
+        save_plain_keras(model, folder / name)
     return export_twin(folder / names.model)
 
 
@@ -281,16 +292,40 @@ def save_plain_h5(model: keras.Model, path: Path) -> None:
 
     Without optimizer and compile state, and without arguments that older versions refuse.
     """
-    # It shares the weights, and was never compiled.
-    plain = keras.Model(model.inputs, model.outputs, name=model.name)
     # By its ending Keras tells the format of a file.
     unfinished = path.with_name(f".{path.name}.unfinished.h5")
     with quiet_absl():
-        plain.save(unfinished, include_optimizer=False)
+        _uncompiled(model).save(unfinished, include_optimizer=False)
     with h5py.File(unfinished, "r+") as file:
         description = json.loads(file.attrs["model_config"])
         file.attrs["model_config"] = json.dumps(without_newer_arguments(description))
     os.replace(unfinished, path)
+
+
+def save_plain_keras(model: keras.Model, h5_path: Path) -> None:
+    """`save_plain_h5` in Keras' own format, beside the .h5 file; equal networks give equal bytes.
+
+    Keras would write the time of saving and addresses in memory into the file.
+    """
+    path = h5_path.with_suffix(KERAS_SUFFIX)
+    unfinished = path.with_name(f".{path.name}.unfinished{KERAS_SUFFIX}")
+    plain = _uncompiled(model)
+    plain.save(unfinished)
+    with zipfile.ZipFile(unfinished) as saved:
+        parts = {name: saved.read(name) for name in saved.namelist()}
+    about = json.loads(parts["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
+    parts["metadata.json"] = json.dumps(about).encode()
+    description = without_newer_arguments(json.loads(plain.to_json()))
+    parts["config.json"] = json.dumps(description).encode()
+    with zipfile.ZipFile(unfinished, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980 too
+    os.replace(unfinished, path)
+
+
+def _uncompiled(model: keras.Model) -> keras.Model:
+    """The same network, which shares the weights and was never compiled."""
+    return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 def _schedule(config: FitConfig, n_batches: int) -> list[keras.callbacks.Callback]:

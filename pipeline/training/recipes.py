@@ -99,7 +99,7 @@ def train_one(
 
 
 def save_average(paths: Sequence[Path], folder: Path, names: BundleFiles) -> None:
-    """Save one network that is the mean of those in the files: checkpoint, final file and twin."""
+    """Save one network that is the mean of those in the files: checkpoint, final file and twins."""
     keras = import_keras()
     from models.average import build_average
     from pipeline.training.fit import save_final, save_plain_h5
@@ -107,7 +107,7 @@ def save_average(paths: Sequence[Path], folder: Path, names: BundleFiles) -> Non
     folder.mkdir(exist_ok=True)
     average = build_average([keras.models.load_model(path, compile=False) for path in paths])
     save_plain_h5(average, folder / names.checkpoint)
-    save_final(folder, names)
+    save_final(average, folder, names)
 
 
 # --- folds: walking forward
