@@ -401,7 +401,9 @@ def test_a_source_of_exchanges_alone_does_not_look_into_the_cache(keep):
 
 def test_a_named_exchange_has_its_own_cache_and_no_other(keep):
     cache = keep("binance", BTC, make_candles())
-    assert fetch_candles([BTC], "1h", 24, SourceConfig(cache_dir=cache, exchange="okx")).is_synthetic
+    assert fetch_candles(
+        [BTC], "1h", 24, SourceConfig(cache_dir=cache, exchange="okx")
+    ).is_synthetic
 
 
 def test_the_cache_gives_the_candles_from_an_instant_on_and_up_to_one(keep):
