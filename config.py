@@ -153,6 +153,8 @@ class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
     below all_models"""
     resume: bool = False
     """go on with a training run that was cut off (same settings, same candles)"""
+    force: bool = False
+    """replace what was trained on real candles even where the candles are synthetic"""
     push_to_hub: str | None = None
     """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
 

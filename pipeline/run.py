@@ -31,7 +31,9 @@ from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
 from pipeline.report import run_page, tables
 from pipeline.samples.windows import Samples
 
-NO_SETTINGS = ("output_dir", "cache_dir", "own_process", "workers", "resume", "push_to_hub")
+NO_SETTINGS = (
+    *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
+)
 """Fields of a config that change nothing about the result."""
 
 
@@ -45,6 +47,8 @@ class Run:
     """file name of the metadata, which is written last"""
     log: str
     """file name of what the terminal shows"""
+    log_start: int
+    """bytes of the log that an interrupted run has written"""
     output_dir: Path
     folder: Path
     """what the run writes, until it is moved into `output_dir`"""
@@ -84,7 +88,7 @@ class Run:
             published: What to fetch along from futures exchanges, of `schema.PUBLISHED`.
 
         Raises:
-            ValueError: Bad candles, or not those of the interrupted run.
+            ValueError: Bad candles, or see `note_candles`.
         """
         config = self.config
         n_candles = config.candles and config.candles + warmup
@@ -97,15 +101,37 @@ class Run:
             end_ms=end_ms,
             published=published,
         )
-        self.note_candles(market.fingerprint())
+        self.note_candles(market.fingerprint(), is_synthetic=market.is_synthetic)
         terminal.tell(*market.describe())
         return market
 
-    def note_candles(self, fingerprint: Mapping[str, Any]) -> None:
-        """Begin a fresh run on these candles; of a resumed one, demand that they are the same."""
-        files.demand_same_candles(self.stored, fingerprint)
+    def note_candles(
+        self, fingerprint: Mapping[str, Any], *, is_synthetic: bool, is_exact: bool = True
+    ) -> None:
+        """Begin a fresh run on these candles; of a resumed one, demand that they are the same.
+
+        Args:
+            fingerprint: What tells the candles from others.
+            is_synthetic: Whether a generator made them; such a run replaces no real one.
+            is_exact: Whether a resumed run needs the very same.
+
+        Raises:
+            ValueError: They are synthetic and the output folder has a bundle trained on real ones,
+                or they are not those of the interrupted run.
+        """
+        if is_synthetic and not self.config.force:
+            files.refuse_to_replace_real(self.folder, self.metadata)
         if self.stored is None:
-            files.begin_run(self.folder, self.settings, fingerprint, self.log)
+            files.begin_run(
+                self.folder,
+                self.settings,
+                fingerprint,
+                self.log,
+                log_start=self.log_start,
+                is_synthetic=is_synthetic,
+            )
+        elif is_exact:
+            files.demand_same_candles(self.stored, fingerprint)
 
     def score(self, parts: Sequence[pd.DataFrame], market: CandleSet) -> dict[str, Any]:
         """Score forecasts beside every baseline's, and print the tables; see `score_run`.
@@ -242,8 +268,11 @@ def open_folder(
     )
     with (
         files.new_bundle(output_dir, metadata, others) as folder,
-        terminal.terminal_log(folder / log, append=config.resume),
+        terminal.terminal_log(folder / log),
     ):
+        log_start = (folder / log).stat().st_size
         phases = terminal.Phases(n_phases)
-        yield Run(config, generation, metadata, log, output_dir, folder, settings, phases)
+        yield Run(
+            config, generation, metadata, log, log_start, output_dir, folder, settings, phases
+        )
     push(output_dir)

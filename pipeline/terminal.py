@@ -118,10 +118,10 @@ def plain_letters(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
-    """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
+def terminal_log(path: Path) -> Iterator[None]:
+    """Show the parts' notices and add what the terminal shows to `path`, until the block ends."""
     plain_letters(sys.stdout)
-    with path.open("a" if append else "w", encoding="utf-8") as log, notices():
+    with path.open("a", encoding="utf-8") as log, notices():
         previous = sys.stdout
         sys.stdout = _Tee(previous, log)
         try:

@@ -75,8 +75,9 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
         grid = networks.open_grid(run.output_dir)
         markets, skipped = fetch(config, run.stored or {})
         grid = replace(grid, settings=run.settings, skipped=skipped)
-        if run.stored is None:
-            run.note_candles({name: part.fingerprint()["end_ms"] for name, part in markets.items()})
+        ends = {name: part.fingerprint()["end_ms"] for name, part in markets.items()}
+        is_synthetic = any(part.is_synthetic for part in markets.values())
+        run.note_candles(ends, is_synthetic=is_synthetic, is_exact=False)
 
         # Train: from features to forecasts of the test part, `train_job` for each network.
         run.phase("Train", "a network per coin and timeframe")

@@ -170,10 +170,58 @@ def demand_same_candles(
         )
 
 
+def refuse_to_replace_real(partial: Path, metadata_name: str) -> None:
+    """Refuse synthetic candles where a bundle, or an interrupted run, has real ones.
+
+    Raises:
+        ValueError: The output folder holds such a bundle, or its `.partial` such a run.
+    """
+    output_dir = partial.parent
+    bundle = _read_json(output_dir / metadata_name)
+    networks = [bundle, *_mapping(bundle.get("jobs")).values()]
+    if any(_mapping(network).get("synthetic") is False for network in networks):
+        what = "bundle"
+    elif _read_json(partial / RUN_FILE).get("synthetic") is False:
+        what = "interrupted run"
+    else:
+        return
+    raise ValueError(
+        f"{output_dir}: the {what} there has real candles, and these are synthetic; choose another "
+        "--output-dir, pass real candles (--candles-dir DIR), or replace it with --force"
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """Content of a file; empty where there is none, or none that can be read."""
+    try:
+        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def begin_run(
-    partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any], log_name: str
+    partial: Path,
+    settings: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    log_name: str,
+    *,
+    log_start: int = 0,
+    is_synthetic: bool | None = None,
 ) -> None:
-    """Begin a fresh run: remove what another one left, and note how to recognise this one."""
+    """Begin a fresh run: remove what another one left, and note how to recognise this one.
+
+    Args:
+        partial: The folder of `new_bundle`.
+        settings: The run's config, plain.
+        stored: What the run needs to fetch the same candles again.
+        log_name: File name of the run's log.
+        log_start: Bytes at the beginning of the log that are another run's.
+        is_synthetic: Whether the candles were made up.
+    """
     if (partial / RUN_FILE).is_file():
         logger.warning("an interrupted run is discarded; --resume would have gone on with it")
     for path in partial.iterdir():
@@ -181,7 +229,10 @@ def begin_run(
             shutil.rmtree(path)
         elif path.name != log_name:
             path.unlink()
-    write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
+        elif log_start:
+            path.write_bytes(path.read_bytes()[log_start:])
+    noted = {"settings": dict(settings), "stored": dict(stored), "synthetic": is_synthetic}
+    write_json(partial / RUN_FILE, noted)
 
 
 @dataclasses.dataclass(frozen=True)
