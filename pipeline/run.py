@@ -23,7 +23,7 @@ import pandas as pd
 
 from config import RunConfig, SourceConfig, default_output_dir
 from pipeline import hub, terminal
-from pipeline.bundle import files
+from pipeline.bundle import files, origin
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
 from pipeline.forecasts.baselines import BASELINE_NAMES
@@ -55,6 +55,8 @@ class Run:
     settings: dict[str, Any]
     """the config as plain data, without what changes nothing about the result"""
     phases: terminal.Phases
+    origin: dict[str, Any]
+    """when and by which command it began, and with which code"""
 
     @functools.cached_property
     def stored(self) -> dict[str, Any] | None:
@@ -196,6 +198,7 @@ class BundleRun(Run):
             self.settings,
             generation=self.generation,
             sections=sections,
+            run=self.origin,
         )
         content = files.BundleContent(
             settings=self.settings,
@@ -206,6 +209,7 @@ class BundleRun(Run):
             metrics=metrics,
             predictions=forecasts.predictions,
             page=page,
+            run=self.origin,
         )
         files.save_run(self.folder, self.names, content)
         took = f"{self.phases.seconds:.0f} s in all"
@@ -270,9 +274,16 @@ def open_folder(
         files.new_bundle(output_dir, metadata, others) as folder,
         terminal.terminal_log(folder / log),
     ):
-        log_start = (folder / log).stat().st_size
-        phases = terminal.Phases(n_phases)
         yield Run(
-            config, generation, metadata, log, log_start, output_dir, folder, settings, phases
+            config=config,
+            generation=generation,
+            metadata=metadata,
+            log=log,
+            log_start=(folder / log).stat().st_size,
+            output_dir=output_dir,
+            folder=folder,
+            settings=settings,
+            phases=terminal.Phases(n_phases),
+            origin=origin.run_facts(),
         )
     push(output_dir)

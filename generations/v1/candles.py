@@ -112,9 +112,10 @@ def fetch_quarters(config: ConfigV1, hours: CandleSet) -> CandleSet:
         wanted = [symbol for symbol in venues if venues[symbol] == venue]
         source: SourceConfig = config
         is_cached = hours.source == "cache"
-        if venue is not None:
-            asked = "auto" if is_cached else "exchange"
-            source = replace(config, source=asked, exchange=venue, require_real=True)
+        if venue is not None and is_cached:
+            source = replace(config, exchange=venue, require_real=True)
+        elif venue is not None:
+            source = replace(config, source="exchange", exchange=venue)
         try:
             parts.append(fetch_candles(wanted, QUARTER, n_candles, source, end_ms=end_ms))
         except (ExchangeError, ValueError) as error:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,23 +22,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline import atomic
+from pipeline.bundle import origin
 from pipeline.bundle.scalers import save_scalers
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RUN_FILE = "run.json"
-LIBRARIES = (
-    "keras",
-    "tensorflow",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "xgboost",
-    "TA-Lib",
-    "statsmodels",
-    "ccxt",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +243,8 @@ class BundleContent:
     """a row a sample of the test part"""
     page: str
     """the report, HTML"""
+    run: Mapping[str, Any]
+    """`origin.run_facts`"""
 
 
 def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
@@ -283,7 +273,8 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
         **{name: metrics[name] for name in ("data", "split", "cuts")},
         **content.reference,
         "history": content.history,
-        "environment": environment(),
+        "run": content.run,
+        "environment": origin.environment(),
     }
     write_metadata(folder / names.metadata, metadata, hashed=hashed, unhashed=(names.log,))
 
@@ -387,21 +378,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def environment() -> dict[str, str]:
-    """Versions of Python and the libraries a result depends on."""
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A frozen config dataclass as plain data."""
+    """A frozen config dataclass as plain data, without passwords."""
     settings = plain(dataclasses.asdict(config))
-    return {name: value for name, value in settings.items() if name not in leave_out}
+    return {
+        name: origin.without_password(value) if isinstance(value, str) else value
+        for name, value in settings.items()
+        if name not in leave_out
+    }
 
 
 def plain(value: Any) -> Any:
