@@ -23,7 +23,7 @@ Rows = list[list[str]]
 NONE = "–"
 INDENT = "      "
 SYNTHETIC = (
-    "SYNTHETIC CANDLES, made by a generator: no market ever traded them. Nothing here says "
+    "SYNTHETIC CANDLES, made by a generator, trained or tested this network. Nothing here says "
     "anything about a real market."
 )
 """What no reader of a run on them may miss, wherever it is told."""
