@@ -1,5 +1,6 @@
 """A bundle says when, by which command and with which code it was made, and no secret."""
 
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -44,6 +45,15 @@ def test_a_command_is_told_as_a_shell_takes_it(monkeypatch):
     words = ("train_v2_production.py", "--candles-dir", "my candles", "--symbols", "BTC/USDT")
     told = "python train_v2_production.py --candles-dir 'my candles' --symbols BTC/USDT"
     assert command(monkeypatch, *words) == told
+
+
+def test_a_module_is_told_by_its_name(monkeypatch):
+    main = sys.modules["__main__"]
+    spec = importlib.util.spec_from_file_location("generations.v1.train_v1", "/x/train_v1.py")
+    monkeypatch.setattr(main, "__spec__", spec)
+    told = "python -m generations.v1.train_v1 --epochs 3"
+    assert command(monkeypatch, "/x/train_v1.py", "--epochs", "3") == told
+    assert command(monkeypatch, "other.py") == "python other.py"
 
 
 def test_without_a_command_none_is_told(monkeypatch):

@@ -100,6 +100,7 @@ def test_a_run_leaves_two_files_a_network_and_says_who_is_left_out_and_why(netwo
     assert {path.name for path in networks_folder.iterdir()} == expected
     metadata = json.loads((networks_folder / METADATA).read_text())
     assert sorted(metadata["jobs"]) == NAMES
+    assert metadata["run"]["started"] and metadata["run"]["version"]
     skipped = metadata["skipped"]
     assert "no ETHUSDT_15m.parquet" in skipped["ETHUSDT_15m"]
     assert "66 samples in 600 candles are too few" in skipped["XRPUSDT_1h"]
