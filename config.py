@@ -41,7 +41,8 @@ class SourceConfig:
     """Where candles come from."""
 
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
-    """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
+    """auto: --candles-dir if given, else an exchange, else what --cache-dir holds, else synthetic
+    candles under a banner"""
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet or .csv files, with BTCUSDT_funding.* and
     BTCUSDT_open_interest.* beside them"""
@@ -152,6 +153,8 @@ class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
     below all_models"""
     resume: bool = False
     """go on with a training run that was cut off (same settings, same candles)"""
+    force: bool = False
+    """replace what was trained on real candles even where the candles are synthetic"""
     push_to_hub: str | None = None
     """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
 
@@ -404,8 +407,8 @@ class ConfigV9(RunConfig):
     candles: int = 10_000
     """usable candles per symbol, counted after the indicators' warm-up; 0 takes all there are"""
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
-    """auto: --candles-dir, else data/BTCUSDT_1h.csv if there is one, else an exchange, else
-    synthetic under a banner"""
+    """auto: --candles-dir, else data/BTCUSDT_1h.csv if there is one, else an exchange, else what
+    --cache-dir holds, else synthetic under a banner"""
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet or .csv files"""
     horizon: int = 1

@@ -50,6 +50,7 @@ class CryptodataFetcher:
         Candles are never synthetic. `cache_dir` and `base_url` are those of `SourceConfig`.
         """
         self._source = SourceConfig(
+            source="exchange" if candles_dir is None else "auto",
             candles_dir=None if candles_dir is None else Path(candles_dir),
             exchange=exchange,
             cache_dir=None if cache_dir is None else Path(cache_dir),

@@ -23,7 +23,7 @@ import pandas as pd
 
 from config import RunConfig, SourceConfig, default_output_dir
 from pipeline import hub, terminal
-from pipeline.bundle import files
+from pipeline.bundle import files, origin
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
 from pipeline.forecasts.baselines import BASELINE_NAMES
@@ -31,7 +31,9 @@ from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
 from pipeline.report import run_page, tables
 from pipeline.samples.windows import Samples
 
-NO_SETTINGS = ("output_dir", "cache_dir", "own_process", "workers", "resume", "push_to_hub")
+NO_SETTINGS = (
+    *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
+)
 """Fields of a config that change nothing about the result."""
 
 
@@ -45,12 +47,16 @@ class Run:
     """file name of the metadata, which is written last"""
     log: str
     """file name of what the terminal shows"""
+    log_start: int
+    """bytes of the log that an interrupted run has written"""
     output_dir: Path
     folder: Path
     """what the run writes, until it is moved into `output_dir`"""
     settings: dict[str, Any]
     """the config as plain data, without what changes nothing about the result"""
     phases: terminal.Phases
+    origin: dict[str, Any]
+    """when and by which command it began, and with which code"""
 
     @functools.cached_property
     def stored(self) -> dict[str, Any] | None:
@@ -84,7 +90,7 @@ class Run:
             published: What to fetch along from futures exchanges, of `schema.PUBLISHED`.
 
         Raises:
-            ValueError: Bad candles, or not those of the interrupted run.
+            ValueError: Bad candles, or see `note_candles`.
         """
         config = self.config
         n_candles = config.candles and config.candles + warmup
@@ -97,15 +103,37 @@ class Run:
             end_ms=end_ms,
             published=published,
         )
-        self.note_candles(market.fingerprint())
+        self.note_candles(market.fingerprint(), is_synthetic=market.is_synthetic)
         terminal.tell(*market.describe())
         return market
 
-    def note_candles(self, fingerprint: Mapping[str, Any]) -> None:
-        """Begin a fresh run on these candles; of a resumed one, demand that they are the same."""
-        files.demand_same_candles(self.stored, fingerprint)
+    def note_candles(
+        self, fingerprint: Mapping[str, Any], *, is_synthetic: bool, is_exact: bool = True
+    ) -> None:
+        """Begin a fresh run on these candles; of a resumed one, demand that they are the same.
+
+        Args:
+            fingerprint: What tells the candles from others.
+            is_synthetic: Whether a generator made them; such a run replaces no real one.
+            is_exact: Whether a resumed run needs the very same.
+
+        Raises:
+            ValueError: They are synthetic and the output folder has a bundle trained on real ones,
+                or they are not those of the interrupted run.
+        """
+        if is_synthetic and not self.config.force:
+            files.refuse_to_replace_real(self.folder, self.metadata)
         if self.stored is None:
-            files.begin_run(self.folder, self.settings, fingerprint, self.log)
+            files.begin_run(
+                self.folder,
+                self.settings,
+                fingerprint,
+                self.log,
+                log_start=self.log_start,
+                is_synthetic=is_synthetic,
+            )
+        elif is_exact:
+            files.demand_same_candles(self.stored, fingerprint)
 
     def score(self, parts: Sequence[pd.DataFrame], market: CandleSet) -> dict[str, Any]:
         """Score forecasts beside every baseline's, and print the tables; see `score_run`.
@@ -170,6 +198,7 @@ class BundleRun(Run):
             self.settings,
             generation=self.generation,
             sections=sections,
+            run=self.origin,
         )
         content = files.BundleContent(
             settings=self.settings,
@@ -180,6 +209,7 @@ class BundleRun(Run):
             metrics=metrics,
             predictions=forecasts.predictions,
             page=page,
+            run=self.origin,
         )
         files.save_run(self.folder, self.names, content)
         took = f"{self.phases.seconds:.0f} s in all"
@@ -242,8 +272,18 @@ def open_folder(
     )
     with (
         files.new_bundle(output_dir, metadata, others) as folder,
-        terminal.terminal_log(folder / log, append=config.resume),
+        terminal.terminal_log(folder / log),
     ):
-        phases = terminal.Phases(n_phases)
-        yield Run(config, generation, metadata, log, output_dir, folder, settings, phases)
+        yield Run(
+            config=config,
+            generation=generation,
+            metadata=metadata,
+            log=log,
+            log_start=(folder / log).stat().st_size,
+            output_dir=output_dir,
+            folder=folder,
+            settings=settings,
+            phases=terminal.Phases(n_phases),
+            origin=origin.run_facts(),
+        )
     push(output_dir)

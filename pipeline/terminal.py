@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2", "generations")
 """Loggers whose notices a training run shows."""
@@ -118,10 +118,10 @@ def plain_letters(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def terminal_log(path: Path, *, append: bool = False) -> Iterator[None]:
-    """Show the parts' notices and copy what the terminal shows to `path`, until the block ends."""
+def terminal_log(path: Path) -> Iterator[None]:
+    """Show the parts' notices and add what the terminal shows to `path`, until the block ends."""
     plain_letters(sys.stdout)
-    with path.open("a" if append else "w", encoding="utf-8") as log, notices():
+    with path.open("a", encoding="utf-8") as log, notices():
         previous = sys.stdout
         sys.stdout = _Tee(previous, log)
         try:
@@ -162,12 +162,16 @@ class one_line_errors(contextlib.AbstractContextManager):
     and pass.
     """
 
+    is_open: ClassVar[bool] = False
+    """whether a command is under way; else the code was called from Python"""
+
     def __init__(self, after_interrupt: str = "") -> None:
         self._after_interrupt = after_interrupt
 
     def __enter__(self) -> one_line_errors:
         for stream in (sys.stdout, sys.stderr):
             plain_letters(stream)
+        one_line_errors.is_open = True
         return self
 
     def __exit__(
@@ -176,6 +180,7 @@ class one_line_errors(contextlib.AbstractContextManager):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        one_line_errors.is_open = False
         if isinstance(error, KeyboardInterrupt):
             print(f"\ninterrupted{self._after_interrupt}", file=sys.stderr)
             raise SystemExit(130) from None

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import time_machine
 from pandas.testing import assert_frame_equal
 
 from config import TRADING_PAIRS, SourceConfig
@@ -17,7 +18,7 @@ from pipeline.candles.exchange import EXCHANGE_CHAIN
 from pipeline.candles.fetching import SYNTHETIC_BANNER
 from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import read_candles, timestamps_ms, utc_from_ms
-from pipeline.candles.store import content_sha256, write_candles
+from pipeline.candles.store import content_sha256, update_series, write_candles
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC
@@ -47,15 +48,20 @@ class Venues:
         self.answers: dict[str, object] = {}
         self.asked: list[tuple[str, ...]] = []
 
-    def fetch_many(self, name, jobs, **_):
+    def fetch_many(self, name, jobs, follow=None, **_):
         self.asked.append((name, *(job.symbol for job in jobs)))
         answer = self.answers.get(
             name, ExchangeError(f"{name}: the list of markets failed; check the network")
         )
-        return {
+        answers = {
             job: answer if isinstance(answer, Exception) else self._answer(name, answer, job)
             for job in jobs
         }
+        for job in jobs:
+            piece = None if follow is None or isinstance(answers[job], Exception) else job
+            while piece is not None:
+                piece = follow(piece, self._answer(name, answer, piece))
+        return answers
 
     def refuse(self, symbol, *_, **__):
         raise ExchangeError("yahoo: candles failed; check the network")
@@ -68,7 +74,7 @@ class Venues:
             return answer
         if job.until_ms is not None:
             answer = answer[timestamps_ms(answer) + HOUR <= job.until_ms]
-        return answer.tail(job.n_candles).reset_index(drop=True)
+        return answer.tail(job.n_candles or len(answer)).reset_index(drop=True)
 
 
 @pytest.fixture(autouse=True)
@@ -336,6 +342,131 @@ def test_where_real_candles_are_required_no_network_is_an_error(caplog, options)
     reasons = [f"{name}: the list of markets failed; check the network" for name in EXCHANGE_CHAIN]
     assert message == "; ".join([*reasons, "yahoo: candles failed; check the network"])
     assert warnings_in(caplog) == []
+
+
+# --- the cache
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """Stores candles as an earlier run would have, under the name of the exchange."""
+
+    def keep_series(venue, symbol, rows, kind="1h", came_from=None):
+        update_series(tmp_path / venue, symbol, kind, rows, venue=came_from or venue)
+        return tmp_path
+
+    return keep_series
+
+
+def test_without_a_network_candles_of_the_cache_come_before_synthetic_ones(keep, venues, caplog):
+    keep("binance", BTC, make_candles(48))
+    cache = keep("binance", ETH, make_candles(48, price=10.0))
+    with time_machine.travel("2024-01-08 23:30Z"):  # the newest candle opened on the 2nd at 23:00
+        market = fetch_candles([BTC, ETH], "1h", 24, SourceConfig(cache_dir=cache))
+    assert venues.asked == [(name, BTC, ETH) for name in EXCHANGE_CHAIN]
+    assert (market.source, market.venue, market.is_synthetic) == ("cache", "binance", False)
+    assert_frame_equal(
+        market.candles[ETH], read_candles(make_candles(48, price=10.0).tail(24), "1h")
+    )
+    assert warnings_in(caplog) == [
+        "no exchange delivered candles",
+        f"candles of the cache, {cache / 'binance'}: newest 2024-01-02 23:00 UTC, 6 days old",
+    ]
+    provenance = market.provenance()
+    assert (provenance["source"], provenance["synthetic"]) == ("cache", False)
+    assert provenance["symbols"][ETH]["venue"] == "binance"
+
+
+def test_what_the_cache_gives_is_what_the_exchange_gave(venues, tmp_path):
+    venues.answers["okx"] = {BTC: make_candles(60)}
+    source = SourceConfig(cache_dir=tmp_path)
+    first = fetch_candles([BTC], "1h", 24, source)
+    venues.answers.clear()
+    again = fetch_candles([BTC], "1h", 24, source)
+    assert (first.source, again.source) == ("exchange", "cache")
+    assert again.fingerprint() == first.fingerprint()
+
+
+def test_real_candles_that_are_required_may_be_those_of_the_cache(keep):
+    cache = keep("okx", BTC, make_candles())
+    source = SourceConfig(cache_dir=cache, require_real=True)
+    assert fetch_candles([BTC], "1h", 24, source).venue == "okx"
+
+
+def test_a_source_of_exchanges_alone_does_not_look_into_the_cache(keep):
+    cache = keep("binance", BTC, make_candles())
+    refusal([BTC], "1h", 24, kind=ExchangeError, source="exchange", cache_dir=cache)
+
+
+def test_a_named_exchange_has_its_own_cache_and_no_other(keep):
+    cache = keep("binance", BTC, make_candles())
+    assert fetch_candles(
+        [BTC], "1h", 24, SourceConfig(cache_dir=cache, exchange="okx")
+    ).is_synthetic
+
+
+def test_the_cache_gives_the_candles_from_an_instant_on_and_up_to_one(keep):
+    cache = keep("binance", BTC, make_candles(48))
+    span = {"since_ms": START + 10 * HOUR, "end_ms": START + 20 * HOUR}
+    frame = fetch_candles([BTC], "1h", 0, SourceConfig(cache_dir=cache), **span).candles[BTC]
+    assert_frame_equal(frame, read_candles(make_candles(48).iloc[10:20], "1h"))
+
+
+def test_each_symbol_comes_from_the_first_exchange_that_kept_all_of_it(keep):
+    keep("binance", BTC, make_candles(10))
+    keep("binance", ETH, make_candles(48))
+    keep("okx", BTC, make_candles(30))
+    keep("okx", ETH, make_candles(60))
+    cache = keep("kucoin", BTC, make_candles(40))
+    market = fetch_candles([BTC, ETH], "1h", 24, SourceConfig(cache_dir=cache))
+    assert market.venue_of == {BTC: "okx", ETH: "binance"}
+
+
+def test_fewer_candles_of_the_cache_than_asked_for_are_a_warning(keep, caplog):
+    cache = keep("binance", BTC, make_candles(30))
+    assert len(fetch_candles([BTC], "1h", 48, SourceConfig(cache_dir=cache)).candles[BTC]) == 30
+    assert "BTC/USDT: 30 candles from binance, 48 asked for" in warnings_in(caplog)
+
+
+def test_symbols_that_the_cache_lacks_are_named_and_the_others_are_used(keep, caplog):
+    cache = keep("binance", BTC, make_candles())
+    market = fetch_candles([BTC, ETH], "1h", 24, SourceConfig(cache_dir=cache))
+    assert list(market.candles) == [BTC] and not market.is_synthetic
+    assert f"1 of 2 symbols are missing, {cache} has no 1h candles of them: ETH/USDT" in (
+        warnings_in(caplog)
+    )
+
+
+@pytest.mark.parametrize("kind", ["15m", "1h"])
+def test_a_cache_without_the_candles_is_told_before_synthetic_ones(keep, caplog, kind):
+    cache = keep("binance", BTC, make_candles())
+    symbol = ETH if kind == "1h" else BTC
+    assert fetch_candles([symbol], kind, 24, SourceConfig(cache_dir=cache)).is_synthetic
+    assert warnings_in(caplog) == [
+        f"no exchange delivered candles, and {cache} has no {kind} candles of {symbol}",
+        SYNTHETIC_BANNER,
+    ]
+
+
+def test_a_damaged_file_of_the_cache_is_told_and_the_next_exchange_s_is_taken(keep, caplog):
+    cache = keep("mexc", BTC, make_candles())
+    (cache / "kraken").mkdir()
+    (cache / "kraken" / "BTCUSDT_1h.parquet").write_bytes(b"PAR1 cut off")
+    assert fetch_candles([BTC], "1h", 24, SourceConfig(cache_dir=cache)).venue == "mexc"
+    assert any("BTCUSDT_1h.parquet: not a readable" in text for text in warnings_in(caplog))
+
+
+def test_funding_of_the_cache_comes_along_with_the_exchange_that_it_is_from(keep):
+    keep("okx", BTC, make_candles())
+    times = utc_from_ms(START + 8 * HOUR * np.arange(6))
+    rates = pd.DataFrame({"timestamp": times, "funding_rate": 1e-4 * np.arange(1, 7)})
+    cache = keep("okx", BTC, rates, "funding", came_from="binanceusdm")
+    kinds = ("funding", "open_interest")
+    market = fetch_candles([BTC], "1h", 24, SourceConfig(cache_dir=cache), published=kinds)
+    assert market.published_venue_of == {BTC: {"funding_rate": "binanceusdm"}}
+    assert market.candles[BTC]["funding_rate"].iloc[-1] == rates["funding_rate"].iloc[-1]
+    assert len(market.funding[BTC]) == 6
 
 
 # --- exchanges

@@ -164,11 +164,28 @@ def test_the_card_begins_with_the_verdict_and_holds_every_model_and_a_snippet_th
     assert 'CryptoPricePredictorV2.from_pretrained("user/repo")' in snippet
 
 
+def test_the_card_says_when_and_with_which_code_the_network_was_made():
+    run = {"started": "2026-11-26T18:51:02+00:00", "version": "2.0.0", "commit": "5e" * 20}
+    text = model_card({"run": run}, None, "v2", '"user/repo"')
+    assert f"- made: 2026-11-26 18:51 UTC, with crypto-system 2.0.0, commit {'5e' * 20}\n" in text
+    for unknown in ({}, {"run": 3}, {"run": {}}):
+        assert "- made:" not in model_card(unknown, None, "v2", '"user/repo"')
+
+
+@pytest.mark.parametrize("metadata", [{"synthetic": True}, {"jobs": {"a": {"synthetic": True}}}])
+def test_the_card_of_a_synthetic_bundle_begins_with_that(metadata):
+    body = model_card(metadata, None, "v7", '"user/repo"').split("---\n", 2)[2]
+    assert body.lstrip().startswith("# SYNTHETIC CANDLES\n\n**SYNTHETIC CANDLES, made by")
+    real = model_card({"synthetic": False, "jobs": {"a": 3}}, None, "v7", '"user/repo"')
+    assert "SYNTHETIC" not in real
+
+
 def test_nothing_in_a_bundle_can_write_markdown_or_python_into_the_card(tiny_bundle):
     evil = (
         'BTC"); import os; os.system("x")\n# [click](https://evil) <script> `code` | @all www.evil'
     )
-    text = card(tiny_bundle, symbols=[evil], timeframe=evil, environment={"keras": evil})
+    run = {"started": evil, "version": evil, "commit": evil}
+    text = card(tiny_bundle, symbols=[evil], timeframe=evil, environment={"keras": evil}, run=run)
     assert (
         "\n# \\[" not in text
         and not re.search(r"(?<!\\)\]\(", text)

@@ -58,7 +58,7 @@ def score(parts, **changed):
     return score_run(parts, **{**arguments, **changed})
 
 
-def render(predictions, scores, history=HISTORY, synthetic=False, venue="binance"):
+def render(predictions, scores, history=HISTORY, synthetic=False, venue="binance", **further):
     """The page of a run, and its content."""
     facts = {"rows": 900, "first": "2024-01-01T00:00:00+00:00", "last": "2024-02-01T00:00:00+00:00"}
     symbols = {symbol: {**facts, "missing_candles": 2} for symbol in predictions["symbol"].unique()}
@@ -79,7 +79,7 @@ def render(predictions, scores, history=HISTORY, synthetic=False, venue="binance
         },
         **scores,
     }
-    source = run_page.html_report(metrics, predictions, history, SETTINGS)
+    source = run_page.html_report(metrics, predictions, history, SETTINGS, **further)
     return source, Page(source)
 
 
@@ -241,13 +241,64 @@ def test_prices_that_stand_still_have_a_page():
     assert "No price moves in the whole test part." in parsed.text
 
 
-def test_synthetic_candles_are_said_to_be_so_before_the_verdict(predictions, scores):
+def test_synthetic_candles_are_said_to_be_so_at_the_very_top_and_in_every_picture(
+    predictions, scores
+):
     test = scores["test"] | {"verdict": "NO CLAIM (synthetic data)"}
-    _, parsed = render(predictions, scores | {"test": test}, synthetic=True)
-    assert parsed.text.index("SYNTHETIC CANDLES") < parsed.text.index(
-        "NO CLAIM (synthetic data): the network"
-    )
-    assert "nothing is known about any market" in parsed.text
+    source, _ = render(predictions, scores | {"test": test}, synthetic=True)
+    assert "<title>SYNTHETIC CANDLES · v2: NO CLAIM (synthetic data)</title>" in source
+    top = re.search(r"<body[^>]*>\s*(<div.*?</div>)", source, re.DOTALL)[1]
+    assert top.startswith('<div class="alarm" role="alert">') and tables.SYNTHETIC in top
+    captions = re.findall("<figcaption>(.*?)</figcaption>", source)
+    assert captions and all(caption.endswith(" · SYNTHETIC CANDLES") for caption in captions)
+    assert source.count(">SYNTHETIC</text>") == len(captions)
+
+
+def test_real_candles_have_no_such_banner(page):
+    assert "SYNTHETIC" not in page[0] and 'class="alarm"' not in page[0]
+
+
+def test_the_terminal_s_last_word_on_synthetic_candles_is_that_they_are(scores):
+    test = scores["test"] | {"verdict": "NO CLAIM (synthetic data)"}
+    shown = tables.verdict_banner(test)
+    assert " ".join(shown.split()).count(tables.SYNTHETIC) == 1
+    assert "VERDICT  NO CLAIM" in shown.splitlines()[-2]
+    assert all(len(line) <= 100 for line in shown.splitlines()[:-2])
+    assert "SYNTHETIC" not in tables.verdict_banner(scores["test"])
+
+
+RUN = {
+    "started": "2026-11-26T18:51:02+00:00",
+    "command": "python train_v2_production.py --candles-dir '<b>'",
+    "version": "2.0.0",
+    "commit": "5e" * 20,
+    "dirty": True,
+}
+
+
+def facts_of(page_of_run):
+    """The paragraphs that say where a run comes from."""
+    return page_of_run.text.split("To make this run again:")[1].split("Candles")[0]
+
+
+def test_the_page_says_when_by_which_command_and_with_which_code_it_was_made(predictions, scores):
+    told = facts_of(render(predictions, scores, run=RUN, environment={"keras": "3.11.3"})[1])
+    assert "begun: 2026-11-26 18:51 UTC" in told
+    assert f"command: {RUN['command']}" in told
+    changed = ", with changes that are in no commit"
+    assert f"code: crypto-system 2.0.0, commit {RUN['commit']}{changed}" in told
+
+
+def test_a_page_made_later_shows_the_libraries_of_the_run_and_not_todays(predictions, scores):
+    parsed = render(predictions, scores, run=RUN, environment={"keras": "3.11.3"})[1]
+    assert "keras3.11.3" in parsed.text and "numpy" not in parsed.text
+
+
+def test_a_run_that_no_command_began_says_so(predictions, scores):
+    called = {"started": RUN["started"], "command": None, "version": None, "commit": None}
+    told = facts_of(render(predictions, scores, run=called)[1])
+    assert "command: none: main(config) was called from Python, with the settings below" in told
+    assert "commit unknown" in told
 
 
 @pytest.mark.slow

@@ -82,6 +82,9 @@ def test_a_bundle_holds_its_files_and_their_hashes(tiny_bundle):
     assert metadata["data"]["source"] == "directory"
     assert metadata["data"]["symbols"]["BTC/USDT"]["rows"] == 1174
     assert metadata["environment"]["keras"]
+    made = metadata["run"]
+    assert made["command"] is None and made["version"]  # called from a test, not by a command
+    assert pd.Timestamp(made["started"]) <= pd.Timestamp.now("UTC")
     assert metadata["config"]["seed"] == 42
     assert list(metadata["cuts"]) == ["train_end", "val_end", "test_start", "test_end"]
     assert (
@@ -328,7 +331,8 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
     monkeypatch.setattr("pipeline.candles.exchange.fetch_many", no_network)
     monkeypatch.setattr("pipeline.candles.yahoo.fetch_yahoo_candles", no_yahoo)
     metrics = train_v2_production.main(
-        replace(TINY, output_dir=tmp_path, epochs=1), build=networks.for_v2
+        replace(TINY, output_dir=tmp_path, cache_dir=tmp_path / "candles", epochs=1),
+        build=networks.for_v2,
     )
     terminal = capsys.readouterr().out
     assert "SYNTHETIC CANDLES" in terminal
@@ -339,7 +343,7 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
     assert "SYNTHETIC CANDLES" in (tmp_path / "report_v2.html").read_text(encoding="utf-8")
     assert load_scalers(tmp_path / "scalers_v2.pkl")["synthetic"] is True
     with pytest.raises(ExchangeError):
-        train(TINY, output_dir=tmp_path, epochs=1, require_real=True)
+        train(TINY, output_dir=tmp_path, cache_dir=None, epochs=1, require_real=True)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from generations.v1.features import V1_FEATURES, V1_VOLUME_FEATURES, V1_WARMUP, 
 from generations.v1.inference import FILES, CryptoPricePredictorV1
 from generations.v1.timeframes import OUTLIER_LIMIT
 from pipeline.bundle.scalers import load_scalers
+from pipeline.candles import sources
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
@@ -348,6 +350,35 @@ def test_synthetic_hours_are_made_of_the_synthetic_quarters(capsys):
     assert all(part.is_synthetic for part in found.values())
     again = fetch(config, fingerprint(found)["1h"]["end_ms"])
     assert fingerprint(again) == fingerprint(found)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every source is out of reach."""
+    down = ExchangeError("nobody can be reached; check the network")
+    monkeypatch.setattr(sources, "fetch", lambda source, jobs, **_: dict.fromkeys(jobs, down))
+
+
+def test_without_a_network_both_timeframes_are_those_of_the_cache(market, tmp_path, no_network):
+    write_market(market, tmp_path / "okx")
+    config = replace(TINY, candles=300, cache_dir=tmp_path)
+    found = fetch(config)
+    assert found["1h"].source == "cache"
+    assert {part.venue for part in found.values()} == {"okx"}
+    assert len(found["15m"].candles["ETH/USDT"]) == 4 * 300 + 60 + V1_WARMUP
+
+
+def test_a_cache_of_hours_alone_is_of_no_use_to_v1_and_that_is_told(
+    market, tmp_path, no_network, caplog
+):
+    hours = {symbol: resample_candles(part, "15m", "1h") for symbol, part in market.items()}
+    for symbol, candles in hours.items():
+        write_candles(candles, tmp_path / "okx", symbol, "1h")
+    config = replace(TINY, candles=100, cache_dir=tmp_path)
+    assert all(part.is_synthetic for part in fetch(config).values())
+    assert "the cache has no 15m candles; v1 needs both timeframes" in caplog.text
+    with pytest.raises(ExchangeError, match="nobody can be reached"):
+        fetch(replace(config, require_real=True))
 
 
 @pytest.mark.parametrize(

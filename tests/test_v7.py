@@ -101,6 +101,7 @@ def test_a_run_leaves_three_files_a_network_and_says_who_is_left_out_and_why(net
     assert {path.name for path in networks_folder.iterdir()} == expected
     metadata = json.loads((networks_folder / METADATA).read_text())
     assert sorted(metadata["jobs"]) == NAMES
+    assert metadata["run"]["started"] and metadata["run"]["version"]
     skipped = metadata["skipped"]
     assert "no ETHUSDT_15m.parquet" in skipped["ETHUSDT_15m"]
     assert "66 samples in 600 candles are too few" in skipped["XRPUSDT_1h"]
@@ -252,7 +253,9 @@ def test_a_forecast_without_volume_says_so_and_takes_the_training_mean(predictor
         prediction = predictor.predict(silent)
     assert prediction["missing_inputs"] == ["volume"]
     volume = V7_FEATURES.index("volume")
-    assert predictor._scale(predictor._features(silent))[-1, volume] == np.float32(predictor._fill[volume])
+    assert predictor._scale(predictor._features(silent))[-1, volume] == np.float32(
+        predictor._fill[volume]
+    )
     assert prediction["low"] <= prediction["close"] <= prediction["high"]
 
 

@@ -48,7 +48,14 @@ def fetch(config: ConfigV1, end_ms: int | None = None) -> dict[str, CandleSet]:
     if hours.is_synthetic:
         return made_of_quarters(config, hours)
 
-    quarters = fetch_quarters(config, hours)
+    try:
+        quarters = fetch_quarters(config, hours)
+    except ExchangeError:
+        if hours.source != "cache" or config.require_real:
+            raise
+        logger.warning("the cache has no %s candles; v1 needs both timeframes", QUARTER)
+        made_up = replace(config, source="synthetic", exchange=None)
+        return fetch(made_up, end_ms)
     lacking = [symbol for symbol in hours.candles if symbol not in quarters.candles]
     if lacking:
         logger.warning("left out, there are no %s candles: %s", QUARTER, ", ".join(lacking))
@@ -104,14 +111,16 @@ def fetch_quarters(config: ConfigV1, hours: CandleSet) -> CandleSet:
     for venue in dict.fromkeys(venues.values()):
         wanted = [symbol for symbol in venues if venues[symbol] == venue]
         source: SourceConfig = config
-        if venue is not None:
+        is_cached = hours.source == "cache"
+        if venue is not None and is_cached:
+            source = replace(config, exchange=venue, require_real=True)
+        elif venue is not None:
             source = replace(config, source="exchange", exchange=venue)
         try:
             parts.append(fetch_candles(wanted, QUARTER, n_candles, source, end_ms=end_ms))
-        except ExchangeError:
-            raise
-        except ValueError as error:
-            if hours.source == "directory" or len(wanted) == len(hours.candles):
+        except (ExchangeError, ValueError) as error:
+            is_down = isinstance(error, ExchangeError) and not is_cached
+            if is_down or hours.source == "directory" or len(wanted) == len(hours.candles):
                 raise
             logger.warning("%s", error)
     found = {symbol: frame for part in parts for symbol, frame in part.candles.items()}

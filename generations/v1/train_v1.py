@@ -55,7 +55,7 @@ def main(
         run.phase("Fetch", f"{HOUR} and {QUARTER} candles")
         end_ms = run.stored[HOUR]["end_ms"] if run.stored else None
         market = fetch(config, end_ms)
-        run.note_candles(fingerprint(market))
+        run.note_candles(fingerprint(market), is_synthetic=market[HOUR].is_synthetic)
         for timeframe, part in market.items():
             terminal.tell(*(f"{timeframe:>3}  {line}" for line in part.describe()))
         hours, quarters = market[HOUR], market[QUARTER]

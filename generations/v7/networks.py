@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
-from pipeline.bundle import files
+from pipeline.bundle import files, origin
 from pipeline.bundle.scalers import load_scalers, save_scalers
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS
@@ -153,6 +153,8 @@ class Grid:
     """settings of the run under way, plain; None before there is one"""
     skipped: dict[str, str] = field(default_factory=dict)
     """name -> why the run has no such network"""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """`origin.run_facts` of the run under way"""
 
     def add(self, name: str, record: Record) -> None:
         """Take in a network whose files are in place."""
@@ -175,11 +177,13 @@ class Grid:
 
     def metadata(self) -> dict[str, Any]:
         """Content of metadata_v7.json: what is said of the run, then of each network."""
-        run = {} if self.settings is None else {"config": self.settings, "skipped": self.skipped}
+        run: dict[str, Any] = {}
+        if self.settings is not None:
+            run = {"config": self.settings, "skipped": self.skipped, "run": self.run}
         return {
             "generation": "v7",
             **run,
-            "environment": files.environment(),
+            "environment": origin.environment(),
             "jobs": dict(sorted(self.records.items())),
         }
 

@@ -75,9 +75,10 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
         run.phase("Fetch", f"{', '.join(config.timeframes)} candles")
         grid = networks.open_grid(run.output_dir)
         markets, skipped = fetch(config, run.stored or {})
-        grid = replace(grid, settings=run.settings, skipped=skipped)
-        if run.stored is None:
-            run.note_candles({name: part.fingerprint()["end_ms"] for name, part in markets.items()})
+        grid = replace(grid, settings=run.settings, skipped=skipped, run=run.origin)
+        ends = {name: part.fingerprint()["end_ms"] for name, part in markets.items()}
+        is_synthetic = any(part.is_synthetic for part in markets.values())
+        run.note_candles(ends, is_synthetic=is_synthetic, is_exact=False)
 
         # Train: from features to forecasts of the test part, `train_job` for each network.
         run.phase("Train", "a network per coin and timeframe")
@@ -383,6 +384,7 @@ def evaluate(records: Mapping[str, Record], market: CandleSet, run: Run) -> dict
         run.settings,
         generation="v7",
         sections=section,
+        run=run.origin,
     )
     name = networks.PREDICTIONS.format(market.timeframe)
     predictions.to_parquet(run.folder / name, index=False)

@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import atomic
+from pipeline.bundle import origin
 from pipeline.bundle.scalers import save_scalers
 
 logger = logging.getLogger(__name__)
@@ -32,17 +31,6 @@ PARTIAL = ".partial"
 KERAS_SUFFIX = ".keras"
 """Beside a network's .h5 file: the same network in Keras' own format."""
 RUN_FILE = "run.json"
-LIBRARIES = (
-    "keras",
-    "tensorflow",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "xgboost",
-    "TA-Lib",
-    "statsmodels",
-    "ccxt",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,10 +166,58 @@ def demand_same_candles(
         )
 
 
+def refuse_to_replace_real(partial: Path, metadata_name: str) -> None:
+    """Refuse synthetic candles where a bundle, or an interrupted run, has real ones.
+
+    Raises:
+        ValueError: The output folder holds such a bundle, or its `.partial` such a run.
+    """
+    output_dir = partial.parent
+    bundle = _read_json(output_dir / metadata_name)
+    networks = [bundle, *_mapping(bundle.get("jobs")).values()]
+    if any(_mapping(network).get("synthetic") is False for network in networks):
+        what = "bundle"
+    elif _read_json(partial / RUN_FILE).get("synthetic") is False:
+        what = "interrupted run"
+    else:
+        return
+    raise ValueError(
+        f"{output_dir}: the {what} there has real candles, and these are synthetic; choose another "
+        "--output-dir, pass real candles (--candles-dir DIR), or replace it with --force"
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """Content of a file; empty where there is none, or none that can be read."""
+    try:
+        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def begin_run(
-    partial: Path, settings: Mapping[str, Any], stored: Mapping[str, Any], log_name: str
+    partial: Path,
+    settings: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    log_name: str,
+    *,
+    log_start: int = 0,
+    is_synthetic: bool | None = None,
 ) -> None:
-    """Begin a fresh run: remove what another one left, and note how to recognise this one."""
+    """Begin a fresh run: remove what another one left, and note how to recognise this one.
+
+    Args:
+        partial: The folder of `new_bundle`.
+        settings: The run's config, plain.
+        stored: What the run needs to fetch the same candles again.
+        log_name: File name of the run's log.
+        log_start: Bytes at the beginning of the log that are another run's.
+        is_synthetic: Whether the candles were made up.
+    """
     if (partial / RUN_FILE).is_file():
         logger.warning("an interrupted run is discarded; --resume would have gone on with it")
     for path in partial.iterdir():
@@ -189,7 +225,10 @@ def begin_run(
             shutil.rmtree(path)
         elif path.name != log_name:
             path.unlink()
-    write_json(partial / RUN_FILE, {"settings": dict(settings), "stored": dict(stored)})
+        elif log_start:
+            path.write_bytes(path.read_bytes()[log_start:])
+    noted = {"settings": dict(settings), "stored": dict(stored), "synthetic": is_synthetic}
+    write_json(partial / RUN_FILE, noted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +251,8 @@ class BundleContent:
     """a row a sample of the test part"""
     page: str
     """the report, HTML"""
+    run: Mapping[str, Any]
+    """`origin.run_facts`"""
 
 
 def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
@@ -242,7 +283,8 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
         **{name: metrics[name] for name in ("data", "split", "cuts")},
         **content.reference,
         "history": content.history,
-        "environment": environment(),
+        "run": content.run,
+        "environment": origin.environment(),
     }
     hashed = [*names.hashed, *(n for n in names.optional if (folder / n).is_file())]
     write_metadata(folder / names.metadata, metadata, hashed=hashed, unhashed=(names.log,))
@@ -347,21 +389,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def environment() -> dict[str, str]:
-    """Versions of Python and the libraries a result depends on."""
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A frozen config dataclass as plain data."""
+    """A frozen config dataclass as plain data, without passwords."""
     settings = plain(dataclasses.asdict(config))
-    return {name: value for name, value in settings.items() if name not in leave_out}
+    return {
+        name: origin.without_password(value) if isinstance(value, str) else value
+        for name, value in settings.items()
+        if name not in leave_out
+    }
 
 
 def plain(value: Any) -> Any:

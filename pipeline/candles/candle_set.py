@@ -21,7 +21,7 @@ class CandleSet:
     """symbol -> frame in the schema of `pipeline.candles.schema`"""
     timeframe: str
     source: str
-    """directory, exchange or synthetic"""
+    """directory, exchange, cache (of exchanges) or synthetic"""
     venue: str
     """the directory's path, the exchanges' ids, or the generator's seed"""
     venue_of: Mapping[str, str] = field(default_factory=dict)

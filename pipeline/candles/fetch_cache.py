@@ -7,6 +7,7 @@ from both of its ends.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import pandas as pd
 from pipeline.candles import sources, store
 from pipeline.candles.job import Answer, Job
 from pipeline.candles.store import update_series
+
+logger = logging.getLogger(__name__)
 
 PIECE_ROWS = 20_000
 """Rows of one series that are fetched between two writes to the store; bounds the memory."""
@@ -108,13 +111,45 @@ def fetch_through(
     return answers
 
 
-def read(directory: Path, job: Job) -> pd.DataFrame | ValueError:
-    """What a folder has of a job; empty if it has nothing, or the error that reading gives."""
+def read(directory: Path, job: Job, venue: str | None = None) -> pd.DataFrame | ValueError:
+    """What a folder has of a job; empty if it has nothing, or the error that reading gives.
+
+    A series of another source than `venue` counts as nothing.
+    """
+    path = store.find_file(directory, job.symbol, job.kind)
+    if path is None or (venue and store.read_notes(path).get("venue", venue) != venue):
+        return pd.DataFrame()
     try:
         series = store.read_series(directory, job.symbol, job.kind)
     except ValueError as error:
         return error
     return pd.DataFrame() if series is None else job.cut(series)
+
+
+def find_stored(cache_dir: Path, jobs: Sequence[Job], exchange: str | None) -> sources.Found:
+    """The series that a cache holds, without asking anybody for more.
+
+    Each symbol comes whole from the first source with all the rows that are asked for, else from
+    the one with most. A damaged file is warned of and passed over.
+
+    Args:
+        cache_dir: Folder of a folder a source.
+        jobs: A job a symbol.
+        exchange: The only source to look for; by default the chain's, then all others.
+    """
+    others = sorted(path.name for path in cache_dir.iterdir()) if cache_dir.is_dir() else []
+    venues = (exchange,) if exchange else dict.fromkeys((*sources.CANDLE_CHAIN, *others))
+    found = sources.Found()
+    for job in jobs:
+        for venue in venues:
+            rows = read(cache_dir / venue, job)
+            if isinstance(rows, ValueError):
+                logger.warning("%s", rows)
+            elif len(rows) > len(found.answers.get(job, ())):
+                found.answers[job], found.source_of[job.symbol] = rows, venue
+            if len(found.answers.get(job, ())) == job.n_candles:
+                break
+    return found
 
 
 def _missing_pieces(directory: Path, job: Job) -> Iterator[Job]:

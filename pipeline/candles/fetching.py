@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -76,8 +76,8 @@ def fetch_candles(
 ) -> CandleSet:
     """Fetch the newest candles of every symbol from the first source that works.
 
-    `auto` takes the directory if one is given, else the exchange chain, else synthetic candles
-    under a banner.
+    `auto` takes the directory if one is given, else the exchange chain, else what the cache holds,
+    with its age, else synthetic candles under a banner.
 
     Args:
         symbols: Pairs such as BTC/USDT, or `all` for the house list; of a directory, for those of
@@ -95,7 +95,8 @@ def fetch_candles(
     Raises:
         ValueError: Contradicting options, an unknown symbol or timeframe, an unsound file,
             exchanges that answer but have no such candles.
-        ExchangeError: Real candles are required and no exchange can be reached.
+        ExchangeError: Real candles are required, no exchange can be reached, and the cache has
+            none, or is not asked (source "exchange").
     """
     step_ms = timeframe_ms(timeframe)
     pairs = expand_symbols(symbols)
@@ -112,9 +113,14 @@ def fetch_candles(
         try:
             return _tell_doubts(_fetch_from_sources(jobs, source, published))
         except ExchangeError:
-            if source.source == "exchange" or source.require_real:
+            if source.source == "exchange":
                 raise
-            logger.warning("no exchange delivered candles")
+            cached = _read_from_cache(jobs, source, published)
+            if cached is not None:
+                return _tell_doubts(cached)
+            if source.require_real:
+                raise
+            logger.warning("no exchange delivered candles%s", _not_cached(jobs, source))
     logger.warning("%s", SYNTHETIC_BANNER)
     end = int(time.time() * 1000) if end_ms is None else end_ms
     n_candles = n_candles or (end - first_ms) // step_ms
@@ -194,7 +200,6 @@ def _fetch_from_sources(
     jobs: Sequence[Job], source: SourceConfig, published: Sequence[str]
 ) -> CandleSet:
     """Each symbol, whole, from the first source that has it, with published values joined on."""
-    timeframe = jobs[0].kind
 
     def fetch_from(venue: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
         directory = None if source.cache_dir is None else Path(source.cache_dir) / candles_of
@@ -202,6 +207,76 @@ def _fetch_from_sources(
         return {job: _sound_or_error(answers[job], job, venue) for job in wanted}
 
     found = sources.fetch_from_first(jobs, source.exchange, fetch_from)
+    return _join_published("exchange", jobs, found, published, fetch_from)
+
+
+def _read_from_cache(
+    jobs: Sequence[Job], source: SourceConfig, published: Sequence[str]
+) -> CandleSet | None:
+    """What the cache holds, as `_fetch_from_sources` would give it; None if it has no candles."""
+    if source.cache_dir is None:
+        return None
+    cache = Path(source.cache_dir)
+
+    def read_from(venue: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
+        answers = {job: fetch_cache.read(cache / candles_of, job, venue) for job in wanted}
+        return {job: _sound_or_error(answers[job], job, venue) for job in wanted}
+
+    found = fetch_cache.find_stored(cache, jobs, source.exchange)
+    if not found.answers:
+        return None
+    logger.warning("no exchange delivered candles")
+    newest_ms = max(int(timestamps_ms(rows)[-1]) for rows in found.answers.values())
+    newest = f"{pd.Timestamp(newest_ms, unit='ms'):%Y-%m-%d %H:%M} UTC, {_age(newest_ms)} old"
+    folders = ", ".join(str(cache / venue) for venue in dict.fromkeys(found.source_of.values()))
+    logger.warning("candles of the cache, %s: newest %s", folders, newest)
+    lacking = [job.symbol for job in jobs if job not in found.answers]
+    if lacking:
+        text = "%d of %d symbols are missing, %s has no %s candles of them: %s"
+        names = ", ".join(lacking)
+        logger.warning(text, len(lacking), len(jobs), cache, jobs[0].kind, names)
+    for job, rows in found.answers.items():
+        _check_number(rows, job, found.source_of[job.symbol])
+    folder_of = {symbol: cache / venue for symbol, venue in found.source_of.items()}
+    kept = [kind for kind in published if _is_stored(kind, folder_of)]
+    return _join_published("cache", jobs, found, kept, read_from)
+
+
+def _is_stored(kind: str, folder_of: Mapping[str, Path]) -> bool:
+    return any(store.find_file(folder, symbol, kind) for symbol, folder in folder_of.items())
+
+
+def _not_cached(jobs: Sequence[Job], source: SourceConfig) -> str:
+    """The end of a sentence: what the cache lacks, where there is one."""
+    if source.cache_dir is None:
+        return ""
+    symbols = ", ".join(job.symbol for job in jobs)
+    return f", and {source.cache_dir} has no {jobs[0].kind} candles of {symbols}"
+
+
+def _age(time_ms: int) -> str:
+    """How long ago an instant was, such as "6 days" or "5 h"."""
+    hours = (time.time() - time_ms / 1000) / 3600
+    return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} h"
+
+
+def _join_published(
+    source: str,
+    jobs: Sequence[Job],
+    found: sources.Found,
+    published: Sequence[str],
+    fetch_from: sources.FetchFrom,
+) -> CandleSet:
+    """The candles that were found, with published values from the futures exchanges that go along.
+
+    Args:
+        source: What the candles' set calls it.
+        jobs: The candles that were asked for.
+        found: Those that were found.
+        published: Of `schema.PUBLISHED`, what to join.
+        fetch_from: See `sources.FetchFrom`.
+    """
+    timeframe = jobs[0].kind
     candles = {job.symbol: found.answers[job] for job in jobs if job in found.answers}
     joined: dict[str, dict[str, str]] = {symbol: {} for symbol in candles}
     funding = {}
@@ -218,7 +293,7 @@ def _fetch_from_sources(
             if kind == "funding":
                 funding[job.symbol] = series
     venues = ", ".join(dict.fromkeys(found.source_of.values()))
-    return CandleSet(candles, timeframe, "exchange", venues, found.source_of, joined, funding)
+    return CandleSet(candles, timeframe, source, venues, found.source_of, joined, funding)
 
 
 def _check_number(rows: pd.DataFrame, job: Job, venue: str) -> None:

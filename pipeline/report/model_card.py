@@ -56,6 +56,8 @@ def model_card(
         runs=_runs(metrics or {}),
         metadata=metadata,
         generation=generation,
+        made=_made(metadata),
+        is_synthetic=_is_synthetic(metadata),
         facts={label: _listed(metadata[key]) for key, label in LABELS.items() if key in metadata},
         predictor=list(map(Markup, PREDICTORS.get(generation, ()))),
         arguments=Markup(
@@ -64,7 +66,6 @@ def model_card(
         code=Markup(CODE),
         sentences=_sentences,
         table=_table,
-        candle_rows=_candle_rows,
         split_rows=_split_rows,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -100,6 +101,20 @@ def _runs(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
 
 
+def _made(metadata: Mapping[str, Any]) -> str:
+    """When and with which code, in a line; empty where the metadata does not say."""
+    run = metadata.get("run")
+    told = tables.run_facts(run if isinstance(run, Mapping) else {})
+    return f"{told['begun']}, with {told['code']}" if told else ""
+
+
+def _is_synthetic(metadata: Mapping[str, Any]) -> bool:
+    """Whether candles of a generator are among those that a network was trained on."""
+    jobs = metadata.get("jobs")
+    networks = [metadata, *(jobs.values() if isinstance(jobs, Mapping) else ())]
+    return any(isinstance(of, Mapping) and bool(of.get("synthetic")) for of in networks)
+
+
 def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -121,15 +136,6 @@ def _table(rows: Sequence[Sequence[str]]) -> Markup:
     heading, *others = ([escaped(cell) for cell in row] for row in rows)
     rule = ["---", *(["---:"] * (len(heading) - 1))]
     return Markup("\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *others)))
-
-
-def _candle_rows(data: Mapping[str, Any]) -> tables.Rows:
-    rows = tables.candle_rows(data)[1:]
-    hashes = [of["sha256"][:12] for of in data["symbols"].values()]
-    return [
-        ["symbol", "candles", "from", "to", "missing", "sha256"],
-        *([*row, sha256] for row, sha256 in zip(rows, hashes)),
-    ]
 
 
 def _split_rows(split: Mapping[str, Mapping[str, Any]]) -> tables.Rows:

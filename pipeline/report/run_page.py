@@ -7,13 +7,16 @@ browser is. Its text is in `templates/run_page.html`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline.bundle import files
+from pipeline.bundle import origin
 from pipeline.report import page, tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CANDLES_SHOWN = 168
 """length of the excerpts of actual against predicted: a week of hours"""
@@ -28,6 +31,9 @@ def html_report(
     settings: Mapping[str, Any],
     generation: str = "v2",
     sections: Sequence[str] = (),
+    *,
+    run: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     """One self-contained page of a run.
 
@@ -39,6 +45,8 @@ def html_report(
         settings: Settings of the run.
         generation: What the page calls the system.
         sections: HTML of what only this generation has to tell, after the scores.
+        run: `origin.run_facts` of the run, where they are known.
+        environment: Versions that the run had; by default those of this process.
     """
     test = metrics["test"]
     network = tables.network_of(test)
@@ -49,9 +57,15 @@ def html_report(
     if test["models"][network]["mae"] is not None:
         weeks = excerpts(predictions)
     times = predictions["timestamp"]
+    title, alarm, picture = f"{generation}: {test['verdict']}", "", page.picture
+    if metrics["data"]["synthetic"]:
+        title, alarm = f"SYNTHETIC CANDLES · {title}", tables.SYNTHETIC
+        picture = _marked_picture
     return page.render(
         "run_page.html",
-        title=f"{generation}: {test['verdict']}",
+        title=title,
+        alarm=alarm,
+        picture=picture,
         generation=generation,
         coins=_listing(list(metrics["data"]["symbols"])),
         first=f"{times.min():%Y-%m-%d}",
@@ -69,8 +83,15 @@ def html_report(
         folds=metrics.get("folds") or [],
         curves=curves,
         settings=settings,
-        environment=files.environment(),
+        run=tables.run_facts(run or {}),
+        environment=environment or origin.environment(),
     )
+
+
+def _marked_picture(figure: Figure, caption: str) -> Markup:
+    """A picture that says of itself that its candles were made up, wherever it is copied to."""
+    figure.text(0.5, 0.5, "SYNTHETIC", fontsize=30, color="#a3211a", alpha=0.3, ha="center")
+    return page.picture(figure, f"{caption} · SYNTHETIC CANDLES")
 
 
 def members_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:

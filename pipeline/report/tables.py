@@ -22,6 +22,11 @@ Rows = list[list[str]]
 
 NONE = "–"
 INDENT = "      "
+SYNTHETIC = (
+    "SYNTHETIC CANDLES, made by a generator, trained or tested this network. Nothing here says "
+    "anything about a real market."
+)
+"""What no reader of a run on them may miss, wherever it is told."""
 LAST_MOVE = 0.5
 """Correlation with the last move from which a forecast is its copy, or if negative its reversal."""
 
@@ -199,11 +204,31 @@ def member_rows(ensemble: Mapping[str, Any]) -> Rows:
 
 def candle_rows(data: Mapping[str, Any]) -> Rows:
     """The candles of a run, from `CandleSet.provenance`."""
-    rows = [["symbol", "candles", "first", "last", "missing"]]
+    rows = [["symbol", "candles", "first", "last", "missing", "sha256"]]
     for symbol, of in data["symbols"].items():
         times = [of["first"][:16], of["last"][:16]]
-        rows.append([symbol, f"{of['rows']:,}", *times, str(of["missing_candles"])])
+        sha256 = of.get("sha256", NONE)[:12]
+        rows.append([symbol, f"{of['rows']:,}", *times, str(of["missing_candles"]), sha256])
     return rows
+
+
+def run_facts(run: Mapping[str, Any]) -> dict[str, str]:
+    """When, by which command and with which code a run was made, from `origin.run_facts`.
+
+    Example:
+        >>> run_facts({"started": "2026-11-26T18:51:02+00:00", "version": "2.0.0"})["code"]
+        'crypto-system 2.0.0, commit unknown'
+    """
+    if not run:
+        return {}
+    commit = f"commit {run['commit']}" if run.get("commit") else "commit unknown"
+    changed = ", with changes that are in no commit" if run.get("dirty") else ""
+    called = "none: main(config) was called from Python, with the settings below"
+    return {
+        "begun": f"{str(run.get('started'))[:16].replace('T', ' ')} UTC",
+        "command": str(run.get("command") or called),
+        "code": f"crypto-system {run.get('version')}, {commit}{changed}",
+    }
 
 
 def split_rows(split: Mapping[str, Mapping[str, Any]]) -> Rows:
@@ -287,12 +312,17 @@ def _lost_to(test: Mapping[str, Any]) -> list[str]:
     return [name for name in lost if name != "naive"]
 
 
+def is_synthetic(test: Mapping[str, Any]) -> bool:
+    """Whether an evaluation is of synthetic candles."""
+    return str(test["verdict"]).startswith("NO CLAIM")
+
+
 def meaning_sentence(test: Mapping[str, Any]) -> str:
     """The same for somebody without statistics."""
     naive, others = against_naive(test), ", ".join(_lost_to(test))
     here = "On these coins and months this network"
     standing = "assuming that the price stays where it is"
-    if test["verdict"].startswith("NO CLAIM"):
+    if is_synthetic(test):
         return (
             "The candles were made up by a generator: the program works, and nothing is known "
             "about any market."
@@ -544,10 +574,17 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
 
 
 def verdict_banner(test: Mapping[str, Any]) -> str:
-    """Warnings, then the verdict between two rules: the last thing the terminal shows."""
+    """Warnings, then the verdict between two rules: the last thing the terminal shows.
+
+    Of synthetic candles it is said once more that they are.
+    """
     warnings = (
         textwrap.fill(text, WIDTH, initial_indent="  ! ", subsequent_indent="    ") + "\n"
         for text in test["warnings"]
     )
     rule = "═" * WIDTH
-    return f"\n{''.join(warnings)}{rule}\n  VERDICT  {verdict_sentence(test)}\n{rule}"
+    made_up = ""
+    if is_synthetic(test):
+        made_up = f"{textwrap.indent(textwrap.fill(SYNTHETIC, WIDTH - 2), '  ')}\n"
+    verdict = f"  VERDICT  {verdict_sentence(test)}"
+    return f"\n{''.join(warnings)}{rule}\n{made_up}{verdict}\n{rule}"
