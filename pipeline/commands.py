@@ -15,10 +15,11 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_output_dir
+from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
 from pipeline import terminal
-from pipeline.candles import formats, store
-from pipeline.candles.schema import instant_ms
+from pipeline.candles import fetch_cache, formats, store
+from pipeline.candles.job import Job
+from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.live import LivePredictor, watch
 from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
@@ -70,7 +71,7 @@ class Predict:
             candles = formats.read_file(self.candles, predictor.timeframe)
             if self.symbol:
                 candles.attrs["symbol"] = self.symbol.upper()
-            predictor = _with_neighbours(predictor, self.candles.parent)
+            predictor = _with_neighbours(predictor, self.candles.parent, candles)
             prediction = _show(predictor, candles, self.last_price, self.picture, json_out)
             _enter(self.ledger, predictor, symbol, candles, prediction)
 
@@ -251,8 +252,13 @@ class Evaluate:
         print(ledger_text(result))
 
 
-def _with_neighbours(predictor: LivePredictor, folder: Path) -> LivePredictor:
-    """The predictor with the other coins' candles that lie in a folder, if it looks at them."""
+def _with_neighbours(
+    predictor: LivePredictor, folder: Path, candles: pd.DataFrame
+) -> LivePredictor:
+    """The predictor with the other coins' candles, if it looks at them.
+
+    They lie in the folder of the pair's own, or in the cache.
+    """
     if not predictor.wants_context:
         return predictor
     context = {}
@@ -262,7 +268,16 @@ def _with_neighbours(predictor: LivePredictor, folder: Path) -> LivePredictor:
         except ValueError as error:
             logger.warning("%s: not used: %s", symbol, error)
     logger.info("candles of %d coins in %s", len(context), folder)
-    return predictor.with_context(context)
+    until_ms = int(timestamps_ms(candles)[-1]) + timeframe_ms(predictor.timeframe)
+    jobs = [
+        Job(symbol, predictor.timeframe, until_ms=until_ms, n_candles=predictor.required_candles)
+        for symbol in predictor.symbols
+        if symbol not in context
+    ]
+    kept = fetch_cache.find_stored(default_cache_dir(), jobs, None).answers
+    if kept:
+        logger.info("candles of %d more coins in %s", len(kept), default_cache_dir())
+    return predictor.with_context(context | {job.symbol: kept[job] for job in kept})
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The pooled preset: features by hand, no look-ahead, training and serving alike."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -357,6 +358,21 @@ def test_predict_finds_the_other_coins_beside_the_file(
         command.run(CryptoPricePredictorV2)
     assert len(caught) == 1 and picture.is_file()  # once, though the picture forecasts again
     assert f"Expected return: {informed['return_percent']:+.4f}%" not in capsys.readouterr().out
+
+
+def test_predict_finds_the_other_coins_in_the_cache(
+    predictor, bundle, market, candles_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(candles_dir / "ETHUSDT_1h.parquet", tmp_path)
+    others = {symbol: frame for symbol, frame in market.items() if symbol != "ETH/USDT"}
+    write_market(others, tmp_path / "candles" / "binance")
+    Predict(Path("ETHUSDT_1h.parquet"), model_dir=bundle, json=True).run(CryptoPricePredictorV2)
+    said = json.loads(capsys.readouterr().out)
+    informed = predictor.predict(market["ETH/USDT"], context=market)
+    assert said["missing_inputs"] == []
+    # The cache's frames are cut to what is needed, so the last bits of indicators may differ.
+    assert said["return"] == pytest.approx(informed["return"], rel=1e-6)
 
 
 def test_the_page_forecasts_with_the_other_coins_of_its_source(

@@ -42,6 +42,7 @@ def forecast_of(**changes):
         "symbol": "BTC/USDT",
         "quote": "USDT",
         "venue": "binance",
+        "synthetic": False,
         "trained_until": None,
         "missing_inputs": [],
         **changes,
@@ -89,6 +90,11 @@ def test_old_candles_are_said_to_be_old(age, horizon, is_old, has_happened):
     lines = forecast_lines(forecast)
     assert lines[1].startswith("Forecast price" if is_old else "Next price")
     assert lines[-1].startswith("! old candles") == is_old
+
+
+def test_made_up_candles_are_named_first_and_last():
+    lines = forecast_lines(forecast_of(synthetic=True))
+    assert lines[0].startswith("SYNTHETIC · BTC/USDT") and lines[-1].startswith("! SYNTHETIC: ")
 
 
 def test_a_horizon_of_several_candles_is_named():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline.forecasts.prediction import Prediction, aged, money, subject
+from pipeline.forecasts.prediction import Prediction, aged, money, signed, subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,9 +59,12 @@ def plot_forecast(
     axes.plot([len(recent) - 1, ahead], [start, price], color=FORECAST, linestyle=":")
     is_wide = size[0] >= NARROW
     if is_wide:
+        told = (
+            f"{money(price, quote)}\n{signed(prediction['return_percent'], 3)} %\n"
+            f"80 %: {money(low, quote)} – {money(high, quote)}"
+        )
         axes.annotate(
-            f"{money(price, quote)}\n{prediction['return_percent']:+.3f} %\n"
-            f"80 %: {money(low, quote)} – {money(high, quote)}",
+            told.replace("$", r"\$"),  # two dollar signs would enclose a formula
             (ahead, price),
             xytext=(12, 0),
             textcoords="offset points",
@@ -87,7 +90,7 @@ def headline(prediction: Prediction) -> str:
     ]
     old = aged(prediction)
     # A sentence of its own line, broken where a picture ends.
-    return "\n".join(lines if old is None else [*lines, *textwrap.wrap(f"! {old}", 96)])
+    return "\n".join(lines if old is None else [*lines, *textwrap.wrap(f"! {old}", 110)])
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -14,6 +14,8 @@ DOLLARS = ("USD", "USDT", "USDC", "FDUSD", "BUSD", "TUSD", "DAI")
 OLD_CANDLES = 2
 """A forecast is old from so many candles on that have closed since the newest one known."""
 
+SYNTHETIC = "SYNTHETIC: a generator made these candles up, or what the model has learnt from"
+
 NAMED = 10
 """Pairs that a sentence names at most."""
 
@@ -41,6 +43,7 @@ Prediction = TypedDict(
         "symbol": "str | None",  # pair, where anybody has said it
         "quote": "str | None",  # currency of the prices
         "venue": "str | None",  # exchange that the candles come from
+        "synthetic": bool,  # a generator made what the model has learnt from, or these candles
         "trained_until": "pd.Timestamp | None",  # the model has learnt nothing later, UTC
         "missing_inputs": "list[str]",  # features that the forecast had to do without
     },
@@ -80,6 +83,16 @@ def money(price: float, quote: str | None) -> str:
     return f"{format_price(price)} {quote or ''}".rstrip()
 
 
+def signed(value: float, digits: int) -> str:
+    """A number with its sign; what rounds to 0 is +0.
+
+    Example:
+        >>> signed(-0.126, 2), signed(-0.001, 2)
+        ('-0.13', '+0.00')
+    """
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def quote_of(symbol: str | None) -> str | None:
     """Currency that a pair's prices are in.
 
@@ -95,7 +108,8 @@ def subject(prediction: Prediction) -> str:
     ahead = "next candle"
     if prediction["horizon"] > 1:
         ahead = f"{prediction['horizon']} candles ahead"
-    parts = [prediction["symbol"], prediction["venue"], prediction["timeframe"], ahead]
+    made_up = "SYNTHETIC" if prediction["synthetic"] else None
+    parts = [made_up, prediction["symbol"], prediction["venue"], prediction["timeframe"], ahead]
     return " · ".join(part for part in parts if part)
 
 
@@ -128,7 +142,7 @@ def forecast_lines(prediction: Prediction) -> list[str]:
     lines = [
         subject(prediction),
         f"{'Forecast price' if is_old(prediction) else 'Next price'}: {price}",
-        f"Expected return: {prediction['return_percent']:+.4f}%",
+        f"Expected return: {signed(prediction['return_percent'], 4)}%",
         f"Confidence: {prediction['confidence']:.1%}  (that the direction is right; 50 % is a coin "
         "flip)",
         f"80 % interval: {low} to {high}",
@@ -137,7 +151,11 @@ def forecast_lines(prediction: Prediction) -> list[str]:
         f"opened at {prediction['last_timestamp']:%Y-%m-%d %H:%M}",
     ]
     old = aged(prediction)
-    return lines if old is None else [*lines, f"! {old}"]
+    if old is not None:
+        lines.append(f"! {old}")
+    if prediction["synthetic"]:
+        lines.append(f"! {SYNTHETIC}")
+    return lines
 
 
 def untrained_note(symbol: str | None, trained: Sequence[str]) -> str | None:

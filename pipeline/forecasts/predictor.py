@@ -220,6 +220,7 @@ class BundlePredictor(abc.ABC):
             "symbol": instrument.symbol,
             "quote": quote_of(instrument.symbol),
             "venue": instrument.venue,
+            "synthetic": self.is_synthetic or instrument.venue == "synthetic",
             "trained_until": self.trained_until,
             "missing_inputs": [],
         }

@@ -23,8 +23,8 @@ Rows = list[list[str]]
 NONE = "–"
 INDENT = "      "
 SYNTHETIC = (
-    "SYNTHETIC CANDLES, made by a generator, trained or tested this network. Nothing here says "
-    "anything about a real market."
+    "SYNTHETIC CANDLES: a generator made up what this network was trained or tested on. Nothing "
+    "here says anything about a real market."
 )
 """What no reader of a run on them may miss, wherever it is told."""
 LAST_MOVE = 0.5
