@@ -240,9 +240,7 @@ def test_a_test_part_too_small_to_test_is_said_and_the_bundle_is_saved_all_the_s
 def test_a_loss_that_is_not_finite_in_some_epoch_does_not_keep_the_run_from_being_saved(
     signal_dir, tmp_path, no_twin
 ):
-    config = replace(
-        TINY, candles_dir=signal_dir, output_dir=tmp_path, learning_rate=1e12, epochs=3
-    )
+    config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path, learning_rate=1e9, epochs=3)
     train_v2_production.main(config)
     history = json.loads((tmp_path / METADATA_FILE).read_text())["history"]
     assert None in history["loss"] or max(history["loss"]) > 1e6

@@ -60,7 +60,9 @@ def scored(predictor, market, metadata):
 @pytest.fixture
 def unscored(monkeypatch):
     """Scoring takes a second; tests of what is scored do without."""
-    monkeypatch.setattr("pipeline.evaluation.unseen.score_run", lambda *_, **__: {})
+    monkeypatch.setattr(
+        "pipeline.evaluation.unseen.score_run", lambda *_, **__: {"test": {"warnings": []}}
+    )
 
 
 def synthetic_copy(bundle, folder):
@@ -101,6 +103,20 @@ def test_on_its_own_test_part_the_bundle_scores_as_its_training_run_did(scored, 
         before["verdicts"][0]["skill"], rel=1e-6
     )
     assert [c["baseline"] for c in result["test"]["interval"]["comparisons"]] == ["ewma"]
+
+
+def test_candles_that_cannot_be_are_told_of_beside_the_verdict(
+    predictor, market, metadata, unscored
+):
+    eth = market.candles["ETH/USDT"]
+    prices = ["open", "high", "low", "close"]
+    last = eth.index >= len(eth) - 40
+    split = eth.assign(**{name: eth[name].mask(last, 1000 * eth[name]) for name in prices})
+    market = CandleSet({"ETH/USDT": split}, "1h", "directory", "DIR")
+    result, _ = score(predictor, market, metadata)
+    [warning] = result["test"]["warnings"]
+    assert warning.startswith("ETH/USDT: 1 candle(s) hard to believe, first at ")
+    assert "returns, scores and money count such jumps" in warning
 
 
 def test_the_forecasts_are_those_of_predict_history_bit_for_bit(predictor, scored, market):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.candles import belief, store
@@ -31,26 +30,19 @@ class CandleSet:
     funding: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """symbol -> settled funding rates, where they are known, for the backtest"""
 
-    def __post_init__(self) -> None:
-        # A frame that leaves the set still says of what it is; forecasts name it.
-        for symbol, frame in self.candles.items():
-            frame.attrs["symbol"] = symbol
-            if self.is_synthetic:
-                frame.attrs["exchange"] = "synthetic"
-            elif symbol in self.venue_of:
-                frame.attrs["exchange"] = self.venue_of[symbol]
-
     @property
     def is_synthetic(self) -> bool:
         return self.source == "synthetic"
 
-    def doubtful_rows(self) -> dict[str, np.ndarray]:
-        """Symbol -> rows of candles that are hard to believe, of the symbols that have any."""
-        found = {
-            symbol: belief.find_doubtful(frame, self.timeframe)
-            for symbol, frame in self.candles.items()
-        }
-        return {symbol: rows for symbol, rows in found.items() if len(rows)}
+    def doubts(self) -> dict[str, str]:
+        """Symbol -> what to say of its candles that are hard to believe; mostly empty."""
+        told = {}
+        for symbol, frame in self.candles.items():
+            rows = belief.find_doubtful(frame, self.timeframe)
+            if len(rows):
+                found = belief.describe(frame, rows, symbol)
+                told[symbol] = f"{found}; {belief.COUNTED}; {belief.REMEDY}"
+        return told
 
     def describe(self) -> list[str]:
         """A line a symbol, for people; of many symbols the first few."""

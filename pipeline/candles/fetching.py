@@ -108,16 +108,16 @@ def fetch_candles(
         directory = Path(source.candles_dir)  # a notebook may say it as text
         if _is_all(symbols):
             jobs = list(_those_at_hand(jobs, directory))
-        return _tell_doubts(_read_from(directory, jobs))
+        return _labelled(_read_from(directory, jobs))
     if source.source in ("exchange", "auto"):
         try:
-            return _tell_doubts(_fetch_from_sources(jobs, source, published))
+            return _labelled(_fetch_from_sources(jobs, source, published))
         except ExchangeError:
             if source.source == "exchange":
                 raise
             cached = _read_from_cache(jobs, source, published)
             if cached is not None:
-                return _tell_doubts(cached)
+                return _labelled(cached)
             if source.require_real:
                 raise
             logger.warning("no exchange delivered candles%s", _not_cached(jobs, source))
@@ -127,7 +127,7 @@ def fetch_candles(
     market = synthetic.synthetic_market(
         pairs, timeframe, n_candles, seed=source.seed, end=pd.Timestamp(end, unit="ms")
     )
-    return CandleSet(market, timeframe, "synthetic", f"seed {source.seed}")
+    return _labelled(CandleSet(market, timeframe, "synthetic", f"seed {source.seed}"))
 
 
 def _is_all(symbols: Sequence[str]) -> bool:
@@ -171,12 +171,18 @@ def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
     return found
 
 
-def _tell_doubts(market: CandleSet) -> CandleSet:
-    """Warn of candles that are hard to believe; they stay, since they may be true."""
-    for symbol, rows in market.doubtful_rows().items():
-        told = belief.describe(market.candles[symbol], rows, symbol)
-        logger.warning("%s; %s; %s", told, belief.COUNTED, belief.REMEDY)
-        market.candles[symbol].attrs[belief.TOLD] = True
+def _labelled(market: CandleSet) -> CandleSet:
+    """Frames that say of what they are, since forecasts name it; a warning tells of doubts.
+
+    Candles that are hard to believe stay, since they may be true.
+    """
+    doubts = market.doubts()
+    for symbol, frame in market.candles.items():
+        venue = "synthetic" if market.is_synthetic else market.venue_of.get(symbol)
+        frame.attrs |= {"symbol": symbol} | ({"exchange": venue} if venue else {})
+        if symbol in doubts:
+            logger.warning("%s", doubts[symbol])
+            frame.attrs[belief.TOLD] = True
     return market
 
 

@@ -180,7 +180,7 @@ def widen(
         return high, low, is_outside
     top, bottom = np.maximum(open_, close), np.minimum(open_, close)
     is_candle = (low > 0) & (low <= high)
-    is_little = (top <= MAX_WIDENING * high) & (low <= MAX_WIDENING * bottom)
+    is_little = (top / MAX_WIDENING <= high) & (low / MAX_WIDENING <= bottom)
     is_widened = is_outside & is_candle & is_little
     high = np.where(is_widened, np.maximum(high, top), high)
     low = np.where(is_widened, np.minimum(low, bottom), low)

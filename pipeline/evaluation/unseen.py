@@ -98,6 +98,7 @@ def score_unseen(
         threshold=metadata.get("config", {}).get("threshold", 0.0),
         funding=market.funding,
     )
+    scores["test"]["warnings"] += market.doubts().values()
     quantiles = metadata.get("feature_quantiles", {})
     rows = np.concatenate([part.features for part in parts.values()])
     time_ms = np.concatenate([part.time_ms for part in parts.values()])
