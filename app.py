@@ -9,7 +9,6 @@ pip install gradio) nor Keras.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -27,12 +26,13 @@ from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import terminal
 from pipeline.bundle import files
+from pipeline.bundle.metadata import agreed_cuts, demand, read_json
 from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.evaluation.outcomes import find_outcomes
 from pipeline.forecasts.prediction import aged, as_json, untrained_note
-from pipeline.report import live_page
+from pipeline.report import live_page, page
 from pipeline.report.live_page import Answer
 
 if TYPE_CHECKING:
@@ -90,11 +90,17 @@ class Forecaster:
                     f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
                 )
         files.check_hashes([folder / FILES.metrics], folder / FILES.metadata)
-        metrics = json.loads((folder / FILES.metrics).read_text(encoding="utf-8"))
+        metrics = read_json(folder / FILES.metrics)
+        demand(metrics, {"test": {"verdict": str}}, str(folder / FILES.metrics))
         self.test: dict[str, Any] = metrics["test"]
-        self.seen_until_ms = int(pd.Timestamp(metrics["cuts"]["val_end"]).timestamp() * 1000)
         self.options = options
         self.predictor = CryptoPricePredictorV2.from_directory(folder)
+        cuts = agreed_cuts(self.predictor.cuts, metrics, FILES.metrics)
+        if not cuts:
+            raise ValueError(
+                f"{folder / FILES.metrics}: nothing says what the model has seen; train it again"
+            )
+        self.seen_until_ms = cuts["val_end"]
         self.step_ms = timeframe_ms(self.predictor.timeframe)
         self._kept: dict[str, Answer] = {}
         self._context: tuple[int, Mapping[str, pd.DataFrame]] = (0, {})
@@ -269,13 +275,14 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
             raise gr.Error(str(error), print_exception=False) from error
 
     symbols = forecaster.symbols
-    heading = live_page.heading(
-        forecaster.test,
-        predictor.timeframe,
-        predictor.lookback,
-        predictor.horizon,
-        predictor.is_synthetic,
-    )
+    with page.of_file(FILES.metrics):
+        heading = live_page.heading(
+            forecaster.test,
+            predictor.timeframe,
+            predictor.lookback,
+            predictor.horizon,
+            predictor.is_synthetic,
+        )
     with gr.Blocks(title="Crypto forecasts", analytics_enabled=False) as blocks:
         gr.HTML(heading)
         with gr.Row(elem_classes="chooser"):

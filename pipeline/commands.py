@@ -17,6 +17,7 @@ import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
 from pipeline import terminal
+from pipeline.bundle.metadata import read_metadata
 from pipeline.candles import fetch_cache, formats, store
 from pipeline.candles.job import Job
 from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
@@ -185,6 +186,10 @@ class Evaluate:
         from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
         from pipeline.report.evaluate_text import unseen_text
 
+        since_ms = instant_ms(self.since, "--since")
+        metadata = read_metadata(self.model_dir / predictor.files.metadata)
+        predictions = self.model_dir / predictor.files.predictions
+        unseen.check_test_part(predictions, predictor, metadata, since_ms)
         read = functools.partial(
             fetch_candles,
             timeframe=predictor.timeframe,
@@ -199,12 +204,7 @@ class Evaluate:
             symbol: predictor._features(candles) for symbol, candles in market.candles.items()
         }
         result, forecasts = unseen.score_unseen(
-            predictor,
-            market,
-            features,
-            unseen.read_metadata(self.model_dir / predictor.files.metadata),
-            instant_ms(self.since, "--since"),
-            self.fee_bps,
+            predictor, market, features, metadata, since_ms, self.fee_bps
         )
         lacking = [symbol for symbol in predictor.symbols if symbol not in there]
         if lacking and not self.symbols:

@@ -11,7 +11,6 @@ prompt. It is never an option, and never shown, logged or saved. docs/hub.md tel
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tyro.conf import Positional
 from pipeline import terminal
 from pipeline.bundle import hub_transfer
 from pipeline.bundle.hub_transfer import Bundle, Place, ask, connect, find_token, scrub
+from pipeline.bundle.metadata import read_json
 
 
 def push(
@@ -124,17 +124,19 @@ def push_when_done(
 def card_of(bundle: Bundle, place: Place) -> str:
     """The model card of a bundle, for a place on the Hub."""
     # lazy: pandas and the tables are not needed to pull
+    from pipeline.report import page
     from pipeline.report.model_card import model_card
 
     generation = bundle.metadata_name.removeprefix("metadata_").removesuffix(".json")
     path = bundle.folder / f"metrics_{generation}.json"
-    metrics = json.loads(path.read_text()) if path.name in bundle.hashes else None
+    metrics = read_json(path) if path.name in bundle.hashes else None
     arguments = f'"{place.repo}"'
     if place.is_dataset:
         arguments += ", is_dataset=True"
     if place.folder:
         arguments += f', folder="{place.folder}"'
-    return model_card(bundle.metadata, metrics, generation, arguments)
+    with page.of_file(str(bundle.folder)):
+        return model_card(bundle.metadata, metrics, generation, arguments)
 
 
 def _upload(bundle: Bundle, place: Place, token: str, *, is_private: bool = False) -> None:

@@ -139,7 +139,7 @@ def test_calibration_survives_a_round_trip_through_plain_floats():
 @pytest.mark.parametrize("value", [None, "0.5", True, math.nan, math.inf, [0.5]])
 def test_what_is_no_finite_number_is_named(value):
     with pytest.raises(
-        ValueError, match="calibration number 'direction_slope' is .*, not a finite number; train"
+        ValueError, match="calibration number 'direction_slope' is .*, not a number from 0 to"
     ):
         Calibration.from_dict(NUMBERS.as_dict() | {"direction_slope": value})
 

@@ -159,24 +159,21 @@ UNSOUND = {
     "two bundles": (lambda files: files | {"metadata_v1.json": b"{}"}, "holds several bundles"),
     "metadata that is no JSON": (
         lambda files: files | {"metadata_v2.json": b"\xff{"},
-        "not readable as metadata",
+        "not readable as a bundle's JSON",
     ),
     "metadata nested deep": (
         lambda files: files | {"metadata_v2.json": b"[" * 10**6},
-        "not readable as metadata",
+        "not readable as a bundle's JSON",
     ),
     "metadata that is a list": (
         lambda files: files | {"metadata_v2.json": b"[]"},
-        "not the metadata of a bundle",
+        "it holds a list, not an object",
     ),
     "hashes that are none": (
         lambda files: amended(files, files={"model.h5": 7}),
         "does not say which files belong",
     ),
-    "jobs that are none": (
-        lambda files: amended(files, jobs=[1]),
-        "does not say which files belong to the bundle",
-    ),
+    "jobs that are none": (lambda files: amended(files, jobs=[1]), "'jobs': .1. is no dict"),
 }
 
 

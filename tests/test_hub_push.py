@@ -97,7 +97,7 @@ DAMAGE = {
     ),
     "metadata cut": (
         lambda folder: (folder / "metadata_v2.json").write_text("{"),
-        "not readable as metadata",
+        "not readable as a bundle's JSON",
     ),
     "no files": (
         lambda folder: (folder / "metadata_v2.json").write_text("{}"),

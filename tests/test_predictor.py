@@ -379,7 +379,8 @@ def test_the_scalers_of_another_model_are_noticed(tiny_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("feature_cols", ["log_return", "magic"], "unknown feature 'magic'"),
+        ("feature_cols", ["log_return", "magic"], "'X' has 18 columns, not 2"),
+        ("feature_cols", [f"magic_{i}" for i in range(18)], "unknown feature 'magic_0'"),
         ("lookback", 30, r"takes windows of shape \(60, 18\)"),
         ("timeframe", "7h", "unknown timeframe '7h'"),
         ("calibration", {}, "calibration number 'shrinkage' is None"),

@@ -1,5 +1,6 @@
 """A bundle on candles it has never seen: what is scored, what is left out, what is said."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -19,9 +20,10 @@ from data_fetcher import fetch_candles
 from feature_engineering import compute_features
 from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
 from pipeline import commands
+from pipeline.bundle.metadata import read_metadata
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.evaluation.unseen import read_metadata, score_unseen
+from pipeline.evaluation.unseen import score_unseen
 from pipeline.report.evaluate_text import drift_table, unseen_text
 from pipeline.samples.drift import feature_quantiles, measure_drift, population_stability
 
@@ -57,12 +59,26 @@ def scored(predictor, market, metadata):
     return score(predictor, market, metadata)
 
 
+def before_cuts(predictor, **cuts):
+    """The predictor of a bundle whose scaler file names no cuts, or these alone."""
+    old = copy.copy(predictor)
+    old.cuts = cuts
+    return old
+
+
 @pytest.fixture
 def unscored(monkeypatch):
     """Scoring takes a second; tests of what is scored do without."""
     monkeypatch.setattr(
         "pipeline.evaluation.unseen.score_run", lambda *_, **__: {"test": {"warnings": []}}
     )
+
+
+def forget(folder, *keys):
+    """Leave keys out of a bundle's scaler file, as older versions did."""
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    kept = {key: value for key, value in scalers.items() if key not in keys}
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(kept, protocol=4))
 
 
 def synthetic_copy(bundle, folder):
@@ -169,23 +185,24 @@ def test_the_bundles_own_test_part_is_said_to_have_been_looked_at_and_later_cand
         for note in scored[0]["notes"]
     )
     cuts = {**metadata["cuts"], "test_end": f"{scored[1]['timestamp'].iloc[9]:%Y-%m-%dT%H:%M:%SZ}"}
-    result, predictions = score(predictor, market, {**metadata, "cuts": cuts})
+    old = before_cuts(predictor)
+    result, predictions = score(old, market, {**metadata, "cuts": cuts})
     inside = int((predictions["timestamp"] + 2 * HOUR <= pd.Timestamp(cuts["test_end"])).sum())
     assert any(f"{inside} of {n} forecasts lie" in note for note in result["notes"])
     assert 0 < inside < 10
     cuts["test_end"] = cuts["test_start"]
-    result, _ = score(predictor, market, {**metadata, "cuts": cuts})
+    result, _ = score(old, market, {**metadata, "cuts": cuts})
     assert not any("own test part" in note for note in result["notes"])
 
 
 def test_without_metadata_it_needs_since_and_says_that_it_trusts_it(predictor, market, scored):
     with pytest.raises(
         ValueError,
-        match=r"no metadata .* which candles it has seen; copy metadata_v2.json .*--since",
+        match=r"neither .* which candles the model has seen; copy metadata_v2.json .*--since",
     ):
-        score(predictor, market, {})
+        score(before_cuts(predictor), market, {})
     start = scored[1]["timestamp"].iloc[0] + HOUR
-    result, predictions = score(predictor, market, {}, since=start)
+    result, predictions = score(before_cuts(predictor), market, {}, since=start)
     assert np.array_equal(predictions["lstm"], scored[1]["lstm"])
     assert result["seen_until"] is None
     assert any("taken on trust" in note for note in result["notes"])
@@ -476,6 +493,7 @@ def test_evaluate_without_metadata_or_candles_ends_in_a_sentence(
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
     (folder / METADATA_FILE).unlink()
+    forget(folder, "cuts", "trained_until")
     with pytest.raises(ValueError, match="pass --since"):
         evaluate(monkeypatch, "--model-dir", folder, "--candles-dir", signal_dir)
     with pytest.raises(ValueError, match="no SOLUSDT_1h.parquet"):
@@ -502,7 +520,7 @@ def test_real_candles_after_the_test_part_of_a_bundle_are_scored(
     if market.candles["BTC/USDT"]["timestamp"].iloc[-300] < pd.Timestamp(
         metadata["cuts"]["val_end"]
     ):
-        metadata = {**metadata, "cuts": {}}
+        predictor, metadata = before_cuts(predictor), {**metadata, "cuts": {}}
     since = market.candles["BTC/USDT"]["timestamp"].iloc[-300]
     result, predictions = score(predictor, market, metadata, since=since)
     assert len(predictions) == 300

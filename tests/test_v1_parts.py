@@ -301,7 +301,7 @@ def test_factors_of_quantiles_agree_with_hand_arithmetic():
     assert QuantileFactors.from_dict(factors.as_dict()) == factors
     for wrong in ({"below": 1.0}, {"below": 0.0, "above": 1.0}, {"below": True, "above": 1.0}):
         with pytest.raises(
-            ValueError, match="quantile factor .* not a positive number; train the model again"
+            ValueError, match="quantile factor .* not a number from 1e-30 to 1e.30; train the model"
         ):
             QuantileFactors.from_dict(wrong)
 

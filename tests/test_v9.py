@@ -319,13 +319,13 @@ def test_nothing_looks_ahead_from_candles_to_forecasts(predictor, candles):
     [
         ("X", [1.0], "'X' is .* not a usable MinMaxRecord"),
         ("har", {}, "HAR model: .* train the model again"),
-        ("ensemble", {"price_weight": 1.0}, "ensemble: quantiles are None"),
+        ("ensemble", {"price_weight": 1.0}, "ensemble: 'direction_shrinkage' is None"),
         (
             "sha256",
             {DIRECTION_FILE: "0"},
             f"{DIRECTION_FILE}: scalers_v9.pkl belongs to another model",
         ),
-        ("feature_cols", ["funding_rate"], "unknown feature 'funding_rate'"),
+        ("feature_cols", ["funding_rate"], "'X' has 46 columns, not 1"),
         ("lookback", 30, r"takes windows of shape \(60, 46\)"),
         ("volatility_horizon", 0, "'volatility_horizon' is 0, not a usable int"),
     ],

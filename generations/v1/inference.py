@@ -29,6 +29,8 @@ from pipeline.forecasts.predictor import (
     VOLUME_REMEDY,
     BundlePredictor,
     base_price,
+    last_ms_of,
+    numbers_unjudged,
     one_for_each,
     read_closed,
     read_recent,
@@ -96,9 +98,10 @@ class CryptoPricePredictorV1(BundlePredictor):
                 "one of them",
                 stacklevel=2,
             )
-        self._x_scalers = {
-            timeframe: self._x_scaler.get(timeframe, {}).get(name) for timeframe in (HOUR, QUARTER)
-        }
+        self._x_scalers: dict[str, Any] = {}
+        for timeframe in (HOUR, QUARTER):
+            scalers = self._x_scaler.get(timeframe)
+            self._x_scalers[timeframe] = scalers.get(name) if isinstance(scalers, dict) else None
         if not all(type(scaler) is ScalerRecord for scaler in self._x_scalers.values()):
             raise ValueError(
                 f"{scaler_path}: a scaler of {name} is missing or of another kind; train the model "
@@ -159,11 +162,13 @@ class CryptoPricePredictorV1(BundlePredictor):
                 f"none of {len(hours)} 1h candles can be forecast from: it takes {self._needed} in "
                 f"a row without a gap and {self.lookback} 15m candles that end with them"
             )
-        streams = [
-            Stream(self._scale(self._features(hours, HOUR), HOUR), t, self.lookback),
-            Stream(self._scale(self._features(quarters, QUARTER), QUARTER), row, self.lookback),
-        ]
-        forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours)[t])
+        with numbers_unjudged():
+            streams = [
+                Stream(self._scale(self._features(hours, HOUR), HOUR), t, self.lookback),
+                Stream(self._scale(self._features(quarters, QUARTER), QUARTER), row, self.lookback),
+            ]
+            forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours)[t])
+        self._demand_numbers(forecast, hours["close"].to_numpy()[t], times[t])
         columns = self._times_of(hours, t)
         return pd.DataFrame(columns | {name: forecast[name] for name in FORECASTS})
 
@@ -186,17 +191,20 @@ class CryptoPricePredictorV1(BundlePredictor):
             )
             newest = []
             for timeframe, candles in ((HOUR, hours), (QUARTER, quarters)):
-                features = self._features(candles, timeframe)
-                rows[timeframe].append(self._scale(features, timeframe)[-self.lookback :])
+                with numbers_unjudged():
+                    features = self._features(candles, timeframe)
+                    rows[timeframe].append(self._scale(features, timeframe)[-self.lookback :])
                 newest.append(features.iloc[-1])
             missing.append(_missing_volume(newest))
             frames.append(hours)
             base.append(base_price(hours, price))
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
         streams = [Stream(np.concatenate(part), end, self.lookback) for part in rows.values()]
-        volatility = np.array([self._volatility(hours)[-1] for hours in frames])
-        inputs = np.array([self._inputs(hours)[-1] for hours in frames])
-        forecast = self._forecast(streams, volatility, inputs)
+        with numbers_unjudged():
+            volatility = np.array([self._volatility(hours)[-1] for hours in frames])
+            inputs = np.array([self._inputs(hours)[-1] for hours in frames])
+            forecast = self._forecast(streams, volatility, inputs)
+        self._demand_numbers(forecast, np.array(base), last_ms_of(frames))
         if lacking := list(dict.fromkeys(name for names in missing for name in names)):
             text = f"the forecast does without {', '.join(lacking)}; {VOLUME_REMEDY}"
             warnings.warn(text, stacklevel=3)

@@ -29,7 +29,7 @@ from generations.v7.features import (
 )
 from generations.v7.ohlc import HEADS, close_log_return, scale_and_fill, to_prices
 from pipeline.bundle.files import PARTIAL
-from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
+from pipeline.bundle.scaler_check import MAX_SIZE, SCALER_TYPES, open_scalers
 from pipeline.bundle.scalers import MinMaxRecord
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
@@ -69,6 +69,7 @@ class CryptoPricePredictorV7(CandlePredictor):
         "record": dict,
     }
     history_columns = (*CandlePredictor.history_columns, *HEADS)
+    prices = frozenset(HEADS)
 
     @classmethod
     def from_directory(
@@ -134,9 +135,9 @@ class CryptoPricePredictorV7(CandlePredictor):
         self.symbol = scalers["symbols"][0]
         n_inputs = len(scalers["feature_cols"])
         is_sound = (
-            len(scalers["symbols"]) == scalers["y"].min.size == 1
-            and len(self._fill) == scalers["X"].min.size == n_inputs
-            and all(type(value) is float and np.isfinite(value) for value in self._fill)
+            len(scalers["symbols"]) == 1
+            and len(self._fill) == n_inputs
+            and all(type(value) is float and abs(value) <= MAX_SIZE for value in self._fill)
         )
         if not is_sound:
             raise ValueError(

@@ -9,7 +9,6 @@ its scaler file; metadata_v7.json collects them.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 from pipeline import atomic
 from pipeline.bundle import files, origin
+from pipeline.bundle.metadata import read_json, read_metadata
 from pipeline.bundle.scalers import load_scalers, save_scalers
 from pipeline.candles import store
 from pipeline.candles.schema import TIMEFRAME_MS
@@ -92,7 +92,7 @@ def work_folder(partial: Path, name: str, facts: Mapping[str, Any]) -> Path:
     wanted = files.plain(facts)
     left = None
     with contextlib.suppress(OSError, ValueError):  # none, or none that can be read
-        left = json.loads((work / files.RUN_FILE).read_text(encoding="utf-8"))
+        left = read_json(work / files.RUN_FILE)
     if left != wanted:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -236,7 +236,7 @@ def _read_record(output_dir: Path, name: str) -> Record:
 def _state_of_metadata(path: Path) -> str:
     if not path.is_file():
         return "missing"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if isinstance(json.loads(path.read_text(encoding="utf-8")).get("jobs"), dict):
+    with contextlib.suppress(OSError, ValueError):
+        if "jobs" in read_metadata(path):
             return "sound"
     return "damaged"

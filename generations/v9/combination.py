@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from generations.v9.direction import log_odds
+from pipeline.bundle.scaler_check import MAX_SIZE
 from pipeline.forecasts.fitted import FittedNumbers
-from pipeline.forecasts.intervals import QUANTILE_NAMES, conformal_quantiles
+from pipeline.forecasts.intervals import check_quantiles, conformal_quantiles
 from pipeline.forecasts.shrinkage import (
     Calibration,
     apply_calibration,
@@ -37,6 +38,12 @@ class Combination(FittedNumbers):
 
     what: ClassVar[str] = "ensemble:"
     remedy: ClassVar[str] = "train the models again"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "direction_shrinkage": (0.0, 1.0),
+        "direction_slope": (0.0, MAX_SIZE),
+        "price_weight": (0.0, 1.0),
+        "combined_slope": (0.0, MAX_SIZE),
+    }
 
     direction_shrinkage: float
     """log-odds to volatilities, 0 to 1"""
@@ -51,11 +58,10 @@ class Combination(FittedNumbers):
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
-        quantiles = numbers.get("quantiles")
-        if not isinstance(quantiles, dict) or tuple(quantiles) != QUANTILE_NAMES:
-            raise ValueError(f"ensemble: quantiles are {quantiles!r}; train the models again")
-        return super().from_dict(numbers)
+        """Read what `as_dict` wrote; a ValueError names what is missing or out of its range."""
+        combination = super().from_dict(numbers)
+        check_quantiles(combination.quantiles, "ensemble:")
+        return combination
 
 
 def fit_combination(

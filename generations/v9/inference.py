@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -95,6 +95,10 @@ class CryptoPricePredictorV9(CandlePredictor):
         "combined_q90",
     )
 
+    log_returns = CandlePredictor.log_returns | {"combined", "combined_q10", "combined_q90"}
+    probabilities = frozenset({"p_up", "direction", "direction_p_up", "combined_p_up"})
+    ordered = (*CandlePredictor.ordered, ("combined_q10", "combined_q50", "combined_q90"))
+
     def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
         """Open the three models.
 
@@ -119,10 +123,13 @@ class CryptoPricePredictorV9(CandlePredictor):
                     "use the files of one training run"
                 )
         self.volatility_horizon: int = scalers["volatility_horizon"]
-        self._har = HarModel.from_dict(scalers["har"])
-        self._combination = Combination.from_dict(scalers["ensemble"])
         self._direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
         self._trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
+
+    def _read_numbers(self, scalers: Mapping[str, Any]) -> None:
+        super()._read_numbers(scalers)
+        self._har = HarModel.from_dict(scalers["har"])
+        self._combination = Combination.from_dict(scalers["ensemble"])
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_v9_features(candles, self.timeframe, self.feature_cols)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from config import ConfigV9
+from pipeline.bundle.metadata import shown
 from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.samples.indicators import NamedColumns, by_segment, log_returns
 from pipeline.samples.splitting import Split, cut_at
@@ -46,11 +47,11 @@ class HarModel(FittedNumbers):
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` wrote; a ValueError names what is missing or not finite."""
+        """Read what `as_dict` wrote; a ValueError names what is missing or out of its range."""
         model = super().from_dict(numbers)
         if len(model.coefficients) != len(HAR_WINDOWS):
             raise ValueError(
-                f"HAR model: {dict(numbers)!r} are not its numbers; train the model again"
+                f"HAR model: {shown(numbers)} are not its numbers; train the model again"
             )
         return model
 

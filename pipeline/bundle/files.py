@@ -23,6 +23,7 @@ import pandas as pd
 
 from pipeline import atomic
 from pipeline.bundle import origin
+from pipeline.bundle.metadata import demand, read_json
 from pipeline.bundle.scalers import save_scalers
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def interrupted_run(
         logger.info("nothing to resume; a fresh run begins")
         return None
     try:
-        left = json.loads(path.read_text())
+        left = read_json(path)
         before, stored = dict(left["settings"]), dict(left["stored"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -190,7 +191,7 @@ def refuse_to_replace_real(partial: Path, metadata_name: str) -> None:
 def _read_json(path: Path) -> Mapping[str, Any]:
     """Content of a file; empty where there is none, or none that can be read."""
     try:
-        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+        return read_json(path)
     except (OSError, ValueError):
         return {}
 
@@ -272,7 +273,8 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
     identity = {"model_sha256": sha256_of(folder / names.model)}
     if (folder / names.twin).is_file():
         identity["twin_sha256"] = sha256_of(folder / names.twin)
-    save_scalers({**content.served, **facts, **identity}, folder / names.scalers)
+    served = {**content.served, **facts, "cuts": dict(metrics["cuts"]), **identity}
+    save_scalers(served, folder / names.scalers)
     write_json(folder / names.metrics, metrics)
     content.predictions.to_parquet(folder / names.predictions, index=False)
     (folder / names.report).write_text(content.page, encoding="utf-8")
@@ -358,12 +360,8 @@ def check_hashes(paths: Sequence[Path], metadata_path: Path) -> None:
     """
     if not metadata_path.is_file():
         return
-    try:
-        hashes = dict(json.loads(metadata_path.read_text())["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{metadata_path}: not readable as metadata ({error}); copy the bundle again"
-        ) from error
+    hashes: Any = read_json(metadata_path).get("files")
+    demand(hashes, {str: str}, f"{metadata_path}, 'files'")
     for path in paths:
         if path.name in hashes and path.is_file() and sha256_of(path) != hashes[path.name]:
             raise ValueError(

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import getpass
 import itertools
-import json
 import logging
 import os
 import re
@@ -30,6 +29,7 @@ from typing import Any, TypeVar
 
 from pipeline import terminal
 from pipeline.bundle import files
+from pipeline.bundle.metadata import MAX_BYTES, read_metadata, shown
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ METADATA_PATTERN = "metadata_*.json"
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_BUNDLE_BYTES = 2**30
-MAX_METADATA_BYTES = 16 * 2**20
 MAX_FILES = 2000
 """in one folder of a repository"""
 
@@ -51,6 +50,11 @@ MAX_WAIT_S = 60.0
 """The longest pause that a Hub may ask for"""
 TIMEOUT_S = 30.0
 TOKENS_URL = "https://huggingface.co/settings/tokens"
+
+DEVICES = {"CON", "PRN", "AUX", "NUL"} | {
+    f"{kind}{n}" for kind in ("COM", "LPT") for n in range(10)
+}
+"""What Windows takes for a device, whatever follows a dot."""
 
 _REPO = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -145,12 +149,18 @@ def endpoint() -> str:
 def is_plain_name(name: object) -> bool:
     """Whether a name is letters, digits, `_`, `-` and dots, so a file in the folder it is put in.
 
+    Windows can hold it too: it ends with no dot, and is the name of no device.
+
     Example:
         >>> names = ("scalers_v2.pkl", "../x", "/x", "a/b", "a\\\\b", "C:x", ".bashrc", "")
         >>> [is_plain_name(name) for name in names]
         [True, False, False, False, False, False, False, False]
+        >>> [is_plain_name(name) for name in ("nul", "COM1.json", "a.", "a ", "console.json")]
+        [False, False, False, False, True]
     """
-    return isinstance(name, str) and len(name) <= 100 and _PLAIN.fullmatch(name) is not None
+    if not isinstance(name, str) or len(name) > 100 or not _PLAIN.fullmatch(name):
+        return False
+    return not name.endswith(".") and name.split(".")[0].upper() not in DEVICES
 
 
 # Push, list, pull
@@ -172,7 +182,7 @@ def read_bundle(folder: Path) -> Bundle:
             f"{folder}: {state}; name the output folder of one training run that has ended"
         )
     path = folder / found[0]
-    metadata = _read_metadata(path)
+    metadata = read_metadata(path)
     hashes = _hashes_of(metadata, str(path))
     _demand_hashes(folder, hashes, str(folder))
     logs = [name for name in _logs_of(metadata, str(path)) if (folder / name).is_file()]
@@ -235,7 +245,7 @@ def push_bundle(
 def list_bundle(place: Place, revision: str | None = None) -> tuple[Listing, dict[str, Any]]:
     """What lies in a place on the Hub, and its bundle's metadata, which alone is downloaded."""
     listing = _listing(place, revision)
-    return listing, _read_metadata(_fetch_metadata(listing))
+    return listing, read_metadata(_fetch_metadata(listing))
 
 
 def pull_bundle(place: Place, folder: Path, revision: str | None = None) -> Bundle:
@@ -251,7 +261,7 @@ def pull_bundle(place: Place, folder: Path, revision: str | None = None) -> Bund
         raise ValueError(f"{folder} is not empty; pull into a new folder, nothing is overwritten")
     listing = _listing(place, revision)
     metadata_path = _fetch_metadata(listing)
-    metadata = _read_metadata(metadata_path)
+    metadata = read_metadata(metadata_path)
     hashes = _hashes_of(metadata, listing.where)
     logs = [name for name in _logs_of(metadata, listing.where) if name in listing.sizes]
     paths = _fetch(listing, [*hashes, *logs, metadata_path.name])
@@ -308,7 +318,7 @@ def download(
     [metadata_path] = get([metadata_name])
     # the client's cache names folders by commit
     where = f"{place.repo} at {metadata_path.parent.name[:12]}"
-    hashes = _hashes_of(_read_metadata(metadata_path), where)
+    hashes = _hashes_of(read_metadata(metadata_path), where)
     wanted = [*names, *(name for name in optional if name in hashes)]
     for name in wanted:
         if name not in hashes:
@@ -404,18 +414,6 @@ def _is_metadata(name: str) -> bool:
     return Path(name).match(METADATA_PATTERN)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not readable as metadata ({error}); push or train again"
-        ) from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{path}: not the metadata of a bundle; push or train again")
-    return metadata
-
-
 def _hashes_of(metadata: Mapping[str, Any], where: str) -> dict[str, str]:
     """Name -> sha256 of the bundle's files, those of its single jobs included."""
     jobs = metadata.get("jobs", {})
@@ -448,7 +446,7 @@ def _no_files(where: str) -> ValueError:
 def _check_sizes(sizes: Mapping[str, int], where: str) -> None:
     """Refuse files that no bundle has."""
     for name, size in sizes.items():
-        most = MAX_METADATA_BYTES if _is_metadata(name) else MAX_FILE_BYTES
+        most = MAX_BYTES if _is_metadata(name) else MAX_FILE_BYTES
         if size > most:
             raise ValueError(
                 f"{where}: {name} has {size:,} bytes; a bundle's file has at most {most:,}, so "
@@ -477,10 +475,17 @@ def _demand_hashes(folder: Path, hashes: Mapping[str, str], where: str) -> None:
 
 
 def _demand_plain(names: Iterable[object], where: str) -> None:
+    seen: dict[str, str] = {}
     for name in names:
         if not is_plain_name(name) or name == CARD:
             raise ValueError(
-                f"{where}: {name!r:.80} is no name of a bundle's file; nothing of it is downloaded"
+                f"{where}: {shown(name)} is no name of a bundle's file; nothing of it is downloaded"
+            )
+        other = seen.setdefault(str(name).lower(), str(name))
+        if other != name:
+            raise ValueError(
+                f"{where}: {other} and {name} are one file to Windows and macOS; nothing of it is "
+                "downloaded"
             )
 
 

@@ -1,14 +1,22 @@
-"""Opens the scaler file of a bundle: it must hold what serving needs and belong to its network."""
+"""Opens the scaler file of a bundle: it must hold what serving needs and belong to its network.
+
+Every number of the file has a range, since one that is none, or beyond all sense, would make a
+forecast that is none. Those of calibration and intervals are judged by `fitted.FittedNumbers`.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.bundle import files
-from pipeline.bundle.scalers import ScalerRecord, load_scalers
+from pipeline.bundle.metadata import MAX_SHOWN, read_cuts, read_instant, shown
+from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord, load_scalers
+from pipeline.candles.schema import TIMEFRAME_MS
 
 SCALER_TYPES: dict[str, type] = {
     "X": ScalerRecord,
@@ -24,6 +32,18 @@ SCALER_TYPES: dict[str, type] = {
     "model_sha256": str,
 }
 """What a scaler file holds."""
+OPTIONAL_TYPES: dict[str, type] = {
+    "twin_sha256": str,
+    "preset": str,
+    "quantile_regression": bool,
+    "trained_until": str,
+    "cuts": dict,
+}
+"""What it may hold as well."""
+MAX_CANDLES = 100_000
+"""bound on a number of candles"""
+MAX_SIZE = 1e30
+"""bound on a number's size, and on how small a scale may be: float32 goes to 3e38"""
 
 
 def open_scalers(
@@ -73,21 +93,81 @@ def open_scalers(
 
 
 def _check_types(path: Path, scalers: dict[str, Any], types: Mapping[str, type]) -> None:
-    for key, kind in types.items():
+    for key in types:
         if key not in scalers:
             raise ValueError(
                 f"{path}: key {key!r} is missing; is it the scaler file of another generation?"
             )
-        value = scalers[key]
-        is_usable = type(value) is kind
+    known = {**OPTIONAL_TYPES, **types}
+    for key, kind in known.items():
+        value: Any = scalers.get(key)
+        is_absent = value is None and key not in types
+        is_usable = type(value) is kind or is_absent
         if is_usable and kind is int:
-            is_usable = value >= 1  # a number of candles
+            is_usable = 1 <= value <= MAX_CANDLES
         if not is_usable:
-            raise ValueError(
-                f"{path}: {key!r} is {value!r}, not a usable {kind.__name__}; train the model again"
-            )
-    twin_sha256 = scalers.get("twin_sha256")
-    if not isinstance(twin_sha256, (str, type(None))):
+            raise _fault(path, key, value, f"a usable {kind.__name__}")
+    _check_names(path, scalers, "feature_cols")
+    _check_names(path, scalers, "symbols")
+    _check_records(path, scalers, "X", len(scalers["feature_cols"]))
+    _check_records(path, scalers, "y", 1)
+    if scalers["timeframe"] not in TIMEFRAME_MS:
         raise ValueError(
-            f"{path}: 'twin_sha256' is {twin_sha256!r}, not a hash; train the model again"
+            f"{path}: unknown timeframe {shown(scalers['timeframe'])}; use one of "
+            f"{', '.join(TIMEFRAME_MS)}"
         )
+    _check_instants(path, scalers)
+
+
+def _check_names(path: Path, scalers: dict[str, Any], key: str) -> None:
+    names = scalers[key]
+    are_texts = all(type(name) is str and 0 < len(name) <= MAX_SHOWN for name in names)
+    if not (names and are_texts and "".join(names).isprintable() and len(set(names)) == len(names)):
+        raise _fault(path, key, names, "a list of different names")
+
+
+def _check_records(path: Path, scalers: dict[str, Any], key: str, width: int) -> None:
+    """Make sure that the scalers below a key have so many columns, and numbers of sensible size."""
+    for record in _leaves(scalers[key]):
+        if not isinstance(record, (ScalerRecord, MinMaxRecord)):
+            raise _fault(path, key, record, "a scaler")
+        shift = record.mean if isinstance(record, ScalerRecord) else record.min
+        n_columns = max(shift.size, record.scale.size)
+        if n_columns != width:
+            raise ValueError(
+                f"{path}: a scaler of {key!r} has {n_columns} columns, not {width}; train the "
+                "model again"
+            )
+        largest = max(np.abs(shift).max(), record.scale.max())
+        if largest > MAX_SIZE or record.scale.min() < 1 / MAX_SIZE:
+            raise ValueError(
+                f"{path}: a scaler of {key!r} has a number beyond {MAX_SIZE:g}, or a scale below "
+                f"{1 / MAX_SIZE:g}; train the model again"
+            )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The value itself, or what lies in dicts of dicts of it."""
+    if isinstance(value, dict):
+        for part in value.values():
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _check_instants(path: Path, scalers: dict[str, Any]) -> None:
+    """Make sure that the end of what the model has learnt from is one instant."""
+    until, cuts = scalers.get("trained_until"), scalers.get("cuts")
+    until_ms = None if until is None else read_instant(until, f"{path}, 'trained_until'")
+    if cuts is None:
+        return
+    val_end_ms = read_cuts(cuts, f"{path}, 'cuts'")["val_end"]
+    if until_ms not in (None, val_end_ms):
+        raise ValueError(
+            f"{path}: 'trained_until' is {until}, and the validation part ends at "
+            f"{cuts['val_end']}; train the model again"
+        )
+
+
+def _fault(path: Path, key: str, value: object, wanted: str) -> ValueError:
+    return ValueError(f"{path}: {key!r} is {shown(value)}, not {wanted}; train the model again")

@@ -7,7 +7,6 @@ there: naive, and the EWMA interval, whose constants the metadata holds.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import pandas as pd
 
 from pipeline import terminal
 from pipeline.bundle import files
+from pipeline.bundle.metadata import agreed_cuts, demand, minute, shown
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.probability import QUANTILES
@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 NETWORK = "lstm"
 """the network's name in tables and files, as in training"""
 EVALUATION_FILE = "evaluation_v2.json"
+METADATA = "metadata"
+"""what the bundle's metadata is called in errors"""
+MAX_PREDICTIONS = 20_000_000
+"""bound on the rows of a bundle's predictions"""
 
 
 class _Part(NamedTuple):
@@ -43,11 +47,6 @@ class _Part(NamedTuple):
     """(n_samples, n_features) unscaled, at candle t"""
     time_ms: np.ndarray
     """(n_samples,) open of candle t"""
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Content of a bundle's metadata file; empty if it is not there."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def score_unseen(
@@ -68,7 +67,7 @@ def score_unseen(
         predictor: The model.
         market: Candles, with the history that the indicators need before the first forecast.
         features: Symbol -> (n, n_features) frame of what the model sees, unscaled; a row a candle.
-        metadata: Metadata of the bundle; may be empty.
+        metadata: Metadata of the bundle (`read_metadata`); may be empty.
         since_ms: Only forecasts made at or after this instant, epoch ms.
         fee_bps: See `backtest`; its threshold is the bundle's own.
 
@@ -79,10 +78,10 @@ def score_unseen(
         with the columns of predictions_v2.parquet that a bundle can fill.
 
     Raises:
-        ValueError: Nothing says what the model has seen and since_ms is not given; or no forecast
-            is left.
+        ValueError: Nothing says what the model has seen and since_ms is not given, what says it
+            contradicts itself, or no forecast is left.
     """
-    cuts = _read_cuts(metadata)
+    cuts = agreed_cuts(predictor.cuts, metadata, METADATA)
     parts = _forecast_all(predictor, market, features, _first_instant(cuts, since_ms))
     interval_baselines = metadata.get("interval_baselines", {})
     predictions = _join(parts.values(), interval_baselines)
@@ -95,7 +94,7 @@ def score_unseen(
         horizon=predictor.horizon,
         synthetic=predictor.is_synthetic or market.is_synthetic,
         fee_bps=fee_bps,
-        threshold=metadata.get("config", {}).get("threshold", 0.0),
+        threshold=_threshold_of(metadata),
         funding=market.funding,
     )
     scores["test"]["warnings"] += market.doubts().values()
@@ -116,11 +115,11 @@ def score_unseen(
     return {
         "data": market.provenance(),
         "span": {
-            "first": _minute(time_ms.min()),
-            "last": _minute(time_ms.max()),
+            "first": minute(time_ms.min()),
+            "last": minute(time_ms.max()),
             "n": len(predictions),
         },
-        "seen_until": _minute(cuts["val_end"]) if cuts else None,
+        "seen_until": minute(cuts["val_end"]) if cuts else None,
         "untrained_symbols": untrained,
         "notes": notes,
         **scores,
@@ -141,20 +140,75 @@ def write(
         predictions.to_parquet(predictions_file, index=False)
 
 
-def _read_cuts(metadata: Mapping[str, Any]) -> dict[str, int]:
-    """The instants of the bundle's split, epoch ms; empty without metadata."""
-    cuts = metadata.get("cuts", {})
-    times = parse_times(pd.Series(list(cuts.values()), dtype=object), where="metadata, 'cuts'")
-    return dict(zip(cuts, timestamps_ms(pd.DataFrame({"timestamp": times})).tolist()))
+def check_test_part(
+    path: Path, predictor: CandlePredictor, metadata: Mapping[str, Any], since_ms: int | None = None
+) -> None:
+    """Compare when a bundle's test part begins, as its cuts say, with its forecasts of that part.
+
+    Cuts that were moved into the past would let candles be scored that the network has learnt.
+
+    Args:
+        path: The bundle's predictions; nothing is checked where there are none.
+        predictor: The model.
+        metadata: Its metadata; may be empty.
+        since_ms: Only forecasts made at or after this instant are to be scored, epoch ms.
+
+    Raises:
+        ValueError: The two contradict each other, or the file cannot be read.
+    """
+    cuts = agreed_cuts(predictor.cuts, metadata, METADATA)
+    if "test_start" not in cuts or not path.is_file():
+        return
+    step_ms = timeframe_ms(predictor.timeframe)
+    made_ms = _opens_of(path) + step_ms
+    has_folds = metadata.get("config", {}).get("walk_forward") is True  # each has cuts of its own
+    if not has_folds and made_ms.min() < cuts["val_end"]:
+        raise ValueError(
+            f"{path}: its forecasts begin at {minute(made_ms.min())}, and the bundle says that "
+            f"validation ends at {minute(cuts['val_end'])}: it contradicts itself; get it again "
+            "from whoever trained it"
+        )
+    tested = made_ms[made_ms >= cuts["test_start"]]
+    first_ms = int(tested.min()) if len(tested) else int(made_ms.max())
+    is_late = first_ms - cuts["test_start"] > predictor.required_candles * step_ms
+    if is_late and (since_ms is None or since_ms < first_ms):
+        raise ValueError(
+            f"{path}: its forecasts of the test part begin at {minute(first_ms)}, and the bundle "
+            f"says that this part begins at {minute(cuts['test_start'])}: what lies between may "
+            f"have been learnt; pass --since {minute(first_ms)} or later"
+        )
+
+
+def _opens_of(path: Path) -> np.ndarray:
+    """(n,) opens of the candles that a bundle's predictions are made from, epoch ms."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        n_rows = parquet.read_metadata(path).num_rows
+        if not 0 < n_rows <= MAX_PREDICTIONS:
+            raise ValueError(f"it has {n_rows:,} rows")
+        times = parquet.read_table(path, columns=["timestamp"]).to_pandas()
+        return timestamps_ms(pd.DataFrame({"timestamp": parse_times(times["timestamp"], where="")}))
+    except (ArrowException, OSError, ValueError, LookupError) as error:
+        raise ValueError(
+            f"{path}: not readable as a bundle's predictions ({shown(str(error))}); copy the "
+            "bundle again"
+        ) from error
+
+
+def _threshold_of(metadata: Mapping[str, Any]) -> float:
+    threshold = metadata.get("config", {}).get("threshold", 0.0)
+    demand(threshold, float, f"{METADATA}, 'config', 'threshold'")
+    return float(threshold)
 
 
 def _first_instant(cuts: Mapping[str, int], since_ms: int | None) -> int:
     """From when on forecasts count, epoch ms."""
     if not cuts and since_ms is None:
         raise ValueError(
-            "no metadata beside the model says which candles it has seen; copy metadata_v2.json "
-            "of its training run there, or pass --since with an instant after all it was trained, "
-            "validated and calibrated on"
+            "neither the scaler file nor metadata beside it says which candles the model has seen; "
+            "copy metadata_v2.json of its training run there, or pass --since with an instant "
+            "after all it was trained, validated and calibrated on"
         )
     return max(ms for ms in (cuts.get("val_end"), since_ms) if ms is not None)
 
@@ -176,7 +230,7 @@ def _forecast_all(
     if not parts:
         last = max(candles["timestamp"].iloc[-1] for candles in market.candles.values())
         raise ValueError(
-            f"no forecast can be made from {_minute(start_ms)} on: the last candle opens at "
+            f"no forecast can be made from {minute(start_ms)} on: the last candle opens at "
             f"{last:%Y-%m-%d %H:%M}; fetch newer candles (python data_fetcher.py update)"
         )
     return parts
@@ -206,7 +260,7 @@ def _forecast(
     chosen = np.flatnonzero(opens_ms + samples.step_ms >= start_ms)
     if len(chosen) == 0:
         logger.warning(
-            "left out: %s has no candle to forecast from at %s or later", symbol, _minute(start_ms)
+            "left out: %s has no candle to forecast from at %s or later", symbol, minute(start_ms)
         )
         return None
     end, time_ms = samples.end[chosen], opens_ms[chosen]
@@ -252,26 +306,31 @@ def _notes_on_time(
     """What was left out, and what has been looked at before."""
     if not cuts:
         return [
-            "no metadata beside the model: that it has not seen these candles is taken on trust "
-            "(--since)"
+            "nothing beside the model says what it has seen: that it has not seen these candles is "
+            "taken on trust (--since)"
         ]
-    notes = []
+    until = minute(cuts["val_end"])
+    notes = [f"that the model has learnt nothing after {until} is its author's word"]
+    if not predictor.cuts:
+        notes = [f"{notes[0]}, in the metadata alone"]
     step_ms = timeframe_ms(predictor.timeframe)
     opens = np.concatenate([timestamps_ms(candles) for candles in market.candles.values()])
     closes = opens + step_ms
     n_seen = int(((closes <= cuts["val_end"]) & (closes >= (since_ms or 0))).sum())
     if n_seen:
         notes.append(
-            f"{n_seen:,} candles up to {_minute(cuts['val_end'])} left out, since the network, its "
+            f"{n_seen:,} candles up to {until} left out, since the network, its "
             "scalers or its calibration saw them or other coins at that time; they serve as "
             "history only"
         )
+    if "test_end" not in cuts:
+        return notes
     targets = time_ms + (1 + predictor.horizon) * step_ms
     n_looked_at = int(((targets > cuts["test_start"]) & (targets <= cuts["test_end"])).sum())
     if n_looked_at:
         notes.append(
             f"{n_looked_at:,} of {len(time_ms):,} forecasts lie in the bundle's own test part (to "
-            f"{_minute(cuts['test_end'])}): unseen by the network, but its scores there were "
+            f"{minute(cuts['test_end'])}): unseen by the network, but its scores there were "
             "looked at before"
         )
     return notes
@@ -291,7 +350,3 @@ def _notes_on_symbols(
         *notes,
         "compared with naive alone: ridge and XGBoost belong to a training run, not to its bundle",
     ]
-
-
-def _minute(time_ms: int) -> str:
-    return f"{pd.Timestamp(time_ms, unit='ms'):%Y-%m-%dT%H:%MZ}"

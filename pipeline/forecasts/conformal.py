@@ -8,11 +8,13 @@ so that calibrated quantiles cannot cross either.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from pipeline.bundle.scaler_check import MAX_SIZE
 from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.forecasts.intervals import conformal_quantiles
 
@@ -25,7 +27,10 @@ class QuantileFactors(FittedNumbers):
     """Factors on the forecast distances of q10 and q90 from the median."""
 
     what: ClassVar[str] = "quantile factor"
-    sign: ClassVar[str] = "positive"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "below": (1 / MAX_SIZE, MAX_SIZE),
+        "above": (1 / MAX_SIZE, MAX_SIZE),
+    }
     kind: ClassVar[str] = "quantiles"
 
     below: float

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.bundle.metadata import is_number, shown
+from pipeline.bundle.scaler_check import MAX_SIZE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -18,8 +20,8 @@ class FittedNumbers:
     what: ClassVar[str]
     """whose numbers they are, as errors begin"""
     remedy: ClassVar[str] = "train the model again"
-    sign: ClassVar[str] = "finite"
-    """what each number is: "finite", or "positive" as well"""
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """field -> least and greatest value of its numbers; -MAX_SIZE to MAX_SIZE where it has none"""
     kind: ClassVar[str] = ""
     """which of several models the numbers are of, where the file may hold either"""
 
@@ -32,29 +34,30 @@ class FittedNumbers:
         """Read what `as_dict` wrote; other keys are ignored.
 
         Raises:
-            ValueError: A number is missing or not finite; names it.
+            ValueError: A number is missing or out of its range; names it.
         """
         values: dict[str, Any] = {}
         for field in fields(cls):
             value = numbers.get(field.name)
             if field.type == "float":
-                values[field.name] = cls._number(field.name, value)
+                values[field.name] = cls._number(field.name, field.name, value)
             elif field.type == "list[float]" and isinstance(value, list):
-                values[field.name] = [cls._number(field.name, number) for number in value]
+                values[field.name] = [cls._number(field.name, field.name, one) for one in value]
             elif field.type == "dict[str, float]" and isinstance(value, Mapping):
-                values[field.name] = {key: cls._number(key, value[key]) for key in value}
+                values[field.name] = {
+                    key: cls._number(field.name, key, value[key]) for key in value
+                }
             else:
                 raise cls._fault(field.name, value, f"a {str(field.type).split('[')[0]}")
         return cls(**values)
 
     @classmethod
-    def _number(cls, name: str, value: object) -> float:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        least = 0.0 if cls.sign == "positive" else -math.inf
-        if not (is_number and least < value < math.inf):  # type: ignore[operator]
-            raise cls._fault(name, value, f"a {cls.sign} number")
+    def _number(cls, field: str, name: str, value: object) -> float:
+        least, most = cls.ranges.get(field, (-MAX_SIZE, MAX_SIZE))
+        if not is_number(value) or not least <= value <= most:  # type: ignore[operator]
+            raise cls._fault(name, value, f"a number from {least:g} to {most:g}")
         return float(value)  # type: ignore[arg-type]
 
     @classmethod
     def _fault(cls, name: str, value: object, wanted: str) -> ValueError:
-        return ValueError(f"{cls.what} {name!r} is {value!r}, not {wanted}; {cls.remedy}")
+        return ValueError(f"{cls.what} {shown(name)} is {shown(value)}, not {wanted}; {cls.remedy}")

@@ -14,14 +14,16 @@ tells more of it than its close.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from pipeline.bundle.metadata import shown
 from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.samples.indicators import (
@@ -82,6 +84,7 @@ class IntervalModel(FittedNumbers):
 
     what: ClassVar[str] = "interval model:"
     kind: ClassVar[str] = "scale"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"slopes": (0.0, 1.0)}
 
     intercept: float
     coefficients: dict[str, float]
@@ -96,26 +99,49 @@ class IntervalModel(FittedNumbers):
         """Read what `as_dict` wrote; bundles of before have no slopes.
 
         Raises:
-            ValueError: A number is missing, not finite or out of order; names it.
+            ValueError: A number is missing, out of its range or out of order; names it.
         """
         model = super().from_dict({"slopes": dict.fromkeys(QUANTILE_NAMES, 1.0), **numbers})
-        quantiles, slopes = model.quantiles, model.slopes
-        if tuple(quantiles) != QUANTILE_NAMES:
+        check_quantiles(model.quantiles, cls.what)
+        if tuple(model.slopes) != QUANTILE_NAMES:
             raise ValueError(
-                f"interval model: the quantiles are {', '.join(quantiles) or 'none'}, not "
-                f"{', '.join(QUANTILE_NAMES)}; train the model again"
-            )
-        if sorted(quantiles.values()) != list(quantiles.values()):
-            raise ValueError(
-                f"interval model: the quantiles {quantiles} are not in order; train the model again"
-            )
-        are_shares = all(0.0 <= slope <= 1.0 for slope in slopes.values())
-        if tuple(slopes) != QUANTILE_NAMES or not are_shares:
-            raise ValueError(
-                f"interval model: the slopes are {slopes}, not shares of each quantile; train it "
-                "again"
+                f"interval model: the slopes are {shown(model.slopes)}, not one of each quantile; "
+                "train it again"
             )
         return model
+
+    def demand_inputs(self, names: Sequence[str]) -> None:
+        """Refuse numbers that were fitted on other inputs than `names`, or in another order.
+
+        Raises:
+            ValueError: Names the first that differs.
+        """
+        for ours, theirs in itertools.zip_longest(names, self.coefficients):
+            if ours != theirs:
+                raise ValueError(
+                    f"interval model: a coefficient is of {shown(theirs)} in the place of {ours}; "
+                    "was it trained on another timeframe or by another version? train it again"
+                )
+
+
+def check_quantiles(quantiles: Mapping[str, float], what: str) -> None:
+    """Make sure that quantiles are `QUANTILE_NAMES`, in ascending order.
+
+    Args:
+        quantiles: Name -> number.
+        what: Whose they are, as errors begin.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if tuple(quantiles) != QUANTILE_NAMES:
+        raise ValueError(
+            f"{what} the quantiles are {shown(list(quantiles))}, not {', '.join(QUANTILE_NAMES)}; "
+            "train again"
+        )
+    if sorted(quantiles.values()) != list(quantiles.values()):
+        told = ", ".join(f"{value:g}" for value in quantiles.values())
+        raise ValueError(f"{what} the quantiles {told} are not in order; train again")
 
 
 def input_names(timeframe: str) -> tuple[str, ...]:

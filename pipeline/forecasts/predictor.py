@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import itertools
 import numbers
 import time
 import warnings
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.metadata import minute, read_cuts, read_instant, shown
 from pipeline.bundle.network import open_network
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.candles import belief
@@ -32,6 +34,7 @@ from pipeline.forecasts.intervals import (
     QUANTILE_NAMES,
     IntervalModel,
     apply_intervals,
+    input_names,
     scale_inputs,
 )
 from pipeline.forecasts.picture import plot_forecast
@@ -58,6 +61,11 @@ class BundlePredictor(abc.ABC):
     scaler_types: ClassVar[Mapping[str, type]] = SCALER_TYPES
     history_columns: ClassVar[tuple[str, ...]] = ("predicted_return", *QUANTILE_NAMES, "p_up")
     """what `predict_history` tells of each candle"""
+    log_returns: ClassVar[frozenset[str]] = frozenset({"predicted_return", *QUANTILE_NAMES})
+    probabilities: ClassVar[frozenset[str]] = frozenset({"p_up"})
+    prices: ClassVar[frozenset[str]] = frozenset()
+    ordered: ClassVar[tuple[tuple[str, ...], ...]] = (QUANTILE_NAMES,)
+    """of what a forecast says, what is what; and which quantiles may not cross"""
     n_streams: ClassVar[int] = 1
     """windows that a forecast looks at"""
     symbol: str | None = None
@@ -83,6 +91,7 @@ class BundlePredictor(abc.ABC):
         self.symbols: list[str] = scalers["symbols"]
         self.is_synthetic: bool = scalers["synthetic"]
         self.trained_until = _instant(scalers.get("trained_until"))
+        self.cuts: dict[str, int] = _cuts_of(scalers)
         self.model_sha256: str = scalers["model_sha256"]
         unknown = [name for name in self.feature_cols if name not in self.known_features]
         if unknown:
@@ -90,8 +99,10 @@ class BundlePredictor(abc.ABC):
                 f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version"
             )
         self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
-        self._calibration = Calibration.from_dict(scalers["calibration"])
-        self._intervals = _read_intervals(scalers, scaler_path)
+        try:
+            self._read_numbers(scalers)
+        except ValueError as error:
+            raise ValueError(f"{scaler_path}: {error}") from error
         self._step_ms = timeframe_ms(self.timeframe)
         shapes = [(self.lookback, len(self.feature_cols))] * self.n_streams
         self._network = open_network(Path(model_path), shapes, scalers.get("twin_sha256"))
@@ -104,6 +115,11 @@ class BundlePredictor(abc.ABC):
 
     def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
         return open_scalers(model_path, scaler_path, self.files, self.scaler_types)
+
+    def _read_numbers(self, scalers: Mapping[str, Any]) -> None:
+        """Take in the fitted numbers of the scaler file; a ValueError names one out of range."""
+        self._calibration = Calibration.from_dict(scalers["calibration"])
+        self._intervals = _read_intervals(scalers)
 
     @classmethod
     def from_pretrained(
@@ -184,8 +200,47 @@ class BundlePredictor(abc.ABC):
         served = apply_calibration(self._calibration, point_forecast(outputs), volatility)
         centre = served["predicted_return"]
         if isinstance(self._intervals, QuantileFactors):
+            if outputs.shape[1] != 3:
+                raise ValueError(
+                    f"the network forecasts {outputs.shape[1]} number(s), and the scaler file's "
+                    "intervals take q10, q50 and q90; use the two files of one training run"
+                )
             return served | apply_quantiles(self._intervals, outputs, centre)
         return served | apply_intervals(self._intervals, inputs, volatility, centre)
+
+    def _demand_numbers(
+        self, forecast: Mapping[str, np.ndarray], base_price: np.ndarray, last_ms: np.ndarray
+    ) -> None:
+        """Refuse forecasts of which a number is none: the last thing before they leave.
+
+        Args:
+            forecast: Name -> (n,) of what `_forecast` says.
+            base_price: (n,) prices that the forecasts start from.
+            last_ms: (n,) opens of the candles that they are made from, epoch ms.
+
+        Raises:
+            ValueError: A number is not finite, a price not positive, a probability not within 0
+                and 1, or quantiles are not in order; names the first candle.
+        """
+        for name, values in forecast.items():
+            _refuse(~np.isfinite(values), f"{name} is not finite", values, last_ms)
+        for name in self.log_returns & forecast.keys():
+            with numbers_unjudged():
+                factor = np.exp(forecast[name])
+                price = base_price * factor
+            # Percent are a hundred times as large.
+            is_price = (price > 0) & np.isfinite(price) & np.isfinite(100 * factor)
+            _refuse(~is_price, f"{name} gives no price", price, last_ms)
+        for name in self.prices & forecast.keys():
+            _refuse(forecast[name] <= 0, f"{name} is no price", forecast[name], last_ms)
+        for name in self.probabilities & forecast.keys():
+            values = forecast[name]
+            _refuse((values < 0) | (values > 1), f"{name} is no probability", values, last_ms)
+        for names in self.ordered:
+            present = [name for name in names if name in forecast]
+            for low, high in itertools.pairwise(present):
+                crosses = forecast[low] > forecast[high]
+                _refuse(crosses, f"{low} is above {high}", forecast[low], last_ms)
 
     def _as_prediction(
         self,
@@ -321,19 +376,22 @@ class CandlePredictor(BundlePredictor):
                 f"none of {len(candles)} candles can be forecast from: it takes {self._needed} in "
                 "a row without a gap"
             )
-        features = self.with_context(context)._features(candles)
+        base = candles["close"].to_numpy()[t]
+        with numbers_unjudged():
+            features = self.with_context(context)._features(candles)
+            forecast = self._forecast(
+                self._scale(features),
+                t,
+                base,
+                self._volatility(candles)[t],
+                self._inputs(candles)[t],
+            )
+        self._demand_numbers(forecast, base, timestamps_ms(candles)[t])
         # Before, much is missing by its nature.
         is_warm = t >= min(self.required_candles - 1, t[-1])
         note = self.missing_note(features.iloc[t[is_warm]])
         if note is not None:
             warnings.warn(note, stacklevel=2)
-        forecast = self._forecast(
-            self._scale(features),
-            t,
-            candles["close"].to_numpy()[t],
-            self._volatility(candles)[t],
-            self._inputs(candles)[t],
-        )
         columns = self._times_of(candles, t)
         return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
 
@@ -364,17 +422,20 @@ class CandlePredictor(BundlePredictor):
             candles = read_recent(
                 df, self.timeframe, needed=self._needed, required=self.required_candles, where=where
             )
-            features = self._features(candles)
+            with numbers_unjudged():
+                features = self._features(candles)
+                rows.append(self._scale(features)[-self.lookback :])
+                volatility.append(self._volatility(candles)[-1])
+                inputs.append(self._inputs(candles)[-1])
             frames.append(candles)
-            rows.append(self._scale(features)[-self.lookback :])
             missing.append(self._missing_inputs(features))
             base.append(base_price(candles, price))
-            volatility.append(self._volatility(candles)[-1])
-            inputs.append(self._inputs(candles)[-1])
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
-        forecast = self._forecast(
-            np.concatenate(rows), end, np.array(base), np.array(volatility), np.array(inputs)
-        )
+        with numbers_unjudged():
+            forecast = self._forecast(
+                np.concatenate(rows), end, np.array(base), np.array(volatility), np.array(inputs)
+            )
+        self._demand_numbers(forecast, np.array(base), last_ms_of(frames))
         if lacking := list(dict.fromkeys(name for names in missing for name in names)):
             warnings.warn(self._missing_text(lacking), stacklevel=3)
         predictions = []
@@ -430,6 +491,28 @@ class CandlePredictor(BundlePredictor):
         return self._serve(raw[:, None], volatility, inputs)
 
 
+def numbers_unjudged() -> np.errstate:
+    """NumPy says nothing of numbers that overflow: `_demand_numbers` judges what comes of them."""
+    return np.errstate(all="ignore")
+
+
+def last_ms_of(frames: Sequence[pd.DataFrame]) -> np.ndarray:
+    """(n,) open of the last candle of each frame, epoch ms."""
+    return np.array([timestamps_ms(candles)[-1] for candles in frames])
+
+
+def _refuse(is_bad: np.ndarray, what: str, values: np.ndarray, last_ms: np.ndarray) -> None:
+    """A ValueError where any of n forecasts is bad; names the first."""
+    if is_bad.any():
+        first = int(np.argmax(is_bad))
+        raise ValueError(
+            f"no forecast from the candle of {minute(int(last_ms[first]))}: {what} "
+            f"({values[first]:g}, in {int(is_bad.sum()):,} of {len(is_bad):,} forecasts); the "
+            "model's weights or scalers hold such numbers (train it again), or the candles up to "
+            "there are extreme (mend them)"
+        )
+
+
 def _warn_of_outsiders(predictions: Sequence[Prediction]) -> None:
     """A warning where a forecast lies outside of its own 80 % interval; of many, of the first."""
     for prediction in predictions:
@@ -454,9 +537,19 @@ def _instant(text: str | None) -> pd.Timestamp | None:
     return None if text is None else pd.Timestamp(text).as_unit("ms")
 
 
-def _read_intervals(
-    scalers: Mapping[str, Any], scaler_path: str | Path
-) -> IntervalModel | QuantileFactors:
+def _cuts_of(scalers: Mapping[str, Any]) -> dict[str, int]:
+    """What the scaler file says of the instants that divide the run's candles, epoch ms.
+
+    Bundles of before name the end of the validation part alone, or nothing.
+    """
+    if scalers.get("cuts") is not None:
+        return read_cuts(scalers["cuts"], "cuts")
+    if scalers.get("trained_until") is not None:
+        return {"val_end": read_instant(scalers["trained_until"], "trained_until")}
+    return {}
+
+
+def _read_intervals(scalers: Mapping[str, Any]) -> IntervalModel | QuantileFactors:
     """The intervals of a scaler file, of the kind that it names."""
     numbers = scalers["intervals"]
     is_quantiles = scalers.get("quantile_regression") is True  # a bundle that names no kind
@@ -464,10 +557,10 @@ def _read_intervals(
     if kind == QuantileFactors.kind:
         return QuantileFactors.from_dict(numbers)
     if kind == IntervalModel.kind:
-        return IntervalModel.from_dict(numbers)
-    raise ValueError(
-        f"{scaler_path}: unknown kind of interval {kind!r}; it was written by another version"
-    )
+        model = IntervalModel.from_dict(numbers)
+        model.demand_inputs(input_names(scalers["timeframe"]))
+        return model
+    raise ValueError(f"unknown kind of interval {shown(kind)}; it was written by another version")
 
 
 def one_for_each(last_prices: Sequence[float | None] | None, n: int) -> list[float | None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from pipeline.bundle.scaler_check import MAX_SIZE
 from pipeline.forecasts.fitted import FittedNumbers
 
 
@@ -15,6 +17,10 @@ class Calibration(FittedNumbers):
     """Numbers fitted on the validation part; all act on volatility-scaled returns."""
 
     what: ClassVar[str] = "calibration number"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "shrinkage": (0.0, 1.0),
+        "direction_slope": (0.0, MAX_SIZE),
+    }
 
     shrinkage: float
     """factor on the forecast, 0 to 1"""

@@ -5,15 +5,17 @@ Whatever comes from data is escaped, by the templates and here.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
+from pipeline.bundle.metadata import shown
 from pipeline.report import pictures, tables
 
 if TYPE_CHECKING:
@@ -27,6 +29,22 @@ TONES = {"good": ("BEATS", "right"), "bad": ("LOSES", "wrong", "outside")}
 def render(template: str, **context: Any) -> str:
     """A file of `templates/`, filled in; only what is `Markup` in the context is not escaped."""
     return _HTML.get_template(template).render(context)
+
+
+@contextlib.contextmanager
+def of_file(where: str) -> Iterator[None]:
+    """Fill in a template with what a file says, which may be a stranger's.
+
+    Raises:
+        ValueError: It lacks what every training run writes, or has it in another shape.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, TemplateError) as error:
+        raise ValueError(
+            f"{where}: not what a training run writes ({type(error).__name__}: "
+            f"{shown(str(error))}); copy the bundle again, or train it again"
+        ) from error
 
 
 def whole(title: str, parts: Iterable[str]) -> str:

@@ -96,6 +96,9 @@ def measure_drift(
         values outside the training range of 0.1 % to 99.9 %), "missing" (share of the candles
         without a value), "reading" (stable, moved, shifted; missing where there is no value at all,
         and psi and outside are None).
+
+    Raises:
+        ValueError: The quantiles of a feature are none.
     """
     days = float(np.ptp(time_ms)) / DAY_MS
     found = []
@@ -103,6 +106,7 @@ def measure_drift(
         if name not in quantiles:
             continue
         before = quantiles[name]
+        _demand_bins(name, before)
         values = rows[:, column].astype(np.float64)
         values = values[np.isfinite(values)]
         psi = outside = None
@@ -140,6 +144,17 @@ def population_stability(expected: np.ndarray, actual: np.ndarray) -> float:
     expected = np.maximum(expected, SMALLEST_SHARE)
     actual = np.maximum(actual, SMALLEST_SHARE)
     return float(np.sum((actual - expected) * np.log(actual / expected)))
+
+
+def _demand_bins(name: str, before: Mapping[str, Any]) -> None:
+    """Refuse what `feature_quantiles` does not write; a file may be a stranger's."""
+    edges, shares, usual = before["edges"], before["shares"], before["usual"]
+    are_pairs = all(len(pair) == 2 and pair[0] > 0 for pair in usual)
+    if edges != sorted(edges) or len(shares) != len(edges) + 1 or not are_pairs:
+        raise ValueError(
+            f"metadata, 'feature_quantiles', {name!r}: its edges, shares or usual values are not "
+            "those of bins; copy the bundle again, or train it again"
+        )
 
 
 def _usual(bins: np.ndarray, time_ms: np.ndarray, shares: np.ndarray) -> list[list[float]]:
