@@ -20,10 +20,11 @@ from data_fetcher import fetch_candles
 from feature_engineering import compute_features
 from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
 from pipeline import commands
+from pipeline.bundle.files import sha256_of
 from pipeline.bundle.metadata import read_metadata
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.evaluation.unseen import score_unseen
+from pipeline.evaluation.unseen import check_test_part, score_unseen
 from pipeline.report.evaluate_text import drift_table, unseen_text
 from pipeline.samples.drift import feature_quantiles, measure_drift, population_stability
 
@@ -211,9 +212,126 @@ def test_without_metadata_it_needs_since_and_says_that_it_trusts_it(predictor, m
     assert result["test"]["interval"]["comparisons"] == []
 
 
+def test_what_the_model_has_learnt_is_said_to_be_its_author_s_word(
+    predictor, market, metadata, scored, unscored
+):
+    until = f"{pd.Timestamp(metadata['cuts']['val_end']):%Y-%m-%dT%H:%MZ}"
+    word = f"that the model has learnt nothing after {until} is its author's word"
+    assert word in scored[0]["notes"]
+    assert word in unseen_text(scored[0])
+    for result in (
+        score(before_cuts(predictor), market, metadata)[0],
+        score(predictor, market, {})[0],
+    ):
+        assert any(note.startswith(word) for note in result["notes"])
+    assert (
+        f"{word}, in the metadata alone"
+        in score(before_cuts(predictor), market, metadata)[0]["notes"]
+    )
+
+
+@pytest.mark.parametrize("name", ["train_end", "val_end", "test_start", "test_end"])
+def test_cuts_that_the_metadata_moves_contradict_the_scaler_file(predictor, market, metadata, name):
+    moved = dict.fromkeys(metadata["cuts"], "2024-01-01T00:00:00Z")
+    cuts = {
+        **metadata["cuts"],
+        **{key: moved[key] for key in list(moved)[: list(moved).index(name) + 1]},
+    }
+    known = before_cuts(predictor, **{name: predictor.cuts[name]})
+    with pytest.raises(ValueError, match=f"metadata: {name} is 2024-01-01T00:00Z, and 202[45]-"):
+        score(known, market, {**metadata, "cuts": cuts})
+
+
+BAD_METADATA = [
+    ({"cuts": 3}, "'cuts'.* 3 is no dict"),
+    ({"cuts": {"val_end": "2024-12-01"}}, "'train_end': None is no str"),
+    ({"cuts": {"val_end": [1]}}, "'val_end': .1. is no str"),
+    ({"config": []}, "'config': .. is no dict"),
+    ({"config": {"threshold": "low"}}, "'threshold': 'low' is no float"),
+    ({"feature_quantiles": {"rsi": 3}}, "'rsi': 3 is no dict"),
+    ({"feature_quantiles": {"rsi": {"low": 0.0}}}, "'rsi', 'high': None is no float"),
+    ({"feature_quantiles": [1]}, "'feature_quantiles': .1. is no dict"),
+    ({"interval_baselines": {"ewma": {"q10": -1.0}}}, "'ewma', 'q50': None is no float"),
+    ({"interval_baselines": {"ewma": "x"}}, "'ewma': 'x' is no dict"),
+    ({"interval_baselines": {"\x1b[2J": {"q10": -1, "q50": 0, "q90": 1}}}, "is no name"),
+    ({"jobs": [1]}, "'jobs': .1. is no dict"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_METADATA)
+def test_metadata_of_another_shape_ends_in_one_line(
+    predictor, market, metadata, tmp_path, unscored, change, message
+):
+    (tmp_path / METADATA_FILE).write_text(json.dumps({**metadata, **change}))
+    with pytest.raises(ValueError, match=message) as caught:
+        score(predictor, market, read_metadata(tmp_path / METADATA_FILE))
+    assert str(caught.value).isprintable()
+
+
+def test_bins_that_are_none_are_refused_by_the_feature_s_name():
+    sound = {"low": 0.0, "high": 9.0, "edges": [1.0, 2.0], "shares": [0.3, 0.3, 0.4], "usual": []}
+    rows, hours = np.arange(10.0)[:, None], 3_600_000 * np.arange(10)
+    assert len(measure_drift(rows, hours, ["a"], {"a": sound})) == 1
+    for change in (
+        {"edges": [2.0, 1.0]},
+        {"shares": [1.0]},
+        {"usual": [[1.0]]},
+        {"usual": [[0, 1]]},
+    ):
+        with pytest.raises(ValueError, match="'a': its edges, shares or usual values"):
+            measure_drift(rows, hours, ["a"], {"a": {**sound, **change}})
+
+
+def moved_into_the_past(bundle, folder):
+    """A bundle that lies in every file that a liar would think of: cuts of a year before."""
+    shutil.copytree(bundle, folder)
+    scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
+    cuts = {**scalers["cuts"], "train_end": "2023-11-01", "val_end": "2023-12-01"}
+    cuts["test_start"] = cuts["val_end"]
+    scalers |= {"cuts": cuts, "trained_until": cuts["val_end"]}
+    (folder / SCALER_FILE).write_bytes(pickle.dumps(scalers, protocol=4))
+    metadata = json.loads((folder / METADATA_FILE).read_text())
+    metadata["cuts"] = cuts
+    metadata["files"][SCALER_FILE] = sha256_of(folder / SCALER_FILE)
+    (folder / METADATA_FILE).write_text(json.dumps(metadata))
+    return folder
+
+
+def test_cuts_moved_into_the_past_contradict_the_forecasts_of_the_test_part(
+    tiny_bundle, signal_dir, tmp_path, monkeypatch, capsys
+):
+    folder = moved_into_the_past(tiny_bundle, tmp_path / "bundle")
+    options = ("--model-dir", folder, "--candles-dir", signal_dir)
+    told = r"forecasts of the test part begin at 2024-12-28T.*, and .* begins at 2023-12-01T00:00Z"
+    with pytest.raises(ValueError, match=told) as caught:
+        evaluate(monkeypatch, *options)
+    since = str(caught.value).split("--since ")[1].split()[0]
+    evaluate(monkeypatch, *options, "--since", since)
+    assert "is its author's word" in capsys.readouterr().out
+
+
+def test_forecasts_of_the_test_part_begin_after_validation(tiny_bundle, predictor, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    saved = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
+    check_test_part(tiny_bundle / "predictions_v2.parquet", predictor, {})
+    check_test_part(path, predictor, {})  # there is none
+    saved.assign(timestamp=saved["timestamp"] - 24 * HOUR).to_parquet(path)
+    with pytest.raises(ValueError, match="begin at 2024-12-27T.*, and the bundle says that valid"):
+        check_test_part(path, predictor, {})
+    check_test_part(path, predictor, {"config": {"walk_forward": True}})
+    for content in (b"PAR1", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not readable as a bundle's predictions"):
+            check_test_part(path, predictor, {})
+    saved.drop(columns="timestamp").to_parquet(path)
+    with pytest.raises(ValueError, match="not readable as a bundle's predictions"):
+        check_test_part(path, predictor, {})
+
+
 def test_later_candles_of_a_synthetic_market_give_no_claim(tiny_bundle, tmp_path):
     later = synthetic_market(("BTC/USDT", "ETH/USDT"), "1h", 700, seed=42, signal_r2=0.15)
     folder = synthetic_copy(tiny_bundle, tmp_path / "bundle")
+    forget(folder, "cuts", "trained_until")
     with pytest.warns(UserWarning, match="trained on synthetic candles"):
         predictor = CryptoPricePredictorV2.from_directory(folder)
     since = later["BTC/USDT"]["timestamp"].iloc[0]
@@ -286,9 +404,7 @@ def test_a_training_run_writes_what_drift_and_intervals_are_judged_by(
     )
 
 
-def test_a_feature_that_has_moved_is_found_and_the_others_are_not(
-    predictor, market, metadata, unscored
-):
+def test_a_feature_that_has_moved_is_found_and_the_others_are_not(predictor, market, unscored):
     features = {
         s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()
     }
@@ -299,7 +415,8 @@ def test_a_feature_that_has_moved_is_found_and_the_others_are_not(
     )
     moved = {s: f.assign(volume_z=f["volume_z"] + 2.0) for s, f in features.items()}
     start = pd.Timestamp(market.candles["BTC/USDT"]["timestamp"].iloc[540]).value // 10**6
-    result, _ = score_unseen(predictor, market, moved, {"feature_quantiles": quantiles}, start)
+    metadata = {"feature_quantiles": quantiles}
+    result, _ = score_unseen(before_cuts(predictor), market, moved, metadata, start)
     assert result["drift"][0]["feature"] == "volume_z"
     assert result["drift"][0]["reading"] == "shifted"
     assert {row["reading"] for row in result["drift"][1:]} == {"stable"}

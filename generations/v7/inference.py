@@ -166,6 +166,8 @@ class CryptoPricePredictorV7(CandlePredictor):
         inputs: np.ndarray,
     ) -> dict[str, np.ndarray]:
         output = self._network.run_streams([Stream(rows, end, self.lookback)])
+        # The floor of the prices would make a number of minus infinity.
+        output = np.where(np.isfinite(output), output, np.float32(np.nan))
         log_return = self._to_log_return(output, base_price, volatility)
         served = self._serve(log_return[:, None], volatility, inputs)
         return served | dict(zip(HEADS, to_prices(output, self._y_scaler).T))

@@ -52,6 +52,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     for key, shape in SHAPES.items():
         if key in metadata:
             demand(metadata[key], shape, f"{path}, {key!r}")
+    for name in metadata.get("interval_baselines", {}):
+        if len(name) > MAX_SHOWN or not name.isidentifier():  # it stands in tables
+            raise ValueError(f"{path}, 'interval_baselines': {shown(name)} is no name; {REMEDY}")
     return metadata
 
 
@@ -175,10 +178,10 @@ def agreed_cuts(
     """
     told = metadata.get("cuts")
     cuts = read_cuts(told, f"{where}, 'cuts'") if told else {}
-    for name in cuts.keys() & of_scalers.keys():
-        if cuts[name] != of_scalers[name]:
+    for name, known in of_scalers.items():
+        if cuts.get(name, known) != known:
             raise ValueError(
-                f"{where}: {name} is {minute(cuts[name])}, and {minute(of_scalers[name])} in the "
+                f"{where}: {name} is {minute(cuts[name])}, and {minute(known)} in the "
                 "scaler file: the bundle contradicts itself; get it again from whoever trained it"
             )
     return {**cuts, **of_scalers}
