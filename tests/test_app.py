@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import socket
@@ -167,6 +168,40 @@ def test_a_verdict_that_was_doctored_is_refused(tiny_bundle, tmp_path):
     path.write_text(path.read_text().replace('"verdict": "', '"verdict": "VERY GOOD: '))
     with pytest.raises(ValueError, match=r"metrics_v2.json: its bytes are not those"):
         Forecaster(Options(tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test": 3}, "'test': 3 is no dict"),
+        ({"test": {"verdict": [1]}}, "'verdict': .1. is no str"),
+        ({"test": {"verdict": "EDGE"}}, "not what a training run writes"),
+        ({"cuts": {"val_end": 3}}, "'cuts', 'train_end': None is no str"),
+        ({"data": {"rows": math.nan}}, "not readable as a bundle's JSON .NaN is no finite number"),
+    ],
+)
+def test_metrics_of_another_shape_end_in_one_line(tiny_bundle, tmp_path, change, message):
+    folder = metrics_with(tiny_bundle, tmp_path / "bundle", change)
+    with pytest.raises(ValueError, match=message) as caught:
+        app.build(Forecaster(Options(folder)))
+    assert str(caught.value).isprintable()
+
+
+def test_metrics_that_move_the_cuts_contradict_the_scaler_file(tiny_bundle, tmp_path):
+    cuts = dict.fromkeys(("train_end", "val_end", "test_start"), "2024-01-01T00:00:00Z")
+    cuts["test_end"] = "2025-01-01T00:00:00Z"
+    folder = metrics_with(tiny_bundle, tmp_path / "bundle", {"cuts": cuts})
+    with pytest.raises(ValueError, match="metrics_v2.json: .* and 2024-12-.* in the scaler file"):
+        Forecaster(Options(folder))
+
+
+def metrics_with(bundle, folder, change):
+    """A copy of the bundle with other metrics, and no metadata that would tell."""
+    shutil.copytree(bundle, folder)
+    (folder / "metadata_v2.json").unlink()
+    path = folder / "metrics_v2.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    return folder
 
 
 def test_a_synthetic_model_says_so_above_its_verdict(forecaster):

@@ -85,6 +85,19 @@ ELSEWHERE = [
     "x\n",
     "README.md",
     "",
+    # what a disk of Windows cannot hold
+    "nul",
+    "Com1.json",
+    "aux.tar.gz",
+    "x.",
+    "x ",
+    "x:y",
+    "x|y",
+    "x?",
+    "x*",
+    "x<y>",
+    'x"',
+    "x\x1b[2J",
 ]
 
 
@@ -103,6 +116,14 @@ def test_a_path_that_climbs_out_is_refused_before_anything_but_the_metadata_is_d
     assert {
         path.rpartition("/")[2] for method, path, _ in loopback_hub.log if "/resolve/" in path
     } == {"metadata_v2.json"}
+    assert list(target.parent.iterdir()) == []
+
+
+def test_two_names_that_differ_in_case_alone_are_refused(loopback_hub, files, target):
+    hashes = json.loads(files["metadata_v2.json"])["files"]
+    loopback_hub.add("user/repo", amended(files, files={**hashes, "MODEL.h5": hashes["model.h5"]}))
+    with pytest.raises(ValueError, match="model.h5 and MODEL.h5 are one file to Windows and macOS"):
+        pull_bundle(PLACE, target)
     assert list(target.parent.iterdir()) == []
 
 

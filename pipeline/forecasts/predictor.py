@@ -90,8 +90,8 @@ class BundlePredictor(abc.ABC):
         self.timeframe: str = scalers["timeframe"]
         self.symbols: list[str] = scalers["symbols"]
         self.is_synthetic: bool = scalers["synthetic"]
-        self.trained_until = _instant(scalers.get("trained_until"))
-        self.cuts: dict[str, int] = _cuts_of(scalers)
+        self.cuts = _cuts_of(scalers)
+        self.trained_until = _timestamp(self.cuts["val_end"]) if self.cuts else None
         self.model_sha256: str = scalers["model_sha256"]
         unknown = [name for name in self.feature_cols if name not in self.known_features]
         if unknown:
@@ -530,11 +530,6 @@ def _warn_of_outsiders(predictions: Sequence[Prediction]) -> None:
 
 def _timestamp(milliseconds: int) -> pd.Timestamp:
     return pd.Timestamp(milliseconds, unit="ms", tz="UTC").as_unit("ms")
-
-
-def _instant(text: str | None) -> pd.Timestamp | None:
-    """An instant that a scaler file holds; None in those of before."""
-    return None if text is None else pd.Timestamp(text).as_unit("ms")
 
 
 def _cuts_of(scalers: Mapping[str, Any]) -> dict[str, int]:
