@@ -365,7 +365,7 @@ def test_a_pair_the_network_has_not_seen_is_refused(bundle):
         ("y", {}, "the scalers of ETH/USDT are missing or of another kind"),
         ("X", {"ETH/USDT": [1.0]}, "'X' is .1.0., not a scaler"),
         ("X", 1.0, "'X' is 1.0, not a usable dict"),
-        ("feature_cols", ["funding_rate"], "unknown feature 'funding_rate'"),
+        ("feature_cols", ["funding_rate"], "'X' has 14 columns, not 1"),
         ("lookback", 30, r"takes windows of shape \(60, 14\)"),
     ],
 )
