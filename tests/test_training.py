@@ -21,6 +21,7 @@ from pipeline.bundle.network import (
     BATCH,
     NEWER_ARGUMENTS,
     KerasNetwork,
+    import_keras,
     seeded_keras,
     without_newer_arguments,
 )
@@ -339,6 +340,15 @@ np.savez(sys.argv[1], *weights_from_a_seed())
     ours = weights_from_a_seed()
     assert len(theirs.files) == len(ours) == 4
     assert all(np.array_equal(theirs[f"arr_{i}"], weight) for i, weight in enumerate(ours))
+
+
+def test_a_gpu_is_told_to_compute_in_whole_float32():
+    import tensorflow as tf
+
+    import_keras()
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert os.environ["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
 
 
 @pytest.mark.slow

@@ -30,6 +30,9 @@ from pipeline.samples.windows import Stream, window_view
 
 logger = logging.getLogger(__name__)
 
+WHOLE_FLOAT32 = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+"""Variables by which NVIDIA's libraries, and JAX's own kernels, multiply whole float32 numbers."""
+
 BATCH = 256
 """Windows a call of Keras; the last call is filled up, so that there are two shapes of calls"""
 
@@ -387,6 +390,7 @@ def import_keras() -> ModuleType:
     """Import Keras on TensorFlow, without what its C++ parts tell on stderr.
 
     KERAS_BACKEND chooses another backend. keras.json does not: it may be another project's.
+    A GPU computes in whole float32, as a CPU does.
     """
     with contextlib.suppress(ImportError):
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
@@ -394,12 +398,18 @@ def import_keras() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = backend
+    # By default they multiply with 10 bits (TF32): the forecast would not be the one of a CPU.
+    for name, value in WHOLE_FLOAT32.items():
+        os.environ.setdefault(name, value)
     try:
         with _stderr_silenced():
             import keras
 
             # Makes the backend look for its devices, the other thing that it tells of.
             keras.ops.zeros(1)
+            if backend == "tensorflow":
+                config = sys.modules["tensorflow"].config.experimental
+                config.enable_tensor_float_32_execution(False)
     except ModuleNotFoundError as error:
         if backend != "tensorflow" and error.name == backend:
             raise ValueError(
