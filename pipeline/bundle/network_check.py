@@ -43,6 +43,9 @@ MAX_DEPTH = 60
 MAX_OBJECTS = 20_000
 """groups, datasets and attributes"""
 
+MAX_LISTED = 20
+"""weights of a layer; attention has 8"""
+
 MAX_TEXT_BYTES = 2**30
 """that a file's lists of names could come to, if each name were all of the file but the weights"""
 
@@ -192,7 +195,10 @@ def _check_storage(path: Path, file: Any) -> int:
     for group in file["model_weights"].values():
         for name in group.attrs if isinstance(group, h5py.Group) else ():
             if name.startswith("weight_names") and group.attrs.get_id(name).shape != (0,):
-                for weight in group.attrs[name]:
+                names = group.attrs[name]
+                if len(names) > MAX_LISTED:
+                    raise _refused(path, f"it lists {len(names):,} weights of a layer")
+                for weight in names:
                     claim(group[weight])
                     n_weights += group[weight].size
     return n_weights

@@ -369,7 +369,7 @@ def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
     """A frame; of texts that repeat, which were read as dictionaries, each is there once."""
-    texts = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    texts = table_size.check_texts(table)
     return table.to_pandas().astype(dict.fromkeys(texts, object))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyarrow import parquet
+import pyarrow as pa
+from pyarrow import compute, parquet
 
 MAX_ROWS = 6_000_000
 """11 years of 1m candles; Binance's first is of 2017."""
@@ -25,6 +26,9 @@ MAX_CHUNKS = 100_000
 """row groups times columns; the store makes 3,000 of 9 years of 1m candles"""
 
 MAX_LINE_BYTES = 2**16
+
+MAX_TEXT_BYTES = 1000
+"""of a text in a Parquet file, which may be in every row"""
 
 
 def check_parquet(metadata: parquet.FileMetaData) -> list[str]:
@@ -55,6 +59,26 @@ def check_parquet(metadata: parquet.FileMetaData) -> list[str]:
         for number in range(n_columns)
     ]
     _check_count(max([metadata.num_rows, *map(sum, counts)]), sum(map(sum, counts)))
+    return texts
+
+
+def check_texts(table: pa.Table) -> list[str]:
+    """Look at the longest text of each column that was read as a dictionary.
+
+    Returns:
+        The names of these columns.
+
+    Raises:
+        ValueError: A text is too long to be a time or a number.
+    """
+    texts = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    for name in texts:
+        for chunk in table[name].chunks:
+            lengths = compute.binary_length(chunk.dictionary.cast(pa.large_binary()))
+            if (compute.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:
+                raise ValueError(
+                    f"its column {name!r:.60} has a text of more than {MAX_TEXT_BYTES:,} bytes"
+                )
     return texts
 
 
