@@ -33,7 +33,7 @@ ADMITTED: dict[str, tuple[str, ...]] = {
 }
 """Class names that a file may hold, and the modules that it may name for them, if any."""
 
-MAX_WEIGHT_BYTES = 2**26
+MAX_WEIGHT_BYTES = 2**25
 """The largest network of this project has 2.4 MB."""
 
 MAX_DESCRIPTION_BYTES = 2**23
