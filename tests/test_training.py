@@ -379,6 +379,14 @@ def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
     assert len(history.loss) == history.best_epoch + 1 + 3
 
 
+def test_a_network_too_large_to_be_opened_again_is_refused_before_it_is_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fit_module, "MAX_WEIGHT_BYTES", 40)
+    with pytest.raises(ValueError, match="no file of more than 10 is opened again"):
+        fit_small(dense_network(), scaled_samples(), tmp_path)
+
+
 def test_a_diverged_run_is_a_value_error_with_a_remedy(tmp_path):
     scaled = scaled_samples()
     scaled.target[:] = np.nan

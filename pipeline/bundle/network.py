@@ -26,6 +26,7 @@ import numpy as np
 
 from pipeline.bundle.files import sha256_of
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
+from pipeline.bundle.twin_check import check_twin
 from pipeline.samples.windows import Stream, window_view
 
 logger = logging.getLogger(__name__)
@@ -241,10 +242,12 @@ class OnnxNetwork(_Network):
         """Open an .onnx file's bytes, which errors call `where`.
 
         Raises:
-            ValueError: The bytes are no ONNX model, or it takes windows of another shape.
+            ValueError: The bytes are no ONNX model or none of this project's, or it takes windows
+                of another shape.
         """
         import onnxruntime
 
+        check_twin(content, self.batch, where)
         options = onnxruntime.SessionOptions()
         # Networks of this size lose by sharing a step among threads.
         options.intra_op_num_threads = 1

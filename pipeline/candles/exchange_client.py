@@ -55,6 +55,12 @@ any window, even right after another process that has used the steady share."""
 FUTURES_CLASS = {"binance": "binanceusdm"}
 """Exchanges whose futures have another class in ccxt."""
 
+MAX_ANSWER_BYTES = 2**26
+"""of one answer, unpacked; the longest are lists of markets, some 20 MB"""
+
+MAX_ANSWER_VALUES = 5_000_000
+"""in one answer of JSON; each takes 100 bytes and more of memory"""
+
 CLOSING_S = 0.25
 """What ccxt grants encrypted connections to say goodbye."""
 
@@ -249,7 +255,12 @@ class _Watched:
 
     def parse_json(self, text: str) -> Any:
         """ccxt takes what is no JSON for an answer without rows."""
-        answer = super().parse_json(text)  # type: ignore[misc]
+        if sum(map(text.count, ",[{")) > MAX_ANSWER_VALUES:
+            raise _Failure(f"more than {MAX_ANSWER_VALUES:,} values", status=200)
+        try:
+            answer = super().parse_json(text)  # type: ignore[misc]
+        except RecursionError as error:
+            raise _Failure("deeply nested lists", status=200) from error
         if answer is not None:
             return answer
         text = text.lstrip()
@@ -277,6 +288,29 @@ def _client_class(name: str) -> Any:
     return type(name, (_Watched, getattr(ccxt, name)), {})
 
 
+@functools.cache
+def _bounded_response() -> Any:
+    """aiohttp's class of answers, which else reads as long as something comes."""
+    import aiohttp
+
+    class Bounded(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            """The body, unpacked as it comes."""
+            parts, n_bytes = [], 0
+            while self._body is None:
+                part = await self.content.readany()
+                parts.append(part)
+                n_bytes += len(part)
+                if n_bytes > MAX_ANSWER_BYTES:
+                    self.close()
+                    raise _Failure(f"more than {MAX_ANSWER_BYTES:,} bytes", status=200)
+                if not part:
+                    self._body = b"".join(parts)
+            return await super().read()
+
+    return Bounded
+
+
 @contextlib.asynccontextmanager
 async def connected(*clients: Any) -> AsyncIterator[None]:
     """Connections for clients in the running event loop; at the end all are closed."""
@@ -296,7 +330,9 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     # The system resolves names, as for every other program here; aiohttp would do it by itself.
     tls = ssl.create_default_context(cafile=clients[0].cafile)
     connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())
-    async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, trace_configs=[trace], response_class=_bounded_response()
+    ) as session:
         for client in clients:
             client.session = session
             client.asyncio_loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ import pandas as pd
 from pipeline.candles import store
 from pipeline.candles.job import ExchangeError, UnknownSymbolError
 from pipeline.candles.schema import read_candles, timeframe_ms
+from pipeline.candles.table_size import MAX_CSV_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str 
         url = huggingface_hub.hf_hub_url(repo, name, **place)
         # Out of reach is known at once this way; the download by itself would try for half a minute
         # and more.
-        huggingface_hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S)
+        found = huggingface_hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S)
+        if (found.size or 0) > MAX_CSV_BYTES:
+            raise ValueError(f"it has {found.size:,} bytes, at most {MAX_CSV_BYTES:,} are read")
         return Path(huggingface_hub.hf_hub_download(repo, name, cache_dir=cache_dir, **place))
     except errors.HFValidationError as error:
         raise ValueError(f"repo is {repo!r}; name a dataset as user/name") from error

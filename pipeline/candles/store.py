@@ -44,7 +44,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline import atomic
-from pipeline.candles import belief
+from pipeline.candles import belief, table_size
 from pipeline.candles.schema import (
     PUBLISHED,
     TIMEFRAME_MS,
@@ -254,6 +254,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
     """
     if path.suffix != ".parquet":
         with _readable(path):
+            table_size.check_csv(path)
             return Stored(path, {}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
     # before the main file, so that the two fit or the main file has it all
     tail, tail_notes = _read_tail(path)
@@ -269,7 +270,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
             tail = None
         n_head = _first_group(file.metadata, n_rows, since_ms) if "id" in notes else 0
         head_rows = sum(file.metadata.row_group(group).num_rows for group in range(n_head))
-        main = file.read_row_groups(range(n_head, file.num_row_groups)).to_pandas()
+        main = _to_pandas(file.read_row_groups(range(n_head, file.num_row_groups)))
         return Stored(path, notes, n_head, head_rows, main, tail)
 
 
@@ -325,7 +326,7 @@ def content_sha256(candles: pd.DataFrame) -> str:
 def _read_tail(path: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
     try:
         with _open_parquet(tail_path(path)) as file:
-            return file.read().to_pandas(), _notes(file)
+            return _to_pandas(file.read()), _notes(file)
     except FileNotFoundError:
         return None, {}
 
@@ -358,12 +359,24 @@ def _notes(file: parquet.ParquetFile) -> dict[str, str]:
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
     """An open Parquet file, its checksums verified; what goes wrong in the block is its damage."""
-    with _readable(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
-        yield file
+    with _readable(path):
+        texts = table_size.check_parquet(parquet.read_metadata(path))
+        with parquet.ParquetFile(
+            path, page_checksum_verification=True, read_dictionary=texts
+        ) as file:
+            yield file
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    """A frame; of texts that repeat, which were read as dictionaries, each is there once."""
+    texts = table_size.check_texts(table)
+    return table.to_pandas().astype(dict.fromkeys(texts, object))
 
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: a device or pipe; pass a file of candles")
     try:
         yield
     except FileNotFoundError:

@@ -53,6 +53,9 @@ SPARE_CANDLES = 100
 
 RETRY_WAITS_S = (1.0, 3.0)
 
+MAX_ANSWER_BYTES = 2**24
+"""of one answer, unpacked; two years of 1h candles are 2 MB"""
+
 NO_SUCH_SPAN = "Data doesn't exist"
 """How Yahoo's refusal of a span without candles begins."""
 
@@ -313,8 +316,29 @@ def _session(base_url: str | None, timeout_s: float) -> Any:
     """The session that yfinance is given; cookies last as long as it."""
     _yfinance()
     from curl_cffi import requests  # yfinance's own
+    from curl_cffi.curl import CURL_WRITEFUNC_ERROR
 
-    class Session(requests.Session):
+    class Bounded(requests.Session):
+        """curl else keeps whatever comes."""
+
+        def request(self, *sent: Any, **options: Any) -> Any:
+            body = bytearray()
+
+            def keep(part: bytes) -> int:
+                body.extend(part)
+                return len(part) if len(body) <= MAX_ANSWER_BYTES else CURL_WRITEFUNC_ERROR
+
+            try:
+                answer = super().request(*sent, **{**options, "content_callback": keep})
+            except requests.exceptions.RequestException as error:
+                if len(body) > MAX_ANSWER_BYTES:
+                    text = f"yahoo: an answer has more than {MAX_ANSWER_BYTES:,} bytes"
+                    raise ExchangeError(f"{text}; choose another source") from error
+                raise
+            answer.content = bytes(body)
+            return answer
+
+    class Session(Bounded):
         answer: Any = None
         """the last one to a request for candles"""
 

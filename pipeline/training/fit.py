@@ -20,6 +20,7 @@ from config import FitConfig
 from pipeline import atomic, terminal
 from pipeline.bundle.files import KERAS_SUFFIX, BundleFiles
 from pipeline.bundle.network import export_twin, quiet_absl, without_newer_arguments
+from pipeline.bundle.network_check import MAX_WEIGHT_BYTES
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import window_view
 
@@ -174,8 +175,15 @@ def fit(
         on_epoch: See `OnEpoch`.
 
     Raises:
-        ValueError: The validation loss is not finite in any epoch.
+        ValueError: The network is larger than those that are opened again, or the validation loss
+            is not finite in any epoch.
     """
+    n_weights = model.count_params()
+    if 4 * n_weights > MAX_WEIGHT_BYTES:
+        raise ValueError(
+            f"the network has {n_weights:,} weights, and no file of more than "
+            f"{MAX_WEIGHT_BYTES // 4:,} is opened again; choose fewer units"
+        )
     adam = keras.optimizers.Adam(
         learning_rate=config.learning_rate,
         clipvalue=config.clip_value,
