@@ -8,6 +8,7 @@ only what networks of this project are made of is admitted.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -37,11 +38,12 @@ class RefusedNetworkError(ValueError):
     """A network file that is not opened."""
 
 
-def check_network_file(path: Path) -> None:
+def check_network_file(path: Path, content: bytes | None = None) -> None:
     """Read a .h5 file's description, and refuse what is no plain network.
 
     Args:
         path: A file that `keras.models.load_model` is to open next.
+        content: Its bytes, if they have been read; errors name the path.
 
     Raises:
         RefusedNetworkError: It holds a layer or another object that is not admitted, a link, or too
@@ -50,17 +52,17 @@ def check_network_file(path: Path) -> None:
     """
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(path if content is None else io.BytesIO(content), "r") as file:
         _check_storage(path, file)
         _check_config(path, json.loads(file.attrs["model_config"]))
 
 
-def keras_version_of(path: Path) -> str | None:
-    """The version of Keras that saved a .h5 file; None where it cannot be told."""
+def keras_version_of(content: bytes) -> str | None:
+    """The version of Keras that saved a .h5 file's bytes; None where it cannot be told."""
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(io.BytesIO(content), "r") as file:
             version = file.attrs["keras_version"]
     except (OSError, KeyError):
         return None
