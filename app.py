@@ -9,7 +9,6 @@ pip install gradio) nor Keras.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -24,9 +23,8 @@ import pandas as pd
 
 from config import TRADING_PAIRS, SourceConfig, default_output_dir
 from data_fetcher import expand_symbols, fetch_candles
-from inference_v2 import FILES, CryptoPricePredictorV2
+from inference_v2 import CryptoPricePredictorV2
 from pipeline import terminal
-from pipeline.bundle import files
 from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
@@ -83,18 +81,17 @@ class Forecaster:
             ValueError: There is no trained model, or its files are damaged or not of one run.
         """
         folder = options.model_dir
-        for name in (FILES.model, FILES.metrics):
-            if not (folder / name).is_file():
-                raise ValueError(
-                    f"{folder}: no trained model, {name} is missing; train one (python "
-                    f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
-                )
-        files.check_hashes([folder / FILES.metrics], folder / FILES.metadata)
-        metrics = json.loads((folder / FILES.metrics).read_text(encoding="utf-8"))
+        try:
+            self.predictor = CryptoPricePredictorV2.from_directory(folder)
+            metrics = self.predictor.metrics()
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{folder}: no trained model, a file of it is missing; train one (python "
+                f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
+            ) from error
         self.test: dict[str, Any] = metrics["test"]
         self.seen_until_ms = int(pd.Timestamp(metrics["cuts"]["val_end"]).timestamp() * 1000)
         self.options = options
-        self.predictor = CryptoPricePredictorV2.from_directory(folder)
         self.step_ms = timeframe_ms(self.predictor.timeframe)
         self._kept: dict[str, Answer] = {}
         self._context: tuple[int, Mapping[str, pd.DataFrame]] = (0, {})

@@ -202,7 +202,7 @@ class Evaluate:
             predictor,
             market,
             features,
-            unseen.read_metadata(self.model_dir / predictor.files.metadata),
+            predictor.metadata,
             instant_ms(self.since, "--since"),
             self.fee_bps,
         )

@@ -126,7 +126,7 @@ def test_a_file_that_is_not_the_one_the_metadata_names_is_not_opened(
     loopback_hub, tiny_bundle, monkeypatch
 ):
     loopback_hub.add("user/repo", contents(tiny_bundle) | {FILES.scalers: b"evil"})
-    monkeypatch.setattr(scaler_check, "load_scalers", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(scaler_check, "read_scalers", lambda *_: pytest.fail("opened"))
     with pytest.raises(
         ValueError, match="the bytes of scalers_v2.pkl are not those that the metadata names"
     ):

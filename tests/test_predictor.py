@@ -537,7 +537,7 @@ def test_the_predict_command_ends_bad_input_in_one_line_and_status_2(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_bundle_moved_halfway_is_completed_when_it_is_opened(
+def test_a_bundle_moved_halfway_is_served_and_its_files_stay_where_they_are(
     tiny_bundle, candles, predictor, tmp_path
 ):
     folder = copy_bundle(tiny_bundle, tmp_path / "bundle")
@@ -545,9 +545,10 @@ def test_a_bundle_moved_halfway_is_completed_when_it_is_opened(
     partial.mkdir()
     for name in (SCALER_FILE, METADATA_FILE):
         (folder / name).rename(partial / name)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     reopened = CryptoPricePredictorV2.from_directory(folder)
     assert reopened.predict(candles) == predictor.predict(candles)
-    assert not partial.exists()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_metrics_hold_no_number_that_is_not_measured(tiny_bundle):

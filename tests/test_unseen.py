@@ -21,7 +21,7 @@ from inference_v2 import METADATA_FILE, SCALER_FILE, CryptoPricePredictorV2
 from pipeline import commands
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.evaluation.unseen import read_metadata, score_unseen
+from pipeline.evaluation.unseen import score_unseen
 from pipeline.report.evaluate_text import drift_table, unseen_text
 from pipeline.samples.drift import feature_quantiles, measure_drift, population_stability
 
@@ -36,7 +36,7 @@ def predictor(tiny_bundle):
 
 @pytest.fixture(scope="module")
 def metadata(tiny_bundle):
-    return read_metadata(tiny_bundle / METADATA_FILE)
+    return json.loads((tiny_bundle / METADATA_FILE).read_text())
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 A network is trained in a folder of its own below `.partial`. What it leaves there is moved into the
 output folder at its end, the file that makes it complete last. A kill before the moves loses that
-network alone; one between them is completed by `finish_network` at the next start. Its record is in
-its scaler file; metadata_v7.json collects them.
+network alone; one between them is completed by `finish_network` when the next run starts, and
+predictors find the network in both places. Its record is in its scaler file; metadata_v7.json
+collects them.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def work_folder(partial: Path, name: str, facts: Mapping[str, Any]) -> Path:
 def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
     """Move a network's files into place if it is complete: if the last of `names` is there.
 
-    Safe to call at any time, by any command that opens the output folder.
+    Only for the run that holds the output folder.
 
     Args:
         work: Folder of the network in hand.
@@ -116,7 +117,7 @@ def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
     if not (work / names[-1]).is_file():
         return False
     for name in names:
-        # Moved before a kill, or by another process just now.
+        # moved before a kill
         with contextlib.suppress(FileNotFoundError):
             os.replace(work / name, output_dir / name)
     atomic.flush(output_dir)

@@ -2,7 +2,8 @@
 
 A bundle is complete exactly when its metadata is there and the hashes in it hold. Everything is
 written to `<output-dir>/.partial/`; a kill before the moves leaves the old bundle as it was, one
-between them is completed by `finish_moves` at the next start.
+between them is completed by `finish_moves` when the next run starts. Readers move nothing: they
+find the new bundle in both places (`snapshot`).
 """
 
 from __future__ import annotations
@@ -99,10 +100,11 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
         The folder `.partial`, with what an interrupted run left in it.
 
     Raises:
-        ValueError: The folder cannot be written, another run is using it, or the block left no
-            complete bundle.
+        ValueError: The folder cannot be written, another run is using it, `.partial` or something
+            in it is a link, or the block left no complete bundle.
     """
     partial = output_dir / PARTIAL
+    atomic.refuse_link(partial)
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,6 +113,8 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
             "another --output-dir"
         ) from error
     with atomic.locked(partial, wait_s=0.0):
+        for path in partial.iterdir():
+            atomic.refuse_link(path)  # what is written or moved there would be somebody else's
         finish_moves(output_dir, metadata_name, bundle)
         partial.mkdir(exist_ok=True)
         yield partial
@@ -306,7 +310,7 @@ def write_metadata(
 
 
 def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -> bool:
-    """Move a complete `.partial` bundle into place; safe to call at any time.
+    """Move a complete `.partial` bundle into place; only for the run that holds the folder.
 
     Args:
         output_dir: Folder of the bundle.
@@ -348,29 +352,6 @@ def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -
     os.replace(partial / metadata_name, output_dir / metadata_name)
     shutil.rmtree(partial, ignore_errors=True)
     return True
-
-
-def check_hashes(paths: Sequence[Path], metadata_path: Path) -> None:
-    """Check files against the metadata beside them; no metadata, no check.
-
-    Raises:
-        ValueError: A file's bytes are not those of the training run.
-    """
-    if not metadata_path.is_file():
-        return
-    try:
-        hashes = dict(json.loads(metadata_path.read_text())["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{metadata_path}: not readable as metadata ({error}); copy the bundle again"
-        ) from error
-    for path in paths:
-        if path.name in hashes and path.is_file() and sha256_of(path) != hashes[path.name]:
-            raise ValueError(
-                f"{path}: its bytes are not those that {metadata_path.name} names (sha256 "
-                f"{hashes[path.name][:12]}…); it was changed or half copied, or a training run was "
-                "cut off while moving: copy the bundle again or run the training script once more"
-            )
 
 
 def sha256_of(path: Path) -> str:

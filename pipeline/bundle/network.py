@@ -16,16 +16,17 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.bundle.files import sha256_of
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
+from pipeline.bundle.snapshot import read_network, read_version
 from pipeline.bundle.twin_check import check_twin
 from pipeline.samples.windows import Stream, window_view
 
@@ -54,7 +55,10 @@ InputShape = tuple[int, int] | Sequence[tuple[int, int]]
 
 
 def open_network(
-    model_path: Path, input_shape: InputShape, twin_sha256: str | None
+    model_path: Path,
+    input_shape: InputShape,
+    twin_sha256: str | None,
+    contents: Mapping[str, bytes] | None = None,
 ) -> KerasNetwork | OnnxNetwork:
     """Open a network's ONNX twin if it is there and onnxruntime is installed, else the .h5.
 
@@ -62,15 +66,19 @@ def open_network(
         model_path: The .h5 file; the twin lies beside it.
         input_shape: Shape of the windows, as the scaler file promises.
         twin_sha256: What the scaler file says of the twin; None: there is none.
+        contents: Name -> bytes of the two files, if they have been read.
 
     Raises:
         FileNotFoundError: There is no such model file.
         ValueError: A file is damaged, of another run, or takes windows of another shape.
     """
     twin = twin_of(model_path)
-    if twin_sha256 is None or not twin.is_file() or importlib.util.find_spec("onnxruntime") is None:
-        return KerasNetwork(model_path, input_shape=input_shape)
-    content = twin.read_bytes()  # once, so that what is checked is what runs
+    if contents is None:
+        contents = {path.name: read_network(path) for path in (model_path, twin) if path.exists()}
+    content = contents.get(twin.name)
+    if twin_sha256 is None or content is None or importlib.util.find_spec("onnxruntime") is None:
+        h5 = contents.get(model_path.name)
+        return KerasNetwork(model_path, input_shape=input_shape, content=h5)
     if hashlib.sha256(content).hexdigest() != twin_sha256:
         raise ValueError(
             f"{twin}: its bytes are not those that the scaler file names (sha256 "
@@ -160,8 +168,12 @@ class KerasNetwork(_Network):
 
     batch, small_batch = BATCH, SMALL_BATCH
 
-    def __init__(self, path: str | Path, *, input_shape: InputShape) -> None:
+    def __init__(
+        self, path: str | Path, *, input_shape: InputShape, content: bytes | None = None
+    ) -> None:
         """Open a .h5 file whose windows are to be of `input_shape`, as the scaler file promises.
+
+        `content` are its bytes, if they have been read.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -170,22 +182,21 @@ class KerasNetwork(_Network):
                 `Lambda`: then it is not opened at all.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: there is no such model file; train one or mend the path"
-            )
+        if content is None:
+            content = read_network(path)
         keras = import_keras()
         try:
-            check_network_file(path)
-            with quiet_absl():
-                self._model = keras.models.load_model(path, compile=False, safe_mode=True)
+            check_network_file(path, content)
+            with quiet_absl(), _private_file(content) as private:
+                self._model = keras.models.load_model(private, compile=False, safe_mode=True)
         except RefusedNetworkError:
             raise
         # Keras and h5py raise OSError, KeyError, TypeError, ValueError, … for broken files
         except Exception as error:
-            raise ValueError(_why_not_opened(path, keras.__version__, error)) from error
+            raise ValueError(_why_not_opened(path, content, keras.__version__, error)) from error
         super().__init__(self._model.inputs, input_shape, str(path))
-        self._opened = (path.absolute(), input_shape, sha256_of(path))
+        sha256 = hashlib.sha256(content).hexdigest()
+        self._opened = (path.absolute(), input_shape, sha256)
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -203,12 +214,21 @@ class KerasNetwork(_Network):
         return np.hstack([np.asarray(head) for head in heads])
 
 
-def _why_not_opened(path: Path, version: str, error: Exception) -> str:
+@contextlib.contextmanager
+def _private_file(content: bytes) -> Iterator[Path]:
+    """A copy that nobody else can change: Keras opens no bytes, and what was checked is to run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.h5"
+        path.write_bytes(content)
+        yield path
+
+
+def _why_not_opened(path: Path, content: bytes, version: str, error: Exception) -> str:
     """What to say of a .h5 file that Keras of this version does not open."""
-    saved_with = keras_version_of(path)
+    saved_with = keras_version_of(content)
     if saved_with in (None, version):
         return (
-            f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes "
+            f"{path}: not a readable Keras .h5 model of {len(content)} bytes "
             f"({type(error).__name__}: {_first_line(error)}); is it truncated? copy or train it "
             "again"
         )
@@ -222,12 +242,13 @@ def _why_not_opened(path: Path, version: str, error: Exception) -> str:
 
 def _reopen(path: Path, input_shape: InputShape, sha256: str) -> KerasNetwork:
     """A pickled network; a ValueError where another one lies in its place by now."""
-    if path.is_file() and sha256_of(path) != sha256:
+    content = read_version(path, sha256)
+    if content is None and path.exists():
         raise ValueError(
             f"{path}: another network lies here since the predictor was pickled; open the bundle "
             "again"
         )
-    return KerasNetwork(path, input_shape=input_shape)
+    return KerasNetwork(path, input_shape=input_shape, content=content)
 
 
 class OnnxNetwork(_Network):

@@ -9,6 +9,7 @@ of is admitted, and the weights that it asks for have to be those that the file 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -54,11 +55,12 @@ class RefusedNetworkError(ValueError):
     """A network file that is not opened."""
 
 
-def check_network_file(path: Path) -> None:
+def check_network_file(path: Path, content: bytes | None = None) -> None:
     """Read a .h5 file's description, and refuse what is no plain network.
 
     Args:
         path: A file that `keras.models.load_model` is to open next.
+        content: Its bytes, if they have been read; errors name the path.
 
     Raises:
         RefusedNetworkError: It holds a layer or another object that is not admitted, a link, or too
@@ -67,7 +69,7 @@ def check_network_file(path: Path) -> None:
     """
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(path if content is None else io.BytesIO(content), "r") as file:
         n_stored = _check_storage(path, file)
         config = _read_config(path, file)
     _check_config(path, config)
@@ -99,12 +101,12 @@ def _read_config(path: Path, file: Any) -> Any:
         raise _refused(path, "its description is nested too deeply") from error
 
 
-def keras_version_of(path: Path) -> str | None:
-    """The version of Keras that saved a .h5 file; None where it cannot be told."""
+def keras_version_of(content: bytes) -> str | None:
+    """The version of Keras that saved a .h5 file's bytes; None where it cannot be told."""
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(io.BytesIO(content), "r") as file:
             version = file.attrs["keras_version"]
     except (OSError, KeyError):
         return None

@@ -7,7 +7,6 @@ there: naive, and the EWMA interval, whose constants the metadata holds.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,11 +42,6 @@ class _Part(NamedTuple):
     """(n_samples, n_features) unscaled, at candle t"""
     time_ms: np.ndarray
     """(n_samples,) open of candle t"""
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Content of a bundle's metadata file; empty if it is not there."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def score_unseen(

@@ -17,6 +17,7 @@ import pandas as pd
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import open_network
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
+from pipeline.bundle.snapshot import Snapshot, read_snapshot
 from pipeline.candles import belief
 from pipeline.candles.schema import (
     drop_forming,
@@ -75,7 +76,9 @@ class BundlePredictor(abc.ABC):
             ValueError: A file is damaged, holds anything but the admitted types, or belongs to
                 another run.
         """
-        scalers = self._open(Path(model_path), Path(scaler_path))
+        bundle = self._read(Path(model_path), Path(scaler_path))
+        scalers = self._open(bundle)
+        self._bundle = bundle.without_networks()
         self.feature_cols: list[str] = scalers["feature_cols"]
         self.lookback: int = scalers["lookback"]
         self.horizon: int = scalers["horizon"]
@@ -93,8 +96,7 @@ class BundlePredictor(abc.ABC):
         self._calibration = Calibration.from_dict(scalers["calibration"])
         self._intervals = _read_intervals(scalers, scaler_path)
         self._step_ms = timeframe_ms(self.timeframe)
-        shapes = [(self.lookback, len(self.feature_cols))] * self.n_streams
-        self._network = open_network(Path(model_path), shapes, scalers.get("twin_sha256"))
+        self._open_networks(bundle, scalers)
 
     @classmethod
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
@@ -102,8 +104,18 @@ class BundlePredictor(abc.ABC):
         folder = Path(directory)
         return cls(folder / cls.files.model, folder / cls.files.scalers, **options)
 
-    def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
-        return open_scalers(model_path, scaler_path, self.files, self.scaler_types)
+    def _read(self, model_path: Path, scaler_path: Path) -> Snapshot:
+        return read_snapshot(model_path, scaler_path, self.files)
+
+    def _open(self, bundle: Snapshot) -> dict[str, Any]:
+        """Content of the scaler file, checked."""
+        return open_scalers(bundle, self.scaler_types)
+
+    def _open_networks(self, bundle: Snapshot, scalers: Mapping[str, Any]) -> None:
+        shapes = [(self.lookback, len(self.feature_cols))] * self.n_streams
+        self._network = open_network(
+            bundle.model_path, shapes, scalers.get("twin_sha256"), bundle.contents
+        )
 
     @classmethod
     def from_pretrained(
@@ -145,6 +157,20 @@ class BundlePredictor(abc.ABC):
             cache_dir=cache_dir,
         )
         return cls.from_directory(directory, **options)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The bundle's metadata, of the same run as the network; empty where there is none."""
+        return self._bundle.metadata
+
+    def metrics(self) -> dict[str, Any]:
+        """What the training run measured: content of the bundle's metrics file.
+
+        Raises:
+            FileNotFoundError: It is missing.
+            ValueError: It is not the one that the metadata names, or not readable.
+        """
+        return self._bundle.read_json(self.files.metrics)
 
     @property
     def required_candles(self) -> int:
