@@ -53,6 +53,9 @@ class SourceConfig:
     """where to reach the exchange instead of its own address"""
     cache_dir: Path | None = field(default_factory=default_cache_dir)
     """folder that keeps fetched candles, so that the next run fetches only what is new"""
+    cross_check: str | None = None
+    """another exchange, yahoo or hub, whose closes of 20 candles a pair are compared; more than 1 %
+    apart is an error"""
     require_real: bool = False
     """fail rather than train on synthetic candles"""
     seed: int = 42
