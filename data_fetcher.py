@@ -243,7 +243,7 @@ class Audit:
         for folder in _folders(self.cache_dir):
             found = store.audit(folder)
             table = found.drop(columns=["doubts", "problems"])
-            print(f"{folder}\n{table.to_string(index=False)}\n")
+            print(terminal.visible(f"{folder}\n{table.to_string(index=False)}\n"))
             for doubt in found["doubts"]:
                 if doubt:
                     logger.warning("%s", doubt)
@@ -300,13 +300,13 @@ def _series_line(directory: Path, job: Job, added: int | None = None) -> dict[st
 def _print_table(lines: Iterable[dict[str, object]]) -> None:
     table = pd.DataFrame(lines)
     if len(table):
-        print(table.to_string(index=False))
+        print(terminal.visible(table.to_string(index=False)))
 
 
 def _end_with_problems(problems: list[str]) -> None:
     """Say what went wrong, and end with status 1 if anything did."""
     for problem in problems:
-        print(f"! {problem}", file=sys.stderr)
+        print(f"! {terminal.visible(problem)}", file=sys.stderr)
     if problems:
         raise SystemExit(1)
 

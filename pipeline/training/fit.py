@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 from config import FitConfig
 from pipeline import atomic, terminal
 from pipeline.bundle.files import KERAS_SUFFIX, BundleFiles
-from pipeline.bundle.network import export_twin, quiet_absl, without_newer_arguments
+from pipeline.bundle.network import export_twin, without_newer_arguments
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import window_view
 
@@ -292,14 +293,18 @@ def save_plain_h5(model: keras.Model, path: Path) -> None:
 
     Without optimizer and compile state, and without arguments that older versions refuse.
     """
-    # By its ending Keras tells the format of a file.
-    unfinished = path.with_name(f".{path.name}.unfinished.h5")
-    with quiet_absl():
-        _uncompiled(model).save(unfinished, include_optimizer=False)
-    with h5py.File(unfinished, "r+") as file:
+    from keras.src.legacy.saving import legacy_h5_format
+
+    # In memory, since HDF5 goes on complaining long after a write to a full disk has failed.
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        legacy_h5_format.save_model_to_hdf5(_uncompiled(model), file, include_optimizer=False)
+        file.flush()
+        content = io.BytesIO(file.id.get_file_image())
+    with h5py.File(content, "r+") as file:
         description = json.loads(file.attrs["model_config"])
         file.attrs["model_config"] = json.dumps(without_newer_arguments(description))
-    os.replace(unfinished, path)
+    with atomic.replacing(path) as unfinished:
+        unfinished.write_bytes(content.getvalue())
 
 
 def save_plain_keras(model: keras.Model, h5_path: Path) -> None:
