@@ -47,7 +47,8 @@ class CryptodataFetcher:
     ) -> None:
         """Fetch from `candles_dir` if given, else from `exchange`, else from the first that works.
 
-        Candles are never synthetic. `cache_dir` and `base_url` are those of `SourceConfig`.
+        A folder and an exchange together are refused. Candles are never synthetic. `cache_dir` and
+        `base_url` are those of `SourceConfig`.
         """
         self._source = SourceConfig(
             source="exchange" if candles_dir is None else "auto",
