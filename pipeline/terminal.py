@@ -105,8 +105,8 @@ def visible(text: str) -> str:
     """Text with control characters, such as a stranger's escape codes, as \\x1b and so on.
 
     Example:
-        >>> print(visible("a\x1b[31mb"))
-        a\x1b[31mb
+        >>> print(visible("a" + chr(27) + "[31mb"))
+        a\\x1b[31mb
     """
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
