@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 import warnings
@@ -49,6 +50,19 @@ MAX_KEPT = 64
 """Answers kept; whoever calls the endpoint may name any number of pairs."""
 
 
+def _default_port() -> int:
+    """The port that the environment names, which `demand_port` checks; -1 where it is no number."""
+    text = os.environ.get("GRADIO_SERVER_PORT") or "7860"
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else -1
+
+
+def demand_port(port: int) -> None:
+    """Raise on a port that there is not, whoever named it."""
+    if not 0 < port < 65_536:
+        named = os.environ.get("GRADIO_SERVER_PORT") if port == -1 else port
+        raise ValueError(f"--port or GRADIO_SERVER_PORT is {named}; pass a number from 1 to 65535")
+
+
 @dataclass(frozen=True)
 class Options:
     """The page's settings."""
@@ -65,7 +79,7 @@ class Options:
     """where to reach the exchange instead of its own address"""
     host: str = field(default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     """address to listen on; 0.0.0.0 lets other machines in"""
-    port: int = field(default_factory=lambda: int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    port: int = field(default_factory=_default_port)
     """port to listen on"""
     share: bool = False
     """also open a public tunnel through Gradio's servers"""
@@ -292,6 +306,7 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(Options, description=__doc__)
+    demand_port(options.port)
     with terminal.plain_warnings(), terminal.notices():
         serve(build(Forecaster(options)), options)
 

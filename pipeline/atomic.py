@@ -72,6 +72,10 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(unfinished)
         os.replace(unfinished, path)
         flush(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say of what
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -101,11 +101,24 @@ class _Tee:
         return getattr(self._stream, name)
 
 
+def visible(text: str) -> str:
+    """Text with control characters, such as a stranger's escape codes, as \\x1b and so on.
+
+    Example:
+        >>> print(visible("a" + chr(27) + "[31mb"))
+        a\\x1b[31mb
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
+        for letter in text
+    )
+
+
 class _Notices(logging.Handler):
     """Shows what the parts log, indented below the phase it belongs to."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = visible(record.getMessage())
         is_banner = "\n" in message  # which marks itself
         mark = "! " if record.levelno >= logging.WARNING and not is_banner else ""
         tell(mark + message)
@@ -151,8 +164,12 @@ def notices() -> Iterator[None]:
 def plain_warnings() -> Iterator[None]:
     """Show warnings as notes for people, without the file and line they come from."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        warnings.showwarning = _show_warning
         yield
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"note: {visible(str(message))}", file=sys.stderr)
 
 
 class one_line_errors(contextlib.AbstractContextManager):
@@ -192,7 +209,7 @@ class one_line_errors(contextlib.AbstractContextManager):
             if find_spec(package) is None:
                 told = f"the package {package} is not installed; pip install -r requirements.txt"
         elif isinstance(error, (ValueError, OSError)):
-            told = " ".join(str(error).split())
+            told = " ".join(str(error).split()) or type(error).__name__
         if told:
-            print(f"error: {told}", file=sys.stderr)
+            print(f"error: {visible(told)}", file=sys.stderr)
             raise SystemExit(2) from None

@@ -38,10 +38,9 @@ class CandleSet:
         """Symbol -> what to say of its candles that are hard to believe; mostly empty."""
         told = {}
         for symbol, frame in self.candles.items():
-            rows = belief.find_doubtful(frame, self.timeframe)
-            if len(rows):
-                found = belief.describe(frame, rows, symbol)
-                told[symbol] = f"{found}; {belief.COUNTED}; {belief.REMEDY}"
+            doubts = belief.doubts_of(frame, self.timeframe, symbol)
+            if doubts:
+                told[symbol] = doubts
         return told
 
     def describe(self) -> list[str]:

@@ -311,6 +311,14 @@ def _bounded_response() -> Any:
     return Bounded
 
 
+async def refuse_redirect(_session: Any, _context: Any, redirect: Any) -> None:
+    """Raise before a request is sent to another host; aiohttp would follow it there."""
+    here = redirect.response.url
+    target = here.join(type(here)(redirect.response.headers.get("Location", "")))
+    if target.origin() != here.origin():
+        raise _Failure(f"a redirect from {here.host} to {target.origin()}", status=200)
+
+
 @contextlib.asynccontextmanager
 async def connected(*clients: Any) -> AsyncIterator[None]:
     """Connections for clients in the running event loop; at the end all are closed."""
@@ -327,6 +335,7 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(mark)
     trace.on_connection_create_end.append(unmark)
+    trace.on_request_redirect.append(refuse_redirect)
     # The system resolves names, as for every other program here; aiohttp would do it by itself.
     tls = ssl.create_default_context(cafile=clients[0].cafile)
     connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,8 @@ RETRY_WAITS_S = (1.0, 3.0)
 
 MAX_ANSWER_BYTES = 2**24
 """of one answer, unpacked; two years of 1h candles are 2 MB"""
+MAX_REDIRECTS = 5
+"""Followed from one of Yahoo's hosts to another for one request."""
 
 NO_SUCH_SPAN = "Data doesn't exist"
 """How Yahoo's refusal of a span without candles begins."""
@@ -108,7 +110,7 @@ def fetch_yahoo_candles(
     ticker = TICKERS.get(coin, f"{coin}-USD")
     chart = _Chart(ticker, job.kind, oldest, _session(base_url, timeout_s), sleep)
     page_rows = max(1, (now - oldest) // step_ms)
-    series = pages.PagedSeries("yahoo", ticker, job, page_rows, chart.ask, now, oldest)
+    series = pages.PagedSeries("yahoo", ticker, job, page_rows, chart.ask, now, now, oldest)
     rows = series.empty
     if first <= last:
         # One answer holds all that Yahoo keeps, so some more is asked for at once, in place of what
@@ -343,18 +345,27 @@ def _session(base_url: str | None, timeout_s: float) -> Any:
         """the last one to a request for candles"""
 
         def request(self, method: Any, url: str, *sent: Any, **options: Any) -> Any:
-            options["timeout"] = timeout_s
-            if base_url is not None:
-                host = urlsplit(url).hostname or ""
-                if host != "yahoo.com" and not host.endswith(".yahoo.com"):
-                    text = f"{host} is none of Yahoo's hosts and is not asked"
-                    raise requests.exceptions.ConnectionError(text)
-                url = replace_host(url, base_url.rstrip("/"))
-                options["allow_redirects"] = False
+            answer = self._ask(method, url, *sent, **options)
+            for _ in range(MAX_REDIRECTS):
+                target = answer.headers.get("Location")
+                if not 300 <= answer.status_code < 400 or not target:
+                    break
+                url = urljoin(url, target)
+                answer = self._ask("GET", url)
+            return answer
+
+        def _ask(self, method: Any, url: str, *sent: Any, **options: Any) -> Any:
+            """One request, to one of Yahoo's hosts; curl would follow a redirect anywhere."""
+            host = urlsplit(url).hostname or ""
+            if host != "yahoo.com" and not host.endswith(".yahoo.com"):
+                text = f"{host} is none of Yahoo's hosts and is not asked"
+                raise requests.exceptions.ConnectionError(text)
+            options |= {"timeout": timeout_s, "allow_redirects": False}
+            address = url if base_url is None else replace_host(url, base_url.rstrip("/"))
             if "/v8/finance/chart/" not in url:
-                return super().request(method, url, *sent, **options)
+                return super().request(method, address, *sent, **options)
             self.answer = None
-            self.answer = super().request(method, url, *sent, **options)
+            self.answer = super().request(method, address, *sent, **options)
             return self.answer
 
     return Session(impersonate="chrome")

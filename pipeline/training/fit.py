@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -300,14 +302,17 @@ def save_plain_h5(model: keras.Model, path: Path) -> None:
 
     Without optimizer and compile state, and without arguments that older versions refuse.
     """
-    # By its ending Keras tells the format of a file.
-    unfinished = path.with_name(f".{path.name}.unfinished.h5")
-    with quiet_absl():
-        _uncompiled(model).save(unfinished, include_optimizer=False)
-    with h5py.File(unfinished, "r+") as file:
+    # Elsewhere and then in memory, since HDF5 goes on complaining long after a write to a full disk
+    # has failed.
+    with tempfile.TemporaryDirectory() as folder, quiet_absl():
+        aside = Path(folder) / "network.h5"
+        _uncompiled(model).save(aside, include_optimizer=False)
+        content = io.BytesIO(aside.read_bytes())
+    with h5py.File(content, "r+") as file:
         description = json.loads(file.attrs["model_config"])
         file.attrs["model_config"] = json.dumps(without_newer_arguments(description))
-    os.replace(unfinished, path)
+    with atomic.replacing(path) as unfinished:
+        unfinished.write_bytes(content.getvalue())
 
 
 def save_plain_keras(model: keras.Model, h5_path: Path) -> None:
