@@ -25,7 +25,7 @@ import pandas as pd
 from config import TRADING_PAIRS, SourceConfig, default_output_dir
 from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline import terminal
+from pipeline import privacy, terminal
 from pipeline.bundle import files
 from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
@@ -243,9 +243,7 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
     Raises:
         ValueError: Gradio is not installed.
     """
-    # Gradio reads them when it is imported.
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
+    privacy.no_telemetry()
     try:
         import gradio as gr
     except ImportError as error:

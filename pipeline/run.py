@@ -273,7 +273,7 @@ def open_folder(
     )
     with (
         files.new_bundle(output_dir, metadata, others) as folder,
-        terminal.terminal_log(folder / log),
+        terminal.terminal_log(folder / log, [output_dir, config.candles_dir, config.cache_dir]),
     ):
         yield Run(
             config=config,

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import atomic
+from pipeline import atomic, privacy
 from pipeline.bundle import origin
 from pipeline.bundle.scalers import save_scalers
 
@@ -390,13 +390,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A frozen config dataclass as plain data, without passwords."""
-    settings = plain(dataclasses.asdict(config))
-    return {
-        name: origin.without_password(value) if isinstance(value, str) else value
-        for name, value in settings.items()
-        if name not in leave_out
-    }
+    """A frozen config dataclass as plain data, without passwords; of folders the last part."""
+    settings = {}
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, Path):
+            value = privacy.folder_name(value)
+        elif isinstance(value, str):
+            value = privacy.without_secrets(value)
+        settings[name] = plain(value)
+    return {name: value for name, value in settings.items() if name not in leave_out}
 
 
 def plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ import numpy as np
 
 from pipeline.bundle.files import sha256_of
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
+from pipeline.privacy import no_telemetry
 from pipeline.samples.windows import Stream, window_view
 
 logger = logging.getLogger(__name__)
@@ -240,6 +241,7 @@ class OnnxNetwork(_Network):
         Raises:
             ValueError: The bytes are no ONNX model, or it takes windows of another shape.
         """
+        no_telemetry()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -388,6 +390,7 @@ def import_keras() -> ModuleType:
 
     KERAS_BACKEND chooses another backend. keras.json does not: it may be another project's.
     """
+    no_telemetry()
     with contextlib.suppress(ImportError):
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
         import curl_cffi  # noqa: F401
