@@ -75,7 +75,8 @@ def without_folders(text: str, known: Iterable[Path | str | None] = ()) -> str:
         if folder != os.path.dirname(folder):
             itself = rf"(?<![\w.-]){re.escape(folder)}"
             text = re.sub(rf"{itself}[/\\](?:{_NAME}+[/\\])*(?=[^\s/\\])", "", text)
-            text = re.sub(rf"{itself}(?![\w.-])", lambda _: folder_name(folder), text)
+            name = folder_name(folder).replace("\\", r"\\")
+            text = re.sub(rf"{itself}(?![\w.-])", name, text)
     return _ABSOLUTE.sub("", text)
 
 

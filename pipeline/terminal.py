@@ -62,6 +62,8 @@ def import_tqdm() -> ModuleType:
     """Import tqdm.auto without its warning that a notebook without ipywidgets gets bars of text."""
     import tqdm
 
+    if "tqdm.auto" in sys.modules:  # to change filters of warnings is not for several threads
+        return sys.modules["tqdm.auto"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tqdm.TqdmWarning)
         import tqdm.auto
