@@ -29,6 +29,7 @@ from feature_engineering import (
     V2_VOLUME_FEATURES,
     V2_WARMUP,
     compute_features,
+    probe_preset,
 )
 from pipeline.bundle.files import BundleFiles
 from pipeline.candles.schema import PUBLISHED
@@ -42,6 +43,7 @@ from pipeline.samples.pooled_features import (
     preset_of,
     with_market,
 )
+from pipeline.samples.probe import Probe
 from pipeline.samples.scaling import to_log_return
 
 if TYPE_CHECKING:
@@ -138,6 +140,9 @@ class CryptoPricePredictorV2(LivePredictor):
                 f"{scaler_path}: unknown preset {self.preset!r}; it was written by another version"
             )
         return scalers
+
+    def _probe(self) -> Probe:
+        return probe_preset(self.preset)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         if self.preset == "pooled":

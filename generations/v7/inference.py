@@ -33,6 +33,7 @@ from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.scalers import MinMaxRecord
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.windows import Stream
 
 
@@ -144,6 +145,9 @@ class CryptoPricePredictorV7(CandlePredictor):
                 "the pair again"
             )
         return scalers
+
+    def _probe(self) -> Probe:
+        return probe(compute_ohlc_features)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_ohlc_features(candles, self.timeframe)[self.feature_cols]

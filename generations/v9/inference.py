@@ -28,6 +28,7 @@ from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import MinMaxRecord, load_scalers
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.scaling import to_log_return
 
 DIRECTION_FILE = "direction_model_v9.h5"
@@ -123,6 +124,9 @@ class CryptoPricePredictorV9(CandlePredictor):
         self._combination = Combination.from_dict(scalers["ensemble"])
         self._direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
         self._trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
+
+    def _probe(self) -> Probe:
+        return probe(compute_v9_features)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_v9_features(candles, self.timeframe, self.feature_cols)
