@@ -28,6 +28,7 @@ from feature_engineering import (
     V2_VOLUME_FEATURES,
     V2_WARMUP,
     compute_features,
+    probe_preset,
 )
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.snapshot import Snapshot
@@ -42,6 +43,7 @@ from pipeline.samples.pooled_features import (
     preset_of,
     with_market,
 )
+from pipeline.samples.probe import Probe
 from pipeline.samples.scaling import to_log_return
 
 if TYPE_CHECKING:
@@ -139,6 +141,9 @@ class CryptoPricePredictorV2(LivePredictor):
                 "version"
             )
         return scalers
+
+    def _probe(self) -> Probe:
+        return probe_preset(self.preset)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         if self.preset == "pooled":

@@ -34,6 +34,7 @@ from pipeline.bundle.scalers import MinMaxRecord
 from pipeline.bundle.snapshot import Snapshot, read_snapshot
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.windows import Stream
 
 
@@ -151,6 +152,9 @@ class CryptoPricePredictorV7(CandlePredictor):
                 "inputs; train the pair again"
             )
         return scalers
+
+    def _probe(self) -> Probe:
+        return probe(compute_ohlc_features)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_ohlc_features(candles, self.timeframe)[self.feature_cols]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import atomic
+from pipeline import atomic, privacy
 from pipeline.bundle import files, origin
 from pipeline.bundle.scalers import load_scalers, save_scalers
 from pipeline.candles import store
@@ -180,7 +180,11 @@ class Grid:
         """Content of metadata_v7.json: what is said of the run, then of each network."""
         run: dict[str, Any] = {}
         if self.settings is not None:
-            run = {"config": self.settings, "skipped": self.skipped, "run": self.run}
+            run = {
+                "config": self.settings,
+                "skipped": _without_places(self.skipped),
+                "run": self.run,
+            }
         return {
             "generation": "v7",
             **run,
@@ -192,6 +196,13 @@ class Grid:
         """Write metadata_v7.json, whole or not at all; the run's own files are not in it yet."""
         content = {**self.metadata(), "files": {}, "unhashed_files": []}
         files.write_json(self.output_dir / METADATA, content)
+
+
+def _without_places(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Why networks are missing, as it may be published."""
+    return {
+        name: privacy.without_folders(privacy.without_secrets(why)) for name, why in reasons.items()
+    }
 
 
 def open_grid(output_dir: Path) -> Grid:

@@ -27,6 +27,7 @@ from pipeline.bundle.scalers import MinMaxRecord
 from pipeline.bundle.snapshot import Snapshot
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.scaling import to_log_return
 
 DIRECTION_FILE = "direction_model_v9.h5"
@@ -115,6 +116,9 @@ class CryptoPricePredictorV9(CandlePredictor):
         self._trees = TreeModel(
             bundle.path_of(VOLATILITY_FILE), content=bundle.content(VOLATILITY_FILE), **opened
         )
+
+    def _probe(self) -> Probe:
+        return probe(compute_v9_features)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_v9_features(candles, self.timeframe, self.feature_cols)

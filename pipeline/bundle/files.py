@@ -22,9 +22,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import atomic
+from pipeline import atomic, privacy
 from pipeline.bundle import origin
 from pipeline.bundle.scalers import save_scalers
+from pipeline.samples.probe import changed_feature
 
 logger = logging.getLogger(__name__)
 
@@ -125,13 +126,20 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
 
 
 def interrupted_run(
-    partial: Path, settings: Mapping[str, Any], metadata_name: str
+    partial: Path, settings: Mapping[str, Any], metadata_name: str, code: Mapping[str, Any] = {}
 ) -> dict[str, Any] | None:
     """What an interrupted run had stored, for --resume; None if there is nothing to resume.
 
+    Args:
+        partial: The folder of `new_bundle`.
+        settings: The run's config, plain.
+        metadata_name: File name of the metadata.
+        code: "features_probe" of this code and its "commit".
+
     Raises:
         ValueError: There is a complete bundle and nothing to resume, the interrupted run's settings
-            differ from `settings` (the first one is named), or what it left is damaged.
+            differ from `settings` (the first one is named), its code computed features otherwise,
+            or what it left is damaged.
     """
     path = partial / RUN_FILE
     if not path.is_file():
@@ -156,6 +164,17 @@ def interrupted_run(
                 f"interrupted run in {partial}; use the same settings, or leave --resume out to "
                 "start afresh"
             )
+    probe = code.get("features_probe", {})
+    changed = changed_feature(left.get("features_probe"), probe, probe)
+    if changed is not None:
+        raise ValueError(
+            f"--resume: this version of the code computes the feature {changed} in another way "
+            f"than the one that began the interrupted run in {partial}; use that version, or leave "
+            "--resume out to start afresh"
+        )
+    if left.get("commit") != code.get("commit"):
+        text = "the interrupted run was begun by other code (commit %s) than this (commit %s)"
+        logger.warning(text, left.get("commit"), code.get("commit"))
     return stored
 
 
@@ -211,6 +230,7 @@ def begin_run(
     *,
     log_start: int = 0,
     is_synthetic: bool | None = None,
+    code: Mapping[str, Any] = {},
 ) -> None:
     """Begin a fresh run: remove what another one left, and note how to recognise this one.
 
@@ -221,6 +241,7 @@ def begin_run(
         log_name: File name of the run's log.
         log_start: Bytes at the beginning of the log that are another run's.
         is_synthetic: Whether the candles were made up.
+        code: See `interrupted_run`.
     """
     if (partial / RUN_FILE).is_file():
         logger.warning("an interrupted run is discarded; --resume would have gone on with it")
@@ -232,6 +253,7 @@ def begin_run(
         elif log_start:
             path.write_bytes(path.read_bytes()[log_start:])
     noted = {"settings": dict(settings), "stored": dict(stored), "synthetic": is_synthetic}
+    noted |= code
     write_json(partial / RUN_FILE, noted)
 
 
@@ -371,13 +393,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A frozen config dataclass as plain data, without passwords."""
-    settings = plain(dataclasses.asdict(config))
-    return {
-        name: origin.without_password(value) if isinstance(value, str) else value
-        for name, value in settings.items()
-        if name not in leave_out
-    }
+    """A frozen config dataclass as plain data, without passwords; of folders the last part."""
+    settings = {}
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, Path):
+            value = privacy.folder_name(value)
+        elif isinstance(value, str):
+            value = privacy.without_secrets(value)
+        settings[name] = plain(value)
+    return {name: value for name, value in settings.items() if name not in leave_out}
 
 
 def plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import atomic, terminal
+from pipeline import atomic, privacy, terminal
 from pipeline.bundle import files
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ class Place:
     @property
     def url(self) -> str:
         """Where people look at it."""
-        base = f"{endpoint()}/{'datasets/' if self.is_dataset else ''}{self.repo}"
+        host = privacy.without_secrets(endpoint())
+        base = f"{host}/{'datasets/' if self.is_dataset else ''}{self.repo}"
         return f"{base}/tree/main/{self.folder}" if self.folder else base
 
     def path_of(self, name: str) -> str:
@@ -575,12 +576,11 @@ def scrub(text: str, token: str | None) -> str:
     """
     if token:
         text = text.replace(token, "***")
-    return _QUERY.sub("", _TOKEN.sub("***", text))
+    return privacy.without_secrets(_QUERY.sub("", _TOKEN.sub("***", text)))
 
 
 def _hub_library() -> Any:
-    # The client reads it when it is imported.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    privacy.no_telemetry()
     try:
         terminal.import_tqdm()  # which the client imports too
         import huggingface_hub

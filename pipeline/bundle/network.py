@@ -28,6 +28,7 @@ import numpy as np
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
 from pipeline.bundle.snapshot import read_network, read_version
 from pipeline.bundle.twin_check import check_twin
+from pipeline.privacy import no_telemetry
 from pipeline.samples.windows import Stream, window_view
 
 logger = logging.getLogger(__name__)
@@ -266,6 +267,7 @@ class OnnxNetwork(_Network):
             ValueError: The bytes are no ONNX model or none of this project's, or it takes windows
                 of another shape.
         """
+        no_telemetry()
         import onnxruntime
 
         check_twin(content, self.batch, where)
@@ -416,6 +418,7 @@ def import_keras() -> ModuleType:
     KERAS_BACKEND chooses another backend. keras.json does not: it may be another project's.
     A GPU computes in whole float32, as a CPU does.
     """
+    no_telemetry()
     with contextlib.suppress(ImportError):
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
         import curl_cffi  # noqa: F401

@@ -22,7 +22,7 @@ class CandleSet:
     source: str
     """directory, exchange, cache (of exchanges) or synthetic"""
     venue: str
-    """the directory's path, the exchanges' ids, or the generator's seed"""
+    """the directory's name, the exchanges' ids, or the generator's seed"""
     venue_of: Mapping[str, str] = field(default_factory=dict)
     """symbol -> exchange, where they may differ; each symbol comes from one exchange, whole"""
     published_venue_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

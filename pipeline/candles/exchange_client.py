@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.candles.job import ExchangeError, GeoBlockError, UnknownSymbolError, did_you_mean
+from pipeline.privacy import clean_error, without_secrets
 
 if TYPE_CHECKING:
     import ccxt.async_support as ccxt
@@ -217,7 +218,7 @@ class _Watched:
         import aiohttp
         import ccxt
 
-        host = url.split("/")[2]
+        host = without_secrets(url).split("/")[2]
         try:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc]
         except ccxt.NetworkError as error:
@@ -412,7 +413,7 @@ async def request(
             failure: Exception = error
         except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
             failure = error  # ccxt's own code, on an answer of another shape than it expects
-        _raise_if_final(client, what, failure)
+        _raise_if_final(client, what, clean_error(failure))
         if wait_s is None or not _may_pass(failure):
             break
         wait_s = max(wait_s, getattr(failure, "wait_s", 0.0))
@@ -476,4 +477,4 @@ def _describe(failure: Exception) -> str:
         text = f"{type(failure).__name__}: {text}"
         if failure.__cause__ is not None:
             text += f" ({type(failure.__cause__).__name__})"
-    return " ".join(text.split())[:300]
+    return without_secrets(" ".join(text.split()))[:300]

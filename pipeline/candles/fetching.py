@@ -23,6 +23,7 @@ from pipeline.candles.schema import (
     timeframe_ms,
     timestamps_ms,
 )
+from pipeline.privacy import folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,8 @@ def _read_from(directory: Path, jobs: Sequence[Job]) -> CandleSet:
         settled = store.read_series(directory, job.symbol, "funding")
         if settled is not None:
             funding[job.symbol] = settled
-    return CandleSet(candles, timeframe, "directory", str(directory), funding=funding)
+    venue = folder_name(directory)  # all that a bundle needs to know of it
+    return CandleSet(candles, timeframe, "directory", venue, funding=funding)
 
 
 def _fetch_from_sources(

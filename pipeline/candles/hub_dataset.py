@@ -7,7 +7,6 @@ there is a newer file.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pipeline.candles import store
 from pipeline.candles.job import ExchangeError, UnknownSymbolError
 from pipeline.candles.schema import read_candles, timeframe_ms
 from pipeline.candles.table_size import MAX_CSV_BYTES
+from pipeline.privacy import clean_error, no_telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ def fetch_dataset_candles(
 
 def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str | None) -> Path:
     """A dataset's file as it is now, downloaded unless it is there already."""
-    # the client reads it when it is imported
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    no_telemetry()
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -105,7 +104,7 @@ def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str 
             raise UnknownSymbolError(
                 f"{repo} has no file {name}; choose another symbol or source"
             ) from error
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        reason = (str(clean_error(error)).splitlines() or [""])[0][:200] or type(error).__name__
         raise ExchangeError(
             f"{repo}: {name} cannot be fetched from the Hub ({reason}); check the network or "
             "choose another source"

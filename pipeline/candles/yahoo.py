@@ -32,6 +32,7 @@ from pipeline.candles.job import (
     renamed_ms,
 )
 from pipeline.candles.schema import CANDLE_COLUMNS, DAY_MS, read_candles
+from pipeline.privacy import clean_error, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class _Chart:
                 raise
             # a scraper: curl's errors, its own, and KeyErrors on unexpected answers
             except Exception as error:
-                failure = error
+                failure = clean_error(error)
             status, reason = _refusal(self.session.answer)
             if status == 404 and reason:
                 raise UnknownSymbolError(
@@ -222,7 +223,9 @@ class _Chart:
             if reason.startswith(NO_SUCH_SPAN) or _is_empty(self.session.answer):
                 return np.empty((0, len(CANDLE_COLUMNS)))
             told = reason or f"{type(failure).__name__}: {failure}".split(". See http")[0]
-            told = (f"HTTP {status}, " if status >= 400 else "") + " ".join(told.split())[:200]
+            told = (f"HTTP {status}, " if status >= 400 else "") + without_secrets(
+                " ".join(told.split())
+            )[:200]
             is_refusal = 400 <= status < 500 and status != 429
             if wait_s is None or is_refusal or getattr(failure, "code", 0) in NO_NETWORK:
                 break

@@ -39,6 +39,7 @@ from pipeline.forecasts.picture import plot_forecast
 from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
+from pipeline.samples.probe import Probe, changed_feature
 from pipeline.samples.scaling import scale_rows
 from pipeline.samples.windows import segmented_volatility, usable_rows
 
@@ -92,6 +93,7 @@ class BundlePredictor(abc.ABC):
             raise ValueError(
                 f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version"
             )
+        self._demand_same_features(scalers, scaler_path)
         self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
         self._calibration = Calibration.from_dict(scalers["calibration"])
         self._intervals = _read_intervals(scalers, scaler_path)
@@ -116,6 +118,22 @@ class BundlePredictor(abc.ABC):
         self._network = open_network(
             bundle.model_path, shapes, scalers.get("twin_sha256"), bundle.contents
         )
+
+    @abc.abstractmethod
+    def _probe(self) -> Probe:
+        """What this code makes of fixed candles."""
+
+    def _demand_same_features(self, scalers: Mapping[str, Any], scaler_path: str | Path) -> None:
+        """Refuse a model whose features this code computes otherwise; older files do not tell."""
+        if "features_probe" not in scalers:
+            return
+        changed = changed_feature(scalers["features_probe"], self._probe(), self.feature_cols)
+        if changed is not None:
+            raise ValueError(
+                f"{scaler_path}: this version of the code computes the feature {changed} in "
+                "another way than the one that trained the model; train again, or use that version "
+                "(the metadata names its commit)"
+            )
 
     @classmethod
     def from_pretrained(
