@@ -73,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
         flush(path.parent)
     except OSError as error:
-        if error.filename is None:  # a full disk does not say of what
+        if error.errno and error.filename is None:  # a full disk does not say of what
             error.filename = str(path)
         raise
     finally:

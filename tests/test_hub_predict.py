@@ -175,7 +175,7 @@ def test_the_card_says_when_and_with_which_code_the_network_was_made():
 @pytest.mark.parametrize("metadata", [{"synthetic": True}, {"jobs": {"a": {"synthetic": True}}}])
 def test_the_card_of_a_synthetic_bundle_begins_with_that(metadata):
     body = model_card(metadata, None, "v7", '"user/repo"').split("---\n", 2)[2]
-    assert body.lstrip().startswith("# SYNTHETIC CANDLES\n\n**SYNTHETIC CANDLES, made by")
+    assert body.lstrip().startswith("# SYNTHETIC CANDLES\n\n**SYNTHETIC CANDLES: a")
     real = model_card({"synthetic": False, "jobs": {"a": 3}}, None, "v7", '"user/repo"')
     assert "SYNTHETIC" not in real
 
