@@ -9,8 +9,11 @@ pip install gradio) nor Keras.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
+import re
 import threading
 import time
 import warnings
@@ -24,15 +27,15 @@ import pandas as pd
 from config import TRADING_PAIRS, SourceConfig, default_output_dir
 from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline import terminal
-from pipeline.bundle import files
-from pipeline.bundle.metadata import agreed_cuts, demand, read_json
+from pipeline import privacy, terminal
+from pipeline.bundle.metadata import agreed_cuts, demand
 from pipeline.candles import store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.evaluation.outcomes import find_outcomes
 from pipeline.forecasts.prediction import aged, as_json, untrained_note
 from pipeline.report import live_page, page
+from pipeline.report.live_guard import Guard, Turns
 from pipeline.report.live_page import Answer
 
 if TYPE_CHECKING:
@@ -48,7 +51,26 @@ PUBLICATION_MS = 2_000
 RETRY_MS = 60_000
 """For how long an answer is kept at least, and at most where its candles are late or a stopgap."""
 MAX_KEPT = 64
-"""Answers kept; whoever calls the endpoint may name any number of pairs."""
+"""Answers kept"""
+FAILURE_KEPT_S = 15.0
+"""For how long it is remembered that a coin's candles cannot be had."""
+MAX_NAME = 40
+"""Letters of a pair's name"""
+ANSWERS_AT_ONCE, MAX_QUEUE = 32, 64
+"""Questions that are being answered, of all clients, and that wait for their turn"""
+
+
+def _default_port() -> int:
+    """The port that the environment names, which `demand_port` checks; -1 where it is no number."""
+    text = os.environ.get("GRADIO_SERVER_PORT") or "7860"
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else -1
+
+
+def demand_port(port: int) -> None:
+    """Raise on a port that there is not, whoever named it."""
+    if not 0 < port < 65_536:
+        named = os.environ.get("GRADIO_SERVER_PORT") if port == -1 else port
+        raise ValueError(f"--port or GRADIO_SERVER_PORT is {named}; pass a number from 1 to 65535")
 
 
 @dataclass(frozen=True)
@@ -65,9 +87,11 @@ class Options:
     """ccxt id of the exchange; default: binance, then the others that can be reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
+    symbols: tuple[str, ...] = ()
+    """further pairs to offer, beside those of the training and of the directory or house list"""
     host: str = field(default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     """address to listen on; 0.0.0.0 lets other machines in"""
-    port: int = field(default_factory=lambda: int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    port: int = field(default_factory=_default_port)
     """port to listen on"""
     share: bool = False
     """also open a public tunnel through Gradio's servers"""
@@ -83,18 +107,17 @@ class Forecaster:
             ValueError: There is no trained model, or its files are damaged or not of one run.
         """
         folder = options.model_dir
-        for name in (FILES.model, FILES.metrics):
-            if not (folder / name).is_file():
-                raise ValueError(
-                    f"{folder}: no trained model, {name} is missing; train one (python "
-                    f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
-                )
-        files.check_hashes([folder / FILES.metrics], folder / FILES.metadata)
-        metrics = read_json(folder / FILES.metrics)
+        try:
+            self.predictor = CryptoPricePredictorV2.from_directory(folder)
+            metrics = self.predictor.metrics()
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{folder}: no trained model, a file of it is missing; train one (python "
+                f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
+            ) from error
         demand(metrics, {"test": {"verdict": str}}, str(folder / FILES.metrics))
         self.test: dict[str, Any] = metrics["test"]
         self.options = options
-        self.predictor = CryptoPricePredictorV2.from_directory(folder)
         cuts = agreed_cuts(self.predictor.cuts, metrics, FILES.metrics)
         if not cuts:
             raise ValueError(
@@ -103,19 +126,23 @@ class Forecaster:
         self.seen_until_ms = cuts["val_end"]
         self.step_ms = timeframe_ms(self.predictor.timeframe)
         self._kept: dict[str, Answer] = {}
+        self._failed: dict[str, tuple[float, Exception]] = {}
         self._context: tuple[int, Mapping[str, pd.DataFrame]] = (0, {})
-        self._lock = threading.Lock()
+        self._lock_of: dict[str, threading.Lock] = {}
+        self._context_lock = threading.Lock()
+        # The network's, and that of Python's warnings, which are the process's.
+        self._predictor_lock = threading.Lock()
 
     @property
     def symbols(self) -> list[str]:
         """Pairs to choose from: those of the training first, then the others with candles."""
         trained, directory = self.predictor.symbols, self.options.candles_dir
         if directory is None:
-            return list(dict.fromkeys([*trained, *TRADING_PAIRS]))
+            return list(dict.fromkeys([*trained, *TRADING_PAIRS, *self.options.symbols]))
         timeframe = self.predictor.timeframe
         series = [one.symbol for one in store.list_series(directory) if one.kind == timeframe]
         # A file may know a pair as BTCUSDT alone; then it is called as a known pair of that name.
-        known = (*series, *TRADING_PAIRS, *trained)
+        known = (*series, *self.options.symbols, *TRADING_PAIRS, *trained)
         names = {store.file_name(symbol, ""): symbol for symbol in known}
         found = [names[store.file_name(symbol, "")] for symbol in series]
         others = [symbol for symbol in found if symbol not in trained]
@@ -125,34 +152,60 @@ class Forecaster:
         """Forecast from a pair's newest closed candle, and find what came true of those before.
 
         Raises:
-            ValueError: The symbol is malformed, nobody has its candles, or they cannot be forecast
-                from.
+            ValueError: The symbol is malformed or not offered, nobody has its candles, or they
+                cannot be forecast from.
             ConnectionError: No exchange can be reached and only real candles will do.
         """
-        pairs = expand_symbols([str(symbol).strip()])
+        pairs = expand_symbols([str(symbol).strip()[:MAX_NAME]])
         if len(pairs) > 1:
             raise ValueError(
                 f"{symbol!r} is {len(pairs)} pairs; ask for one at a time, such as BTC/USDT"
             )
         [symbol] = pairs
+        self._demand_offered(symbol)
         if now_ms is None:
             now_ms = int(time.time() * 1000)
         if kept := self._find_kept(symbol, now_ms):
             return kept
-        with self._lock:
+        with self._lock_of.setdefault(symbol, threading.Lock()):  # of one coin; others go on
             # Another visitor may have asked while this one waited.
             if kept := self._find_kept(symbol, now_ms):
                 return kept
-            answer = self._make_answer(symbol, now_ms)
+            try:
+                answer = self._make_answer(symbol, now_ms)
+            except (ValueError, OSError) as error:
+                self._failed[symbol] = (time.monotonic() + FAILURE_KEPT_S, error)
+                raise
             self._kept.pop(symbol, None)
             self._kept[symbol] = answer
             if len(self._kept) > MAX_KEPT:
-                self._kept.pop(next(iter(self._kept)))
+                with contextlib.suppress(KeyError, StopIteration, RuntimeError):  # another thread's
+                    self._kept.pop(next(iter(self._kept)))
             return answer
 
+    def _demand_offered(self, symbol: str) -> None:
+        """Refuse a pair that is not offered, before anything is asked about it."""
+        if symbol in (*self.predictor.symbols, *TRADING_PAIRS) or symbol in self.symbols:
+            return
+        offered = self.symbols
+        more = f" and {len(offered) - 8} more" if len(offered) > 8 else ""
+        raise ValueError(
+            f"{symbol} is not offered here; choose {', '.join(offered[:8])}{more}; "
+            "who runs the page offers others by --symbols or --candles-dir"
+        )
+
     def _find_kept(self, symbol: str, now_ms: int) -> Answer | None:
+        """The answer that holds still; raises what went wrong a moment ago."""
+        until_s, error = self._failed.get(symbol, (0.0, None))
+        if error is not None and time.monotonic() < until_s:
+            raise error.with_traceback(None)
         kept = self._kept.get(symbol)
         return kept if kept is not None and now_ms < kept.kept_until_ms else None
+
+    def for_visitors(self, text: object) -> str:
+        """A text without the server's folders and passwords."""
+        folders = (self.options.model_dir, self.options.candles_dir)
+        return privacy.without_secrets(privacy.without_folders(str(text), folders))
 
     def predict(self, symbol: str) -> dict[str, Any]:
         """The forecast as plain data for JSON; arguments and errors of `answer`."""
@@ -166,18 +219,22 @@ class Forecaster:
     def _make_answer(self, symbol: str, now_ms: int) -> Answer:
         market = self._fetch([symbol])
         candles = market.candles[symbol]
-        predictor = self.predictor.with_context(self._others(now_ms))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            prediction = predictor.predict(candles)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says of the same candles what `predict` has said
-            history = predictor.predict_history(candles)
+        with self._context_lock:
+            context = self._others(now_ms)
+        with self._predictor_lock:
+            predictor = self.predictor.with_context(context)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                prediction = predictor.predict(candles)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it says of the same candles what `predict` said
+                history = predictor.predict_history(candles)
+        _demand_numbers(symbol, prediction)
         outcomes = find_outcomes(
             history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms
         )
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
-        notes = [str(warning.message) for warning in caught if warning.category is UserWarning]
+        notes = [self.for_visitors(w.message) for w in caught if w.category is UserWarning]
         prediction["age_candles"] = max(now_ms - closes_ms, 0) // self.step_ms  # at one instant
         untrained = untrained_note(symbol, predictor.symbols)
         if untrained is not None:
@@ -237,6 +294,13 @@ class Forecaster:
         )
 
 
+def _demand_numbers(symbol: str, prediction: Mapping[str, Any]) -> None:
+    """Refuse a forecast with a value that is none, which JSON could not hold either."""
+    for name, value in prediction.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{symbol}: {name} of the forecast is {value}; train the model again")
+
+
 def _source_of(market: CandleSet, symbol: str) -> str:
     return {"directory": "a directory", "synthetic": "a generator"}.get(
         market.source, f"exchange {market.venue_of.get(symbol, market.venue)}"
@@ -249,9 +313,7 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
     Raises:
         ValueError: Gradio is not installed.
     """
-    # Gradio reads them when it is imported.
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
+    privacy.no_telemetry()
     try:
         import gradio as gr
     except ImportError as error:
@@ -259,20 +321,25 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
             f"the page needs Gradio, which cannot be imported ({error}); pip install gradio"
         ) from error
 
-    predictor = forecaster.predictor
+    predictor, turns = forecaster.predictor, Turns()
 
-    def look(symbol: str) -> str:
+    def look(symbol: str, request: gr.Request) -> str:
         try:
-            return live_page.body(forecaster.answer(symbol or ""), predictor.timeframe)
+            with turns.taken(_client_of(request)):
+                return live_page.body(forecaster.answer(symbol or ""), predictor.timeframe)
         except (ValueError, OSError) as error:
-            return live_page.problem(error)
+            return live_page.problem(forecaster.for_visitors(error))
 
-    def predict(symbol: str) -> dict[str, Any]:
+    def predict(symbol: str, request: gr.Request) -> dict[str, Any]:
         """Forecast the next candle of a pair such as BTC/USDT."""
         try:
-            return forecaster.predict(symbol)
+            with turns.taken(_client_of(request)):
+                return forecaster.predict(symbol)
         except (ValueError, OSError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(forecaster.for_visitors(error), print_exception=False) from None
+
+    for function in (look, predict):  # Gradio looks at the type, not at its name
+        function.__annotations__["request"] = gr.Request
 
     symbols = forecaster.symbols
     with page.of_file(FILES.metrics):
@@ -292,9 +359,16 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
             update = gr.Button("update", scale=1)
         content = gr.HTML('<div class="forecasts"><p class="how">Fetching candles …</p></div>')
         events = [blocks.load, chooser.change, update.click]
-        gr.on(events, look, chooser, content, api_visibility="private")
-        gr.api(predict, api_name="predict")
-    return blocks
+        shared: dict[str, Any] = {"concurrency_limit": ANSWERS_AT_ONCE, "concurrency_id": "answers"}
+        gr.on(events, look, chooser, content, api_visibility="private", **shared)
+        gr.api(predict, api_name="predict", **shared)
+    return blocks.queue(max_size=MAX_QUEUE, api_open=False)
+
+
+def _client_of(request: gradio.Request) -> str:
+    """Who asks; behind a proxy, whom the proxy names."""
+    host = request.client.host if request.client else ""
+    return f"{host} {request.headers.get('x-forwarded-for', '')}"
 
 
 def main() -> None:
@@ -302,6 +376,7 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(Options, description=__doc__)
+    demand_port(options.port)
     with terminal.plain_warnings(), terminal.notices():
         serve(build(Forecaster(options)), options)
 
@@ -309,6 +384,7 @@ def main() -> None:
 def serve(blocks: gradio.Blocks, options: Options, *, wait: bool = True) -> str:
     """Serve the page; returns its address at once where it need not `wait` for Ctrl-C."""
     import gradio as gr
+    from starlette.middleware import Middleware  # which Gradio stands on
 
     font = ["system-ui", "sans-serif"]  # the visitor's own: nothing is loaded from elsewhere
     _, address, _ = blocks.launch(
@@ -320,6 +396,7 @@ def serve(blocks: gradio.Blocks, options: Options, *, wait: bool = True) -> str:
         css=live_page.STYLE,
         footer_links=["api"],
         ssr_mode=False,
+        app_kwargs={"middleware": [Middleware(Guard)]},
     )
     return str(address)
 

@@ -53,6 +53,9 @@ class SourceConfig:
     """where to reach the exchange instead of its own address"""
     cache_dir: Path | None = field(default_factory=default_cache_dir)
     """folder that keeps fetched candles, so that the next run fetches only what is new"""
+    cross_check: str | None = None
+    """another exchange, yahoo or hub, whose closes of 20 candles a pair are compared; more than 1 %
+    apart is an error"""
     require_real: bool = False
     """fail rather than train on synthetic candles"""
     seed: int = 42
@@ -180,6 +183,13 @@ class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
                 layers = value if isinstance(value, tuple) else (value,)
                 smallest = min(layers, default=0)
                 _require(smallest >= 1, "a layer's number of units", smallest, "at least 1")
+                largest = max(layers, default=0)
+                wanted = f"at most {MAX_UNITS}"
+                _require(largest <= MAX_UNITS, "a layer's number of units", largest, wanted)
+                wanted = f"at most {MAX_LAYERS}"
+                _require(len(layers) <= MAX_LAYERS, f"layers in {name}", len(layers), wanted)
+            if name in AT_MOST:
+                _require(value <= AT_MOST[name], name, value, f"at most {AT_MOST[name]}")
         for name in ("train_ratio", "val_ratio"):
             value = getattr(self, name)
             _require(0 < value < 1, name, value, "a share between 0 and 1")
@@ -208,6 +218,14 @@ POSITIVE = {
 }
 NOT_NEGATIVE = {"fee_bps", "threshold", "weight_decay"}
 SHARES = {"dropout", "hidden_share", "caution"}
+AT_MOST = {
+    **dict.fromkeys(("lookback", "horizon", "volatility_horizon"), 10_000),
+    **dict.fromkeys(("epochs", "direction_epochs", "batch_size"), 1_000_000),
+    **dict.fromkeys(("ensemble", "workers", "tree_depth", "attention_heads"), 1000),
+    **{"candles": 100_000_000, "refit_every": 100_000, "trees": 100_000, "fee_bps": 9_999},
+}
+"""Far beyond any use: more would exhaust the memory, or fail after the training."""
+MAX_UNITS, MAX_LAYERS = 4096, 32
 
 
 @dataclass(frozen=True)
@@ -252,6 +270,8 @@ class ConfigV2(RecipeConfig, RunConfig):
         super().check()
         shortest = min(self.horizons, default=1)
         _require(shortest >= 1, "horizons", shortest, "at least 1 each")
+        longest, most = max(self.horizons, default=1), AT_MOST["horizon"]
+        _require(longest <= most, "horizons", longest, f"at most {most} each")
         last_seed = self.seed + self.ensemble
         _require(last_seed <= 2**32, "seed + ensemble", last_seed, "at most 4294967296")
         is_within = 0 <= self.skip_candles <= self.lookback

@@ -24,7 +24,7 @@ import pandas as pd
 
 from config import SourceConfig, default_cache_dir
 from pipeline import terminal
-from pipeline.candles import belief, fetch_cache, sources, store
+from pipeline.candles import fetch_cache, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
 from pipeline.candles.job import Answer, Job
@@ -47,7 +47,8 @@ class CryptodataFetcher:
     ) -> None:
         """Fetch from `candles_dir` if given, else from `exchange`, else from the first that works.
 
-        Candles are never synthetic. `cache_dir` and `base_url` are those of `SourceConfig`.
+        A folder and an exchange together are refused. Candles are never synthetic. `cache_dir` and
+        `base_url` are those of `SourceConfig`.
         """
         self._source = SourceConfig(
             source="exchange" if candles_dir is None else "auto",
@@ -137,6 +138,9 @@ class Fetch:
     reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
+    cross_check: str | None = None
+    """another exchange, yahoo or hub, whose closes of 20 candles of each piece are compared; more
+    than 1 % apart is an error, and nothing is stored"""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders"""
 
@@ -180,7 +184,9 @@ class Fetch:
 
     def _complete(self, source: str, jobs: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
         folder = self.cache_dir / candles_of
-        return fetch_cache.complete(folder, source, jobs, base_url=self.base_url)
+        return fetch_cache.complete(
+            folder, source, jobs, base_url=self.base_url, cross_check=self.cross_check
+        )
 
 
 @dataclass(frozen=True)
@@ -202,9 +208,15 @@ class Update:
         for folder in _folders(self.cache_dir):
             jobs_of: dict[str, list[Job]] = {}
             for series in store.list_series(folder):
-                if series.venue is None:
+                names = {store.file_name(symbol, series.kind, "") for symbol in wanted}
+                if wanted and series.path.stem not in names:
+                    continue
+                damage = store.find_damage(series.path) if series.venue is None else ""
+                if damage:  # which may be why it names none
+                    problems.append(damage)
+                elif series.venue is None:
                     logger.info("%s names no exchange, so it is not updated", series.path)
-                elif not wanted or series.symbol in wanted:
+                else:
                     job = Job(series.symbol, series.kind, since_ms=now_ms)
                     jobs_of.setdefault(series.venue, []).append(job)
             for venue, jobs in jobs_of.items():
@@ -232,10 +244,10 @@ class Audit:
         for folder in _folders(self.cache_dir):
             found = store.audit(folder)
             table = found.drop(columns=["doubts", "problems"])
-            print(f"{folder}\n{table.to_string(index=False)}\n")
+            print(terminal.visible(f"{folder}\n{table.to_string(index=False)}\n"))
             for doubt in found["doubts"]:
                 if doubt:
-                    logger.warning("%s; %s; %s", doubt, belief.COUNTED, belief.REMEDY)
+                    logger.warning("%s", doubt)
             problems += [problem for problem in found["problems"] if problem]
         # behind the last folder, so that a damaged file hides no other
         _end_with_problems(problems)
@@ -250,11 +262,15 @@ class List:
 
     def run(self) -> None:
         """Print a line a series."""
-        _print_table(
-            _series_line(folder, Job(series.symbol, series.kind, 0))
-            for folder in _folders(self.cache_dir)
-            for series in store.list_series(folder)
-        )
+        lines, problems = [], []
+        for folder in _folders(self.cache_dir):
+            for series in store.list_series(folder):
+                try:
+                    lines.append(_series_line(folder, Job(series.symbol, series.kind, 0)))
+                except ValueError as error:
+                    problems.append(str(error))
+        _print_table(lines)
+        _end_with_problems(problems)
 
 
 def _folders(cache_dir: Path) -> list[Path]:
@@ -285,13 +301,13 @@ def _series_line(directory: Path, job: Job, added: int | None = None) -> dict[st
 def _print_table(lines: Iterable[dict[str, object]]) -> None:
     table = pd.DataFrame(lines)
     if len(table):
-        print(table.to_string(index=False))
+        print(terminal.visible(table.to_string(index=False)))
 
 
 def _end_with_problems(problems: list[str]) -> None:
     """Say what went wrong, and end with status 1 if anything did."""
     for problem in problems:
-        print(f"! {problem}", file=sys.stderr)
+        print(f"! {terminal.visible(problem)}", file=sys.stderr)
     if problems:
         raise SystemExit(1)
 

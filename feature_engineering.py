@@ -31,8 +31,10 @@ from pipeline.samples.indicators import (
 from pipeline.samples.pooled_features import (
     choose_pooled_features,
     compute_pooled_features,
+    compute_probe_features,
     preset_of,
 )
+from pipeline.samples.probe import Probe, probe
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +115,11 @@ def compute_market(
         symbol: compute_features(frame, timeframe, feature_cols)
         for symbol, frame in candles.items()
     }
+
+
+def probe_preset(preset: str) -> Probe:
+    """What this code makes of fixed candles, of the features of a preset."""
+    return probe(compute_probe_features if preset == "pooled" else compute_features)
 
 
 def choose_preset_features(

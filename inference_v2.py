@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +28,10 @@ from feature_engineering import (
     V2_VOLUME_FEATURES,
     V2_WARMUP,
     compute_features,
+    probe_preset,
 )
 from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.snapshot import Snapshot
 from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.live import LivePredictor
 from pipeline.forecasts.predictor import VOLUME_REMEDY, read_closed
@@ -42,6 +43,7 @@ from pipeline.samples.pooled_features import (
     preset_of,
     with_market,
 )
+from pipeline.samples.probe import Probe
 from pipeline.samples.scaling import to_log_return
 
 if TYPE_CHECKING:
@@ -130,14 +132,18 @@ class CryptoPricePredictorV2(LivePredictor):
             remedies.append(VOLUME_REMEDY)
         return f"the forecast does without {count}; {'; '.join(remedies)}"
 
-    def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
-        scalers = super()._open(model_path, scaler_path)
+    def _open(self, bundle: Snapshot) -> dict[str, Any]:
+        scalers = super()._open(bundle)
         self.preset = scalers.get("preset", preset_of(scalers["feature_cols"]))
         if self.preset not in PRESETS_V2:
             raise ValueError(
-                f"{scaler_path}: unknown preset {self.preset!r}; it was written by another version"
+                f"{bundle.scaler_path}: unknown preset {self.preset!r}; it was written by another "
+                "version"
             )
         return scalers
+
+    def _probe(self) -> Probe:
+        return probe_preset(self.preset)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         if self.preset == "pooled":

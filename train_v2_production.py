@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from config import PRESETS_V2, ConfigV2, default_output_dir
-from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
+from feature_engineering import V2_WARMUP, choose_preset_features, compute_market, probe_preset
 from inference_v2 import FILES
 from pipeline import terminal
 from pipeline.bundle.network import seeded_keras
@@ -55,7 +55,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
     build = build or build_network
-    with open_run(config, "v2", FILES) as run:
+    with open_run(config, "v2", FILES, probe_preset(config.preset)) as run:
         # Candles: one frame a symbol, closed candles only, sorted; gaps are kept as gaps. Funding
         # and open interest come along where a futures exchange publishes them.
         run.phase("Fetch", f"{config.timeframe} candles")

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, by one process at a time.
+"""Files that are replaced whole or not at all, by one process at a time, and read whole.
 
 The lock is our own and not `filelock`'s: that one leaves its file behind, and where a file system
 cannot lock it waits in vain, or takes a marker that a killed process leaves locked.
@@ -10,6 +10,7 @@ import contextlib
 import glob
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from errno import EBADF, EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP
@@ -71,6 +72,10 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(unfinished)
         os.replace(unfinished, path)
         flush(path.parent)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a full disk does not say of what
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -96,6 +101,57 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """A file's bytes, read once, if it is a regular file, no link, and of a bounded size.
+
+    Links are followed in the Hub client's cache alone, whose folders are made of them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is a link, a folder, a pipe, a device or too large.
+    """
+    path = _in_hub_cache(path)
+    refuse_link(path)
+    # A pipe or device is not even opened: that may wait, or act.
+    _demand_regular(path, os.lstat(path), max_bytes)
+    flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")  # Windows has the last alone
+    handle = os.open(path, sum((getattr(os, flag, 0) for flag in flags), os.O_RDONLY))
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        _demand_regular(path, status, max_bytes)
+        return file.read(status.st_size)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse, with a ValueError, a link to somewhere else."""
+    if path.is_symlink():
+        raise ValueError(
+            f"{path} is a link to {os.readlink(path)!r:.200}, which is not followed; put the file "
+            "or folder itself in its place"
+        )
+
+
+def _demand_regular(path: Path, status: os.stat_result, max_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file; put the file itself in its place")
+    if status.st_size > max_bytes:
+        raise ValueError(
+            f"{path} has {status.st_size:,} bytes, such a file has at most {max_bytes:,}; is it "
+            "the right file?"
+        )
+
+
+def _in_hub_cache(path: Path) -> Path:
+    """Where a link in the Hub client's cache leads: from `snapshots/COMMIT/…` into `blobs`."""
+    if path.is_symlink():
+        real = Path(os.path.realpath(path))
+        for folder in path.absolute().parents:
+            blobs = os.path.realpath(folder.parent / "blobs")
+            if folder.name == "snapshots" and str(real.parent) == blobs:
+                return real
+    return path
 
 
 def _acquire(lock: Path, path: Path, wait_s: float) -> int | None:

@@ -17,7 +17,6 @@ import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
 from pipeline import terminal
-from pipeline.bundle.metadata import read_metadata
 from pipeline.candles import fetch_cache, formats, store
 from pipeline.candles.job import Job
 from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
@@ -187,7 +186,7 @@ class Evaluate:
         from pipeline.report.evaluate_text import unseen_text
 
         since_ms = instant_ms(self.since, "--since")
-        metadata = read_metadata(self.model_dir / predictor.files.metadata)
+        metadata = predictor.metadata
         predictions = self.model_dir / predictor.files.predictions
         unseen.check_test_part(predictions, predictor, metadata, since_ms)
         read = functools.partial(

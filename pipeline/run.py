@@ -29,6 +29,7 @@ from pipeline.candles.fetching import fetch_candles
 from pipeline.forecasts.baselines import BASELINE_NAMES
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
 from pipeline.report import run_page, tables
+from pipeline.samples.probe import Probe
 from pipeline.samples.windows import Samples
 
 NO_SETTINGS = (
@@ -57,6 +58,8 @@ class Run:
     phases: terminal.Phases
     origin: dict[str, Any]
     """when and by which command it began, and with which code"""
+    features_probe: Probe
+    """what this code's features are of fixed candles"""
 
     @functools.cached_property
     def stored(self) -> dict[str, Any] | None:
@@ -67,7 +70,12 @@ class Run:
         """
         if not self.config.resume:
             return None
-        return files.interrupted_run(self.folder, self.settings, self.metadata)
+        return files.interrupted_run(self.folder, self.settings, self.metadata, self._code)
+
+    @property
+    def _code(self) -> dict[str, Any]:
+        """What an interrupted run and one that resumes it must have in common."""
+        return {"features_probe": self.features_probe, "commit": self.origin["commit"]}
 
     def phase(self, title: str, detail: str = "") -> None:
         """Begin the next phase, with its heading at the terminal."""
@@ -131,6 +139,7 @@ class Run:
                 self.log,
                 log_start=self.log_start,
                 is_synthetic=is_synthetic,
+                code=self._code,
             )
         elif is_exact:
             files.demand_same_candles(self.stored, fingerprint)
@@ -204,7 +213,13 @@ class BundleRun(Run):
         content = files.BundleContent(
             settings=self.settings,
             facts={**samples.facts(), **(facts or {})},
-            served={"X": scalers.X, "y": scalers.y, **forecasts.as_dict(), **(served or {})},
+            served={
+                "X": scalers.X,
+                "y": scalers.y,
+                **forecasts.as_dict(),
+                **(served or {}),
+                "features_probe": self.features_probe,
+            },
             reference=forecasts.reference,
             history=history,
             metrics=metrics,
@@ -220,7 +235,12 @@ class BundleRun(Run):
 
 @contextlib.contextmanager
 def open_run(
-    config: RunConfig, generation: str, names: files.BundleFiles, *, n_phases: int = 9
+    config: RunConfig,
+    generation: str,
+    names: files.BundleFiles,
+    features_probe: Probe,
+    *,
+    n_phases: int = 9,
 ) -> Iterator[BundleRun]:
     """Check the settings and open a run's folder and log; the bundle is in place at the end.
 
@@ -228,6 +248,7 @@ def open_run(
         config: Settings of the run.
         generation: As the report names it, such as "v2" or "v1-final".
         names: What the bundle's files are called.
+        features_probe: What this code's features are of fixed candles.
         n_phases: How many phases there will be.
 
     Raises:
@@ -235,7 +256,13 @@ def open_run(
             nothing to resume.
     """
     with open_folder(
-        config, generation, names.metadata, names.bundle, names.log, n_phases=n_phases
+        config,
+        generation,
+        names.metadata,
+        names.bundle,
+        names.log,
+        features_probe,
+        n_phases=n_phases,
     ) as run:
         yield BundleRun(**vars(run), names=names)
 
@@ -247,6 +274,7 @@ def open_folder(
     metadata: str,
     others: Sequence[str],
     log: str,
+    features_probe: Probe,
     *,
     n_phases: int,
     dataset_folder: str = "",
@@ -259,6 +287,7 @@ def open_folder(
         metadata: File name of the metadata, which is written last.
         others: Names of all other files that the run may write, the log among them.
         log: File name of what the terminal shows.
+        features_probe: See `open_run`.
         n_phases: How many phases there will be.
         dataset_folder: Folder of a dataset repository that the Hub is to keep the files in; by
             default they are a model repository.
@@ -273,7 +302,7 @@ def open_folder(
     )
     with (
         files.new_bundle(output_dir, metadata, others) as folder,
-        terminal.terminal_log(folder / log),
+        terminal.terminal_log(folder / log, [output_dir, config.candles_dir, config.cache_dir]),
     ):
         yield Run(
             config=config,
@@ -286,5 +315,6 @@ def open_folder(
             settings=settings,
             phases=terminal.Phases(n_phases),
             origin=origin.run_facts(),
+            features_probe=features_probe,
         )
     push(output_dir)

@@ -7,11 +7,13 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, ClassVar, TextIO
+
+from pipeline.privacy import without_folders, without_secrets
 
 PACKAGES = ("pipeline", "data_fetcher", "feature_engineering", "inference_v2", "generations")
 """Loggers whose notices a training run shows."""
@@ -45,7 +47,7 @@ class Phases:
 def tell(*lines: str) -> None:
     """Print lines indented below the phase they belong to."""
     for line in lines:
-        print(f"      {line}", flush=True)
+        print(f"      {without_secrets(line)}", flush=True)
 
 
 def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
@@ -60,6 +62,8 @@ def import_tqdm() -> ModuleType:
     """Import tqdm.auto without its warning that a notebook without ipywidgets gets bars of text."""
     import tqdm
 
+    if "tqdm.auto" in sys.modules:  # to change filters of warnings is not for several threads
+        return sys.modules["tqdm.auto"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tqdm.TqdmWarning)
         import tqdm.auto
@@ -84,16 +88,21 @@ def bar(total: int | None, title: str, unit: str) -> Any:
 
 
 class _Tee:
-    """A stream that also writes whole lines to a log, without what a carriage return overwrites."""
+    """A stream that also writes whole lines to a log, which is published with the bundle.
 
-    def __init__(self, stream: TextIO, log: TextIO) -> None:
+    The log has neither what a carriage return overwrites nor the folders' own paths.
+    """
+
+    def __init__(self, stream: TextIO, log: TextIO, folders: Sequence[Path | None]) -> None:
         self._stream, self._log, self._line = stream, log, ""
+        self._folders = folders
 
     def write(self, text: str) -> int:
         self._stream.write(text)
         *whole, self._line = (self._line + text).split("\n")
         for line in whole:
-            self._log.write(line.rsplit("\r", 1)[-1] + "\n")
+            shown = line.rsplit("\r", 1)[-1]
+            self._log.write(without_folders(shown, self._folders) + "\n")
         self._log.flush()
         return len(text)
 
@@ -101,11 +110,24 @@ class _Tee:
         return getattr(self._stream, name)
 
 
+def visible(text: str) -> str:
+    """Text with control characters, such as a stranger's escape codes, as \\x1b and so on.
+
+    Example:
+        >>> print(visible("a" + chr(27) + "[31mb"))
+        a\\x1b[31mb
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
+        for letter in text
+    )
+
+
 class _Notices(logging.Handler):
     """Shows what the parts log, indented below the phase it belongs to."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = visible(record.getMessage())
         is_banner = "\n" in message  # which marks itself
         mark = "! " if record.levelno >= logging.WARNING and not is_banner else ""
         tell(mark + message)
@@ -118,12 +140,17 @@ def plain_letters(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def terminal_log(path: Path) -> Iterator[None]:
-    """Show the parts' notices and add what the terminal shows to `path`, until the block ends."""
+def terminal_log(path: Path, folders: Sequence[Path | None] = ()) -> Iterator[None]:
+    """Show the parts' notices and add what the terminal shows to `path`, until the block ends.
+
+    Args:
+        path: The log.
+        folders: Those of which the log tells the last part alone, whatever their names hold.
+    """
     plain_letters(sys.stdout)
     with path.open("a", encoding="utf-8") as log, notices():
         previous = sys.stdout
-        sys.stdout = _Tee(previous, log)
+        sys.stdout = _Tee(previous, log, folders)
         try:
             yield
         finally:
@@ -151,8 +178,12 @@ def notices() -> Iterator[None]:
 def plain_warnings() -> Iterator[None]:
     """Show warnings as notes for people, without the file and line they come from."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        warnings.showwarning = _show_warning
         yield
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"note: {visible(without_secrets(str(message)))}", file=sys.stderr)
 
 
 class one_line_errors(contextlib.AbstractContextManager):
@@ -192,7 +223,7 @@ class one_line_errors(contextlib.AbstractContextManager):
             if find_spec(package) is None:
                 told = f"the package {package} is not installed; pip install -r requirements.txt"
         elif isinstance(error, (ValueError, OSError)):
-            told = " ".join(str(error).split())
+            told = " ".join(str(error).split()) or type(error).__name__
         if told:
-            print(f"error: {told}", file=sys.stderr)
+            print(f"error: {visible(without_secrets(told))}", file=sys.stderr)
             raise SystemExit(2) from None

@@ -1,13 +1,17 @@
 """The interactive page: its answers, its endpoint by a client, its looks in a headless browser."""
 
+import concurrent.futures
 import contextlib
+import http.client
 import json
 import math
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +27,7 @@ from app import Forecaster, Options
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.report import live_page
+from pipeline.report import live_guard, live_page
 from pipeline.report.tables import verdict_sentence
 from tests import browser
 from tests.exchange_market import market_of
@@ -50,6 +54,7 @@ def open_forecaster(options) -> Forecaster:
 @pytest.fixture
 def forecaster(open_forecaster) -> Forecaster:
     open_forecaster._kept.clear()
+    open_forecaster._failed.clear()
     return open_forecaster
 
 
@@ -138,6 +143,8 @@ def test_live_candles_come_from_the_exchange(tiny_bundle, signal_market):
 def test_no_more_answers_are_kept_than_fit(forecaster, monkeypatch):
     kept = replace(forecaster.answer(BTC), kept_until_ms=2**62)
     monkeypatch.setattr(forecaster, "_make_answer", lambda symbol, now_ms: kept)
+    more = tuple(f"C{number}/USDT" for number in range(app.MAX_KEPT + 3))
+    monkeypatch.setattr(forecaster, "options", Options(symbols=more))
     for number in range(app.MAX_KEPT + 3):
         forecaster.answer(f"C{number}/USDT")
     assert len(forecaster._kept) == app.MAX_KEPT and "C2/USDT" not in forecaster._kept
@@ -244,8 +251,8 @@ def foreign(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(options, foreign) -> Iterator[str]:
-    """Where the page is served by a process that reaches no other host."""
+def server(options, foreign) -> Iterator[subprocess.Popen]:
+    """A process that serves the page, and reaches no other host."""
     pytest.importorskip("gradio", reason="Gradio is optional: pip install gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -255,16 +262,22 @@ def address(options, foreign) -> Iterator[str]:
     log = foreign.with_name("server.log")
     with (
         log.open("w") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT) as server,
+        subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT) as process,
     ):
-        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        deadline = time.monotonic() + 120
         try:
-            while not _answers(address):
-                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            while not _answers(f"http://127.0.0.1:{port}"):
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
-            yield address
+            yield process
         finally:
-            server.kill()
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def address(server) -> str:
+    """Where the page is served."""
+    return f"http://127.0.0.1:{server.args[-1]}"
 
 
 def _answers(address: str) -> bool:
@@ -286,7 +299,7 @@ def test_a_program_gets_the_forecast_from_the_endpoint(address, options):
     client = Client(address, verbose=False, analytics_enabled=False)
     forecast = client.predict(ETH, api_name="/predict")
     assert forecast == Forecaster(options).predict(ETH)
-    with pytest.raises(AppError, match=r"XYZ/USDT: no XYZUSDT_1h.parquet or XYZUSDT_1h.csv in"):
+    with pytest.raises(AppError, match=r"XYZ/USDT is not offered here; choose BTC/USDT, ETH/USDT"):
         client.predict("XYZ/USDT", api_name="/predict")
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]
 
@@ -331,7 +344,7 @@ def test_a_visitor_chooses_another_coin_and_reads_why_there_is_none(address, chr
     asks = [SEES_FORECAST.format(BTC), CHOOSE.format(ETH), SEES_FORECAST.format(ETH)]
     asks += [CHOOSE.format("XYZ/USDT"), "document.querySelector('[role=alert]') !== null"]
     visit = browser.visit(address, steps=asks)
-    assert "No forecast: XYZ/USDT: no XYZUSDT_1h.parquet or XYZUSDT_1h.csv in" in visit.text
+    assert "No forecast: XYZ/USDT is not offered here; choose BTC/USDT" in visit.text
     assert "Traceback" not in visit.text and "Error" not in visit.text
 
 
@@ -339,6 +352,164 @@ def test_the_server_has_asked_for_no_other_host(address, foreign):
     with urllib.request.urlopen(address, timeout=30) as page:
         assert b"gradio" in page.read()
     assert foreign.read_text() == ""
+
+
+def _send(address, method, path, body=b"", headers=None):
+    """Status of a request, and the answer's text."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read(100_000).decode(errors="replace")
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/gradio_api/upload/"),
+        ("POST", "/gradio_api/upload?upload_id=x"),
+        ("POST", "/upload"),
+        ("POST", "/gradio_api//upload"),
+        ("POST", "/gradio_api/%75pload"),
+        ("GET", "/gradio_api/upload_progress?upload_id=x"),
+        ("GET", "/gradio_api/file=app.py"),
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/proxy=https://example.org"),
+        ("POST", "/gradio_api/stream/x"),
+        ("POST", "/gradio_api/component_server"),
+        ("POST", "/gradio_api/run/predict"),
+        ("POST", "/gradio_api/api/predict"),
+        ("GET", "/monitoring"),
+        ("POST", "/login"),
+        ("PUT", "/gradio_api/call/predict"),
+        ("DELETE", "/"),
+    ],
+)
+def test_the_page_takes_no_file_and_shows_none(address, method, path):
+    boundary = {"Content-Type": "multipart/form-data; boundary=x"}
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nb\r\n--x--'
+    status, text = _send(address, method, path, part if method == "POST" else b"", boundary)
+    assert status in (404, 405) and "Traceback" not in text and str(ROOT) not in text
+
+
+def _resident_mib(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc to ask for memory")
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_large_question_is_refused_and_not_kept_in_memory(address, server, is_chunked):
+    def chunks():
+        for _ in range(200):
+            yield b"x" * 2**20
+
+    before = _resident_mib(server.pid)
+    # A server that refuses need not read on, so the connection may break meanwhile.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        length = {} if is_chunked else {"Content-Length": str(200 * 2**20)}
+        status, text = _send(address, "POST", "/gradio_api/call/predict", chunks(), length)
+        assert status == 413 and "a question has at most 65,536 bytes" in text
+    assert _resident_mib(server.pid) - before < 20
+    assert _answers(address)
+
+
+def test_a_question_just_below_the_limit_is_read(address):
+    for n_bytes, expected in ((60_000, 422), (70_000, 413)):  # 422: what is no JSON
+        assert _send(address, "POST", "/gradio_api/call/predict", b"x" * n_bytes)[0] == expected
+
+
+def test_an_error_names_no_folder_of_the_server(forecaster, options):
+    for text in (
+        FileNotFoundError(2, "no such file", str(options.candles_dir / "BTCUSDT_1h.csv")),
+        ValueError(f"{options.model_dir}: damaged"),
+        ValueError("http://me:secret@host/x failed"),
+    ):
+        shown = forecaster.for_visitors(text)
+        assert str(options.model_dir.parent) not in shown and "secret" not in shown
+        assert str(options.candles_dir.parent) not in shown
+    damaged = f"{options.candles_dir / 'BTCUSDT_1h.parquet'}: damaged"
+    assert forecaster.for_visitors(damaged) == "BTCUSDT_1h.parquet: damaged"
+
+
+def test_an_unknown_coin_is_refused_and_a_third_answers_while_a_slow_one_is_fetched(
+    forecaster, monkeypatch, signal_market
+):
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def fetch(symbols, *_, **__):
+        if symbols == [ETH]:
+            is_asked.set()
+            assert may_answer.wait(60)
+        return CandleSet({symbols[0]: signal_market[BTC]}, "1h", "exchange", "okx", {})
+
+    monkeypatch.setattr(app, "fetch_candles", fetch)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        slow = pool.submit(forecaster.answer, ETH)
+        assert is_asked.wait(60)
+        with pytest.raises(ValueError, match="XYZ/USDT is not offered here"):
+            forecaster.answer("XYZ/USDT")
+        assert forecaster.answer(BTC).symbol == BTC and not slow.done()
+        may_answer.set()
+        assert slow.result(60).symbol == ETH
+
+
+def test_a_failure_is_remembered_so_that_nobody_waits_for_it_twice(forecaster, monkeypatch):
+    asked = []
+
+    def fail(symbols, *_, **__):
+        asked.extend(symbols)
+        raise ConnectionError("no exchange answers")
+
+    monkeypatch.setattr(app, "fetch_candles", fail)
+    for _ in range(3):
+        with pytest.raises(ConnectionError, match="no exchange answers"):
+            forecaster.answer(BTC)
+    assert asked == [BTC]
+    monkeypatch.setattr(app.time, "monotonic", lambda: 1e12)
+    with pytest.raises(ConnectionError):
+        forecaster.answer(BTC)
+    assert asked == [BTC, BTC]
+
+
+def test_a_client_waits_for_a_few_answers_at_once_and_keeps_nobody_else_out():
+    turns = live_guard.Turns()
+    with contextlib.ExitStack() as waiting:
+        for _ in range(live_guard.MAX_AT_ONCE):
+            waiting.enter_context(turns.taken("a"))
+        with pytest.raises(ValueError, match="4 of your questions"), turns.taken("a"):
+            pass
+        with turns.taken("b"):
+            pass
+    with turns.taken("a"):
+        pass
+    assert turns._waiting == {}
+
+
+def test_a_forecast_that_is_no_number_is_an_error(forecaster, monkeypatch):
+    prediction = forecaster.predictor.predict(forecaster.answer(BTC).candles)
+    forecaster._kept.clear()
+    wrong = {**prediction, "price_low": float("nan")}
+    monkeypatch.setattr(forecaster.predictor, "predict", lambda _: wrong)
+    with pytest.raises(ValueError, match="price_low of the forecast is nan"):
+        forecaster.predict(BTC)
+
+
+def test_visitors_of_a_slow_exchange_do_not_keep_each_other_waiting(tiny_bundle, signal_market):
+    candles, closed = signal_market, len(signal_market[BTC]) - 3
+    now_ms = int(timestamps_ms(candles[BTC])[closed]) + 60_000
+    market = market_of({symbol: {"1h": frame} for symbol, frame in candles.items()})
+    with ExchangeServer(market, now_ms=now_ms, limits={}) as server:
+        options = Options(tiny_bundle, source="exchange", exchange="binance", base_url=server.url)
+        live = Forecaster(options)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            answers = list(pool.map(live.answer, [BTC, ETH] * 4))
+    assert [answer.symbol for answer in answers] == [BTC, ETH] * 4
+    assert len({id(answer) for answer in answers}) == 2  # one of each coin
 
 
 def test_without_gradio_the_page_says_what_to_install(forecaster, monkeypatch):

@@ -226,7 +226,7 @@ def test_a_directory_gives_its_newest_candles(directory, venues, source):
         source=SourceConfig(source=source, candles_dir=str(directory), cache_dir=None),
     )
     assert list(market.candles) == [ETH, BTC]
-    assert (market.source, market.venue, market.timeframe) == ("directory", str(directory), "1h")
+    assert (market.source, market.venue, market.timeframe) == ("directory", directory.name, "1h")
     assert not market.is_synthetic
     assert_frame_equal(market.candles[BTC], make_candles(48).tail(24).reset_index(drop=True))
     assert venues.asked == []

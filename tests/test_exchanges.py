@@ -424,6 +424,33 @@ def test_answers_that_break_off_or_come_late_are_retried_within_bounds(server, h
     assert waits == [1, 2, 4]
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_is_not_followed(server, binance, status):
+    with LoopbackBinance() as other:
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+        server.faults = [(status, {"Location": f"{other.url}/api/v3/exchangeInfo"}, "")]
+        with pytest.raises(
+            ExchangeError, match=f"came as a redirect from 127.0.0.1 to {other.url}"
+        ):
+            fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, sleep=no_sleep)
+        other.shutdown()
+    assert other.market_requests == []
+
+
+@pytest.mark.parametrize("location", ["http://[", "file:///etc/passwd", "//elsewhere.example/x"])
+def test_a_redirect_to_nowhere_is_an_error(server, binance, location):
+    server.faults = [(302, {"Location": location}, "")]
+    with pytest.raises(ExchangeError, match="binance: the list of markets"):
+        fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, sleep=no_sleep)
+
+
+def test_a_redirect_on_the_same_host_is_followed(server, binance):
+    server.klines = [kline(hour) for hour in range(30)]
+    server.faults = [(302, {"Location": "/api/v3/exchangeInfo"}, "")]
+    candles = fetch_ohlcv(binance, "BTC/USDT", "1h", n_candles=5, now_ms=now_in(30))
+    assert hours_of(candles) == [25, 26, 27, 28, 29]
+
+
 @pytest.mark.parametrize("name", EXCHANGE_CHAIN)
 def test_a_refused_connection_is_not_retried(name):
     with socket.socket() as probe:  # a port that nothing listens on

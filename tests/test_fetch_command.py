@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
+from pyarrow import parquet
 
 import data_fetcher
 from config import SourceConfig
@@ -188,6 +189,33 @@ def test_an_update_that_fails_for_one_series_says_so_and_ends_with_status_1(
     assert (
         "! ETH/USDT 1h: binance: candles of ETH/USDT failed" in told.err and "BTC/USDT" in told.out
     )
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000, -5])
+def test_a_truncated_file_is_named_with_status_1_and_the_others_are_updated(
+    server, tmp_path, capsys, kept
+):
+    Fetch((BTC, ETH), candles=50, base_url=server.url, cache_dir=tmp_path).run()
+    damaged = tmp_path / "binance" / "BTCUSDT_1h.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:kept])
+    for command in (Update(base_url=server.url, cache_dir=tmp_path), List(tmp_path)):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            command.run()
+        told = capsys.readouterr()
+        assert caught.value.code == 1
+        assert f"! {damaged}: not a readable parquet file" in told.err
+        assert "ETH/USDT" in told.out
+    Update((ETH,), base_url=server.url, cache_dir=tmp_path).run()  # asked for another one alone
+
+
+def test_a_stored_file_without_statistics_is_read_and_updated(server, tmp_path):
+    fetch = Fetch((BTC,), candles=300, base_url=server.url, cache_dir=tmp_path)
+    replace(fetch, until=str(pd.Timestamp.now("UTC").floor("h") - pd.Timedelta(hours=9))).run()
+    path = tmp_path / "binance" / "BTCUSDT_1h.parquet"
+    parquet.write_table(parquet.read_table(path), path, write_statistics=False, row_group_size=100)
+    Update(base_url=server.url, cache_dir=tmp_path).run()
+    assert len(store.read_series(tmp_path / "binance", BTC, "1h")) in (309, 310)
 
 
 def test_audit_and_list_say_what_is_there(server, tmp_path, capsys):

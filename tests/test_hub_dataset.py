@@ -257,3 +257,10 @@ def test_a_missing_huggingface_hub_is_an_exchange_error_that_names_the_remedy(mo
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ExchangeError, match="pip install huggingface_hub"):
         fetch_dataset_candles("BTC/USDT", "1h")
+
+
+def test_a_file_that_is_too_large_to_read_is_not_downloaded(fetch, server, monkeypatch):
+    monkeypatch.setattr("pipeline.candles.hub_dataset.MAX_CSV_BYTES", 1000)
+    with pytest.raises(ExchangeError, match=r"it has 3,\d{3} bytes, at most 1,000 are read"):
+        fetch()
+    assert [method for method, _ in server.requests] == ["HEAD"]

@@ -126,7 +126,7 @@ def test_a_file_that_is_not_the_one_the_metadata_names_is_not_opened(
     loopback_hub, tiny_bundle, monkeypatch
 ):
     loopback_hub.add("user/repo", contents(tiny_bundle) | {FILES.scalers: b"evil"})
-    monkeypatch.setattr(scaler_check, "load_scalers", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(scaler_check, "read_scalers", lambda *_: pytest.fail("opened"))
     with pytest.raises(
         ValueError, match="the bytes of scalers_v2.pkl are not those that the metadata names"
     ):
@@ -175,7 +175,7 @@ def test_the_card_says_when_and_with_which_code_the_network_was_made():
 @pytest.mark.parametrize("metadata", [{"synthetic": True}, {"jobs": {"a": {"synthetic": True}}}])
 def test_the_card_of_a_synthetic_bundle_begins_with_that(metadata):
     body = model_card(metadata, None, "v7", '"user/repo"').split("---\n", 2)[2]
-    assert body.lstrip().startswith("# SYNTHETIC CANDLES\n\n**SYNTHETIC CANDLES, made by")
+    assert body.lstrip().startswith("# SYNTHETIC CANDLES\n\n**SYNTHETIC CANDLES: a")
     real = model_card({"synthetic": False, "jobs": {"a": 3}}, None, "v7", '"user/repo"')
     assert "SYNTHETIC" not in real
 

@@ -334,3 +334,11 @@ def test_a_kill_loses_nothing_that_was_reported_as_entered(path):
     assert len(ledger.read(path).entries) in (n, n + 1)
     enter(path, 1)
     assert ledger.read(path).entries[-1]["base_time"] == to_text(START + HOUR_MS)
+
+
+def test_a_ledger_that_is_a_link_to_itself_is_named(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.symlink_to(path)
+    for use in (lambda: enter(path, 0), lambda: ledger.check(path), lambda: ledger.read(path)):
+        with pytest.raises(ValueError, match=r"ledger.jsonl: .*; mend --ledger"):
+            use()

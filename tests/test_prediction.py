@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from pipeline.candles.formats import pair_in_name
 from pipeline.forecasts.prediction import (
     aged,
     as_json,
@@ -104,6 +105,22 @@ def test_a_horizon_of_several_candles_is_named():
 def test_currencies_are_those_of_the_pair():
     assert money(1234.5, "USDT") == "$1,234.50" and money(1234.5, "EUR") == "1,234.50 EUR"
     assert [quote_of(pair) for pair in ("ETH/BTC", "BTC/USD:BTC", None)] == ["BTC", "USD", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        ("XBTUSD", "XBT/USD"),
+        ("BTCFDUSD", "BTC/FDUSD"),
+        ("BTCBUSD", "BTC/BUSD"),
+        ("ETHBTC", "ETH/BTC"),
+        ("SHIB_USDT", "SHIB/USDT"),
+        ("QQTUSD", None),  # QQT/USD or QQ/TUSD?
+        ("recent", None),
+    ],
+)
+def test_a_file_s_name_says_its_pair_where_there_is_one_reading(name, pair):
+    assert pair_in_name(name) == pair
 
 
 def test_what_came_true_is_told_in_the_pair_s_currency():

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import warnings
 
 import pytest
 
@@ -91,3 +92,30 @@ def test_letters_that_a_stream_lacks_cost_no_output():
     stream.write("skill ─ 0.5 %")
     stream.flush()
     assert stream.buffer.getvalue() == b"skill ? 0.5 %"
+
+
+ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\u202edoc\r"
+VISIBLE = r"\x1b]0;title\x07\x1b[2J\x9b31m\u202edoc\r"
+
+
+def test_a_strangers_escape_codes_are_shown_and_not_obeyed(capsys):
+    assert terminal.visible(f"a\tb\n{ESCAPES} ─ …é€") == f"a\tb\n{VISIBLE} ─ …é€"
+    assert terminal.visible("\udcff") == r"\udcff"  # of a file's name that is no UTF-8
+    with terminal.notices():
+        logging.getLogger("pipeline.candles").warning("%s: odd", ESCAPES)
+    with terminal.plain_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(ESCAPES, stacklevel=1)
+    with pytest.raises(SystemExit), terminal.one_line_errors():
+        raise ValueError(ESCAPES[:-1])
+    told = capsys.readouterr()
+    assert told.out == f"      ! {VISIBLE}: odd\n"
+    assert told.err == f"note: {VISIBLE}\nerror: {VISIBLE[:-2]}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError(), OSError(""), TimeoutError(), ValueError(" \n")])
+def test_an_error_without_a_text_shows_its_kind(capsys, error):
+    with pytest.raises(SystemExit) as exit, terminal.one_line_errors():
+        raise error
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == f"error: {type(error).__name__}\n"

@@ -21,6 +21,7 @@ from pipeline.bundle.network import (
     BATCH,
     NEWER_ARGUMENTS,
     KerasNetwork,
+    import_keras,
     seeded_keras,
     without_newer_arguments,
 )
@@ -341,6 +342,15 @@ np.savez(sys.argv[1], *weights_from_a_seed())
     assert all(np.array_equal(theirs[f"arr_{i}"], weight) for i, weight in enumerate(ours))
 
 
+def test_a_gpu_is_told_to_compute_in_whole_float32():
+    import tensorflow as tf
+
+    import_keras()
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert os.environ["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
+
+
 @pytest.mark.slow
 def test_a_backend_that_is_not_installed_is_named(tmp_path):
     code = "from pipeline.bundle.network import import_keras; import_keras()"
@@ -367,6 +377,14 @@ def test_early_stopping_ends_a_run_that_learns_nothing(tmp_path):
     )
     assert len(history.loss) < 30
     assert len(history.loss) == history.best_epoch + 1 + 3
+
+
+def test_a_network_too_large_to_be_opened_again_is_refused_before_it_is_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fit_module, "MAX_WEIGHT_BYTES", 40)
+    with pytest.raises(ValueError, match="no file of more than 10 is opened again"):
+        fit_small(dense_network(), scaled_samples(), tmp_path)
 
 
 def test_a_diverged_run_is_a_value_error_with_a_remedy(tmp_path):
@@ -454,3 +472,47 @@ def test_broken_model_files_are_value_errors_that_name_the_file(tmp_path):
         ValueError, match=r"takes windows of shape \(5, 3\), the scaler file says \(60, 18\)"
     ):
         KerasNetwork(tmp_path / "model.h5", input_shape=(60, 18))
+
+
+def test_a_saved_network_has_the_bytes_that_keras_writes_to_a_disk(tmp_path):
+    model = build_dual_stream(10, 3)
+    save_plain_h5(model, tmp_path / "ours.h5")
+    keras.Model(model.inputs, model.outputs, name=model.name).save(tmp_path / "theirs.h5")
+    with h5py.File(tmp_path / "theirs.h5", "r+") as file:
+        description = without_newer_arguments(json.loads(file.attrs["model_config"]))
+        file.attrs["model_config"] = json.dumps(description)
+    assert (tmp_path / "ours.h5").read_bytes() == (tmp_path / "theirs.h5").read_bytes()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import keras
+from pipeline import atomic, terminal
+from pipeline.training.fit import save_plain_h5
+inputs = keras.Input((10, 3))
+model = keras.Model(inputs, keras.layers.LSTM(64)(inputs))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit is an error then
+replacing = atomic.replacing
+
+def on_a_full_disk(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))
+    return replacing(path)
+
+atomic.replacing = on_a_full_disk
+with terminal.one_line_errors():
+    save_plain_h5(model, Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of a process")
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    path = tmp_path / "model.h5"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if "HDF5" in line or "Errno" in line]
+    assert told[-1].startswith("error: [Errno ") and told[-1].endswith(f"'{path}'")
+    assert len(told) == 1 and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

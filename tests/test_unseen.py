@@ -39,7 +39,7 @@ def predictor(tiny_bundle):
 
 @pytest.fixture(scope="module")
 def metadata(tiny_bundle):
-    return read_metadata(tiny_bundle / METADATA_FILE)
+    return json.loads((tiny_bundle / METADATA_FILE).read_text())
 
 
 @pytest.fixture(scope="module")

@@ -122,9 +122,11 @@ class LoopbackHandler(BaseHTTPRequestHandler):
             return self.connection.close() if answer is None else self.answer(*answer)
         return self.answer(200, self.server.chart(query))
 
-    def answer(self, status: int, body):
+    def answer(self, status: int, body, location: str = ""):
         sent = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
+        if location:
+            self.send_header("Location", location)
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         self.wfile.write(sent)
@@ -496,3 +498,19 @@ def test_after_tensorflow_it_says_what_to_import_first_rather_than_fail_strangel
     monkeypatch.delitem(sys.modules, "curl_cffi", raising=False)
     with pytest.raises(ExchangeError, match="their libcurls clash; import curl_cffi first"):
         fetch_yahoo_candles(FIVE)
+
+
+@pytest.mark.parametrize("location", ["https://elsewhere.example/steal", "http://127.0.0.1:9/x"])
+def test_a_redirect_to_another_host_is_refused(server, location):
+    server.answers = [(302, "", location)] * 3
+    host = urlsplit(location).hostname
+    with pytest.raises(ExchangeError, match=f"{host} is none of Yahoo's hosts"):
+        fetch_yahoo_candles(FIVE, now_ms=NOW, base_url=server.url, sleep=lambda seconds: None)
+
+
+def test_a_redirect_to_another_of_yahoos_hosts_is_followed(server):
+    query = "period1=0&interval=1h&includePrePost=True"
+    location = f"https://query1.finance.yahoo.com/v8/finance/chart/BTC-USD?{query}"
+    server.answers = [(302, "", location)]
+    found = fetch_yahoo_candles(FIVE, now_ms=NOW, base_url=server.url, sleep=lambda seconds: None)
+    assert len(found) == 5

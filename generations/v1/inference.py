@@ -35,6 +35,7 @@ from pipeline.forecasts.predictor import (
     read_closed,
     read_recent,
 )
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.scaling import scale_rows, to_log_return
 from pipeline.samples.windows import Stream, usable_rows
 
@@ -215,6 +216,9 @@ class CryptoPricePredictorV1(BundlePredictor):
             prediction = self._as_prices(hours, price, numbers, instrument)
             predictions.append({**prediction, "missing_inputs": missing[i]})
         return predictions
+
+    def _probe(self) -> Probe:
+        return probe(compute_v1_features)
 
     def _features(self, candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
         """(n, n_features) frame, as in training."""

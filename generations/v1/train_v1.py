@@ -27,6 +27,7 @@ from pipeline.bundle.network import seeded_keras
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import SavedNetwork, forecast_test
 from pipeline.run import open_run
+from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
@@ -49,7 +50,7 @@ def main(
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
-    with open_run(config, "v1", FILES) as run:
+    with open_run(config, "v1", FILES, probe(compute_v1_features)) as run:
         # Candles: of each timeframe a frame a symbol, closed candles only, sorted; gaps are kept.
         # Both end at the same hour. A pair that lacks one of them is left out.
         run.phase("Fetch", f"{HOUR} and {QUARTER} candles")

@@ -28,6 +28,7 @@ from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.scaler_check import SCALER_TYPES
 from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 
 FILES = BundleFiles(
     model="crypto_v1_final_model.h5",
@@ -87,6 +88,9 @@ class CryptoPricePredictorV1Final(CandlePredictor):
                 f"{scaler_path}: the scalers of {symbol} are missing or of another kind; train "
                 "again"
             )
+
+    def _probe(self) -> Probe:
+        return probe(compute_level_features)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_level_features(candles, self.timeframe)[self.feature_cols]

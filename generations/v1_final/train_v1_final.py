@@ -29,6 +29,7 @@ from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import tables
 from pipeline.run import open_run
+from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
@@ -52,7 +53,7 @@ def main(
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
-    with open_run(config, "v1-final", FILES) as run:
+    with open_run(config, "v1-final", FILES, probe(compute_level_features)) as run:
         # Candles: one frame a symbol, closed candles only, sorted; gaps are kept as gaps.
         run.phase("Fetch", f"{config.timeframe} candles")
         market = run.fetch(config.timeframe, V1_FINAL_WARMUP)

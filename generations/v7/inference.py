@@ -29,10 +29,12 @@ from generations.v7.features import (
 )
 from generations.v7.ohlc import HEADS, close_log_return, scale_and_fill, to_prices
 from pipeline.bundle.files import PARTIAL
-from pipeline.bundle.scaler_check import MAX_SIZE, SCALER_TYPES, open_scalers
+from pipeline.bundle.scaler_check import MAX_SIZE, SCALER_TYPES
 from pipeline.bundle.scalers import MinMaxRecord
+from pipeline.bundle.snapshot import Snapshot, read_snapshot
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.windows import Stream
 
 
@@ -93,15 +95,17 @@ class CryptoPricePredictorV7(CandlePredictor):
         """
         folder = Path(directory)
         name = networks.network_name(symbol, timeframe)
-        networks.finish_network(folder / PARTIAL / name, folder, networks.all_files(name))
         model, scalers = (folder / file for file in networks.network_files(name))
-        if not model.is_file():
+        try:
+            return cls(model, scalers, **options)
+        except FileNotFoundError as error:
+            if model.exists():
+                raise
             at_hand = ", ".join(networks.networks_in(folder)) or "none at all"
             raise FileNotFoundError(
                 f"{model}: there is no network of {symbol} and {timeframe}; {folder} holds "
                 f"{at_hand}; train it with --symbols {symbol} --timeframes {timeframe}"
-            )
-        return cls(model, scalers, **options)
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -129,8 +133,12 @@ class CryptoPricePredictorV7(CandlePredictor):
         )
         return cls(*(directory / name for name in names), **options)
 
-    def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
-        scalers = open_scalers(model_path, scaler_path, None, self.scaler_types)
+    def _read(self, model_path: Path, scaler_path: Path) -> Snapshot:
+        name = model_path.name.removesuffix(networks.MODEL_SUFFIX)
+        return read_snapshot(model_path, scaler_path, aside=model_path.parent / PARTIAL / name)
+
+    def _open(self, bundle: Snapshot) -> dict[str, Any]:
+        scalers = super()._open(bundle)
         self._fill: list[float] = scalers["fill"]
         self.symbol = scalers["symbols"][0]
         n_inputs = len(scalers["feature_cols"])
@@ -141,10 +149,13 @@ class CryptoPricePredictorV7(CandlePredictor):
         )
         if not is_sound:
             raise ValueError(
-                f"{scaler_path}: its scalers are not those of one pair's {n_inputs} inputs; train "
-                "the pair again"
+                f"{bundle.scaler_path}: its scalers are not those of one pair's {n_inputs} "
+                "inputs; train the pair again"
             )
         return scalers
+
+    def _probe(self) -> Probe:
+        return probe(compute_ohlc_features)
 
     def _features(self, candles: pd.DataFrame) -> pd.DataFrame:
         return compute_ohlc_features(candles, self.timeframe)[self.feature_cols]

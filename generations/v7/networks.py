@@ -2,8 +2,9 @@
 
 A network is trained in a folder of its own below `.partial`. What it leaves there is moved into the
 output folder at its end, the file that makes it complete last. A kill before the moves loses that
-network alone; one between them is completed by `finish_network` at the next start. Its record is in
-its scaler file; metadata_v7.json collects them.
+network alone; one between them is completed by `finish_network` when the next run starts, and
+predictors find the network in both places. Its record is in its scaler file; metadata_v7.json
+collects them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import atomic
+from pipeline import atomic, privacy
 from pipeline.bundle import files, origin
 from pipeline.bundle.metadata import read_json, read_metadata
 from pipeline.bundle.scalers import load_scalers, save_scalers
@@ -103,7 +104,7 @@ def work_folder(partial: Path, name: str, facts: Mapping[str, Any]) -> Path:
 def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
     """Move a network's files into place if it is complete: if the last of `names` is there.
 
-    Safe to call at any time, by any command that opens the output folder.
+    Only for the run that holds the output folder.
 
     Args:
         work: Folder of the network in hand.
@@ -116,7 +117,7 @@ def finish_network(work: Path, output_dir: Path, names: Sequence[str]) -> bool:
     if not (work / names[-1]).is_file():
         return False
     for name in names:
-        # Moved before a kill, or by another process just now.
+        # moved before a kill
         with contextlib.suppress(FileNotFoundError):
             os.replace(work / name, output_dir / name)
     atomic.flush(output_dir)
@@ -179,7 +180,11 @@ class Grid:
         """Content of metadata_v7.json: what is said of the run, then of each network."""
         run: dict[str, Any] = {}
         if self.settings is not None:
-            run = {"config": self.settings, "skipped": self.skipped, "run": self.run}
+            run = {
+                "config": self.settings,
+                "skipped": _without_places(self.skipped),
+                "run": self.run,
+            }
         return {
             "generation": "v7",
             **run,
@@ -191,6 +196,13 @@ class Grid:
         """Write metadata_v7.json, whole or not at all; the run's own files are not in it yet."""
         content = {**self.metadata(), "files": {}, "unhashed_files": []}
         files.write_json(self.output_dir / METADATA, content)
+
+
+def _without_places(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Why networks are missing, as it may be published."""
+    return {
+        name: privacy.without_folders(privacy.without_secrets(why)) for name, why in reasons.items()
+    }
 
 
 def open_grid(output_dir: Path) -> Grid:

@@ -37,6 +37,7 @@ from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import page, run_page, tables
 from pipeline.run import Run, open_folder
+from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import Samples, make_windows
@@ -68,7 +69,14 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
             remedy.
     """
     with open_folder(
-        config, "v7", METADATA, RUN_FILES, LOG, n_phases=3, dataset_folder="models_v7"
+        config,
+        "v7",
+        METADATA,
+        RUN_FILES,
+        LOG,
+        probe(compute_ohlc_features),
+        n_phases=3,
+        dataset_folder="models_v7",
     ) as run:
         # Candles: of each timeframe a frame a symbol. Who has none, and why, is noted. Each network
         # knows the hash of its own candles, so here a resumed run needs only where they ended.
@@ -279,6 +287,7 @@ def train_job(
     }
     fitted = {"X": scalers.X, "y": scalers.y, "fill": scalers.fill, **forecasts.as_dict()}
     fitted |= {"trained_until": record["cuts"]["val_end"], "cuts": record["cuts"]}
+    fitted["features_probe"] = probe(compute_ohlc_features)
     networks.save_network(work, output_dir, name, {**fitted, **known, "record": record})
     return record
 

@@ -35,6 +35,7 @@ from pipeline.candles.fetching import expand_symbols
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import SavedNetwork, forecast_test
 from pipeline.run import open_run
+from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
 from pipeline.samples.windows import make_windows
@@ -64,7 +65,7 @@ def main(
     Raises:
         ValueError: Bad settings or bad candles; says what, where, value and remedy.
     """
-    with open_run(config, "v9", FILES, n_phases=10) as run:
+    with open_run(config, "v9", FILES, probe(compute_v9_features), n_phases=10) as run:
         # Candles: one frame a symbol, closed candles only, sorted; gaps are kept as gaps.
         run.phase("Fetch", f"{config.timeframe} candles")
         market = run.fetch(config.timeframe, V9_WARMUP, source=choose_source(config))

@@ -11,7 +11,6 @@ loads Keras and XGBoost.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,13 +20,14 @@ from generations.v9.combination import Combination, apply_combination
 from generations.v9.features import V9_FEATURES, V9_VOLUME_FEATURES, V9_WARMUP, compute_v9_features
 from generations.v9.scaling import scale_rows_min_max
 from generations.v9.volatility import HAR_WINDOWS, HarModel, TreeModel, har_inputs
-from pipeline.bundle import files
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.network import KerasNetwork
 from pipeline.bundle.scaler_check import SCALER_TYPES
-from pipeline.bundle.scalers import MinMaxRecord, load_scalers
+from pipeline.bundle.scalers import MinMaxRecord
+from pipeline.bundle.snapshot import Snapshot
 from pipeline.forecasts.prediction import Instrument, Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.samples.probe import Probe, probe
 from pipeline.samples.scaling import to_log_return
 
 DIRECTION_FILE = "direction_model_v9.h5"
@@ -70,6 +70,9 @@ class CryptoPricePredictorV9(CandlePredictor):
     candles), `direction_p_up` (the same, calibrated), and the combined forecast:
     `combined_price`, `combined_return`, `combined_p_up`, `combined_low`, `combined_high` (80 %
     interval, as wide as the forecast volatility says).
+
+    The other two models lie beside the `model_path`, `price_model_v9.h5` (or
+    `best_price_model_v9.h5`).
     """
 
     files = FILES
@@ -99,32 +102,25 @@ class CryptoPricePredictorV9(CandlePredictor):
     probabilities = frozenset({"p_up", "direction", "direction_p_up", "combined_p_up"})
     ordered = (*CandlePredictor.ordered, ("combined_q10", "combined_q50", "combined_q90"))
 
-    def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
-        """Open the three models.
-
-        Args:
-            model_path: `price_model_v9.h5` (or `best_price_model_v9.h5`), with the other two models
-                beside it.
-            scaler_path: `scalers_v9.pkl` of the same training run.
-
-        Raises:
-            FileNotFoundError: A file is missing.
-            ValueError: A file is damaged or of another run.
-        """
-        super().__init__(model_path, scaler_path)
-        scalers = load_scalers(scaler_path)
-        folder = Path(model_path).parent
-        shape = (self.lookback, len(self.feature_cols))
+    def _open_networks(self, bundle: Snapshot, scalers: Mapping[str, Any]) -> None:
+        super()._open_networks(bundle, scalers)
         for name in (DIRECTION_FILE, VOLATILITY_FILE):
-            path = folder / name
-            if path.is_file() and files.sha256_of(path) != scalers["sha256"].get(name):
+            if bundle.sha256(name) != scalers["sha256"].get(name):
                 raise ValueError(
-                    f"{path}: {Path(scaler_path).name} belongs to another model (sha256 differs); "
-                    "use the files of one training run"
+                    f"{bundle.path_of(name)}: {bundle.scaler_path.name} belongs to another model "
+                    "(sha256 differs); use the files of one training run"
                 )
+        opened: dict[str, Any] = {"input_shape": (self.lookback, len(self.feature_cols))}
         self.volatility_horizon: int = scalers["volatility_horizon"]
-        self._direction = KerasNetwork(folder / DIRECTION_FILE, input_shape=shape)
-        self._trees = TreeModel(folder / VOLATILITY_FILE, input_shape=shape)
+        self._direction = KerasNetwork(
+            bundle.path_of(DIRECTION_FILE), content=bundle.content(DIRECTION_FILE), **opened
+        )
+        self._trees = TreeModel(
+            bundle.path_of(VOLATILITY_FILE), content=bundle.content(VOLATILITY_FILE), **opened
+        )
+
+    def _probe(self) -> Probe:
+        return probe(compute_v9_features)
 
     def _read_numbers(self, scalers: Mapping[str, Any]) -> None:
         super()._read_numbers(scalers)

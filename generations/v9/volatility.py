@@ -17,6 +17,7 @@ import pandas as pd
 
 from config import ConfigV9
 from pipeline.bundle.metadata import shown
+from pipeline.bundle.snapshot import read_network
 from pipeline.forecasts.fitted import FittedNumbers
 from pipeline.samples.indicators import NamedColumns, by_segment, log_returns
 from pipeline.samples.splitting import Split, cut_at
@@ -230,25 +231,28 @@ def flatten_windows(rows: np.ndarray, end: np.ndarray, lookback: int) -> np.ndar
 class TreeModel:
     """The saved trees, opened without scikit-learn; XGBoost is imported when one is opened."""
 
-    def __init__(self, path: Path, *, input_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, path: Path, *, input_shape: tuple[int, int], content: bytes | None = None
+    ) -> None:
         """Open the file.
 
         Args:
             path: JSON file of `fit_trees`.
             input_shape: (lookback, n_features) the scaler file promises.
+            content: Its bytes, if they have been read.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file is damaged, or takes another number of inputs.
         """
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: there is no such model file; train one or mend the path"
-            )
+        if content is None:
+            content = read_network(path)
         import xgboost
 
         try:
-            self._booster = xgboost.Booster(model_file=path)
+            if not content.startswith(b"{"):  # XGBoost would try its other formats
+                raise xgboost.core.XGBoostError("not JSON")
+            self._booster = xgboost.Booster(model_file=bytearray(content))
         except xgboost.core.XGBoostError as error:
             raise ValueError(
                 f"{path}: no model of XGBoost that can be read; copy it again or train again"

@@ -2,7 +2,8 @@
 
 A bundle is complete exactly when its metadata is there and the hashes in it hold. Everything is
 written to `<output-dir>/.partial/`; a kill before the moves leaves the old bundle as it was, one
-between them is completed by `finish_moves` at the next start.
+between them is completed by `finish_moves` when the next run starts. Readers move nothing: they
+find the new bundle in both places (`snapshot`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import atomic
+from pipeline import atomic, privacy
 from pipeline.bundle import origin
-from pipeline.bundle.metadata import demand, read_json
+from pipeline.bundle.metadata import read_json
 from pipeline.bundle.scalers import save_scalers
+from pipeline.samples.probe import changed_feature
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +102,11 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
         The folder `.partial`, with what an interrupted run left in it.
 
     Raises:
-        ValueError: The folder cannot be written, another run is using it, or the block left no
-            complete bundle.
+        ValueError: The folder cannot be written, another run is using it, `.partial` or something
+            in it is a link, or the block left no complete bundle.
     """
     partial = output_dir / PARTIAL
+    atomic.refuse_link(partial)
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,6 +115,8 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
             "another --output-dir"
         ) from error
     with atomic.locked(partial, wait_s=0.0):
+        for path in partial.iterdir():
+            atomic.refuse_link(path)  # what is written or moved there would be somebody else's
         finish_moves(output_dir, metadata_name, bundle)
         partial.mkdir(exist_ok=True)
         yield partial
@@ -122,13 +127,20 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
 
 
 def interrupted_run(
-    partial: Path, settings: Mapping[str, Any], metadata_name: str
+    partial: Path, settings: Mapping[str, Any], metadata_name: str, code: Mapping[str, Any] = {}
 ) -> dict[str, Any] | None:
     """What an interrupted run had stored, for --resume; None if there is nothing to resume.
 
+    Args:
+        partial: The folder of `new_bundle`.
+        settings: The run's config, plain.
+        metadata_name: File name of the metadata.
+        code: "features_probe" of this code and its "commit".
+
     Raises:
         ValueError: There is a complete bundle and nothing to resume, the interrupted run's settings
-            differ from `settings` (the first one is named), or what it left is damaged.
+            differ from `settings` (the first one is named), its code computed features otherwise,
+            or what it left is damaged.
     """
     path = partial / RUN_FILE
     if not path.is_file():
@@ -153,6 +165,17 @@ def interrupted_run(
                 f"interrupted run in {partial}; use the same settings, or leave --resume out to "
                 "start afresh"
             )
+    probe = code.get("features_probe", {})
+    changed = changed_feature(left.get("features_probe"), probe, probe)
+    if changed is not None:
+        raise ValueError(
+            f"--resume: this version of the code computes the feature {changed} in another way "
+            f"than the one that began the interrupted run in {partial}; use that version, or leave "
+            "--resume out to start afresh"
+        )
+    if left.get("commit") != code.get("commit"):
+        text = "the interrupted run was begun by other code (commit %s) than this (commit %s)"
+        logger.warning(text, left.get("commit"), code.get("commit"))
     return stored
 
 
@@ -208,6 +231,7 @@ def begin_run(
     *,
     log_start: int = 0,
     is_synthetic: bool | None = None,
+    code: Mapping[str, Any] = {},
 ) -> None:
     """Begin a fresh run: remove what another one left, and note how to recognise this one.
 
@@ -218,6 +242,7 @@ def begin_run(
         log_name: File name of the run's log.
         log_start: Bytes at the beginning of the log that are another run's.
         is_synthetic: Whether the candles were made up.
+        code: See `interrupted_run`.
     """
     if (partial / RUN_FILE).is_file():
         logger.warning("an interrupted run is discarded; --resume would have gone on with it")
@@ -229,6 +254,7 @@ def begin_run(
         elif log_start:
             path.write_bytes(path.read_bytes()[log_start:])
     noted = {"settings": dict(settings), "stored": dict(stored), "synthetic": is_synthetic}
+    noted |= code
     write_json(partial / RUN_FILE, noted)
 
 
@@ -308,7 +334,7 @@ def write_metadata(
 
 
 def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -> bool:
-    """Move a complete `.partial` bundle into place; safe to call at any time.
+    """Move a complete `.partial` bundle into place; only for the run that holds the folder.
 
     Args:
         output_dir: Folder of the bundle.
@@ -352,25 +378,6 @@ def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -
     return True
 
 
-def check_hashes(paths: Sequence[Path], metadata_path: Path) -> None:
-    """Check files against the metadata beside them; no metadata, no check.
-
-    Raises:
-        ValueError: A file's bytes are not those of the training run.
-    """
-    if not metadata_path.is_file():
-        return
-    hashes: Any = read_json(metadata_path).get("files")
-    demand(hashes, {str: str}, f"{metadata_path}, 'files'")
-    for path in paths:
-        if path.name in hashes and path.is_file() and sha256_of(path) != hashes[path.name]:
-            raise ValueError(
-                f"{path}: its bytes are not those that {metadata_path.name} names (sha256 "
-                f"{hashes[path.name][:12]}…); it was changed or half copied, or a training run was "
-                "cut off while moving: copy the bundle again or run the training script once more"
-            )
-
-
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes."""
     digest = hashlib.sha256()
@@ -388,13 +395,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def settings_of(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A frozen config dataclass as plain data, without passwords."""
-    settings = plain(dataclasses.asdict(config))
-    return {
-        name: origin.without_password(value) if isinstance(value, str) else value
-        for name, value in settings.items()
-        if name not in leave_out
-    }
+    """A frozen config dataclass as plain data, without passwords; of folders the last part."""
+    settings = {}
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, Path):
+            value = privacy.folder_name(value)
+        elif isinstance(value, str):
+            value = privacy.without_secrets(value)
+        settings[name] = plain(value)
+    return {name: value for name, value in settings.items() if name not in leave_out}
 
 
 def plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import terminal
+from pipeline import atomic, privacy, terminal
 from pipeline.bundle import files
 from pipeline.bundle.metadata import MAX_BYTES, read_metadata, shown
 
@@ -103,7 +103,8 @@ class Place:
     @property
     def url(self) -> str:
         """Where people look at it."""
-        base = f"{endpoint()}/{'datasets/' if self.is_dataset else ''}{self.repo}"
+        host = privacy.without_secrets(endpoint())
+        base = f"{host}/{'datasets/' if self.is_dataset else ''}{self.repo}"
         return f"{base}/tree/main/{self.folder}" if self.folder else base
 
     def path_of(self, name: str) -> str:
@@ -230,16 +231,31 @@ def push_bundle(
     message = f"{bundle.metadata_name.removeprefix('metadata_').removesuffix('.json')} bundle"
     addition = _hub_library().CommitOperationAdd
 
-    def commit() -> Any:
-        # Made anew for every attempt: what has arrived already is then recognised, and a commit
-        # whose answer was lost is not made twice.
-        added = [addition(place.path_of(name), bundle.folder / name) for name in bundle.names]
-        added.append(addition(place.path_of(CARD), card.encode()))
-        return api.create_commit(
-            **address, operations=added, commit_message=message, parent_commit=parent
-        )
+    with tempfile.TemporaryDirectory() as own:
+        _copy_whole(bundle, Path(own))
 
-    return str(ask(api, what, commit).commit_url)
+        def commit() -> Any:
+            # Made anew for every attempt: what has arrived already is then recognised, and a commit
+            # whose answer was lost is not made twice.
+            added = [addition(place.path_of(name), Path(own, name)) for name in bundle.names]
+            added.append(addition(place.path_of(CARD), card.encode()))
+            return api.create_commit(
+                **address, operations=added, commit_message=message, parent_commit=parent
+            )
+
+        return str(ask(api, what, commit).commit_url)
+
+
+def _copy_whole(bundle: Bundle, folder: Path) -> None:
+    """Copy a bundle to where no run can replace it meanwhile; a ValueError if one has done so."""
+    for name in bundle.names:
+        content = atomic.read_regular(bundle.folder / name, MAX_FILE_BYTES)
+        (folder / name).write_bytes(content)
+    _demand_hashes(folder, bundle.hashes, str(bundle.folder))
+    if read_metadata(folder / bundle.metadata_name) != bundle.metadata:
+        raise ValueError(
+            f"{bundle.folder}: a training run has replaced the bundle meanwhile; push it again"
+        )
 
 
 def list_bundle(place: Place, revision: str | None = None) -> tuple[Listing, dict[str, Any]]:
@@ -565,12 +581,11 @@ def scrub(text: str, token: str | None) -> str:
     """
     if token:
         text = text.replace(token, "***")
-    return _QUERY.sub("", _TOKEN.sub("***", text))
+    return privacy.without_secrets(_QUERY.sub("", _TOKEN.sub("***", text)))
 
 
 def _hub_library() -> Any:
-    # The client reads it when it is imported.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    privacy.no_telemetry()
     try:
         terminal.import_tqdm()  # which the client imports too
         import huggingface_hub

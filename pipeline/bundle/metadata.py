@@ -46,16 +46,18 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It cannot be read, or a key is of another shape.
     """
-    if not path.is_file():
-        return {}
-    metadata = read_json(path)
+    return check_metadata(read_json(path), str(path)) if path.is_file() else {}
+
+
+def check_metadata(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Content of a metadata file, whose `SHAPES` hold; a ValueError where a key is of another."""
     for key, shape in SHAPES.items():
         if key in metadata:
-            demand(metadata[key], shape, f"{path}, {key!r}")
+            demand(metadata[key], shape, f"{where}, {key!r}")
     for name in metadata.get("interval_baselines", {}):
         if len(name) > MAX_SHOWN or not name.isidentifier():  # it stands in tables
-            raise ValueError(f"{path}, 'interval_baselines': {shown(name)} is no name; {REMEDY}")
-    return metadata
+            raise ValueError(f"{where}, 'interval_baselines': {shown(name)} is no name; {REMEDY}")
+    return dict(metadata)
 
 
 def read_json(path: Path) -> dict[str, Any]:

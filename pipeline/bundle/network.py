@@ -16,19 +16,25 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.bundle.files import sha256_of
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
+from pipeline.bundle.snapshot import read_network, read_version
+from pipeline.bundle.twin_check import check_twin
+from pipeline.privacy import no_telemetry
 from pipeline.samples.windows import Stream, window_view
 
 logger = logging.getLogger(__name__)
+
+WHOLE_FLOAT32 = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+"""Variables by which NVIDIA's libraries, and JAX's own kernels, multiply whole float32 numbers."""
 
 BATCH = 256
 """Windows a call of Keras; the last call is filled up, so that there are two shapes of calls"""
@@ -50,7 +56,10 @@ InputShape = tuple[int, int] | Sequence[tuple[int, int]]
 
 
 def open_network(
-    model_path: Path, input_shape: InputShape, twin_sha256: str | None
+    model_path: Path,
+    input_shape: InputShape,
+    twin_sha256: str | None,
+    contents: Mapping[str, bytes] | None = None,
 ) -> KerasNetwork | OnnxNetwork:
     """Open a network's ONNX twin if it is there and onnxruntime is installed, else the .h5.
 
@@ -58,15 +67,19 @@ def open_network(
         model_path: The .h5 file; the twin lies beside it.
         input_shape: Shape of the windows, as the scaler file promises.
         twin_sha256: What the scaler file says of the twin; None: there is none.
+        contents: Name -> bytes of the two files, if they have been read.
 
     Raises:
         FileNotFoundError: There is no such model file.
         ValueError: A file is damaged, of another run, or takes windows of another shape.
     """
     twin = twin_of(model_path)
-    if twin_sha256 is None or not twin.is_file() or importlib.util.find_spec("onnxruntime") is None:
-        return KerasNetwork(model_path, input_shape=input_shape)
-    content = twin.read_bytes()  # once, so that what is checked is what runs
+    if contents is None:
+        contents = {path.name: read_network(path) for path in (model_path, twin) if path.exists()}
+    content = contents.get(twin.name)
+    if twin_sha256 is None or content is None or importlib.util.find_spec("onnxruntime") is None:
+        h5 = contents.get(model_path.name)
+        return KerasNetwork(model_path, input_shape=input_shape, content=h5)
     if hashlib.sha256(content).hexdigest() != twin_sha256:
         raise ValueError(
             f"{twin}: its bytes are not those that the scaler file names (sha256 "
@@ -156,8 +169,12 @@ class KerasNetwork(_Network):
 
     batch, small_batch = BATCH, SMALL_BATCH
 
-    def __init__(self, path: str | Path, *, input_shape: InputShape) -> None:
+    def __init__(
+        self, path: str | Path, *, input_shape: InputShape, content: bytes | None = None
+    ) -> None:
         """Open a .h5 file whose windows are to be of `input_shape`, as the scaler file promises.
+
+        `content` are its bytes, if they have been read.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -166,22 +183,21 @@ class KerasNetwork(_Network):
                 `Lambda`: then it is not opened at all.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: there is no such model file; train one or mend the path"
-            )
+        if content is None:
+            content = read_network(path)
         keras = import_keras()
         try:
-            check_network_file(path)
-            with quiet_absl():
-                self._model = keras.models.load_model(path, compile=False, safe_mode=True)
+            check_network_file(path, content)
+            with quiet_absl(), _private_file(content) as private:
+                self._model = keras.models.load_model(private, compile=False, safe_mode=True)
         except RefusedNetworkError:
             raise
         # Keras and h5py raise OSError, KeyError, TypeError, ValueError, … for broken files
         except Exception as error:
-            raise ValueError(_why_not_opened(path, keras.__version__, error)) from error
+            raise ValueError(_why_not_opened(path, content, keras.__version__, error)) from error
         super().__init__(self._model.inputs, input_shape, str(path))
-        self._opened = (path.absolute(), input_shape, sha256_of(path))
+        sha256 = hashlib.sha256(content).hexdigest()
+        self._opened = (path.absolute(), input_shape, sha256)
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -199,12 +215,21 @@ class KerasNetwork(_Network):
         return np.hstack([np.asarray(head) for head in heads])
 
 
-def _why_not_opened(path: Path, version: str, error: Exception) -> str:
+@contextlib.contextmanager
+def _private_file(content: bytes) -> Iterator[Path]:
+    """A copy that nobody else can change: Keras opens no bytes, and what was checked is to run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.h5"
+        path.write_bytes(content)
+        yield path
+
+
+def _why_not_opened(path: Path, content: bytes, version: str, error: Exception) -> str:
     """What to say of a .h5 file that Keras of this version does not open."""
-    saved_with = keras_version_of(path)
+    saved_with = keras_version_of(content)
     if saved_with in (None, version):
         return (
-            f"{path}: not a readable Keras .h5 model of {path.stat().st_size} bytes "
+            f"{path}: not a readable Keras .h5 model of {len(content)} bytes "
             f"({type(error).__name__}: {_first_line(error)}); is it truncated? copy or train it "
             "again"
         )
@@ -218,12 +243,13 @@ def _why_not_opened(path: Path, version: str, error: Exception) -> str:
 
 def _reopen(path: Path, input_shape: InputShape, sha256: str) -> KerasNetwork:
     """A pickled network; a ValueError where another one lies in its place by now."""
-    if path.is_file() and sha256_of(path) != sha256:
+    content = read_version(path, sha256)
+    if content is None and path.exists():
         raise ValueError(
             f"{path}: another network lies here since the predictor was pickled; open the bundle "
             "again"
         )
-    return KerasNetwork(path, input_shape=input_shape)
+    return KerasNetwork(path, input_shape=input_shape, content=content)
 
 
 class OnnxNetwork(_Network):
@@ -238,10 +264,13 @@ class OnnxNetwork(_Network):
         """Open an .onnx file's bytes, which errors call `where`.
 
         Raises:
-            ValueError: The bytes are no ONNX model, or it takes windows of another shape.
+            ValueError: The bytes are no ONNX model or none of this project's, or it takes windows
+                of another shape.
         """
+        no_telemetry()
         import onnxruntime
 
+        check_twin(content, self.batch, where)
         options = onnxruntime.SessionOptions()
         # Networks of this size lose by sharing a step among threads.
         options.intra_op_num_threads = 1
@@ -387,19 +416,27 @@ def import_keras() -> ModuleType:
     """Import Keras on TensorFlow, without what its C++ parts tell on stderr.
 
     KERAS_BACKEND chooses another backend. keras.json does not: it may be another project's.
+    A GPU computes in whole float32, as a CPU does.
     """
+    no_telemetry()
     with contextlib.suppress(ImportError):
         # before TensorFlow, whose libcurl it would meet in place of its own (Yahoo)
         import curl_cffi  # noqa: F401
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = backend
+    # By default they multiply with 10 bits (TF32): the forecast would not be the one of a CPU.
+    for name, value in WHOLE_FLOAT32.items():
+        os.environ.setdefault(name, value)
     try:
         with _stderr_silenced():
             import keras
 
             # Makes the backend look for its devices, the other thing that it tells of.
             keras.ops.zeros(1)
+            if backend == "tensorflow":
+                config = sys.modules["tensorflow"].config.experimental
+                config.enable_tensor_float_32_execution(False)
     except ModuleNotFoundError as error:
         if backend != "tensorflow" and error.name == backend:
             raise ValueError(

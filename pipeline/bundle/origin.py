@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pipeline import terminal
+from pipeline import privacy, terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIBRARIES = (
@@ -43,8 +43,8 @@ def run_facts() -> dict[str, Any]:
 def command_line() -> str | None:
     """The command that this process runs, for a shell; None in a notebook, a test or a program.
 
-    As with the settings, it tells neither where a bundle goes nor where candles are kept, and a
-    home folder is `~`.
+    As with the settings, it tells neither where a bundle goes nor where candles are kept; of other
+    folders it tells the last part.
     """
     if not terminal.one_line_errors.is_open:
         return None
@@ -52,35 +52,24 @@ def command_line() -> str | None:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.origin == sys.argv[0]:
         script = ["-m", spec.name]
-    text = shlex.join(["python", *_without_folders([*script, *sys.argv[1:]])])
-    home = os.path.expanduser("~").rstrip("/\\")
-    if home:
-        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
-    return without_password(text)
+    words = _without_folders([*script, *sys.argv[1:]])
+    return privacy.without_secrets(shlex.join(["python", *words]))
 
 
 def _without_folders(words: Sequence[str]) -> list[str]:
-    """The words of a command, with DIR in place of folders that change nothing about a result."""
+    """The words of a command: DIR for folders that change no result, the last part of others."""
     told: list[str] = []
     for word in words:
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if told and told[-1].replace("_", "-") in FOLDERS:
             told.append("DIR")
         elif equals and name.replace("_", "-") in FOLDERS:
             told += [name, "DIR"]
+        elif os.path.isabs(value):
+            told.append(f"{name}={privacy.folder_name(value)}")
         else:
-            told.append(word)
+            told.append(privacy.folder_name(word) if os.path.isabs(word) else word)
     return told
-
-
-def without_password(text: str) -> str:
-    """A text whose addresses name no user and password.
-
-    Example:
-        >>> without_password("--base-url https://me:secret@localhost:8000")
-        '--base-url https://localhost:8000'
-    """
-    return re.sub(r"//[^/\s@]+@", "//", text)
 
 
 def commit_of(folder: Path) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import files
 from pipeline.bundle.metadata import MAX_SHOWN, read_cuts, read_instant, shown
-from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord, load_scalers
+from pipeline.bundle.scalers import MinMaxRecord, ScalerRecord, read_scalers
+from pipeline.bundle.snapshot import Snapshot
 from pipeline.candles.schema import TIMEFRAME_MS
 
 SCALER_TYPES: dict[str, type] = {
@@ -46,39 +46,20 @@ MAX_SIZE = 1e30
 """bound on a number's size, and on how small a scale may be: float32 goes to 3e38"""
 
 
-def open_scalers(
-    model_path: Path,
-    scaler_path: Path,
-    names: files.BundleFiles | None,
-    types: Mapping[str, type] = SCALER_TYPES,
-) -> dict[str, Any]:
-    """Read a scaler file and make sure that it belongs to the model file beside it.
-
-    Moves of the bundle that a kill interrupted are completed first.
+def open_scalers(bundle: Snapshot, types: Mapping[str, type] = SCALER_TYPES) -> dict[str, Any]:
+    """Read a bundle's scaler file and make sure that it belongs to the network beside it.
 
     Args:
-        model_path: The network's file.
-        scaler_path: The scaler file.
-        names: Names of the bundle's files; the metadata need not be there. None where a network
-            and its scalers stand alone.
+        bundle: The files as they were read.
         types: Keys that the scaler file must hold, and of which type.
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: The scaler file is damaged, of another kind, or of another model; hashes do not
-            hold.
+        ValueError: The scaler file is damaged, of another kind, or of another model.
     """
-    if names is not None:
-        files.finish_moves(model_path.parent, names.metadata, names.bundle)
-        files.check_hashes([model_path, scaler_path], model_path.parent / names.metadata)
-    for path, what in ((model_path, "model"), (scaler_path, "scaler")):
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: there is no such {what} file; train a model or mend the path"
-            )
-    scalers = load_scalers(scaler_path)
+    model_path, scaler_path = bundle.model_path, bundle.scaler_path
+    scalers = read_scalers(bundle.content(scaler_path.name), scaler_path)
     _check_types(scaler_path, scalers, types)
-    if files.sha256_of(model_path) != scalers["model_sha256"]:
+    if bundle.sha256(model_path.name) != scalers["model_sha256"]:
         raise ValueError(
             f"{scaler_path}: these scalers belong to another model than {model_path.name} (sha256 "
             "of the network differs); use the two files of one training run"

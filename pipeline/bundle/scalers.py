@@ -32,6 +32,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pipeline import atomic
+
 MAX_BYTES = 16 * 2**20
 """default bound on a file's size, and the bound for files that `save_scalers` writes"""
 MAX_STEPS = 500_000
@@ -55,17 +57,25 @@ def load_scalers(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is too large, truncated, damaged, no pickle of protocol 4 or not of a
-            dict, or it holds a type that is not admitted (the error says module.name) or a dict key
-            that is no string.
+        ValueError: The file is a link or no regular one, too large, truncated, damaged, no pickle
+            of protocol 4 or not of a dict, or it holds a type that is not admitted (the error says
+            module.name) or a dict key that is no string.
     """
-    with Path(path).open("rb") as file:
-        data = file.read(max_bytes + 1)
+    data = atomic.read_regular(Path(path), max(max_bytes, MAX_BYTES))
+    return read_scalers(data, path, max_bytes=max_bytes)
+
+
+def read_scalers(
+    data: bytes, where: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """`load_scalers` from a file's bytes, which errors call `where`."""
     try:
         return _parse(data, max_bytes)
     except ValueError as error:
         remedy = "check that it is the right file, then fetch it again or train again"
-        raise ValueError(f"{path} is no scaler file that can be read: {error}; {remedy}") from error
+        raise ValueError(
+            f"{where} is no scaler file that can be read: {error}; {remedy}"
+        ) from error
 
 
 def save_scalers(scalers: dict[str, Any], path: str | os.PathLike[str]) -> None:

@@ -22,7 +22,7 @@ class CandleSet:
     source: str
     """directory, exchange, cache (of exchanges) or synthetic"""
     venue: str
-    """the directory's path, the exchanges' ids, or the generator's seed"""
+    """the directory's name, the exchanges' ids, or the generator's seed"""
     venue_of: Mapping[str, str] = field(default_factory=dict)
     """symbol -> exchange, where they may differ; each symbol comes from one exchange, whole"""
     published_venue_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -38,10 +38,9 @@ class CandleSet:
         """Symbol -> what to say of its candles that are hard to believe; mostly empty."""
         told = {}
         for symbol, frame in self.candles.items():
-            rows = belief.find_doubtful(frame, self.timeframe)
-            if len(rows):
-                found = belief.describe(frame, rows, symbol)
-                told[symbol] = f"{found}; {belief.COUNTED}; {belief.REMEDY}"
+            doubts = belief.doubts_of(frame, self.timeframe, symbol)
+            if doubts:
+                told[symbol] = doubts
         return told
 
     def describe(self) -> list[str]:

@@ -77,7 +77,18 @@ BASE_OPEN_INTEREST = ("bybit",)
 """Exchanges that give open interest in coins; others in USD (OKX: of all the coin's contracts)."""
 
 CLOCK_TOLERANCE_MS = 60_000
-"""A larger difference between this machine's clock and the exchange's is worth a notice."""
+"""A larger difference between this machine's clock and the exchange's is worth a notice, and then
+both have to agree that a series' last candle has closed."""
+
+
+@dataclass(frozen=True)
+class _Present:
+    """What the clocks say, ms since 1970 UTC."""
+
+    now_ms: int
+    """the exchange's clock: up to here candles are asked for"""
+    closed_ms: int
+    """the earlier one of the two clocks: what has closed by then has closed"""
 
 
 def fetch_many(
@@ -143,7 +154,7 @@ class _Errand:
     accept_usd: bool = True
     on_page: Callable[[Job, int], None] | None = None
     follow: Callable[[Job, pd.DataFrame], Job | None] | None = None
-    now_ms: int = 0
+    present: _Present = _Present(0, 0)
 
 
 def _fetch_at_once(errands: Sequence[_Errand], now_ms: int | None) -> dict[Job, Answer]:
@@ -179,24 +190,24 @@ def _kind_error(client: Any, kind: str) -> ValueError | None:
     return ValueError(f"{client.id} has no timeframe {kind!r}; it has {known}")
 
 
-async def _prepare(client: Any, now_ms: int | None) -> int | Exception:
-    """Load the markets; the present in ms since 1970 UTC, or the error that stops all."""
+async def _prepare(client: Any, now_ms: int | None) -> _Present | Exception:
+    """Load the markets; the present, or the error that stops all."""
     try:
         markets = await request(client, "the list of markets", client.load_markets)
         if not markets:
             return ExchangeError(
                 f"{client.id}: its list of markets is empty or unreadable; {FOREIGN_ANSWER}"
             )
-        return await _present_ms(client) if now_ms is None else now_ms
+        return await _present(client) if now_ms is None else _Present(now_ms, now_ms)
     except (ExchangeError, ValueError) as error:
         return error
 
 
-async def _present_ms(client: Any) -> int:
-    """What the exchange's clock says, else this machine's, ms since 1970 UTC."""
+async def _present(client: Any) -> _Present:
+    """What the exchange's clock says, else this machine's."""
     ours = client.milliseconds()
     if not client.has["fetchTime"]:
-        return ours
+        return _Present(ours, ours)
     try:
         theirs = int(await request(client, "the time", client.fetch_time, retry=False))
     except GeoBlockError:
@@ -204,19 +215,20 @@ async def _present_ms(client: Any) -> int:
     except (ExchangeError, TypeError) as error:
         text = "%s does not tell its time (%s); this machine's clock counts"
         logger.warning(text, client.id, error)
-        return ours
-    if abs(theirs - ours) > CLOCK_TOLERANCE_MS:
-        logger.warning(
-            "this machine's clock is %.0f min %s that of %s, which counts; set it",
-            abs(theirs - ours) / 60_000,
-            "behind" if theirs > ours else "ahead of",
-            client.id,
-        )
-    return theirs
+        return _Present(ours, ours)
+    if abs(theirs - ours) <= CLOCK_TOLERANCE_MS:
+        return _Present(theirs, theirs)
+    logger.warning(
+        "this machine's clock is %.0f min %s that of %s, which counts; set it",
+        abs(theirs - ours) / 60_000,
+        "behind" if theirs > ours else "ahead of",
+        client.id,
+    )
+    return _Present(theirs, min(theirs, ours))
 
 
 async def _fetch_all_pieces(
-    errand: _Errand, present: int | Exception, places: asyncio.Semaphore
+    errand: _Errand, present: _Present | Exception, places: asyncio.Semaphore
 ) -> Answer:
     """The last frame of a job and those that follow it, or the error that stopped them."""
     if isinstance(present, Exception):
@@ -225,8 +237,11 @@ async def _fetch_all_pieces(
         try:
             job: Job | None = errand.job
             while job is not None:
-                frame = await _fetch(replace(errand, job=job, now_ms=present))
-                job = None if errand.follow is None else errand.follow(job, frame)
+                frame = await _fetch(replace(errand, job=job, present=present))
+                if errand.follow is None:
+                    break
+                # It may ask another exchange, for which this one's other series shall not wait.
+                job = await asyncio.to_thread(errand.follow, job, frame)
             return frame
         except (ExchangeError, ValueError) as error:
             return error
@@ -306,7 +321,8 @@ def _listed(client: Any, pair: str) -> str:
 def _span(errand: _Errand) -> tuple[int, int]:
     """First and last instant at which rows may lie."""
     job, step_ms = errand.job, errand.job.step_ms
-    end = errand.now_ms if job.until_ms is None else min(errand.now_ms, job.until_ms)
+    now_ms = errand.present.now_ms
+    end = now_ms if job.until_ms is None else min(now_ms, job.until_ms)
     first = max(0, job.since_ms or 0)
     oldest = _oldest(errand)
     if first < oldest:
@@ -315,7 +331,7 @@ def _span(errand: _Errand) -> tuple[int, int]:
             errand.client.id,
             job.kind,
             job.symbol,
-            (errand.now_ms - oldest) / DAY_MS,
+            (errand.present.now_ms - oldest) / DAY_MS,
             (oldest - first) / DAY_MS,
         )
         first = oldest
@@ -329,7 +345,7 @@ def _span(errand: _Errand) -> tuple[int, int]:
 def _oldest(errand: _Errand) -> int:
     """Instant before which the exchange has no such series, ms since 1970 UTC."""
     days = HISTORY_DAYS.get((errand.client.id, errand.job.kind))
-    return 0 if days is None else errand.now_ms - days * DAY_MS
+    return 0 if days is None else errand.present.now_ms - days * DAY_MS
 
 
 async def _fetch_rows(
@@ -337,9 +353,27 @@ async def _fetch_rows(
 ) -> np.ndarray:
     if last < first or n_rows == 0:
         return series.empty
+    closed_ms = series.closed_ms
+    is_sure = series.job.is_published or last + series.step_ms <= closed_ms
+    is_sure = is_sure or await _is_followed(series, last)
     if n_rows is None:
-        return await pages.fetch_span(series, first, last)
-    return await pages.fetch_newest(series, n_rows, last)
+        rows = await pages.fetch_span(series, first, last)
+    else:
+        rows = await pages.fetch_newest(series, n_rows if is_sure else n_rows + 1, last)
+    if is_sure or len(rows) == 0 or rows[-1, 0] + series.step_ms <= closed_ms:
+        return rows if n_rows is None else rows[-n_rows:]
+    text = (
+        "%s: the candle of %s is left out: no later one is there, and by this machine's clock it "
+        "has not closed; set the clock if it is wrong"
+    )
+    logger.warning(text, series.name, f"{pd.Timestamp(int(rows[-1, 0]), unit='ms'):%Y-%m-%d %H:%M}")
+    return rows[:-1]
+
+
+async def _is_followed(series: pages.PagedSeries, last: int) -> bool:
+    """Whether the exchange has a later candle than this one, which so has closed."""
+    rows = await series.ask(last, last + series.step_ms, 2)
+    return any(row[0] is not None and row[0] > last for row in rows)
 
 
 def _paged_series(errand: _Errand, market: str) -> pages.PagedSeries:
@@ -365,7 +399,8 @@ def _paged_series(errand: _Errand, market: str) -> pages.PagedSeries:
 
     oldest_ms = -(-_oldest(errand) // job.step_ms) * job.step_ms
     page_rows = page_rows or DEFAULT_PAGE_ROWS
-    return pages.PagedSeries(client.id, market, job, page_rows, ask, errand.now_ms, oldest_ms)
+    clocks = (errand.present.now_ms, errand.present.closed_ms)
+    return pages.PagedSeries(client.id, market, job, page_rows, ask, *clocks, oldest_ms)
 
 
 async def _ask_published(

@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.candles.job import ExchangeError, GeoBlockError, UnknownSymbolError, did_you_mean
+from pipeline.privacy import clean_error, without_secrets
 
 if TYPE_CHECKING:
     import ccxt.async_support as ccxt
@@ -54,6 +55,12 @@ any window, even right after another process that has used the steady share."""
 
 FUTURES_CLASS = {"binance": "binanceusdm"}
 """Exchanges whose futures have another class in ccxt."""
+
+MAX_ANSWER_BYTES = 2**26
+"""of one answer, unpacked; the longest are lists of markets, some 20 MB"""
+
+MAX_ANSWER_VALUES = 5_000_000
+"""in one answer of JSON; each takes 100 bytes and more of memory"""
 
 CLOSING_S = 0.25
 """What ccxt grants encrypted connections to say goodbye."""
@@ -211,7 +218,7 @@ class _Watched:
         import aiohttp
         import ccxt
 
-        host = url.split("/")[2]
+        host = without_secrets(url).split("/")[2]
         try:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc]
         except ccxt.NetworkError as error:
@@ -249,7 +256,12 @@ class _Watched:
 
     def parse_json(self, text: str) -> Any:
         """ccxt takes what is no JSON for an answer without rows."""
-        answer = super().parse_json(text)  # type: ignore[misc]
+        if sum(map(text.count, ",[{")) > MAX_ANSWER_VALUES:
+            raise _Failure(f"more than {MAX_ANSWER_VALUES:,} values", status=200)
+        try:
+            answer = super().parse_json(text)  # type: ignore[misc]
+        except RecursionError as error:
+            raise _Failure("deeply nested lists", status=200) from error
         if answer is not None:
             return answer
         text = text.lstrip()
@@ -277,6 +289,37 @@ def _client_class(name: str) -> Any:
     return type(name, (_Watched, getattr(ccxt, name)), {})
 
 
+@functools.cache
+def _bounded_response() -> Any:
+    """aiohttp's class of answers, which else reads as long as something comes."""
+    import aiohttp
+
+    class Bounded(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            """The body, unpacked as it comes."""
+            parts, n_bytes = [], 0
+            while self._body is None:
+                part = await self.content.readany()
+                parts.append(part)
+                n_bytes += len(part)
+                if n_bytes > MAX_ANSWER_BYTES:
+                    self.close()
+                    raise _Failure(f"more than {MAX_ANSWER_BYTES:,} bytes", status=200)
+                if not part:
+                    self._body = b"".join(parts)
+            return await super().read()
+
+    return Bounded
+
+
+async def refuse_redirect(_session: Any, _context: Any, redirect: Any) -> None:
+    """Raise before a request is sent to another host; aiohttp would follow it there."""
+    here = redirect.response.url
+    target = here.join(type(here)(redirect.response.headers.get("Location", "")))
+    if target.origin() != here.origin():
+        raise _Failure(f"a redirect from {here.host} to {target.origin()}", status=200)
+
+
 @contextlib.asynccontextmanager
 async def connected(*clients: Any) -> AsyncIterator[None]:
     """Connections for clients in the running event loop; at the end all are closed."""
@@ -293,10 +336,13 @@ async def connected(*clients: Any) -> AsyncIterator[None]:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(mark)
     trace.on_connection_create_end.append(unmark)
+    trace.on_request_redirect.append(refuse_redirect)
     # The system resolves names, as for every other program here; aiohttp would do it by itself.
     tls = ssl.create_default_context(cafile=clients[0].cafile)
     connector = aiohttp.TCPConnector(ssl=tls, resolver=aiohttp.ThreadedResolver())
-    async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, trace_configs=[trace], response_class=_bounded_response()
+    ) as session:
         for client in clients:
             client.session = session
             client.asyncio_loop = asyncio.get_running_loop()
@@ -367,7 +413,7 @@ async def request(
             failure: Exception = error
         except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
             failure = error  # ccxt's own code, on an answer of another shape than it expects
-        _raise_if_final(client, what, failure)
+        _raise_if_final(client, what, clean_error(failure))
         if wait_s is None or not _may_pass(failure):
             break
         wait_s = max(wait_s, getattr(failure, "wait_s", 0.0))
@@ -431,4 +477,4 @@ def _describe(failure: Exception) -> str:
         text = f"{type(failure).__name__}: {text}"
         if failure.__cause__ is not None:
             text += f" ({type(failure.__cause__).__name__})"
-    return " ".join(text.split())[:300]
+    return without_secrets(" ".join(text.split()))[:300]

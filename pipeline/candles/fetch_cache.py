@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.candles import sources, store
+from pipeline.candles.cross_check import demand_agreement
 from pipeline.candles.job import Answer, Job
 from pipeline.candles.store import update_series
 
@@ -41,7 +42,12 @@ class Completed:
 
 
 def complete(
-    directory: Path, venue: str, jobs: Sequence[Job], *, base_url: str | None = None
+    directory: Path,
+    venue: str,
+    jobs: Sequence[Job],
+    *,
+    base_url: str | None = None,
+    cross_check: str | None = None,
 ) -> dict[Job, Answer]:
     """Fetch what a folder of series lacks of each job.
 
@@ -53,6 +59,7 @@ def complete(
         venue: Source of all of them; see `sources.fetch`.
         jobs: What the folder shall hold, each of another series.
         base_url: See `exchange_client.open_exchange`.
+        cross_check: Another source; candles are stored only once a sample agrees with it.
     """
     plans = {(job.symbol, job.kind): _missing_pieces(directory, job) for job in jobs}
     done = {key: Completed() for key in plans}
@@ -61,6 +68,8 @@ def complete(
         key = (piece.symbol, piece.kind)
         if len(rows):
             came_from = rows.attrs.get("exchange", venue)
+            if cross_check is not None and not piece.is_published:
+                demand_agreement(rows, *key, came_from, cross_check, base_url=base_url)
             update = update_series(directory, *key, rows, venue=came_from)
             done[key].added += update.added
             done[key].checked += update.checked
@@ -99,12 +108,17 @@ def no_rows(job: Job, venue: str) -> str:
 
 
 def fetch_through(
-    directory: Path | None, venue: str, jobs: Sequence[Job], *, base_url: str | None = None
+    directory: Path | None,
+    venue: str,
+    jobs: Sequence[Job],
+    *,
+    base_url: str | None = None,
+    cross_check: str | None = None,
 ) -> dict[Job, Answer]:
     """Series, job -> frame or error, through a folder that keeps them, or without one (None)."""
     if directory is None:
         return sources.fetch(venue, jobs, base_url=base_url)
-    answers = complete(directory, venue, jobs, base_url=base_url)
+    answers = complete(directory, venue, jobs, base_url=base_url, cross_check=cross_check)
     for job in jobs:
         if not isinstance(answers[job], Exception):
             answers[job] = read(directory, job)

@@ -13,6 +13,7 @@ import pandas as pd
 from config import TRADING_PAIRS, SourceConfig
 from pipeline.candles import belief, fetch_cache, formats, sources, store, synthetic
 from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.cross_check import demand_agreement
 from pipeline.candles.job import Answer, ExchangeError, Job
 from pipeline.candles.schema import (
     PUBLISHED,
@@ -22,6 +23,7 @@ from pipeline.candles.schema import (
     timeframe_ms,
     timestamps_ms,
 )
+from pipeline.privacy import folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ def fetch_candles(
     Raises:
         ValueError: Contradicting options, an unknown symbol or timeframe, an unsound file,
             exchanges that answer but have no such candles.
+        ContradictionError: Candles differ from those of `source.cross_check`.
         ExchangeError: Real candles are required, no exchange can be reached, and the cache has
             none, or is not asked (source "exchange").
     """
@@ -108,26 +111,28 @@ def fetch_candles(
         directory = Path(source.candles_dir)  # a notebook may say it as text
         if _is_all(symbols):
             jobs = list(_those_at_hand(jobs, directory))
-        return _labelled(_read_from(directory, jobs))
+        return _labelled(_read_from(directory, jobs), source)
     if source.source in ("exchange", "auto"):
         try:
-            return _labelled(_fetch_from_sources(jobs, source, published))
+            market = _fetch_from_sources(jobs, source, published)
         except ExchangeError:
             if source.source == "exchange":
                 raise
             cached = _read_from_cache(jobs, source, published)
             if cached is not None:
-                return _labelled(cached)
-            if source.require_real:
+                return _labelled(cached, source)
+            if source.require_real or source.cross_check:
                 raise
             logger.warning("no exchange delivered candles%s", _not_cached(jobs, source))
+        else:
+            return _labelled(market, source)
     logger.warning("%s", SYNTHETIC_BANNER)
     end = int(time.time() * 1000) if end_ms is None else end_ms
     n_candles = n_candles or (end - first_ms) // step_ms
-    market = synthetic.synthetic_market(
+    made_up = synthetic.synthetic_market(
         pairs, timeframe, n_candles, seed=source.seed, end=pd.Timestamp(end, unit="ms")
     )
-    return _labelled(CandleSet(market, timeframe, "synthetic", f"seed {source.seed}"))
+    return _labelled(CandleSet(made_up, timeframe, "synthetic", f"seed {source.seed}"), source)
 
 
 def _is_all(symbols: Sequence[str]) -> bool:
@@ -146,6 +151,10 @@ def _check_options(n_candles: int, source: SourceConfig, since_ms: int | None) -
         raise ValueError(f"--source {name} does not read --candles-dir {folder}; {out}")
     if name in ("directory", "synthetic") and exchange is not None:
         raise ValueError(f"--source {name} does not ask --exchange {exchange}; {out}")
+    if name != "synthetic" and folder is not None and exchange is not None:
+        raise ValueError(f"--candles-dir {folder} is read, --exchange {exchange} not asked; {out}")
+    if name == "synthetic" and source.cross_check is not None:
+        raise ValueError(f"--source synthetic has nothing to do with --cross-check; {out}")
     if name == "synthetic" and source.require_real:
         remedy = "pass --candles-dir or an exchange"
         raise ValueError(f"--require-real: --source synthetic is not real; {remedy}")
@@ -171,11 +180,17 @@ def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
     return found
 
 
-def _labelled(market: CandleSet) -> CandleSet:
+def _labelled(market: CandleSet, source: SourceConfig) -> CandleSet:
     """Frames that say of what they are, since forecasts name it; a warning tells of doubts.
 
-    Candles that are hard to believe stay, since they may be true.
+    Candles that are hard to believe stay, since they may be true. Those that the source to compare
+    with contradicts are an error.
     """
+    if source.cross_check is not None:
+        for symbol, frame in market.candles.items():
+            whence = market.venue_of.get(symbol, market.venue)
+            names = (symbol, market.timeframe, whence, source.cross_check)
+            demand_agreement(frame, *names, base_url=source.base_url)
     doubts = market.doubts()
     for symbol, frame in market.candles.items():
         venue = "synthetic" if market.is_synthetic else market.venue_of.get(symbol)
@@ -199,7 +214,8 @@ def _read_from(directory: Path, jobs: Sequence[Job]) -> CandleSet:
         settled = store.read_series(directory, job.symbol, "funding")
         if settled is not None:
             funding[job.symbol] = settled
-    return CandleSet(candles, timeframe, "directory", str(directory), funding=funding)
+    venue = folder_name(directory)  # all that a bundle needs to know of it
+    return CandleSet(candles, timeframe, "directory", venue, funding=funding)
 
 
 def _fetch_from_sources(
@@ -209,7 +225,9 @@ def _fetch_from_sources(
 
     def fetch_from(venue: str, wanted: Sequence[Job], candles_of: str) -> dict[Job, Answer]:
         directory = None if source.cache_dir is None else Path(source.cache_dir) / candles_of
-        answers = fetch_cache.fetch_through(directory, venue, wanted, base_url=source.base_url)
+        answers = fetch_cache.fetch_through(
+            directory, venue, wanted, base_url=source.base_url, cross_check=source.cross_check
+        )
         return {job: _sound_or_error(answers[job], job, venue) for job in wanted}
 
     found = sources.fetch_from_first(jobs, source.exchange, fetch_from)

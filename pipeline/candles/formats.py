@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from config import TRADING_PAIRS
 from pipeline.candles import store
 from pipeline.candles.schema import PUBLISHED, check_published, join_published, read_candles
 
 QUOTES = tuple("USDT USDC FDUSD BUSD TUSD DAI USD EUR GBP JPY KRW TRY BRL BTC ETH BNB".split())
 """Currencies that a file's name may end with, behind the coin's."""
+KNOWN_COINS = frozenset({"XBT", *(pair.partition("/")[0] for pair in TRADING_PAIRS)})
 
 
 def read_file(path: Path, timeframe: str) -> pd.DataFrame:
@@ -45,12 +47,19 @@ def read_file(path: Path, timeframe: str) -> pd.DataFrame:
 def pair_in_name(name: str) -> str | None:
     """The pair that a file is called by, where its quote currency is one of `QUOTES`.
 
+    Of XBTUSD's two readings, XBT/USD and XB/TUSD, that of a known coin counts.
+
     Example:
         >>> pair_in_name("ETHBTC"), pair_in_name("SOL-USDT"), pair_in_name("candles")
         ('ETH/BTC', 'SOL/USDT', None)
     """
-    found = re.fullmatch(rf"([A-Z0-9]{{2,12}}?)[-_]?({'|'.join(QUOTES)})", name)
-    return None if found is None else f"{found[1]}/{found[2]}"
+    pairs = []
+    for quote in QUOTES:
+        if found := re.fullmatch(rf"([A-Z0-9]{{2,12}})[-_]?{quote}", name):
+            pairs.append(f"{found[1]}/{quote}")
+    of_known = [pair for pair in pairs if pair.partition("/")[0] in KNOWN_COINS]
+    chosen = of_known or pairs
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def read_directory(directory: Path, symbol: str, timeframe: str) -> pd.DataFrame:

@@ -7,7 +7,6 @@ there is a newer file.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import pandas as pd
 from pipeline.candles import store
 from pipeline.candles.job import ExchangeError, UnknownSymbolError
 from pipeline.candles.schema import read_candles, timeframe_ms
+from pipeline.candles.table_size import MAX_CSV_BYTES
+from pipeline.privacy import clean_error, no_telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,7 @@ def fetch_dataset_candles(
 
 def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str | None) -> Path:
     """A dataset's file as it is now, downloaded unless it is there already."""
-    # the client reads it when it is imported
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    no_telemetry()
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -87,7 +87,9 @@ def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str 
         url = huggingface_hub.hf_hub_url(repo, name, **place)
         # Out of reach is known at once this way; the download by itself would try for half a minute
         # and more.
-        huggingface_hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S)
+        found = huggingface_hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S)
+        if (found.size or 0) > MAX_CSV_BYTES:
+            raise ValueError(f"it has {found.size:,} bytes, at most {MAX_CSV_BYTES:,} are read")
         return Path(huggingface_hub.hf_hub_download(repo, name, cache_dir=cache_dir, **place))
     except errors.HFValidationError as error:
         raise ValueError(f"repo is {repo!r}; name a dataset as user/name") from error
@@ -102,7 +104,7 @@ def _download(repo: str, name: str, endpoint: str | None, cache_dir: Path | str 
             raise UnknownSymbolError(
                 f"{repo} has no file {name}; choose another symbol or source"
             ) from error
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        reason = (str(clean_error(error)).splitlines() or [""])[0][:200] or type(error).__name__
         raise ExchangeError(
             f"{repo}: {name} cannot be fetched from the Hub ({reason}); check the network or "
             "choose another source"

@@ -36,6 +36,10 @@ class UnknownSymbolError(ValueError):
     """The source has no such market, or has it no longer."""
 
 
+class ContradictionError(ValueError):
+    """Two sources tell different prices of one market; no third one is taken unasked."""
+
+
 class QuoteError(UnknownSymbolError):
     """The exchange quotes the coin in USD alone, where USDT was asked for."""
 

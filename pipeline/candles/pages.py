@@ -77,6 +77,8 @@ class PagedSeries:
     """rows [time, *values] for (since, until, limit) as they came; it need not heed `until`"""
     now_ms: int = 0
     """the present; the candle that forms at it is dropped"""
+    closed_ms: int = 0
+    """what has closed by then has closed by every clock"""
     oldest_ms: int = 0
     """there is nothing before this instant, and asking for it may be an error"""
 
@@ -301,7 +303,8 @@ def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray,
     """(n,) bool each, of sound rows: absurd, and doubtful.
 
     Absurd is a price `ABSURD_FACTOR` away, in one direction, from both what it was before and what
-    it is after: a crash is not, since it agrees with what comes after it. Doubtful is such a price
+    it is after: a crash is not, since it agrees with what comes after it. So is a single candle
+    that stands apart (`_stands_apart`). Doubtful is a price as far away
     at an end of the series, where only one side is known (listings begin wildly), rows on either
     side of a jump by the factor, what `belief` doubts, and a candle that moves without volume.
     """
@@ -312,6 +315,7 @@ def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray,
     above = prices.max(axis=1) > ABSURD_FACTOR * np.fmax(before, after)
     below = prices.min(axis=1) < np.fmin(before, after) / ABSURD_FACTOR
     absurd = (above | below) & ~np.isnan(before) & ~np.isnan(after)
+    absurd |= _stands_apart(series, rows)
     doubtful = above | below
     kept = np.flatnonzero(~absurd)
     jump = np.abs(np.diff(np.log(np.maximum(prices[kept, -1], 1e-300)))) > np.log(ABSURD_FACTOR)
@@ -321,6 +325,22 @@ def _hard_to_believe(series: PagedSeries, rows: np.ndarray) -> tuple[np.ndarray,
         doubtful |= belief.doubtful_rows(times, series.step_ms, open_, high, low, close)
         doubtful |= (volume == 0) & (high > low)
     return absurd, doubtful
+
+
+def _stands_apart(series: PagedSeries, rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: a single candle, all of it far above or below both of its neighbours.
+
+    Trading goes on where it stopped, so the low of a candle that shot up is near the close before.
+    """
+    apart = np.zeros(len(rows), dtype=bool)
+    if series.job.is_published or len(rows) < 3:
+        return apart
+    times, open_, high, low, close = rows.T[:5]
+    is_beside = (np.diff(times) == series.step_ms)[1:] & (np.diff(times) == series.step_ms)[:-1]
+    top, bottom = np.maximum(close[:-2], open_[2:]), np.minimum(close[:-2], open_[2:])
+    is_far = (low[1:-1] > belief.TICK_FACTOR * top) | (high[1:-1] * belief.TICK_FACTOR < bottom)
+    apart[1:-1] = is_beside & is_far
+    return apart
 
 
 def _missing(series: PagedSeries, times: np.ndarray, first: int, last: int) -> list[Span]:
@@ -377,11 +397,17 @@ async def _settle(answers: _Answers, wanted: int) -> np.ndarray:
         for lo, hi in stretches:
             await _gather(again, max(lo, first), min(hi, last))
         judged = _combine(series, judged, _judge(series, again.rows, is_whole=False), answers.notes)
-    times = judged.good[:, 0]
+    rows = judged.good
+    times = rows[:, 0]
+    if not series.job.is_published and belief.has_swapped(times, series.step_ms, *rows.T[[1, 4]]):
+        raise ExchangeError(
+            f"{series.exchange}: open and close of {series.what} are swapped: closes lie where the "
+            "candle before opened; choose another exchange"
+        )
     missing = [span for span in _missing(series, times, first, last) if span[1] >= wanted]
     odd = judged.good[judged.doubtful & (times >= wanted)]
-    _tell(answers, times, odd, [(max(lo, wanted), hi) for lo, hi in missing])
-    return judged.good
+    _tell(answers, rows, odd, [(max(lo, wanted), hi) for lo, hi in missing])
+    return rows
 
 
 def _combine(series: PagedSeries, first: _Judged, second: _Judged, notes: Counter[str]) -> _Judged:
@@ -475,10 +501,10 @@ def _values(series: PagedSeries, row: np.ndarray) -> str:
     return ", ".join(f"{name} = {value:g}" for name, value in zip(names, row[1:]))
 
 
-def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequence[Span]) -> None:
+def _tell(answers: _Answers, rows: np.ndarray, odd: np.ndarray, missing: Sequence[Span]) -> None:
     """Log what was repaired, and rows that remain doubtful or missing, a line for each."""
     series = answers.series
-    name = series.name
+    name, times = series.name, rows[:, 0]
     for what, count in answers.notes.items():
         is_usual = what.startswith(("forming", "rows outside"))
         if count:
@@ -494,6 +520,9 @@ def _tell(answers: _Answers, times: np.ndarray, odd: np.ndarray, missing: Sequen
             inner.append((lo, hi))
         else:
             logger.warning("%s: no rows from %s to %s, asked for twice", name, _date(lo), _date(hi))
+    if len(times) and not series.job.is_published:
+        for oddity in belief.oddities(to_frame(series, rows), series.job.kind):
+            logger.warning("%s: %s", name, oddity)
     if not inner:
         return
     longest = max(inner, key=lambda span: span[1] - span[0])

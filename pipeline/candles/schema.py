@@ -35,6 +35,9 @@ EPOCH_UNITS = ("s", "ms", "us", "ns")
 EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17, 9.2e18])
 """Counts from one bound up to the next are in that unit: from 1973-03-03 on, before any candle."""
 
+EARLIEST, LATEST = np.datetime64("1678-01-01", "s"), np.datetime64("2262-01-01", "s")
+"""The whole years that pandas counts in nanoseconds."""
+
 TIME_REMEDY = "use epoch seconds, ms or µs, or ISO dates such as 2024-01-31 15:00"
 
 MAX_BRIDGED_GAP = 6
@@ -399,6 +402,8 @@ def parse_times(column: pd.Series, *, where: str) -> pd.Series:
             f"{where}: no time in {int(absent.sum())} row(s), first in row "
             f"{int(np.argmax(absent))}; drop or mend them"
         )
+    if column.dtype.kind == "M":
+        _demand_years(column, where)
     if column.dtype == "datetime64[ms, UTC]":
         return column
     is_number = np.zeros(len(column), dtype=bool)
@@ -423,7 +428,21 @@ def parse_times(column: pd.Series, *, where: str) -> pd.Series:
             f"{where}: {int(bad.sum())} unreadable time(s), first {column.iloc[row]!r} in row "
             f"{row}; {TIME_REMEDY}"
         )
+    _demand_years(parsed, where)
     return parsed.astype("datetime64[ms, UTC]")
+
+
+def _demand_years(times: pd.Series, where: str) -> None:
+    """Raise on times that no candle has and that pandas cannot print."""
+    seconds = times.to_numpy("datetime64[s]")
+    if seconds.min() >= EARLIEST and seconds.max() < LATEST:
+        return
+    is_out = (seconds < EARLIEST) | (seconds >= LATEST)
+    row = int(np.argmax(is_out))
+    raise ValueError(
+        f"{where}: {int(is_out.sum())} time(s) before 1678 or after 2261, first {seconds[row]} in "
+        f"row {row}; {TIME_REMEDY}"
+    )
 
 
 def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:

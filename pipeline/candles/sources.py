@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline import terminal
 from pipeline.candles import exchange, hub_dataset, yahoo
-from pipeline.candles.job import Answer, ExchangeError, Job
+from pipeline.candles.job import Answer, ContradictionError, ExchangeError, Job
 from pipeline.candles.schema import DAY_MS
 
 logger = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ def fetch_from_first(jobs: Sequence[Job], source: str | None, fetch_from: FetchF
 
     Raises:
         ValueError, ExchangeError: No source has any symbol.
+        ContradictionError: A source and the one it was compared with differ.
     """
     found = Found()
     _try_in_turn(found, jobs, (source,) if source else CANDLE_CHAIN, fetch_from)
@@ -186,6 +187,8 @@ def _try_in_turn(
         answers = fetch_from(source, left, candles_of or source)
         failed: dict[str, Exception] = {}
         for job in left:
+            if isinstance(answers[job], ContradictionError):
+                raise answers[job]
             if isinstance(answers[job], Exception):
                 failed.setdefault(job.symbol, answers[job])
         for job in left:

@@ -44,8 +44,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline import atomic
-from pipeline.candles import belief
+from pipeline.candles import belief, table_size
+from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import (
+    PRICE_COLUMNS,
     PUBLISHED,
     TIMEFRAME_MS,
     count_missing,
@@ -65,6 +67,12 @@ BLOCK_ROWS = 10_000
 
 WHOLE_ROWS = 20_000
 """A series of no more rows (27 months of 1h) has no tail, so that anything can read its file."""
+
+MAX_PRICE_CHANGE = 0.01
+MAX_CHANGED_SHARE = 0.5
+FEW_ROWS = 2
+"""Where more of the compared candles than this share, and than so few, have a price that differs by
+more, the new ones are of another series; an exchange mends a few candles."""
 
 LOCK_WAIT_S = 60.0
 """How long a writer waits for another one of the same series."""
@@ -254,6 +262,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
     """
     if path.suffix != ".parquet":
         with _readable(path):
+            table_size.check_csv(path)
             return Stored(path, {}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
     # before the main file, so that the two fit or the main file has it all
     tail, tail_notes = _read_tail(path)
@@ -269,7 +278,7 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
             tail = None
         n_head = _first_group(file.metadata, n_rows, since_ms) if "id" in notes else 0
         head_rows = sum(file.metadata.row_group(group).num_rows for group in range(n_head))
-        main = file.read_row_groups(range(n_head, file.num_row_groups)).to_pandas()
+        main = _to_pandas(file.read_row_groups(range(n_head, file.num_row_groups)))
         return Stored(path, notes, n_head, head_rows, main, tail)
 
 
@@ -280,6 +289,15 @@ def read_notes(path: Path) -> dict[str, str]:
             return _notes(file)
     except (ValueError, FileNotFoundError):
         return {}
+
+
+def find_damage(path: Path) -> str:
+    """The error that reading a series' file gives, or ""."""
+    try:
+        read_stored(path, n_rows=1)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def audit(directory: Path) -> pd.DataFrame:
@@ -299,9 +317,8 @@ def audit(directory: Path) -> pd.DataFrame:
             rows = read_rows(read_table(series.path), series.kind, series.path.name)
             times = rows["timestamp"]
             if series.kind not in PUBLISHED:
-                odd = belief.find_doubtful(rows, series.kind)
-                n_doubtful = len(odd)
-                doubts = belief.describe(rows, odd, series.path.name) if n_doubtful else ""
+                n_doubtful = len(belief.find_doubtful(rows, series.kind))
+                doubts = belief.doubts_of(rows, series.kind, series.path.name)
         except ValueError as error:
             problems = str(error)
         missing = count_missing(timestamps_ms(times.to_frame()), series.kind)
@@ -325,7 +342,7 @@ def content_sha256(candles: pd.DataFrame) -> str:
 def _read_tail(path: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
     try:
         with _open_parquet(tail_path(path)) as file:
-            return file.read().to_pandas(), _notes(file)
+            return _to_pandas(file.read()), _notes(file)
     except FileNotFoundError:
         return None, {}
 
@@ -338,7 +355,10 @@ def _first_group(metadata: parquet.FileMetaData, n_rows: float, since_ms: float)
     while group > 0 and (rows == 0 or rows < n_rows or first_ms > since_ms):
         group -= 1
         rows += metadata.row_group(group).num_rows
-        first_ms = metadata.row_group(group).column(0).statistics.min_raw
+        statistics = metadata.row_group(group).column(0).statistics
+        # a file that another program has written may have none
+        has_least = statistics is not None and statistics.has_min_max
+        first_ms = statistics.min_raw if has_least else math.inf
     return group
 
 
@@ -358,12 +378,24 @@ def _notes(file: parquet.ParquetFile) -> dict[str, str]:
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
     """An open Parquet file, its checksums verified; what goes wrong in the block is its damage."""
-    with _readable(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
-        yield file
+    with _readable(path):
+        texts = table_size.check_parquet(parquet.read_metadata(path))
+        with parquet.ParquetFile(
+            path, page_checksum_verification=True, read_dictionary=texts
+        ) as file:
+            yield file
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    """A frame; of texts that repeat, which were read as dictionaries, each is there once."""
+    texts = table_size.check_texts(table)
+    return table.to_pandas().astype(dict.fromkeys(texts, object))
 
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: a device or pipe; pass a file of candles")
     try:
         yield
     except FileNotFoundError:
@@ -438,6 +470,7 @@ def update_series(
         ValueError: The rows or the stored ones are unsound, a file is damaged, the series is
             another symbol's or from another exchange, or another process writes it for longer than
             `wait_s`.
+        ExchangeError: The new candles contradict the stored ones.
     """
     source = f"{symbol} {kind} from {venue}"
     if len(rows) == 0:
@@ -456,6 +489,7 @@ def update_series(
         update = _compare(known, rows, kind)
         if "id" not in stored.notes and len(known):
             _check_agreement(update, stored.path.name, source)
+        _refuse_another_series(update, path.name, source)
         is_changed = rows["timestamp"].isin(update.rewritten["timestamp"])
         news = rows[is_changed | ~rows["timestamp"].isin(known["timestamp"])]
         if len(news):
@@ -513,6 +547,28 @@ def _check_agreement(update: Update, name: str, source: str) -> None:
             f"{name} names no exchange, and of {update.checked} rows in the span of those of "
             f"{source} {n_different} differ; fetch from its last row on, drop that row if its "
             "candle was unfinished, or keep each exchange in a directory of its own"
+        )
+
+
+def _refuse_another_series(update: Update, name: str, source: str) -> None:
+    """Raise where most of the stored candles have quite other prices, or open and close swapped."""
+    changed = update.rewritten[update.rewritten["column"].isin(PRICE_COLUMNS)]
+    is_far = (changed["new"] / changed["stored"] - 1).abs() > MAX_PRICE_CHANGE
+    ends = changed[changed["column"].isin(("open", "close"))].pivot(
+        index="timestamp", columns="column", values=["stored", "new"]
+    )
+    n_swapped = 0
+    if ends.shape[1] == 4:
+        is_swapped = ends["stored", "open"] == ends["new", "close"]
+        n_swapped = int((is_swapped & (ends["stored", "close"] == ends["new", "open"])).sum())
+    n_changed = max(int(changed["timestamp"][is_far].nunique()), n_swapped)
+    if n_changed > max(FEW_ROWS, MAX_CHANGED_SHARE * update.checked):
+        first = changed.iloc[0]
+        raise ExchangeError(
+            f"{source}: {n_changed} of {update.checked} candles that {name} holds have other "
+            f"prices there, first at {first['timestamp']:%Y-%m-%d %H:%M}, {first['column']} "
+            f"{first['stored']:.12g} and now {first['new']:.12g}; this is another series, so "
+            "nothing is stored; check the exchange, or keep its candles in another --cache-dir"
         )
 
 

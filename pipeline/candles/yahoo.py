@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from pipeline.candles.job import (
     renamed_ms,
 )
 from pipeline.candles.schema import CANDLE_COLUMNS, DAY_MS, read_candles
+from pipeline.privacy import clean_error, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,11 @@ SPARE_CANDLES = 100
 """Candles, beside a tenth, that may be missing from the newest n before fewer come back."""
 
 RETRY_WAITS_S = (1.0, 3.0)
+
+MAX_ANSWER_BYTES = 2**24
+"""of one answer, unpacked; two years of 1h candles are 2 MB"""
+MAX_REDIRECTS = 5
+"""Followed from one of Yahoo's hosts to another for one request."""
 
 NO_SUCH_SPAN = "Data doesn't exist"
 """How Yahoo's refusal of a span without candles begins."""
@@ -105,7 +111,7 @@ def fetch_yahoo_candles(
     ticker = TICKERS.get(coin, f"{coin}-USD")
     chart = _Chart(ticker, job.kind, oldest, _session(base_url, timeout_s), sleep)
     page_rows = max(1, (now - oldest) // step_ms)
-    series = pages.PagedSeries("yahoo", ticker, job, page_rows, chart.ask, now, oldest)
+    series = pages.PagedSeries("yahoo", ticker, job, page_rows, chart.ask, now, now, oldest)
     rows = series.empty
     if first <= last:
         # One answer holds all that Yahoo keeps, so some more is asked for at once, in place of what
@@ -208,7 +214,7 @@ class _Chart:
                 raise
             # a scraper: curl's errors, its own, and KeyErrors on unexpected answers
             except Exception as error:
-                failure = error
+                failure = clean_error(error)
             status, reason = _refusal(self.session.answer)
             if status == 404 and reason:
                 raise UnknownSymbolError(
@@ -217,7 +223,9 @@ class _Chart:
             if reason.startswith(NO_SUCH_SPAN) or _is_empty(self.session.answer):
                 return np.empty((0, len(CANDLE_COLUMNS)))
             told = reason or f"{type(failure).__name__}: {failure}".split(". See http")[0]
-            told = (f"HTTP {status}, " if status >= 400 else "") + " ".join(told.split())[:200]
+            told = (f"HTTP {status}, " if status >= 400 else "") + without_secrets(
+                " ".join(told.split())
+            )[:200]
             is_refusal = 400 <= status < 500 and status != 429
             if wait_s is None or is_refusal or getattr(failure, "code", 0) in NO_NETWORK:
                 break
@@ -313,24 +321,54 @@ def _session(base_url: str | None, timeout_s: float) -> Any:
     """The session that yfinance is given; cookies last as long as it."""
     _yfinance()
     from curl_cffi import requests  # yfinance's own
+    from curl_cffi.curl import CURL_WRITEFUNC_ERROR
 
-    class Session(requests.Session):
+    class Bounded(requests.Session):
+        """curl else keeps whatever comes."""
+
+        def request(self, *sent: Any, **options: Any) -> Any:
+            body = bytearray()
+
+            def keep(part: bytes) -> int:
+                body.extend(part)
+                return len(part) if len(body) <= MAX_ANSWER_BYTES else CURL_WRITEFUNC_ERROR
+
+            try:
+                answer = super().request(*sent, **{**options, "content_callback": keep})
+            except requests.exceptions.RequestException as error:
+                if len(body) > MAX_ANSWER_BYTES:
+                    text = f"yahoo: an answer has more than {MAX_ANSWER_BYTES:,} bytes"
+                    raise ExchangeError(f"{text}; choose another source") from error
+                raise
+            answer.content = bytes(body)
+            return answer
+
+    class Session(Bounded):
         answer: Any = None
         """the last one to a request for candles"""
 
         def request(self, method: Any, url: str, *sent: Any, **options: Any) -> Any:
-            options["timeout"] = timeout_s
-            if base_url is not None:
-                host = urlsplit(url).hostname or ""
-                if host != "yahoo.com" and not host.endswith(".yahoo.com"):
-                    text = f"{host} is none of Yahoo's hosts and is not asked"
-                    raise requests.exceptions.ConnectionError(text)
-                url = replace_host(url, base_url.rstrip("/"))
-                options["allow_redirects"] = False
+            answer = self._ask(method, url, *sent, **options)
+            for _ in range(MAX_REDIRECTS):
+                target = answer.headers.get("Location")
+                if not 300 <= answer.status_code < 400 or not target:
+                    break
+                url = urljoin(url, target)
+                answer = self._ask("GET", url)
+            return answer
+
+        def _ask(self, method: Any, url: str, *sent: Any, **options: Any) -> Any:
+            """One request, to one of Yahoo's hosts; curl would follow a redirect anywhere."""
+            host = urlsplit(url).hostname or ""
+            if host != "yahoo.com" and not host.endswith(".yahoo.com"):
+                text = f"{host} is none of Yahoo's hosts and is not asked"
+                raise requests.exceptions.ConnectionError(text)
+            options |= {"timeout": timeout_s, "allow_redirects": False}
+            address = url if base_url is None else replace_host(url, base_url.rstrip("/"))
             if "/v8/finance/chart/" not in url:
-                return super().request(method, url, *sent, **options)
+                return super().request(method, address, *sent, **options)
             self.answer = None
-            self.answer = super().request(method, url, *sent, **options)
+            self.answer = super().request(method, address, *sent, **options)
             return self.answer
 
     return Session(impersonate="chrome")

@@ -175,7 +175,7 @@ def append(path: Path, forecast: Mapping[str, Any], now_ms: Callable[[], int]) -
         ValueError: The candle has closed, or the one before has not; the clock is behind the last
             entry; the ledger was changed; the forecast is none (a price that is not positive, say).
     """
-    path = path.resolve()
+    path = _real_path(path)
     with atomic.locked(path, LOCK_WAIT_S):
         ledger = _load(path, _base_closes_ms(forecast))  # no forecast of this candle can be older
         made_ms = now_ms()
@@ -220,9 +220,19 @@ def read(path: Path) -> Ledger:
 
 def check(path: Path) -> None:
     """Raise the ValueError of `append` for a changed ledger, or a folder that is not writable."""
-    path = path.resolve()
+    path = _real_path(path)
     with atomic.locked(path, LOCK_WAIT_S):
         _load(path)
+
+
+def _real_path(path: Path) -> Path:
+    """The file behind links."""
+    try:
+        return path.resolve(strict=True)
+    except FileNotFoundError:  # it is begun
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # of a loop, either of them by Python's version
+        raise ValueError(f"{path}: a link that leads to no file; mend --ledger") from error
 
 
 def _load(path: Path, since_ms: int | None = None) -> Ledger:

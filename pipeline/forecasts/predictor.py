@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle.files import BundleFiles
-from pipeline.bundle.metadata import minute, read_cuts, read_instant, shown
+from pipeline.bundle.metadata import check_metadata, minute, read_cuts, read_instant, shown
 from pipeline.bundle.network import open_network
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
+from pipeline.bundle.snapshot import Snapshot, read_snapshot
 from pipeline.candles import belief
 from pipeline.candles.schema import (
     drop_forming,
@@ -41,6 +42,7 @@ from pipeline.forecasts.picture import plot_forecast
 from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
+from pipeline.samples.probe import Probe, changed_feature
 from pipeline.samples.scaling import scale_rows
 from pipeline.samples.windows import segmented_volatility, usable_rows
 
@@ -83,7 +85,9 @@ class BundlePredictor(abc.ABC):
             ValueError: A file is damaged, holds anything but the admitted types, or belongs to
                 another run.
         """
-        scalers = self._open(Path(model_path), Path(scaler_path))
+        bundle = self._read(Path(model_path), Path(scaler_path))
+        scalers = self._open(bundle)
+        self._bundle = bundle.without_networks()
         self.feature_cols: list[str] = scalers["feature_cols"]
         self.lookback: int = scalers["lookback"]
         self.horizon: int = scalers["horizon"]
@@ -98,14 +102,14 @@ class BundlePredictor(abc.ABC):
             raise ValueError(
                 f"{scaler_path}: unknown feature {unknown[0]!r}; it was written by another version"
             )
+        self._demand_same_features(scalers, scaler_path)
         self._x_scaler, self._y_scaler = scalers["X"], scalers["y"]
         try:
             self._read_numbers(scalers)
         except ValueError as error:
             raise ValueError(f"{scaler_path}: {error}") from error
         self._step_ms = timeframe_ms(self.timeframe)
-        shapes = [(self.lookback, len(self.feature_cols))] * self.n_streams
-        self._network = open_network(Path(model_path), shapes, scalers.get("twin_sha256"))
+        self._open_networks(bundle, scalers)
 
     @classmethod
     def from_directory(cls, directory: str | Path, **options: Any) -> Self:
@@ -113,8 +117,34 @@ class BundlePredictor(abc.ABC):
         folder = Path(directory)
         return cls(folder / cls.files.model, folder / cls.files.scalers, **options)
 
-    def _open(self, model_path: Path, scaler_path: Path) -> dict[str, Any]:
-        return open_scalers(model_path, scaler_path, self.files, self.scaler_types)
+    def _read(self, model_path: Path, scaler_path: Path) -> Snapshot:
+        return read_snapshot(model_path, scaler_path, self.files)
+
+    def _open(self, bundle: Snapshot) -> dict[str, Any]:
+        """Content of the scaler file, checked."""
+        return open_scalers(bundle, self.scaler_types)
+
+    def _open_networks(self, bundle: Snapshot, scalers: Mapping[str, Any]) -> None:
+        shapes = [(self.lookback, len(self.feature_cols))] * self.n_streams
+        self._network = open_network(
+            bundle.model_path, shapes, scalers.get("twin_sha256"), bundle.contents
+        )
+
+    @abc.abstractmethod
+    def _probe(self) -> Probe:
+        """What this code makes of fixed candles."""
+
+    def _demand_same_features(self, scalers: Mapping[str, Any], scaler_path: str | Path) -> None:
+        """Refuse a model whose features this code computes otherwise; older files do not tell."""
+        if "features_probe" not in scalers:
+            return
+        changed = changed_feature(scalers["features_probe"], self._probe(), self.feature_cols)
+        if changed is not None:
+            raise ValueError(
+                f"{scaler_path}: this version of the code computes the feature {changed} in "
+                "another way than the one that trained the model; train again, or use that version "
+                "(the metadata names its commit)"
+            )
 
     def _read_numbers(self, scalers: Mapping[str, Any]) -> None:
         """Take in the fitted numbers of the scaler file; a ValueError names one out of range."""
@@ -161,6 +191,20 @@ class BundlePredictor(abc.ABC):
             cache_dir=cache_dir,
         )
         return cls.from_directory(directory, **options)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The bundle's metadata, of the same run as the network; empty where there is none."""
+        return check_metadata(self._bundle.metadata, self._bundle.metadata_name)
+
+    def metrics(self) -> dict[str, Any]:
+        """What the training run measured: content of the bundle's metrics file.
+
+        Raises:
+            FileNotFoundError: It is missing.
+            ValueError: It is not the one that the metadata names, or not readable.
+        """
+        return self._bundle.read_json(self.files.metrics)
 
     @property
     def required_candles(self) -> int:

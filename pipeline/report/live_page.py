@@ -103,9 +103,9 @@ def body(answer: Answer, timeframe: str) -> str:
     )
 
 
-def problem(error: Exception) -> str:
+def problem(text: object) -> str:
     """The page where there is no forecast: what is wrong and what helps."""
-    return f'<div class="forecasts" role="alert">{page.warning(f"No forecast: {error}")}</div>'
+    return f'<div class="forecasts" role="alert">{page.warning(f"No forecast: {text}")}</div>'
 
 
 def forecast_sentence(answer: Answer, timeframe: str) -> str:

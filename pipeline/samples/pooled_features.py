@@ -23,6 +23,7 @@ from pipeline.samples.indicators import (
     log_ratio,
     log_returns,
 )
+from pipeline.samples.probe import probe_candles
 
 SEGMENT_FEATURES = (
     "scaled_return",
@@ -112,6 +113,12 @@ def with_market(
         at_candle = market.reindex(timestamps_ms(candles))
         table |= {name: at_candle[name].to_numpy() for name in POOLED_MARKET_FEATURES}
     return pd.DataFrame(table, index=candles.index)[list(feature_cols)]
+
+
+def compute_probe_features(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+    """The pooled features of a pair as Bitcoin's, beside two other made-up coins; for `probe`."""
+    market = {"BTC/USDT": candles, "ETH/USDT": probe_candles(1), "SOL/USDT": probe_candles(2)}
+    return compute_pooled_features(market, timeframe)["BTC/USDT"]
 
 
 def market_features(candles: Mapping[str, pd.DataFrame], timeframe: str) -> pd.DataFrame:

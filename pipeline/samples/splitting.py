@@ -212,7 +212,9 @@ def _instant(text: str, name: str, is_end: bool) -> np.datetime64:
         if not re.match(r"\d{4}-\d{2}-\d{2}", text.strip()):
             raise ValueError(text)
         stamp = pd.Timestamp(text)
-    except ValueError:
+        if stamp.year >= 2262:  # behind it pandas cannot count nanoseconds
+            raise ValueError(text)
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{name} {text!r} is no date; write it as 2023-09-30 or 2023-09-30T12:00"
         ) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from config import FitConfig
 from pipeline import atomic, terminal
 from pipeline.bundle.files import KERAS_SUFFIX, BundleFiles
 from pipeline.bundle.network import export_twin, quiet_absl, without_newer_arguments
+from pipeline.bundle.network_check import MAX_WEIGHT_BYTES
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import window_view
 
@@ -174,8 +177,15 @@ def fit(
         on_epoch: See `OnEpoch`.
 
     Raises:
-        ValueError: The validation loss is not finite in any epoch.
+        ValueError: The network is larger than those that are opened again, or the validation loss
+            is not finite in any epoch.
     """
+    n_weights = model.count_params()
+    if 4 * n_weights > MAX_WEIGHT_BYTES:
+        raise ValueError(
+            f"the network has {n_weights:,} weights, and no file of more than "
+            f"{MAX_WEIGHT_BYTES // 4:,} is opened again; choose fewer units"
+        )
     adam = keras.optimizers.Adam(
         learning_rate=config.learning_rate,
         clipvalue=config.clip_value,
@@ -292,14 +302,17 @@ def save_plain_h5(model: keras.Model, path: Path) -> None:
 
     Without optimizer and compile state, and without arguments that older versions refuse.
     """
-    # By its ending Keras tells the format of a file.
-    unfinished = path.with_name(f".{path.name}.unfinished.h5")
-    with quiet_absl():
-        _uncompiled(model).save(unfinished, include_optimizer=False)
-    with h5py.File(unfinished, "r+") as file:
+    # Elsewhere and then in memory, since HDF5 goes on complaining long after a write to a full disk
+    # has failed.
+    with tempfile.TemporaryDirectory() as folder, quiet_absl():
+        aside = Path(folder) / "network.h5"
+        _uncompiled(model).save(aside, include_optimizer=False)
+        content = io.BytesIO(aside.read_bytes())
+    with h5py.File(content, "r+") as file:
         description = json.loads(file.attrs["model_config"])
         file.attrs["model_config"] = json.dumps(without_newer_arguments(description))
-    os.replace(unfinished, path)
+    with atomic.replacing(path) as unfinished:
+        unfinished.write_bytes(content.getvalue())
 
 
 def save_plain_keras(model: keras.Model, h5_path: Path) -> None:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline import terminal
+from pipeline.privacy import no_telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -348,7 +349,7 @@ def _cores() -> int:
 @contextlib.contextmanager
 def _connected(workers: int) -> Iterator[Any]:
     """Ray, connected to the cluster or started here, ended with the block; one in use stays."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    no_telemetry()
     # Ray's 15 would yield to whatever else the machine does.
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
