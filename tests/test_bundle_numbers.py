@@ -4,6 +4,7 @@ The networks are stubs: what a file says is judged whatever they would say, and 
 """
 
 import copy
+import hashlib
 import math
 import pickle
 import warnings
@@ -25,7 +26,7 @@ from generations.v1_final.inference import CryptoPricePredictorV1Final
 from generations.v7.features import V7_FEATURES
 from generations.v7.inference import CryptoPricePredictorV7
 from generations.v9.features import V9_FEATURES
-from generations.v9.inference import CryptoPricePredictorV9
+from generations.v9.inference import DIRECTION_FILE, VOLATILITY_FILE, CryptoPricePredictorV9
 from inference_v2 import CryptoPricePredictorV2
 from pipeline.bundle.files import sha256_of
 from pipeline.candles.synthetic import synthetic_candles
@@ -117,10 +118,14 @@ def sound(generation: str) -> dict[str, Any]:
                 "combined_slope": 0.4,
                 "quantiles": QUANTILES,
             },
-            "sha256": {},
+            "sha256": dict.fromkeys(V9_FILES, hashlib.sha256(NETWORK).hexdigest()),
         },
     }[generation]
     return copy.deepcopy({**shared, **own})
+
+
+V9_FILES = (DIRECTION_FILE, VOLATILITY_FILE)
+NETWORK = b"a network"
 
 
 class Stub:
@@ -140,11 +145,12 @@ class Stub:
 def folder(tmp_path_factory) -> Iterator[Path]:
     """A folder with a file in the place of a network, which is never opened."""
     folder = tmp_path_factory.mktemp("numbers")
-    (folder / "model.h5").write_bytes(b"a network")
+    for name in ("model.h5", *V9_FILES):
+        (folder / name).write_bytes(NETWORK)
     with pytest.MonkeyPatch.context() as patched:
         module = "generations.v9.inference"
-        patched.setattr(f"{module}.KerasNetwork", lambda path, input_shape: Stub([0.55]))
-        patched.setattr(f"{module}.TreeModel", lambda path, input_shape: Stub([1.0]))
+        patched.setattr(f"{module}.KerasNetwork", lambda *_, **__: Stub([0.55]))
+        patched.setattr(f"{module}.TreeModel", lambda *_, **__: Stub([1.0]))
         yield folder
 
 
