@@ -154,6 +154,7 @@ def texts_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_no_file_of_a_bundle_names_a_folder_of_its_maker_s(
     signal_dir, tmp_path, monkeypatch, capsys
 ):
@@ -241,6 +242,7 @@ def test_no_library_reports_to_its_maker(library, tmp_path, tiny_bundle):
         assert [line for line in asked if "metadata" not in line] == []
 
 
+@pytest.mark.slow
 def test_importing_a_predictor_sets_no_variable():
     code = (
         "import os; before = dict(os.environ)\n"
