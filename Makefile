@@ -41,6 +41,7 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.two_nodes
 	$(BIN)/python -m tests.older_keras
 	$(BIN)/python -m tests.serving_ways
+	RACING_GENERATIONS="v1 v1_final v7 v9" $(PYTEST) tests/test_races.py
 
 mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.mutations
