@@ -188,13 +188,6 @@ MUTATIONS = (
 )
 
 
-def ignored(folder: str, names: list[str]) -> set[str]:
-    """Of the entries of a folder those that no test needs."""
-    found = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache")(folder, names)
-    made = {"all_models", "candles"} if Path(folder) == ROOT else set()  # by commands, in the root
-    return found | made
-
-
 def main(numbers: list[int]) -> int:
     """Try the mutations; the number of those that survived."""
     chosen = numbers or range(1, len(MUTATIONS) + 1)
