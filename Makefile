@@ -26,10 +26,10 @@ train: $(VENV)/.installed
 	$(BIN)/python train_v2_production.py $(ARGS)
 
 check: lint
-	$(PYTEST) -m "not slow and not soak" $(ARGS)
+	$(PYTEST) -m "not slow and not soak and not long" $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not soak" $(ARGS)
+	$(PYTEST) -m "not soak and not long" $(ARGS)
 
 soak-short: $(VENV)/.installed-dev
 	$(PYTEST) -m soak $(ARGS)
@@ -41,6 +41,7 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.two_nodes
 	$(BIN)/python -m tests.older_keras
 	$(BIN)/python -m tests.serving_ways
+	$(PYTEST) -m long
 	RACING_GENERATIONS="v1 v1_final v7 v9" $(PYTEST) tests/test_races.py
 
 mutations: $(VENV)/.installed-dev
@@ -48,7 +49,7 @@ mutations: $(VENV)/.installed-dev
 
 dates: $(VENV)/.installed-dev
 	for day in 2027-02-28 2028-02-29 2030-12-31; do \
-		CRYPTO_TEST_DATE="$${day}T23:58+00:00" $(PYTEST) -m "not soak" $(ARGS) || exit 1; \
+		CRYPTO_TEST_DATE="$${day}T23:58+00:00" $(PYTEST) -m "not soak and not long" $(ARGS) || exit 1; \
 	done
 
 lint: $(VENV)/.installed-dev

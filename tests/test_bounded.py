@@ -309,7 +309,7 @@ def test_a_twin_that_is_not_built_as_ours_are_is_refused(content):
         check_twin(content, BATCH, "x.onnx")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_twins_of_every_generation_are_admitted_with_any_weights(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
@@ -428,7 +428,7 @@ def test_a_pipe_in_place_of_candles_is_refused_at_once(tmp_path):
 # --- time and memory
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hostile_files_end_within_ten_seconds_and_a_gibibyte(tmp_path, sound):
     """All kinds in one process, which says how much memory it ever had."""
     equal_rows(tmp_path / "BTCUSDT_1h.parquet")

@@ -355,7 +355,7 @@ def numbers_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
         yield path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("generation", PREDICTORS)
 def test_any_float_in_the_place_of_any_number_is_refused_or_forecasts_numbers(
     folder, candles, generation

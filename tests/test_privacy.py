@@ -217,7 +217,7 @@ def clean_environment(home: Path) -> dict[str, str]:
     return kept | {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("library", sorted(OPENS))
 def test_no_library_reports_to_its_maker(library, tmp_path, tiny_bundle):
     pytest.importorskip(library)

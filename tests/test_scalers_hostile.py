@@ -379,7 +379,7 @@ def doubling(levels: int, before: bytes, after: bytes) -> bytes:
 def test_time_bombs_are_refused_in_bounded_time(tmp_path, value, match):
     start = time.process_time()  # not the clock's, which other programs spend too
     assert_refused(tmp_path, pickle_of(value), match)
-    assert time.process_time() - start < 5.0  # measured: at most 1 s
+    assert time.process_time() - start < 10.0  # measured: at most 1 s, 5 on a busy machine
 
 
 def small_pickle() -> bytes:
