@@ -166,7 +166,7 @@ class Run:
             threshold=self.config.threshold,
             funding=market.funding,
         )
-        scores["test"]["warnings"] += market.doubts().values()
+        scores["test"]["warnings"] += market.doubts.values()
         print(tables.terminal_tables(scores))
         return scores
 

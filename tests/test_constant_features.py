@@ -43,6 +43,18 @@ def bare_feed(n, timeframe):
     )
 
 
+def on_bitcoin(config, tmp_path, **settings):
+    """Settings of a run of one epoch on all of BTC's candles below `tmp_path`."""
+    return replace(
+        config,
+        symbols=("BTC/USDT",),
+        candles_dir=tmp_path / "candles",
+        candles=0,
+        epochs=1,
+        **settings,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("generation", SCRIPTS)
 def test_a_feed_without_gaps_and_volume_is_trained_on_and_served(
@@ -56,16 +68,7 @@ def test_a_feed_without_gaps_and_volume_is_trained_on_and_served(
     for timeframe, frame in frames.items():
         write_candles(frame, tmp_path / "candles", "BTC/USDT", timeframe)
     folder = tmp_path / "bundle"
-    main(
-        replace(
-            config,
-            symbols=("BTC/USDT",),
-            candles_dir=tmp_path / "candles",
-            candles=0,
-            epochs=1,
-            output_dir=folder,
-        )
-    )
+    main(on_bitcoin(config, tmp_path, output_dir=folder))
     assert "dropped: constant or missing throughout the training part" in capsys.readouterr().out
 
     predictor = predictor_class.from_directory(folder)
@@ -132,18 +135,8 @@ def test_a_fold_looks_at_what_changes_in_its_own_training_part(tmp_path, no_twin
     # 965 samples begin with candle 534; the first fold's training part ends with candle 1209.
     candles["volume"] = candles["volume"].mask(candles.index < 1225, 0.0)
     write_candles(candles, tmp_path / "candles", "BTC/USDT", "1h")
-    main(
-        replace(
-            config,
-            symbols=("BTC/USDT",),
-            candles_dir=tmp_path / "candles",
-            candles=0,
-            epochs=1,
-            walk_forward=True,
-            refit_every=2,
-            output_dir=tmp_path / "bundle",
-        )
-    )
+    folder = tmp_path / "bundle"
+    main(on_bitcoin(config, tmp_path, walk_forward=True, refit_every=2, output_dir=folder))
     assert "volume_z, volume_ratio dropped: constant or missing" in capsys.readouterr().out
     metadata = json.loads((tmp_path / "bundle" / "metadata_v2.json").read_text(encoding="utf-8"))
     assert set(V2_CANDLE_FEATURES) <= set(metadata["feature_cols"])

@@ -348,7 +348,7 @@ def finish_moves(output_dir: Path, metadata_name: str, allowed: Sequence[str]) -
     """
     partial = output_dir / PARTIAL
     try:
-        metadata = json.loads((partial / metadata_name).read_text())
+        metadata = read_json(partial / metadata_name)
         hashes, unhashed = dict(metadata["files"]), list(metadata["unhashed_files"])
     except (
         OSError,

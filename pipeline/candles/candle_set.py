@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class CandleSet:
     def is_synthetic(self) -> bool:
         return self.source == "synthetic"
 
+    @functools.cached_property
     def doubts(self) -> dict[str, str]:
         """Symbol -> what to say of its candles that are hard to believe; mostly empty."""
         told = {}

@@ -191,12 +191,11 @@ def _labelled(market: CandleSet, source: SourceConfig) -> CandleSet:
             whence = market.venue_of.get(symbol, market.venue)
             names = (symbol, market.timeframe, whence, source.cross_check)
             demand_agreement(frame, *names, base_url=source.base_url)
-    doubts = market.doubts()
     for symbol, frame in market.candles.items():
         venue = "synthetic" if market.is_synthetic else market.venue_of.get(symbol)
         frame.attrs |= {"symbol": symbol} | ({"exchange": venue} if venue else {})
-        if symbol in doubts:
-            logger.warning("%s", doubts[symbol])
+        if symbol in market.doubts:
+            logger.warning("%s", market.doubts[symbol])
             frame.attrs[belief.TOLD] = True
     return market
 

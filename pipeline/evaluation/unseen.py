@@ -97,7 +97,7 @@ def score_unseen(
         threshold=_threshold_of(metadata),
         funding=market.funding,
     )
-    scores["test"]["warnings"] += market.doubts().values()
+    scores["test"]["warnings"] += market.doubts.values()
     quantiles = metadata.get("feature_quantiles", {})
     rows = np.concatenate([part.features for part in parts.values()])
     time_ms = np.concatenate([part.time_ms for part in parts.values()])
