@@ -132,10 +132,12 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[str, list[di
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     streams = [output for output in outputs if output.output_type == "stream"]
     errors = "".join(output.text for output in streams if output.name == "stderr").splitlines()
+    # a network of an epoch or two may well be told not to rely on its forecast
+    expected = ("was trained on synthetic candles", "lies outside of its own")
     assert not [
         line
         for line in errors
-        if "Warning" in line and "was trained on synthetic candles" not in line
+        if "Warning" in line and not any(words in line for words in expected)
     ]
     shown = [
         output.data
