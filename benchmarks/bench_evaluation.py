@@ -12,8 +12,6 @@ libraries included.
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bench_features import use_one_core
-from benchmarks.common import Ratio, print_ratios, write_report
+from benchmarks.common import Ratio, peak_mib, print_ratios, write_report
 from pipeline.candles.synthetic import TEMPERS
 from pipeline.evaluation.verdict import evaluate_forecasts
 
@@ -75,12 +73,6 @@ def timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def peak_mib() -> float:
-    """Most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def main() -> None:

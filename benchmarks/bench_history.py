@@ -25,8 +25,8 @@ import ccxt
 import numpy as np
 import pandas as pd
 
-from benchmarks.bench_store import BTC, SERIES, START_MS, make_rows, peak_mib
-from benchmarks.common import Ratio, print_ratios, write_report
+from benchmarks.bench_store import BTC, SERIES, START_MS, make_rows
+from benchmarks.common import Ratio, peak_mib, print_ratios, write_report
 from pipeline.candles import exchange_client, fetch_cache, store
 from pipeline.candles.exchange_client import Allowance
 from pipeline.candles.job import Job

@@ -30,8 +30,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_evaluation import peak_mib
-from benchmarks.common import Ratio, forward_operations, matrix_rate, print_ratios, write_report
+from benchmarks.common import (
+    Ratio,
+    forward_operations,
+    matrix_rate,
+    peak_mib,
+    print_ratios,
+    write_report,
+)
 
 N_CANDLES = 10_000
 BATCHES = (32, 128, 512, 2048)

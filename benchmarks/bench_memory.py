@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.bench_store import peak_mib
-from benchmarks.common import Ratio, print_ratios, write_report
+from benchmarks.common import Ratio, peak_mib, print_ratios, write_report
 
 N_COINS = 22
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import platform
-import resource
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.common import Ratio, print_ratios, write_report
+from benchmarks.common import Ratio, peak_mib, print_ratios, write_report
 from pipeline.candles import store
 from pipeline.candles.schema import utc_from_ms
 
@@ -83,12 +82,6 @@ def update(directory: Path, begin: int, end: int) -> None:
     assert (
         done.added == end - begin - done.checked and done.checked <= 1 and len(done.rewritten) == 0
     )
-
-
-def peak_mib() -> float:
-    """Most memory this process has held, in MiB."""
-    unit = 2**20 if platform.system() == "Darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def build(directory: Path, n_rows: int) -> tuple[float, float, float]:

@@ -4,6 +4,8 @@ sets."""
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -110,3 +112,9 @@ def forward_operations(model: Any) -> int:
                 f"{layer.name}: operations of {kind} layers are not counted; count them here first"
             )
     return int(total)
+
+
+def peak_mib() -> float:
+    """Most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_evaluation import peak_mib
+from benchmarks.common import peak_mib
 
 LOOKBACK, SEED = 60, 0
 HUBER_DELTA, LEARNING_RATE, CLIP_VALUE, DROPOUT = 0.5, 3e-4, 1.0, 0.2
@@ -92,7 +92,7 @@ def train_torch(batch_size: int, n_steps: int, n_threads: int, *, is_compiled: b
     """The loop that PyTorch's users write: zero_grad, loss, backward, clip, step."""
     import torch
 
-    from benchmarks.torch_twin import DualStream
+    from benchmarks.torch_twin import DualStream, count_parameters
     from pipeline.training.fit import WindowBatches
 
     torch.set_num_threads(n_threads)
@@ -112,7 +112,7 @@ def train_torch(batch_size: int, n_steps: int, n_threads: int, *, is_compiled: b
             torch.nn.utils.clip_grad_value_(network.parameters(), CLIP_VALUE)
             adam.step()
         batches.on_epoch_end()
-        answer(seconds=time.perf_counter() - began, parameters=network.n_parameters())
+        answer(seconds=time.perf_counter() - began, parameters=count_parameters(network))
 
 
 def main() -> None:

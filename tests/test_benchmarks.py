@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks import bench_gpu
 from benchmarks.bench_rivals import SUMS, build_tcn, build_transformer, hand_made
 from benchmarks.bench_run import HEADING
 from benchmarks.bench_training import Result, ratios
@@ -21,20 +22,17 @@ def trainable(model):
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
-def test_the_pytorch_twin_has_as_many_parameters_as_v2s_network():
-    pytest.importorskip("torch", reason="the twin needs PyTorch, which the project does not")
-    from benchmarks.torch_twin import DualStream
-
-    assert DualStream(16).n_parameters() == trainable(build_dual_stream(60, 16))
-
-
-def test_the_pytorch_twin_maps_windows_to_a_forecast_each():
+@pytest.mark.parametrize("name", bench_gpu.WINDOWS)
+def test_a_pytorch_twin_has_as_many_parameters_and_maps_windows_to_a_forecast_each(name):
     torch = pytest.importorskip(
-        "torch", reason="the twin needs PyTorch, which the project does not"
+        "torch", reason="the twins need PyTorch, which the project does not"
     )
-    from benchmarks.torch_twin import DualStream
+    from benchmarks import torch_twin
 
-    assert DualStream(16)(torch.zeros(5, 60, 16)).shape == (5, 1)
+    lookback, n_features = bench_gpu.WINDOWS[name]
+    twin = torch_twin.build_twin(name, lookback, n_features)
+    assert torch_twin.count_parameters(twin) == trainable(bench_gpu.build_keras(name))
+    assert twin(torch.zeros(5, lookback, n_features)).shape == (5, 1)
 
 
 def test_operations_of_a_tiny_network_by_hand():
