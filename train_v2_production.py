@@ -96,8 +96,8 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
         # settings as it does the network's.
         run.phase("Baselines", ", ".join(BASELINE_NAMES))
         baselines = fit_small_models(scaled, scalers, config)
-        chosen = (f"{name} {value:.3g}" for name, value in baselines.settings.items())
-        terminal.tell(f"validation chose {', '.join(chosen)}")
+        fitted = (f"{name} {value:.3g}" for name, value in baselines.settings.items())
+        terminal.tell_list(fitted)
 
         # Build: (batch, lookback, n_features) -> (batch, 1), the scaled log-return.
         several = f", {config.ensemble} of them" if config.ensemble > 1 else ""

@@ -2,9 +2,9 @@
 # # Train v2 and see what it is worth
 #
 # From candles to a saved network and a verdict. The run measures the network, out of sample,
-# against the baselines: no change, drift, ridge and XGBoost. **NO EDGE is a normal, useful
-# result.** `verdict.ipynb` explains every number, `predict_v2.ipynb` uses what is
-# saved here. Run the cells from top to bottom.
+# against the baselines: no change, drift, the last move turned around, two linear models and
+# XGBoost. **NO EDGE is a normal, useful result.** `verdict.ipynb` explains every number, and
+# `predict_v2.ipynb` uses what is saved here. Run the cells from top to bottom.
 
 # %%
 # In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import textwrap
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -48,6 +49,11 @@ def tell(*lines: str) -> None:
     """Print lines indented below the phase they belong to."""
     for line in lines:
         print(f"      {without_secrets(line)}", flush=True)
+
+
+def tell_list(items: Iterable[str]) -> None:
+    """Print items with commas between them, in as many lines as they need."""
+    tell(*textwrap.wrap(", ".join(items), WIDTH - 6))
 
 
 def tell_epoch(epoch: int, logs: dict[str, float]) -> None:

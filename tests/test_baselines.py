@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xgboost  # noqa: F401  loaded here, so that `one_thread` reaches it
+from sklearn.linear_model import QuantileRegressor
+from statsmodels.regression.quantile_regression import QuantReg
 from threadpoolctl import threadpool_limits
 
 from pipeline.forecasts.baselines import (
@@ -12,7 +14,9 @@ from pipeline.forecasts.baselines import (
     LAGS,
     RIDGE_ALPHAS,
     fit_baselines,
+    fit_lad,
     lagged_inputs,
+    reversal_forecast,
 )
 from pipeline.forecasts.shrinkage import fit_shrinkage
 from pipeline.samples.scaling import ScaledSamples, scale_on_train, to_log_return
@@ -81,7 +85,7 @@ def noise():
     return fitted(make_samples(400)[0])
 
 
-def test_four_baselines_forecast_every_sample(noise):
+def test_the_baselines_forecast_every_sample(noise):
     scaled, baselines = noise
     assert tuple(baselines.forecasts) == BASELINE_NAMES
     assert all(
@@ -92,6 +96,56 @@ def test_four_baselines_forecast_every_sample(noise):
 
 def test_naive_is_zero(noise):
     assert not noise[1].forecasts["naive"].any()
+
+
+def test_reversal_is_the_median_share_of_the_last_move_that_came_back():
+    # Three moves of 1, 1 and 4 volatilities (the last counts as 2) were followed by -0.1, -0.3 and
+    # -0.4: the slopes are -0.1, -0.3 and -0.2, of weights 1, 1 and 2, so their median is -0.2.
+    samples, _ = make_samples(200)
+    train = split_of(samples).train
+    move, following = np.zeros(len(samples)), np.zeros(len(samples))
+    move[train[:3]], following[train[:3]] = [1.0, 1.0, 4.0], [-0.1, -0.3, -0.4]
+    later = split_of(samples).test[0]
+    move[later] = -3.0
+    samples = replace(
+        samples, current_return=move * samples.volatility, log_return=following * samples.volatility
+    )
+    _, baselines = fitted(samples)
+    assert baselines.settings["reversal_share"] == pytest.approx(0.2)
+    assert baselines.forecasts["reversal"][later] == pytest.approx(
+        0.2 * 2.0 * samples.volatility[later]
+    )
+
+
+def test_reversal_of_several_candles_compares_the_last_move_with_the_volatility_of_one():
+    four = reversal_forecast(np.array([0.01]), np.array([0.02]), 4, 0.1)
+    assert four == pytest.approx(-0.1 * (0.01 / 0.01) * 0.02)
+
+
+def test_lad_is_what_other_solvers_find():
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((300, 5))
+    target = inputs @ np.array([0.3, -0.2, 0.0, 0.1, 0.05]) + rng.standard_t(3, 300)
+    weights = fit_lad(inputs, target)
+    other = QuantileRegressor(quantile=0.5, alpha=0).fit(inputs, target)
+    assert weights == pytest.approx([other.intercept_, *other.coef_], abs=1e-6)
+    columns = np.column_stack([np.ones(300), inputs])
+    third = QuantReg(target, columns).fit(q=0.5, p_tol=1e-12, max_iter=10_000)
+    assert weights == pytest.approx(third.params, abs=1e-5)
+
+
+def test_lad_is_not_moved_by_one_wild_target():
+    inputs = np.arange(11.0)[:, None]
+    target = 2 * inputs[:, 0] + 1
+    target[3] = 1e6
+    assert fit_lad(inputs, target) == pytest.approx([1.0, 2.0])
+
+
+def test_lad_with_a_column_that_is_another_twice_still_fits():
+    rng = np.random.default_rng(1)
+    column = rng.standard_normal(50)
+    weights = fit_lad(np.column_stack([column, column]), 3 * column)
+    assert weights[1] + weights[2] == pytest.approx(3.0)
 
 
 def test_drift_is_each_symbols_mean_return_in_training():

@@ -92,8 +92,8 @@ def test_direction_coverage_and_skill_by_hand(path):
     assert model["test"]["models"]["lstm"]["direction_accuracy"] == 0.75
     assert model["test"]["interval"]["coverage"] == 0.5
     assert model["test"]["models"]["lstm"]["mae"] == pytest.approx((0.01 + 0.02 + 0.02 + 0.03) / 4)
-    (comparison,) = model["test"]["verdicts"]
-    assert comparison["baseline"] == "naive"
+    comparison, squared = model["test"]["verdicts"]
+    assert (comparison["baseline"], squared["loss"]) == ("naive", "scaled_squared_error")
     assert comparison["skill"] == pytest.approx(
         1 - (0.01 + 0.02 + 0.02 + 0.03) / (0.02 + 0.01 + 0.03 + 0.04)
     )

@@ -20,6 +20,7 @@ from inference_v2 import CryptoPricePredictorV2
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.commands import Evaluate, Live, Predict
+from pipeline.evaluation.losses import deciding
 from pipeline.report.tables import horizon_rows
 from pipeline.samples import leakage
 from pipeline.samples.pooled_features import (
@@ -513,6 +514,6 @@ def test_on_martingales_it_finds_no_edge_and_a_planted_one_it_finds(
     )
     against = {
         row["baseline"]: row["verdict"]
-        for row in train_v2_production.main(config)["test"]["verdicts"]
+        for row in deciding(train_v2_production.main(config)["test"]["verdicts"])
     }
     assert against["naive"] == verdict

@@ -164,5 +164,5 @@ def test_a_run_cut_off_between_its_networks_resumes_to_the_same_forecasts(
 def test_the_members_of_an_ensemble_are_calibrated_each_by_its_own(config, twice, tmp_path):
     metrics = train(config, refit=True, ensemble=2, output_dir=tmp_path)
     alone = json.loads((twice / FILES.metrics).read_text())["test"]["verdicts"]
-    (skill,) = (row["skill"] for row in alone if row["baseline"] == "naive")
+    skill, _ = (row["skill"] for row in alone if row["baseline"] == "naive")
     assert metrics["ensemble"]["members"][0]["skill"] == pytest.approx(skill, rel=1e-9)

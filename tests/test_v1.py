@@ -24,6 +24,7 @@ from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_market
+from pipeline.forecasts.baselines import BASELINE_NAMES
 from pipeline.samples import leakage
 from tests import networks
 from tests.exchange_market import market_of
@@ -104,7 +105,7 @@ def test_a_bundle_holds_its_files_scores_and_a_verdict(bundle):
     assert metadata["feature_cols"] == list(V1_FEATURES)
     assert metadata["quantile_regression"] is True
     assert metrics["data"]["timeframe"] == "1h" and metrics["data"]["fine"]["timeframe"] == "15m"
-    assert set(metrics["test"]["models"]) == {"naive", "drift", "ridge", "xgboost", "lstm"}
+    assert list(metrics["test"]["models"]) == [*BASELINE_NAMES, "lstm"]
     assert [entry["baseline"] for entry in metrics["test"]["interval"]["comparisons"]] == [
         "ewma",
         "garch",

@@ -452,4 +452,4 @@ def test_on_real_candles_a_network_of_price_levels_loses_to_no_change(real_data,
     test = train_v1_final.main(config)["test"]
     assert test["models"]["naive"]["mape_percent"] < 0.5
     assert test["models"]["lstm"]["mape_percent"] > 2 * test["models"]["naive"]["mape_percent"]
-    assert [entry["verdict"] for entry in test["verdicts"]] == ["LOSES"] * 4
+    assert {entry["verdict"] for entry in test["verdicts"]} == {"LOSES"}

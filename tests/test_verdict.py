@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation.comparison import Comparison
+from pipeline.evaluation.losses import SQUARED_LOSS, deciding
 from pipeline.evaluation.metrics import direction_metrics
 from pipeline.evaluation.significance import diebold_mariano
 from pipeline.evaluation.verdict import (
@@ -15,6 +16,7 @@ from pipeline.evaluation.verdict import (
     run_verdict,
     suspicion_warnings,
 )
+from pipeline.forecasts.baselines import BASELINE_NAMES
 from pipeline.report import tables
 
 MODEL_KEYS = {
@@ -23,6 +25,8 @@ MODEL_KEYS = {
     "rmse",
     "mae_percent",
     "r2",
+    "r2_low",
+    "r2_high",
     "n_calls",
     "direction_accuracy",
     "direction_accuracy_low",
@@ -41,10 +45,12 @@ RESULT_KEYS = [
     "n_instants",
     "models",
     "verdicts",
+    "power",
     "verdict",
     "interval",
     "probability",
     "skill_by",
+    "skill_over_time",
     "confidence_set",
     "warnings",
 ]
@@ -52,7 +58,7 @@ RESULT_KEYS = [
 
 def make_predictions(n_hours=300, seed=0, known=0.0):
     """Two coins; the network knows a share `known` of each return, ridge and XGBoost nothing."""
-    rng = np.random.default_rng(seed)
+    rng, others = np.random.default_rng(seed), np.random.default_rng(1000 + seed)
     hours = pd.date_range("2024-01-01", periods=n_hours, freq="h", tz="UTC").as_unit("ms")
     frames = []
     for symbol, volatility in (("BTC/USDT", 0.005), ("ETH/USDT", 0.01)):
@@ -68,6 +74,8 @@ def make_predictions(n_hours=300, seed=0, known=0.0):
                     "volatility": volatility,
                     "naive": 0.0,
                     "drift": 1e-6,
+                    "reversal": 0.01 * volatility * others.standard_normal(n_hours),
+                    "lad": 0.02 * volatility * others.standard_normal(n_hours),
                     "ridge": 0.02 * volatility * rng.standard_normal(n_hours),
                     "xgboost": 0.2 * volatility * rng.standard_normal(n_hours),
                     "lstm": known * actual + 1e-3 * volatility * rng.standard_normal(n_hours),
@@ -88,7 +96,7 @@ def with_quantiles(predictions):
 
 
 def comparison(baseline, verdict):
-    return Comparison("lstm", baseline, "scaled_absolute_error", 0.0, 1.0, 1.0, 0.0, 0.0, verdict)
+    return Comparison("lstm", baseline, "scaled_absolute_error", 0.0, 1.0, 1.0, 0.0, verdict)
 
 
 def test_loss_and_skill_agree_with_hand_arithmetic():
@@ -105,7 +113,9 @@ def test_loss_and_skill_agree_with_hand_arithmetic():
     [against_naive] = compare_forecasts(predictions, "lstm", ["naive"])
     assert against_naive.loss == "scaled_absolute_error"
     assert against_naive.skill == pytest.approx(1 - (2 - 0.5 / 40) / 2.5)
-    assert against_naive.squared_skill == pytest.approx(1 - (5 - (1 - 0.25) / 40) / 6.5)
+    [squared] = compare_forecasts(predictions, "lstm", ["naive"], loss=SQUARED_LOSS)
+    assert squared.loss == "scaled_squared_error"
+    assert squared.skill == pytest.approx(1 - (5 - (1 - 0.25) / 40) / 6.5)
     assert against_naive.statistic > 0
     assert against_naive.verdict == "BEATS"
 
@@ -123,14 +133,14 @@ def test_a_forecast_equal_to_its_baseline_ties_with_zero_skill():
     predictions = make_predictions().assign(lstm=0.0)
     [tie] = compare_forecasts(predictions, "lstm", ["naive"])
     assert (tie.statistic, tie.p_value, tie.verdict) == (0.0, 1.0, "TIES")
-    assert (tie.skill, tie.squared_skill) == (0.0, 0.0)
+    assert tie.skill == 0.0
 
 
 def test_skill_is_undefined_against_a_perfect_baseline():
     predictions = make_predictions()
     predictions["ridge"] = predictions["actual_return"]
     [hopeless] = compare_forecasts(predictions, "lstm", ["ridge"])
-    assert (hopeless.skill, hopeless.squared_skill, hopeless.verdict) == (None, None, "LOSES")
+    assert (hopeless.skill, hopeless.verdict) == (None, "LOSES")
 
 
 def test_holm_makes_a_verdict_harder_to_reach_with_more_comparisons():
@@ -158,7 +168,7 @@ def test_the_horizon_reaches_the_test_and_widens_its_window():
     assert compared.statistic != pytest.approx(
         compare_forecasts(predictions, "lstm", ["naive"])[0].statistic
     )
-    [evaluated] = evaluate_forecasts(predictions, baselines=["naive"], horizon=24)["verdicts"]
+    evaluated, _ = evaluate_forecasts(predictions, baselines=["naive"], horizon=24)["verdicts"]
     assert evaluated["statistic"] == compared.statistic
 
 
@@ -232,27 +242,16 @@ def test_an_evaluation_is_plain_json_of_the_documented_shape():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == RESULT_KEYS
     assert (result["n"], result["n_instants"]) == (600, 300)
-    assert list(result["models"]) == ["naive", "drift", "ridge", "xgboost", "lstm"]
+    assert list(result["models"]) == [*BASELINE_NAMES, "lstm"]
     for metrics in result["models"].values():
         assert set(metrics) == MODEL_KEYS
         assert list(metrics["by_symbol"]) == ["BTC/USDT", "ETH/USDT"]
-    assert [verdict["baseline"] for verdict in result["verdicts"]] == [
-        "naive",
-        "drift",
-        "ridge",
-        "xgboost",
+    assert [(verdict["loss"], verdict["baseline"]) for verdict in result["verdicts"]] == [
+        (f"scaled_{loss}_error", name)
+        for loss in ("absolute", "squared")
+        for name in BASELINE_NAMES
     ]
-    fields = {
-        "model",
-        "baseline",
-        "loss",
-        "statistic",
-        "p_value",
-        "p_holm",
-        "skill",
-        "squared_skill",
-        "verdict",
-    }
+    fields = {"model", "baseline", "loss", "statistic", "p_value", "p_holm", "skill", "verdict"}
     assert all(set(verdict) == fields for verdict in result["verdicts"])
     assert result["models"]["naive"]["direction_accuracy"] is None
     assert result["models"]["naive"]["r2"] == 0.0
@@ -390,7 +389,7 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
     }
     assert result["verdict"] == "NO EDGE"
     assert (result["interval"], result["probability"], result["skill_by"]) == (None, None, None)
-    assert set(result["confidence_set"]["p_values"]) == {"naive", "drift", "ridge", "xgboost"}
+    assert set(result["confidence_set"]["p_values"]) == set(BASELINE_NAMES)
     assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(
         result
     )
@@ -399,14 +398,12 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
 
 def test_a_baseline_that_diverged_ties_untested_and_does_not_count_in_holms_correction():
     predictions = make_predictions(known=0.05)
-    without = evaluate_forecasts(predictions, baselines=("naive", "drift", "ridge"))
+    without = evaluate_forecasts(predictions, baselines=BASELINE_NAMES[:-1])
     predictions["xgboost"] = np.inf
     result = evaluate_forecasts(predictions)
-    assert result["verdicts"][:3] == without["verdicts"]
-    assert (
-        result["verdicts"][3] | {"verdict": "TIES", "p_holm": None, "skill": None}
-        == result["verdicts"][3]
-    )
+    assert result["verdicts"][:5] == without["verdicts"][:5]
+    untested = result["verdicts"][5]
+    assert (untested["verdict"], untested["p_holm"], untested["skill"]) == ("TIES", None, None)
     assert (result["verdict"], result["models"]["xgboost"]["mae"]) == ("EDGE", None)
     assert result["warnings"][0].startswith("xgboost: 600 of 600")
 
@@ -472,3 +469,42 @@ def test_a_test_part_too_short_to_test_says_so_and_the_rest_stands(caplog):
 def test_a_comparison_needs_a_baseline():
     with pytest.raises(ValueError, match="no baselines"):
         compare_forecasts(make_predictions(), "lstm", [])
+
+
+def test_the_squared_error_is_a_family_of_its_own_and_decides_nothing():
+    # Nine of ten moves are foreseen a little, the tenth is missed by far: the median is shifted.
+    predictions = make_predictions(400)
+    actual = predictions["actual_return"]
+    is_missed = np.arange(len(predictions)) % 10 == 0
+    predictions["lstm"] = np.where(is_missed, -0.4 * actual, 0.1 * actual)
+    result = evaluate_forecasts(predictions)
+    absolute, squared = (
+        {entry["baseline"]: entry for entry in result["verdicts"] if entry["loss"] == loss}
+        for loss in ("scaled_absolute_error", SQUARED_LOSS)
+    )
+    assert (result["verdict"], absolute["naive"]["verdict"]) == ("EDGE", "BEATS")
+    assert list(deciding(result["verdicts"])) == list(absolute.values())
+    assert absolute["naive"]["skill"] == pytest.approx(0.9 * 0.1 - 0.1 * 0.4, abs=0.01)
+    # (1 - 0.1)^2 of nine tenths and (1 + 0.4)^2 of one tenth, instead of 1
+    assert squared["naive"]["skill"] == pytest.approx(1 - 0.9 * 0.81 - 0.1 * 1.96, abs=0.03)
+    assert "In squared error, which does not decide" in tables.squared_sentence(result)
+    row = result["models"]["lstm"]
+    assert row["r2_low"] < row["r2"] < row["r2_high"]
+
+
+def test_a_run_says_how_large_a_skill_it_could_have_seen():
+    # |actual| alternates between 1 and 3 volatilities and the forecast is 0.1 of it with a sign of
+    # its own, so that the gain at each hour is +-0.1 and +-0.3: of mean 0 and mean square 0.05.
+    n = 1000
+    rng = np.random.default_rng(5)
+    predictions = make_predictions(n)
+    predictions = predictions[predictions["symbol"] == "BTC/USDT"].copy()
+    size = np.where(np.arange(n) % 2 == 0, 1.0, 3.0) * predictions["volatility"]
+    predictions["actual_return"] = size * rng.choice([-1.0, 1.0], n)
+    predictions["lstm"] = 0.1 * predictions["actual_return"] * rng.choice([-1.0, 1.0], n)
+    power = evaluate_forecasts(predictions, baselines=("naive", "drift"))["power"]
+    assert (power["power"], power["level"], power["comparisons"]) == (0.8, 0.05, 2)
+    # standard error of the mean gain / mean loss of 2, times z(1 - 0.05 / 4) + z(0.8)
+    expected = np.sqrt(0.05 / n) / 2 * (2.2414 + 0.8416)
+    assert power["skill_against_naive"] == pytest.approx(expected, rel=0.1)
+    assert "of 100 such runs" in tables.power_sentence({"power": power})

@@ -97,8 +97,8 @@ def main(
         # Baselines: fitted on the hours of the same samples, for the same target.
         run.phase("Baselines", ", ".join(BASELINE_NAMES))
         baselines = fit_baselines(scaled, scalers.y, seed=config.seed)
-        chosen = (f"{name} {value:.3g}" for name, value in baselines.settings.items())
-        terminal.tell(f"validation chose {', '.join(chosen)}")
+        fitted = (f"{name} {value:.3g}" for name, value in baselines.settings.items())
+        terminal.tell_list(fitted)
 
         # Build: two windows of (batch, lookback, 50) -> (batch, 3), scaled q10 < q50 < q90.
         run.phase("Build", "dual-timeframe network")

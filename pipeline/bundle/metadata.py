@@ -35,6 +35,7 @@ SHAPES: dict[str, Any] = {
         str: {"low": float, "high": float, "edges": [float], "shares": [float], "usual": [[float]]}
     },
     "interval_baselines": {str: {"q10": float, "q50": float, "q90": float}},
+    "reversal_share": float,
     "jobs": {str: dict},
 }
 """Keys of a metadata file that are read, and their shapes (`demand`); a file may lack any."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import (
@@ -25,10 +26,13 @@ from pipeline.evaluation.significance import (
     is_constant,
     mean_by_instant,
     ratio_half_width,
+    standard_error,
 )
 
 logger = logging.getLogger(__name__)
 
+POWER = 0.8
+"""How often a skill as large as `detectable_skill` is found."""
 LARGEST_BOOTSTRAP = 20_000
 """Rows of the confidence set's bootstrap; arch keeps an index of each draw in memory."""
 
@@ -40,7 +44,8 @@ class Comparison:
     model: str
     baseline: str
     loss: str
-    """what is compared: "scaled_absolute_error" is |actual - forecast| / volatility"""
+    """what is compared: "scaled_absolute_error" is |actual - forecast| / volatility,
+    "scaled_squared_error" its square"""
     statistic: float | None
     """Diebold-Mariano; positive where the model is better"""
     p_value: float | None
@@ -49,8 +54,6 @@ class Comparison:
     """adjusted for all comparisons of the run"""
     skill: float | None
     """1 - loss of the model / loss of the baseline; None where the baseline makes no error"""
-    squared_skill: float | None
-    """the same for the square of the loss; it decides nothing"""
     verdict: str
     """BEATS, TIES or LOSES"""
 
@@ -96,10 +99,16 @@ def compare_losses(
         TIES. Where the samples are too few to test (a warning says so), statistic and p-values are
         None, and it TIES.
     """
-    tests = {
-        baseline: _test(loss_model, values, instants, horizon)
-        for baseline, values in losses.items()
-    }
+    tests: dict[str, DieboldMariano | None] = {}
+    reasons = []
+    for baseline, values in losses.items():
+        try:
+            tests[baseline] = diebold_mariano(loss_model, values, instants, horizon)
+        except ValueError as error:
+            tests[baseline] = None
+            reasons.append(str(error))
+    for reason in dict.fromkeys(reasons):
+        logger.warning("no significance test: %s", reason)
     p_values = {baseline: test.p_value for baseline, test in tests.items() if test is not None}
     adjusted = dict(zip(p_values, holm(list(p_values.values())))) if p_values else {}
     comparisons = []
@@ -117,32 +126,20 @@ def compare_losses(
                 p_value=p_values.get(baseline),
                 p_holm=adjusted.get(baseline),
                 skill=skill(loss_model, values, instants),
-                squared_skill=skill(loss_model**2, values**2, instants),
                 verdict=verdict,
             )
         )
     return comparisons
 
 
-def _test(
-    loss_model: np.ndarray, loss: np.ndarray, instants: Any, horizon: int
-) -> DieboldMariano | None:
-    """The test, or None under a warning where there is too little to test."""
-    try:
-        return diebold_mariano(loss_model, loss, instants, horizon)
-    except ValueError as error:
-        logger.warning("no significance test: %s", error)
-        return None
-
-
 def skill_by(
     predictions: pd.DataFrame,
     model: str,
     baseline: str,
-    by: Literal["symbol", "month"] = "symbol",
+    by: Literal["symbol", "month", "quarter"] = "symbol",
     horizon: int = 1,
 ) -> list[dict[str, Any]]:
-    """Skill against a baseline, symbol by symbol or month by month, with 95 % intervals.
+    """Skill against a baseline, by symbol, month or quarter, with 95 % intervals.
 
     The interval is that of a ratio of two means (delta method): skill +- t * `standard_error` of
     (loss of the baseline - loss of the model - skill * loss of the baseline) / mean loss of the
@@ -152,7 +149,8 @@ def skill_by(
         predictions: The frame.
         model: Name of the model's forecast column.
         baseline: Name of the baseline's forecast column.
-        by: "symbol", or "month" (calendar month, UTC, of the candle from which is forecast).
+        by: "symbol", or "month" or "quarter" (of the calendar, UTC, of the candle from which is
+            forecast).
 
     Returns:
         A row a group, in order: {by: its name, "skill", "low", "high", "n": forecasts}. low and
@@ -162,18 +160,59 @@ def skill_by(
     check_predictions(predictions, [model, baseline])
     losses = [scaled_absolute_error(predictions, name) for name in (model, baseline)]
     times = predictions["timestamp"].to_numpy("datetime64[ms]")
-    groups = predictions["symbol"].astype(str).to_numpy()
-    if by == "month":
-        groups = times.astype("datetime64[M]")
+    if by == "symbol":
+        groups = predictions["symbol"].astype(str).to_numpy()
+    else:
+        groups = calendar_names(times, by)
     codes, names = pd.factorize(groups, sort=True)
     rows: list[dict[str, Any]] = []
     for code, name in enumerate(names):
         chosen = codes == code
         ours, theirs = (mean_by_instant(loss[chosen], times[chosen]) for loss in losses)
         value, low, high = skill_interval(ours, theirs, horizon)
-        label = str(name) if by == "symbol" else str(name)[:7]
-        rows.append({by: label, "skill": value, "low": low, "high": high, "n": int(chosen.sum())})
+        rows.append(
+            {by: str(name), "skill": value, "low": low, "high": high, "n": int(chosen.sum())}
+        )
     return rows
+
+
+def calendar_names(times: np.ndarray, by: Literal["month", "quarter"]) -> np.ndarray:
+    """(n,) names of the month or quarter of each time, UTC, which sort as the times do.
+
+    Example:
+        >>> calendar_names(np.array(["2024-05-31"], "datetime64[ms]"), "quarter").tolist()
+        ['2024-Q2']
+    """
+    periods = pd.DatetimeIndex(times).to_period("M" if by == "month" else "Q")
+    return periods.strftime("%Y-%m" if by == "month" else "%Y-Q%q").to_numpy(str)
+
+
+def detectable_skill(
+    loss_model: np.ndarray, loss_baseline: np.ndarray, horizon: int, n_comparisons: int
+) -> float | None:
+    """Least skill that a verdict would have found in four of five such runs (power 80 %).
+
+    The standard error of the skill times the sum of two quantiles: of the level, at Holm's most
+    demanding step, and of the power.
+
+    Args:
+        loss_model: (n_instants,) losses in time order, as `loss_baseline`.
+        horizon: Candles that a forecast spans.
+        n_comparisons: Size of the family that Holm's correction is made for.
+
+    Returns:
+        None where there are too few instants for a test, or the baseline makes no error.
+
+    References:
+        Cohen (1988), Statistical Power Analysis for the Behavioral Sciences, chapter 2.
+    """
+    mean_baseline = float(loss_baseline.mean())
+    if mean_baseline == 0 or len(loss_model) < instants_needed(horizon):
+        return None
+    lost = float(loss_model.mean()) / mean_baseline * loss_baseline - loss_model
+    error = standard_error(lost, horizon)[0] / mean_baseline
+    quantiles = stats.norm.isf(LEVEL / 2 / n_comparisons) + stats.norm.isf(1 - POWER)
+    return float(quantiles * error)
 
 
 def skill_interval(

@@ -1,8 +1,8 @@
 """A saved model on candles it has never seen, scored as a training run scores its test part.
 
 What is scored is what is served: every forecast comes from `predict_history`. The samples are
-picked by the rules of training (`make_windows`). Of the baselines only those that need no fit are
-there: naive, and the EWMA interval, whose constants the metadata holds.
+picked by the rules of training (`make_windows`). Of the baselines those are there that the metadata
+holds in a number or none: naive, reversal, and the EWMA interval.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.probability import QUANTILES
 from pipeline.evaluation.scoring import score_run
+from pipeline.forecasts.baselines import reversal_forecast
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.samples.drift import measure_drift
 from pipeline.samples.windows import make_windows
@@ -85,10 +86,17 @@ def score_unseen(
     parts = _forecast_all(predictor, market, features, _first_instant(cuts, since_ms))
     interval_baselines = metadata.get("interval_baselines", {})
     predictions = _join(parts.values(), interval_baselines)
+    baselines = ["naive"]
+    if "reversal_share" in metadata:
+        baselines.append("reversal")
+        moves, volatility = (predictions[name] for name in ("current_return", "volatility"))
+        predictions["reversal"] = reversal_forecast(
+            moves.to_numpy(), volatility.to_numpy(), predictor.horizon, metadata["reversal_share"]
+        )
     scores = score_run(
         [predictions],
         network=NETWORK,
-        baselines=("naive",),
+        baselines=baselines,
         interval_baselines=tuple(interval_baselines),
         timeframe=predictor.timeframe,
         horizon=predictor.horizon,
@@ -348,5 +356,5 @@ def _notes_on_symbols(
         notes.append(f"no forecasts of {', '.join(without)}")
     return [
         *notes,
-        "compared with naive alone: ridge and XGBoost belong to a training run, not to its bundle",
+        "LAD, ridge and XGBoost are not compared: they belong to a training run, not to its bundle",
     ]

@@ -9,10 +9,11 @@ import pandas as pd
 
 from pipeline.evaluation import comparison, metrics, probability
 from pipeline.evaluation.comparison import Comparison, scaled_absolute_error
+from pipeline.evaluation.decay import SkillOverTime, skill_over_time
+from pipeline.evaluation.losses import LOSS, SQUARED_LOSS
 from pipeline.evaluation.significance import LEVEL, finite_vectors, mean_by_instant, sum_by_instant
+from pipeline.forecasts.baselines import BASELINE_NAMES, FREE_FORECASTS
 
-LOSS = "scaled_absolute_error"
-FREE_FORECASTS = ("naive", "drift")  # they see no features, so they cannot leak
 # On liquid hourly candles, honest forecasts stay far below these.
 SUSPICIOUS_ACCURACY = 0.56
 SUSPICIOUS_R2 = 0.02
@@ -29,7 +30,9 @@ class ModelMetrics(metrics.DirectionMetrics, metrics.LagCheck):
     rmse: float | None
     mae_percent: float | None
     r2: float | None
-    """against zero"""
+    """against zero, as the ends of its 95 % interval"""
+    r2_low: float | None
+    r2_high: float | None
     by_symbol: dict[str, metrics.SymbolErrors]
 
 
@@ -48,7 +51,11 @@ class Evaluation(TypedDict):
     n_instants: int
     models: dict[str, ModelMetrics]
     verdicts: list[dict[str, Any]]
-    """a `Comparison` each, in the order of the baselines"""
+    """a `Comparison` each, in the order of the baselines; then the same in squared error, a family
+    of its own"""
+    power: dict[str, float | None]
+    """"skill_against_naive": the least skill that would have been found in the share "power" of
+    such runs, at "level" after Holm's correction for all "comparisons" """
     verdict: str
     """EDGE, NO EDGE or NO CLAIM (synthetic data)"""
     interval: ComparedInterval | None
@@ -56,6 +63,7 @@ class Evaluation(TypedDict):
     probability: probability.ProbabilityScores | None
     skill_by: dict[str, list[dict[str, Any]]] | None
     """`skill_by` of the network against naive, by "symbol" and by "month" """
+    skill_over_time: SkillOverTime | None
     confidence_set: dict[str, Any] | None
     """`model_confidence_set`"""
     warnings: list[str]
@@ -67,14 +75,16 @@ def compare_forecasts(
     baselines: Sequence[str],
     horizon: int = 1,
     alpha: float = LEVEL,
+    loss: str = LOSS,
 ) -> list[Comparison]:
-    """Compare a model with each baseline by |actual_return - forecast| / volatility.
+    """Compare a model with each baseline by |actual_return - forecast| / volatility, or its square.
 
     Args:
         predictions: The frame described in `metrics`.
         model: Name of the model's forecast column.
         baselines: Names of the baselines' forecast columns.
         alpha: Level of the whole family of comparisons.
+        loss: `LOSS` or `SQUARED_LOSS`.
 
     Raises:
         ValueError: As `check_predictions`, or no baselines.
@@ -82,10 +92,13 @@ def compare_forecasts(
     if len(baselines) == 0:
         raise ValueError(f"no baselines to compare {model} with; name at least one forecast column")
     metrics.check_predictions(predictions, [model, *baselines])
-    ours = scaled_absolute_error(predictions, model)
-    theirs = {name: scaled_absolute_error(predictions, name) for name in baselines}
+    power = 2 if loss == SQUARED_LOSS else 1
+    losses = {
+        name: scaled_absolute_error(predictions, name) ** power for name in (model, *baselines)
+    }
+    ours = losses.pop(model)
     instants = predictions["timestamp"]
-    return comparison.compare_losses(model, ours, theirs, instants, horizon, loss=LOSS, alpha=alpha)
+    return comparison.compare_losses(model, ours, losses, instants, horizon, loss=loss, alpha=alpha)
 
 
 def run_verdict(comparisons: Sequence[Comparison], synthetic: bool) -> str:
@@ -148,7 +161,7 @@ def evaluate_forecasts(
     predictions: pd.DataFrame,
     *,
     network: str = "lstm",
-    baselines: Sequence[str] = ("naive", "drift", "ridge", "xgboost"),
+    baselines: Sequence[str] = BASELINE_NAMES,
     horizon: int = 1,
     synthetic: bool = False,
     directions: Mapping[str, Any] | None = None,
@@ -190,7 +203,10 @@ def evaluate_forecasts(
     if network in faults:  # what comes with its forecasts is no better
         predictions = predictions.drop(columns=[*probability.QUANTILES, "p_up"], errors="ignore")
     metrics.check_predictions(predictions, usable)
-    comparisons = _compare_usable(predictions, network, baselines, horizon, faults)
+    comparisons, squared = (
+        _compare_usable(predictions, network, baselines, horizon, faults, loss)
+        for loss in (LOSS, SQUARED_LOSS)
+    )
     measured = {
         name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable
     }
@@ -199,11 +215,13 @@ def evaluate_forecasts(
         "n": len(predictions),
         "n_instants": int(predictions["timestamp"].nunique()),
         "models": {name: measured.get(name, blank) for name in models},
-        "verdicts": [asdict(compared) for compared in comparisons],
+        "verdicts": [asdict(compared) for compared in [*comparisons, *squared]],
+        "power": _power(predictions, network, len(comparisons), horizon, faults),
         "verdict": run_verdict(comparisons, synthetic),
         "interval": _interval(predictions, network, quantile_baselines, horizon),
         "probability": None,
         "skill_by": None,
+        "skill_over_time": None,
         "confidence_set": None,
         "warnings": [*faults.values(), *_suspicions(predictions, measured, network, horizon)],
     }
@@ -214,6 +232,7 @@ def evaluate_forecasts(
             by: comparison.skill_by(predictions, network, "naive", by, horizon)
             for by in ("symbol", "month")
         }
+        result["skill_over_time"] = skill_over_time(predictions, network, "naive", horizon)
     if confidence_set:
         result["confidence_set"] = comparison.model_confidence_set(predictions, usable, horizon)
     return result
@@ -225,17 +244,40 @@ def _compare_usable(
     baselines: Sequence[str],
     horizon: int,
     faults: Mapping[str, str],
+    loss: str,
 ) -> list[Comparison]:
     """Comparisons in the order of the baselines; untested where either forecast is unusable."""
     tested, untested = {}, "LOSES"
     if network not in faults:
         usable = [name for name in baselines if name not in faults]
-        compared = compare_forecasts(predictions, network, usable, horizon)
+        compared = compare_forecasts(predictions, network, usable, horizon, loss=loss)
         tested, untested = {one.baseline: one for one in compared}, "TIES"
     return [
-        tested.get(name) or Comparison(network, name, LOSS, None, None, None, None, None, untested)
+        tested.get(name) or Comparison(network, name, loss, None, None, None, None, untested)
         for name in baselines
     ]
+
+
+def _power(
+    predictions: pd.DataFrame,
+    network: str,
+    n_comparisons: int,
+    horizon: int,
+    faults: Mapping[str, str],
+) -> dict[str, float | None]:
+    skill = None
+    if network not in faults:
+        ours, theirs = (
+            mean_by_instant(scaled_absolute_error(predictions, name), predictions["timestamp"])
+            for name in (network, "naive")
+        )
+        skill = comparison.detectable_skill(ours, theirs, horizon, n_comparisons)
+    return {
+        "skill_against_naive": skill,
+        "power": comparison.POWER,
+        "level": LEVEL,
+        "comparisons": n_comparisons,
+    }
 
 
 def _interval(
@@ -252,17 +294,13 @@ def _suspicions(
 ) -> list[str]:
     """Doubts about the network, then about the fitted baselines, which see the same features."""
     instants = predictions["timestamp"]
-    actual = predictions["actual_return"].to_numpy(np.float64)
     loss_naive = mean_by_instant(scaled_absolute_error(predictions, "naive"), instants)
-    # 1 - sum of squared errors / sum of squares: sums, so that the ratio is that of all samples.
-    squares = sum_by_instant(actual**2, instants)
     doubts = []
     for model in sorted(measured, key=lambda name: name != network):
         if model in FREE_FORECASTS:
             continue
         row = measured[model]
         loss = mean_by_instant(scaled_absolute_error(predictions, model), instants)
-        errors = actual - predictions[model].to_numpy(np.float64)
         right = (
             row["direction_accuracy"],
             row["direction_accuracy_low"],
@@ -271,10 +309,21 @@ def _suspicions(
         doubts += suspicion_warnings(
             model,
             direction_accuracy=right,
-            r2=comparison.skill_interval(sum_by_instant(errors**2, instants), squares, horizon),
+            r2=(row["r2"], row["r2_low"], row["r2_high"]),
             mae_skill=comparison.skill_interval(loss, loss_naive, horizon),
         )
     return doubts
+
+
+def _r2_interval(predictions: pd.DataFrame, model: str, horizon: int) -> Interval:
+    """R2 against zero, 1 - sum of squared errors / sum of squares, and its ends."""
+    actual = predictions["actual_return"].to_numpy(np.float64)
+    errors = actual - predictions[model].to_numpy(np.float64)
+    # sums, not means, so that the ratio is that of all samples
+    ours, theirs = (
+        sum_by_instant(values**2, predictions["timestamp"]) for values in (errors, actual)
+    )
+    return comparison.skill_interval(ours, theirs, horizon)
 
 
 def _measure(
@@ -289,12 +338,15 @@ def _measure(
     # Divided by volatility, so that the most confident tenth is not just the wildest coin.
     score = direction / predictions["volatility"].to_numpy(np.float64)
     instants = predictions["timestamp"]
+    r2 = _r2_interval(predictions, model, horizon)
     return {
         "mape_percent": prices["mape_percent"],
         "mae": returns["mae"],
         "rmse": returns["rmse"],
         "mae_percent": returns["mae_percent"],
         "r2": returns["r2_vs_zero"],
+        "r2_low": r2[1],
+        "r2_high": r2[2],
         **metrics.direction_metrics(actual, score, p_up, instants=instants, horizon=horizon),
         **metrics.lag_check(direction, predictions["current_return"], actual),
         "by_symbol": prices["by_symbol"],

@@ -1,4 +1,8 @@
-"""The baselines: naive and drift, ridge and XGBoost, on the same samples as the network."""
+"""The baselines, on the same samples as the network: what costs nothing, and what costs little.
+
+Each is fitted for the loss that judges it, the absolute error in volatilities. Ridge alone is
+fitted for its square, which the evaluation tells besides.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 
 from pipeline.forecasts.shrinkage import fit_shrinkage
 from pipeline.samples.scaling import ScaledSamples, Scaler, to_log_return
+from pipeline.samples.windows import Samples
 
 LAGS = 4
 """Candles before t from which the small models see the lagged features."""
@@ -28,7 +33,11 @@ XGBOOST_SETTINGS: dict[str, Any] = {
     "colsample_bytree": 0.8,
     "min_child_weight": 20,
 }
-BASELINE_NAMES = ("naive", "drift", "ridge", "xgboost")
+BASELINE_NAMES = ("naive", "drift", "reversal", "lad", "ridge", "xgboost")
+FREE_FORECASTS = BASELINE_NAMES[:3]
+"""They see no features, so they cannot leak."""
+REVERSAL_LIMIT = 2.0
+"""A move counts up to so many volatilities; the largest do not come back in proportion."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,10 @@ class Baselines:
 
     forecasts: dict[str, np.ndarray]
     directions: dict[str, np.ndarray]
-    """of ridge and XGBoost before shrinkage: one shrunk to exactly 0 still has a direction"""
+    """of LAD, ridge and XGBoost before shrinkage: one shrunk to exactly 0 still has a direction"""
     settings: dict[str, float]
-    """what validation chose: ridge's alpha, XGBoost's rounds, the shrinkage of each"""
+    """reversal's share, and what validation chose: ridge's alpha, XGBoost's rounds, the shrinkage
+    of each"""
     caution: float = 0.0
     """of their shrinkage; see `fit_shrinkage`"""
 
@@ -47,11 +57,12 @@ class Baselines:
 def fit_baselines(
     scaled: ScaledSamples, y_scaler: Scaler, *, seed: int, caution: float = 0.0, refit: bool = False
 ) -> Baselines:
-    """Fit the four baselines on the training part.
+    """Fit the baselines on the training part.
 
-    naive forecasts 0, drift the mean training log-return of the symbol. ridge and XGBoost forecast
-    the network's own target from the last candle's features and a few lags; validation picks alpha
-    and rounds. They are shrunk as the network is, so that signals are compared, not temperaments.
+    naive forecasts 0, drift the mean training log-return of the symbol, reversal a share of the
+    last move, turned around. LAD, ridge and XGBoost forecast the network's own target from the last
+    candle's features and a few lags; validation picks alpha and rounds. They are shrunk as the
+    network is, so that signals are compared, not temperaments.
 
     Args:
         scaled: Samples and split.
@@ -63,15 +74,20 @@ def fit_baselines(
     """
     samples, split = scaled.samples, scaled.split
     inputs = lagged_inputs(scaled)
+    lad_output = _fit_lad(inputs, scaled, refit)
     ridge_output, alpha = _fit_ridge(inputs, scaled, refit)
     xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed, refit)
     forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled, split.train)}
+    forecasts["reversal"], share = _reversal(samples, split.train)
     if refit:
         forecasts["drift"][split.test] = _drift(scaled, split.known)[split.test]
+        again, share = _reversal(samples, split.known)
+        forecasts["reversal"][split.test] = again[split.test]
     directions = {}
-    settings = {"ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
+    settings = {"reversal_share": share, "ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
     scaled_actual = (samples.log_return / samples.volatility)[split.val]
-    for name, output in (("ridge", ridge_output), ("xgboost", xgboost_output)):
+    outputs = {"lad": lad_output, "ridge": ridge_output, "xgboost": xgboost_output}
+    for name, output in outputs.items():
         directions[name] = to_log_return(output, samples.volatility, y_scaler)
         scaled_forecast = (directions[name] / samples.volatility)[split.val]
         factor = fit_shrinkage(scaled_forecast, scaled_actual, caution)
@@ -81,7 +97,7 @@ def fit_baselines(
 
 
 def lagged_inputs(scaled: ScaledSamples) -> np.ndarray:
-    """What ridge and XGBoost see of each sample.
+    """What LAD, ridge and XGBoost see of each sample.
 
     Returns:
         (n_samples, n_features + n_lagged * LAGS, …) float32: candle t's features, then those of
@@ -102,6 +118,103 @@ def _drift(scaled: ScaledSamples, part: np.ndarray) -> np.ndarray:
     sums = np.bincount(symbol, samples.log_return[part], minlength=n_symbols)
     counts = np.bincount(symbol, minlength=n_symbols)
     return (sums / np.maximum(counts, 1))[samples.symbol]
+
+
+def _reversal(samples: Samples, part: np.ndarray) -> tuple[np.ndarray, float]:
+    """(n_samples,) log-returns of the rule, and its share, fitted on the samples `part`."""
+    move = reversal_forecast(samples.current_return, samples.volatility, samples.horizon, 1.0)
+    share = _least_absolute_slope(
+        move[part] / samples.volatility[part], samples.log_return[part] / samples.volatility[part]
+    )
+    return share * move, share
+
+
+def reversal_forecast(
+    current_return: np.ndarray, volatility: np.ndarray, horizon: int, share: float
+) -> np.ndarray:
+    """Minus a share of the last move, which counts up to `REVERSAL_LIMIT` volatilities.
+
+    Args:
+        current_return: (n,) log-return of the candle from which is forecast.
+        volatility: (n,) of `horizon` candles.
+        horizon: Candles that the forecast spans.
+        share: Share that comes back; a negative one is of moves that go on.
+
+    Returns:
+        (n,) log-returns.
+
+    Example:
+        >>> moves = np.array([0.01, -0.5])
+        >>> reversal_forecast(moves, np.array([0.02, 0.02]), 1, 0.1)
+        array([-0.001,  0.004])
+    """
+    move = np.clip(current_return / volatility * np.sqrt(horizon), -REVERSAL_LIMIT, REVERSAL_LIMIT)
+    return -share * move * volatility
+
+
+def _least_absolute_slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The b of the least sum of |y - b x|: the median of y / x, each counting |x|.
+
+    Example:
+        >>> _least_absolute_slope(np.array([1.0, 1.0, 4.0, 0.0]), np.array([1.0, 2.0, 12.0, 9.0]))
+        3.0
+    """
+    y, x = y[x != 0], x[x != 0]
+    if len(x) == 0:
+        return 0.0
+    slopes = y / x
+    order = np.argsort(slopes)
+    weights = np.cumsum(np.abs(x)[order])
+    return float(slopes[order][np.searchsorted(weights, weights[-1] / 2)])
+
+
+def _fit_lad(inputs: np.ndarray, scaled: ScaledSamples, refit: bool) -> np.ndarray:
+    """(n_samples,) outputs of the linear model of the least absolute error."""
+    train, test = scaled.split.train, scaled.split.test
+    output = _predict_linear(fit_lad(inputs[train], scaled.target[train]), inputs)
+    if refit:
+        both = scaled.split.known
+        output[test] = _predict_linear(fit_lad(inputs[both], scaled.target[both]), inputs[test])
+    return output
+
+
+def fit_lad(inputs: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Intercept and slopes of the least sum of absolute errors (least absolute deviations).
+
+    The dual of the linear program has a row a slope instead of a row a sample, and is solved in
+    seconds where scikit-learn's QuantileRegressor, which solves the primal one, takes minutes.
+
+    Args:
+        inputs: (n, n_inputs).
+        target: (n,).
+
+    Returns:
+        (1 + n_inputs,) float64.
+
+    Raises:
+        RuntimeError: The solver found no solution.
+
+    References:
+        Koenker and Bassett (1978), Regression Quantiles, Econometrica 46(1), at the quantile 1/2.
+    """
+    from scipy.optimize import linprog
+
+    columns = np.column_stack([np.ones(len(inputs)), inputs]).astype(np.float64)
+    # maximise y'd over 0 <= d <= 1 with X'd = X'1 / 2; the slopes are the constraints' prices
+    found = linprog(
+        -target.astype(np.float64),
+        A_eq=columns.T,
+        b_eq=columns.sum(axis=0) / 2,
+        bounds=(0, 1),
+        method="highs",
+    )
+    if found.status != 0:
+        raise RuntimeError(f"the linear baseline could not be fitted: {found.message}")
+    return -found.eqlin.marginals
+
+
+def _predict_linear(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    return weights[0] + inputs @ weights[1:]
 
 
 def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples, refit: bool) -> tuple[np.ndarray, float]:

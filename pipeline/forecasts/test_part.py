@@ -102,7 +102,7 @@ class Forecasts:
     reference: dict[str, Any]
     """what forecasts of later candles are judged by, for the metadata: "feature_quantiles" of the
     training part (`pipeline.samples.drift`), "interval_baselines" (the EWMA interval's quantiles,
-    in volatilities)"""
+    in volatilities), "reversal_share" (`baselines.reversal_forecast`)"""
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """What serving needs, for the scaler file."""
@@ -192,7 +192,8 @@ def forecast_test(
     for baseline, quantiles in compared.items():
         if quantiles is not None:
             columns |= {f"{baseline}_{q}": quantiles[q] for q in COMPARED_QUANTILES}
-    return Forecasts(pd.DataFrame(columns), calibration, intervals, _reference(scaled, ewma))
+    reference = _reference(scaled, ewma, baselines.settings["reversal_share"])
+    return Forecasts(pd.DataFrame(columns), calibration, intervals, reference)
 
 
 def forecast_alone(
@@ -247,11 +248,14 @@ def _columns(
     }
 
 
-def _reference(scaled: ScaledSamples, ewma: Mapping[str, float]) -> dict[str, Any]:
+def _reference(
+    scaled: ScaledSamples, ewma: Mapping[str, float], reversal_share: float
+) -> dict[str, Any]:
     samples, seen = scaled.samples, rows_seen(scaled.samples, scaled.split.train)
     return {
         "feature_quantiles": feature_quantiles(
             samples.rows[seen], samples.row_ms[seen], samples.feature_cols
         ),
         "interval_baselines": {"ewma": {name: ewma[name] for name in COMPARED_QUANTILES}},
+        "reversal_share": reversal_share,
     }

@@ -122,14 +122,20 @@ def _listed(value: Any) -> str:
 def _sentences(run: Mapping[str, Any]) -> list[str]:
     """What is said of a run's scores beside their tables."""
     test = run["test"]
-    sentences = [tables.confidence_set_sentence(test), tables.lag_sentence(test)]
+    sentences = [
+        tables.power_sentence(test),
+        tables.squared_sentence(test),
+        tables.time_sentences(test),
+        tables.confidence_set_sentence(test),
+        tables.lag_sentence(test),
+    ]
     if test.get("interval"):
         sentences.append(tables.interval_sentence(test))
     if test.get("probability"):
         sentences.append(tables.confidence_sentence(test))
     if run.get("backtest"):
         sentences.append(tables.fee_sentence(run["backtest"]))
-    return sentences + test.get("warnings", [])
+    return [sentence for sentence in sentences if sentence] + test.get("warnings", [])
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Markup:

@@ -76,7 +76,9 @@ def html_report(
         network=network,
         scores=list(zip(*tables.score_rows(test))),
         sections=Markup("\n".join(sections)),
-        skills=skill_rows(test["skill_by"] or {}),
+        skills=skill_rows(
+            {**(test["skill_by"] or {}), "quarter": _whole_quarters(test["skill_over_time"])}
+        ),
         coverages=coverage_rows(test["interval"]),
         weeks=weeks,
         money=metrics.get("backtest"),
@@ -113,16 +115,27 @@ def skill_rows(groups: Mapping[str, Any]) -> list[tuple[str, list[tuple]]]:
     interval are left out where there are others.
 
     Args:
-        groups: "skill_by" of the evaluation: rows by "symbol" and by "month".
+        groups: "skill_by" of the evaluation, rows by "symbol" and by "month", and by "quarter".
     """
+    titles = {
+        "symbol": "by symbol",
+        "month": "by calendar month of the forecast",
+        "quarter": "by quarter of the forecast",
+    }
     shown = []
-    for by, title in (("symbol", "by symbol"), ("month", "by calendar month of the forecast")):
+    for by, title in titles.items():
         groups_of = groups.get(by, [])
         told = [row for row in groups_of if row["low"] is not None] or groups_of
         rows = [(row[by], *map(_percent, (row["skill"], row["low"], row["high"]))) for row in told]
         if any(row["skill"] is not None for row in told):
             shown.append((title, rows))
     return shown
+
+
+def _whole_quarters(over_time: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The quarters that a picture shows: none where there is but one."""
+    quarters = [row for row in over_time["quarters"] if row["is_whole"]] if over_time else []
+    return quarters if len(quarters) > 1 else []
 
 
 def coverage_rows(interval: Mapping[str, Any] | None) -> list[tuple]:

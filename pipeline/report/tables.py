@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.losses import SQUARED_LOSS, deciding
 from pipeline.forecasts.prediction import format_price
 from pipeline.terminal import WIDTH
 
@@ -37,7 +38,7 @@ COLUMNS = (
     ("R² %", "r2", "{:+.3f}", 100.0),
     ("direction %", "direction_accuracy", "{:.2f}", 100.0),
     ("95 % CI", "direction_accuracy_low", "", 100.0),
-    ("top tenth %", "top_tenth_accuracy", "{:.2f}", 100.0),
+    ("top 10th %", "top_tenth_accuracy", "{:.2f}", 100.0),
     ("ROC-AUC", "roc_auc", "{:.4f}", 1.0),
 )
 """Heading, key, form and factor of the evaluation's table."""
@@ -85,7 +86,7 @@ def network_of(test: Mapping[str, Any]) -> str:
 
 def against_naive(test: Mapping[str, Any]) -> Mapping[str, Any]:
     """The comparison that the verdict stands on."""
-    return next(entry for entry in test["verdicts"] if entry["baseline"] == "naive")
+    return next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
 
 
 def tone_of(test: Mapping[str, Any]) -> str:
@@ -111,9 +112,9 @@ def score_rows(test: Mapping[str, Any]) -> Rows:
 
 
 def verdict_rows(comparisons: Sequence[Mapping[str, Any]]) -> Rows:
-    """The comparisons."""
+    """The comparisons that decide; `squared_sentence` tells the others."""
     rows = [["comparison", "skill %", "Diebold-Mariano", "p (Holm)", "verdict"]]
-    for entry in comparisons:
+    for entry in deciding(comparisons):
         who = f"{entry['model']} against {entry['baseline']}"
         skill = show(entry["skill"], "{:+.3f}", 100)
         test = [show(entry["statistic"]), p_text(entry["p_holm"])]
@@ -300,15 +301,28 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
     if naive["p_holm"] is not None:
         value = p_text(naive["p_holm"])
         p_value = f"Holm's p < {value[1:]}" if value.startswith("<") else f"Holm's p = {value}"
-    reason = f"the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
+    if naive["verdict"] == "TIES" and (least := test.get("power", {}).get("skill_against_naive")):
+        p_value += f"; one below {100 * least:.1f} % is often missed in such a run"
+    reason = f"in absolute error the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
     if others:
         reason += f" and LOSES to {', '.join(others)}"
+    if is_over(test):
+        reason += ", but not any more in the last whole quarter"
     return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
+
+
+def is_over(test: Mapping[str, Any]) -> bool:
+    """Whether the network BEATS naive as a whole, but no longer in its last whole quarter."""
+    over_time = test.get("skill_over_time")
+    return against_naive(test)["verdict"] == "BEATS" and bool(
+        over_time and over_time["last_holds_zero"]
+    )
 
 
 def _lost_to(test: Mapping[str, Any]) -> list[str]:
     """Baselines other than naive that the network LOSES to."""
-    lost = [entry["baseline"] for entry in test["verdicts"] if entry["verdict"] == "LOSES"]
+    compared = deciding(test["verdicts"])
+    lost = [entry["baseline"] for entry in compared if entry["verdict"] == "LOSES"]
     return [name for name in lost if name != "naive"]
 
 
@@ -345,6 +359,72 @@ def meaning_sentence(test: Mapping[str, Any]) -> str:
         f"{show(naive['skill'], '{:.2f}', 100)} % smaller on average. Whether that pays after fees "
         "is another question."
     )
+
+
+def squared_sentence(test: Mapping[str, Any]) -> str:
+    """What the squared error says, which decides nothing; "" where it was not compared."""
+    squared = [entry for entry in test["verdicts"] if entry.get("loss") == SQUARED_LOSS]
+    if not squared:
+        return ""
+    named: dict[str, list[str]] = {}
+    for entry in squared:
+        skill = show(entry["skill"], "{:+.2f} %", 100)
+        named.setdefault(_VERBS[entry["verdict"]], []).append(f"{entry['baseline']} ({skill})")
+    told = f"In squared error, which does not decide, the network {_listed_by(named)}."
+    numbers = test["models"][network_of(test)]
+    ends = span(numbers["r2_low"], numbers["r2_high"], "{:+.2f}", 100)
+    told += f" R² is {show(numbers['r2'], '{:+.2f} %', 100)} (95 % interval {ends})."
+    naive = next(entry for entry in squared if entry["baseline"] == "naive")
+    if against_naive(test)["verdict"] == "BEATS" and naive["verdict"] != "BEATS":
+        told += (
+            " So it knows in which direction most moves go, and not how large they are on average: "
+            "the median is shifted, the mean is not."
+        )
+    return told
+
+
+def power_sentence(test: Mapping[str, Any]) -> str:
+    """The skill that this run could have seen; "" where that is unknown."""
+    power = test.get("power")
+    if not power or power["skill_against_naive"] is None:
+        return ""
+    return (
+        f"A skill against naive of {100 * power['skill_against_naive']:.2f} % would be found in "
+        f"{100 * power['power']:.0f} of 100 such runs; a smaller one is often missed."
+    )
+
+
+def time_sentences(test: Mapping[str, Any]) -> str:
+    """Whether the skill lasts: by quarter, its trend, the next quarter; "" where none is known."""
+    over_time = test.get("skill_over_time")
+    if not over_time:
+        return ""
+    whole = [row for row in over_time["quarters"] if row["is_whole"]]
+    if not whole:
+        return (
+            "The forecasts span less than a month of any quarter: how the skill lasts is unknown."
+        )
+    told = ", ".join(f"{row['quarter']} {show(row['skill'], '{:+.2f}', 100)}" for row in whole)
+    sentences = [f"Skill by quarter, %: {told}."]
+    if trend := over_time["trend"]:
+        ends = span(trend["low"], trend["high"], "{:+.2f}", 100)
+        sentences.append(
+            f"Trend: {100 * trend['per_year']:+.2f} points a year (95 % interval {ends})."
+        )
+    if following := over_time["next_quarter"]:
+        ends = span(following["low"], following["high"], "{:+.2f}", 100)
+        sentences.append(
+            f"If this goes on, the next quarter's will be {100 * following['skill']:+.2f} % (95 % "
+            f"interval {ends})."
+        )
+    if is_over(test):
+        last = whole[-1]
+        ends = span(last["low"], last["high"], "{:+.2f}", 100)
+        sentences.append(
+            f"NOT ANY MORE: in the last whole quarter, {last['quarter']}, the interval of the "
+            f"skill holds 0 ({ends} %)."
+        )
+    return " ".join(sentences)
 
 
 def interval_sentence(test: Mapping[str, Any]) -> str:
@@ -429,7 +509,7 @@ def _differing_sentences(test: Mapping[str, Any]) -> list[str]:
     chosen, network = test["confidence_set"], network_of(test)
     apart: dict[str, list[str]] = {}
     together: dict[str, list[str]] = {}
-    for entry in test["verdicts"]:
+    for entry in deciding(test["verdicts"]):
         baseline, verdict = entry["baseline"], entry["verdict"]
         both = network in chosen["models"], baseline in chosen["models"]
         is_in_both = {network, baseline} <= set(chosen["p_values"])  # else it is unusable
@@ -552,7 +632,11 @@ def member_table(ensemble: Mapping[str, Any], n_folds: int) -> str:
 def terminal_tables(scores: Mapping[str, Any]) -> str:
     """Scores, comparisons, and what else there is, in lines of at most 100 characters."""
     test, money, folds = scores["test"], scores.get("backtest"), scores.get("folds") or []
-    facts = {}
+    facts = {
+        "power": power_sentence(test),
+        "squared error": squared_sentence(test),
+        "over time": time_sentences(test),
+    }
     if test["interval"]:
         facts["interval"] = interval_sentence(test)
         if test["interval"]["comparisons"]:
@@ -564,10 +648,11 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
         facts["money"] = money_sentences(money)
     if len(folds) > 1:
         facts["folds"] = fold_sentence(folds)
-    further = INDENT + 13 * " "
+    further = INDENT + 15 * " "
     lines = (
-        textwrap.fill(f"{title:13}{text}", WIDTH, initial_indent=INDENT, subsequent_indent=further)
+        textwrap.fill(f"{title:15}{text}", WIDTH, initial_indent=INDENT, subsequent_indent=further)
         for title, text in facts.items()
+        if text
     )
     blocks = (text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"])))
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"

@@ -1,0 +1,139 @@
+"""Skill in the course of time: by quarter, its trend, and what the next quarter may bring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.evaluation.comparison import calendar_names, scaled_absolute_error, skill_by
+from pipeline.evaluation.significance import (
+    LEVEL,
+    instants_needed,
+    is_constant,
+    mean_by_instant,
+    standard_error,
+    student_quantile,
+)
+
+WHOLE_DAYS = 30
+"""A quarter with forecasts on fewer days is shown, but nothing is concluded from it."""
+TREND_YEARS = 0.5
+"""A shorter stretch has no trend: months differ by chance."""
+QUARTERS_FOR_FORECAST = 4
+"""A line through fewer quarters leaves too little to measure their spread by."""
+YEAR = np.timedelta64(365 * 24 + 6, "h")
+
+
+class Trend(TypedDict):
+    """The slope of the skill, as a share a year: -0.004 is 0.4 points less each year."""
+
+    per_year: float
+    low: float
+    high: float
+    statistic: float
+    p_value: float
+
+
+class SkillOverTime(TypedDict):
+    """How a model's skill against a baseline changes; shares, with 95 % intervals."""
+
+    quarters: list[dict[str, Any]]
+    """a row a calendar quarter (UTC): "quarter", "skill", "low", "high", "n", "is_whole" """
+    trend: Trend | None
+    """None where the forecasts span less than half a year"""
+    next_quarter: dict[str, float] | None
+    """"skill", "low", "high": where a quarter like those before would lie; None for fewer than 4"""
+    last_holds_zero: bool | None
+    """whether the interval of the last whole quarter holds 0; None without one"""
+
+
+def skill_over_time(
+    predictions: pd.DataFrame, model: str, baseline: str, horizon: int = 1
+) -> SkillOverTime:
+    """Measure how a model's skill changes.
+
+    Args:
+        predictions: The frame described in `metrics`.
+        model: Name of the model's forecast column.
+        baseline: Name of the baseline's forecast column.
+        horizon: Candles that a forecast spans.
+    """
+    rows = skill_by(predictions, model, baseline, "quarter", horizon)
+    times = predictions["timestamp"].to_numpy("datetime64[ms]")
+    days = (
+        pd.Series(times.astype("datetime64[D]")).groupby(calendar_names(times, "quarter")).nunique()
+    )
+    quarters = [{**row, "is_whole": bool(days[row["quarter"]] >= WHOLE_DAYS)} for row in rows]
+    whole = [row for row in quarters if row["is_whole"] and row["low"] is not None]
+    return {
+        "quarters": quarters,
+        "trend": _trend(predictions, model, baseline, horizon),
+        "next_quarter": forecast_next([row["skill"] for row in whole]),
+        "last_holds_zero": whole[-1]["low"] <= 0 <= whole[-1]["high"] if whole else None,
+    }
+
+
+def forecast_next(skills: Sequence[float]) -> dict[str, float] | None:
+    """Where the next quarter's skill will lie, by the line through those before.
+
+    The interval has the spread between quarters, which is wider than the error within one: markets
+    change. It is the prediction interval of a least-squares line, Student t with n - 2 degrees of
+    freedom.
+
+    Args:
+        skills: Of successive quarters.
+
+    Returns:
+        "skill", "low" and "high"; None for fewer than `QUARTERS_FOR_FORECAST`.
+
+    Example:
+        >>> {name: round(value, 3) for name, value in forecast_next([4.0, 3.0, 3.0, 2.0]).items()}
+        {'skill': 1.5, 'low': -0.648, 'high': 3.648}
+    """
+    n = len(skills)
+    if n < QUARTERS_FOR_FORECAST:
+        return None
+    number = np.arange(n, dtype=float)
+    slope, start = np.polyfit(number, skills, 1)
+    expected = start + slope * n
+    residuals = np.asarray(skills) - (start + slope * number)
+    spread = math.sqrt(float(residuals @ residuals) / (n - 2))
+    centred = number - number.mean()
+    leverage = 1 + 1 / n + (n - number.mean()) ** 2 / float(centred @ centred)
+    half = float(stats.t.isf(LEVEL / 2, n - 2)) * spread * math.sqrt(leverage)
+    return {"skill": float(expected), "low": float(expected - half), "high": float(expected + half)}
+
+
+def _trend(predictions: pd.DataFrame, model: str, baseline: str, horizon: int) -> Trend | None:
+    """Least-squares slope of the loss difference on time, with the errors of `standard_error`."""
+    instants = predictions["timestamp"]
+    ours, theirs = (
+        mean_by_instant(scaled_absolute_error(predictions, name), instants)
+        for name in (model, baseline)
+    )
+    times = np.unique(instants.to_numpy("datetime64[ms]"))
+    if times[-1] - times[0] < TREND_YEARS * YEAR or len(ours) < instants_needed(horizon):
+        return None
+    gained = (theirs - ours) / theirs.mean()
+    if is_constant(gained):
+        return None
+    years = (times - times[0]) / YEAR
+    years -= years.mean()
+    slope = float(years @ gained) / float(years @ years)
+    # What each instant adds to the slope; the error of their mean is the slope's.
+    residual = gained - gained.mean() - slope * years
+    error, degrees_of_freedom = standard_error(years * residual / np.mean(years**2), horizon)
+    half = student_quantile(degrees_of_freedom) * error
+    statistic = slope / error
+    return {
+        "per_year": slope,
+        "low": slope - half,
+        "high": slope + half,
+        "statistic": statistic,
+        "p_value": 2 * float(stats.t.sf(abs(statistic), degrees_of_freedom)),
+    }
