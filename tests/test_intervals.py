@@ -549,6 +549,12 @@ def test_garch_that_does_not_converge_is_left_out_with_a_warning(market, monkeyp
         assert garch_quantiles(market, samples, split.train_end, split.val) is None
         forecasts = forecast_all(market, "1h", samples, split)
     assert "BTC/USDT: GARCH does not converge on" in caplog.text
+    found = iter([None, *[np.array([0.01, 0.1, 0.85, 5.0])] * (len(market) - 1)])
+    monkeypatch.setattr(garch, "_fit", lambda returns: next(found))
+    quantiles = garch_quantiles(market, samples, split.train_end, split.val)
+    is_first = samples.symbol == 0
+    assert np.isnan(quantiles["q10"][is_first]).all()
+    assert np.isfinite(quantiles["q10"][~is_first]).all()
     assert list(forecasts) == ["EWMA", "interval model"]  # the rest stands
 
 

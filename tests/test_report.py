@@ -506,8 +506,11 @@ def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
     shown = tables.terminal_tables(scores)
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 100 and len(lines) <= 38
-    titles = [line[6:19].strip() for line in shown.rsplit("\n\n", 1)[1].splitlines()]
+    titles = [line[6:21].strip() for line in shown.rsplit("\n\n", 1)[1].splitlines()]
     assert [title for title in titles if title] == [
+        "power",
+        "squared error",
+        "over time",
         "interval",
         "confidence",
         "best models",

@@ -83,13 +83,17 @@ def test_direction_is_called_by_the_forecast_before_shrinkage():
     assert score(shrunk.drop(columns="ridge_raw"))["test"]["models"]["ridge"]["n_calls"] == 0
 
 
-def test_an_interval_baseline_that_did_not_converge_in_a_fold_is_left_out():
+def test_an_interval_baseline_that_did_not_converge_in_a_fold_is_compared_on_the_others():
     first, second = predictions(seed=1), predictions(seed=2)
     second["timestamp"] += pd.Timedelta(days=30)
-    compared = score(first, second.drop(columns=["garch_q10", "garch_q50", "garch_q90"]))["test"][
-        "interval"
-    ]
-    assert [entry["baseline"] for entry in compared["comparisons"]] == ["ewma"]
+    without = second.drop(columns=["garch_q10", "garch_q50", "garch_q90"])
+    compared, alone = (
+        {entry["baseline"]: entry for entry in score(*parts)["test"]["interval"]["comparisons"]}
+        for parts in ((first, without), (first,))
+    )
+    assert list(compared) == ["ewma", "garch"]
+    assert compared["garch"]["statistic"] == alone["garch"]["statistic"]
+    assert compared["ewma"]["statistic"] != alone["ewma"]["statistic"]
 
 
 def test_a_network_whose_forecasts_are_unusable_loses_and_the_rest_stands():

@@ -443,16 +443,20 @@ def test_one_coin_and_a_handful_of_forecasts_make_a_whole_report(n_hours, horizo
     assert result["verdict"] == "NO EDGE"
 
 
-def test_quantile_baselines_are_compared_and_one_with_gaps_is_left_out(caplog):
+def test_a_quantile_baseline_that_lacks_a_coin_is_compared_on_the_others(caplog):
     predictions = with_quantiles(make_predictions())
     for name in ("q10", "q50", "q90"):
         predictions[f"wide_{name}"] = 2 * predictions[name]
         predictions[f"garch_{name}"] = np.where(predictions["symbol"] == "ETH/USDT", np.nan, 0.0)
-    interval = evaluate_forecasts(predictions, quantile_baselines=("wide", "garch"))["interval"]
-    assert [(c["baseline"], c["loss"], c["verdict"]) for c in interval["comparisons"]] == [
-        ("wide", "scaled_pinball", "BEATS")
-    ]
-    assert "no comparison of quantiles with garch" in caplog.text
+        predictions[f"none_{name}"] = np.nan
+    others = ("wide", "garch", "none")
+    interval = evaluate_forecasts(predictions, quantile_baselines=others)["interval"]
+    wide, garch = interval["comparisons"]
+    assert (wide["loss"], wide["verdict"]) == ("scaled_pinball", "BEATS")
+    bitcoin = predictions[predictions["symbol"] == "BTC/USDT"]
+    [alone] = evaluate_forecasts(bitcoin, quantile_baselines=("garch",))["interval"]["comparisons"]
+    assert (garch["skill"], garch["statistic"]) == (alone["skill"], alone["statistic"])
+    assert "no comparison of quantiles with none" in caplog.text
     assert interval["nominal"] == 0.8
 
 

@@ -130,7 +130,7 @@ def backtest(
     fee_bps: float = 5.0,
     threshold: float = 0.0,
     funding: Mapping[str, pd.DataFrame | None] | None = None,
-    n_bootstrap: int = 500,
+    n_bootstrap: int = 5000,
 ) -> Backtest:
     """Trade the forecasts by the rules at the top of this module.
 

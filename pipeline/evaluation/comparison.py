@@ -90,7 +90,8 @@ def compare_losses(
     Args:
         model: Name of the model.
         loss_model: (n,) losses of the model.
-        losses: Baseline -> (n,) losses on the same samples.
+        losses: Baseline -> (n,) losses on the same samples; NaN where it has none, which leaves the
+            sample out of this comparison.
         loss: Name of the loss.
         alpha: Level of the whole family of comparisons.
 
@@ -101,9 +102,13 @@ def compare_losses(
     """
     tests: dict[str, DieboldMariano | None] = {}
     reasons = []
-    for baseline, values in losses.items():
+    times = np.asarray(instants)
+    is_known = {baseline: ~np.isnan(values) for baseline, values in losses.items()}
+    for baseline, rows in is_known.items():
         try:
-            tests[baseline] = diebold_mariano(loss_model, values, instants, horizon)
+            tests[baseline] = diebold_mariano(
+                loss_model[rows], losses[baseline][rows], times[rows], horizon
+            )
         except ValueError as error:
             tests[baseline] = None
             reasons.append(str(error))
@@ -116,7 +121,7 @@ def compare_losses(
         verdict = "TIES"
         if test is not None and adjusted[baseline] < alpha:
             verdict = "BEATS" if test.statistic > 0 else "LOSES"
-        values = losses[baseline]
+        rows = is_known[baseline]
         comparisons.append(
             Comparison(
                 model=model,
@@ -125,7 +130,7 @@ def compare_losses(
                 statistic=None if test is None else test.statistic,
                 p_value=p_values.get(baseline),
                 p_holm=adjusted.get(baseline),
-                skill=skill(loss_model, values, instants),
+                skill=skill(loss_model[rows], losses[baseline][rows], times[rows]),
                 verdict=verdict,
             )
         )

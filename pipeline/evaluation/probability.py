@@ -198,8 +198,8 @@ def compare_quantiles(
 
     Returns:
         A `Comparison` as dict for each baseline, its loss "scaled_pinball": skill, Diebold-Mariano,
-        Holm, verdict. A baseline with NaN or infinite quantiles (a GARCH that did not converge) is
-        left out with a warning.
+        Holm, verdict. Where a baseline's quantiles are NaN or infinite (a coin whose GARCH did not
+        converge), the samples are left out of its comparison. One without any is left out.
 
     Raises:
         ValueError: A baseline's column is missing, or the model's quantiles hold NaN or infinite
@@ -207,17 +207,15 @@ def compare_quantiles(
     """
     columns = [f"{baseline}_{quantile}" for baseline in baselines for quantile in QUANTILES]
     check_columns(predictions, columns)
-    is_finite = np.isfinite(predictions[columns]).all()
-    losses, left_out = {}, []
+    losses = {}
     for name in baselines:
-        if all(is_finite[f"{name}_{quantile}"] for quantile in QUANTILES):
-            losses[name] = _mean_pinball(predictions, f"{name}_")
-        else:
-            left_out.append(name)
-    if left_out:
-        logger.warning(
-            "no comparison of quantiles with %s: some are NaN or infinite", ", ".join(left_out)
-        )
+        own = predictions[[f"{name}_{quantile}" for quantile in QUANTILES]]
+        is_known = np.isfinite(own).all(axis=1).to_numpy()
+        if not is_known.any():
+            logger.warning("no comparison of quantiles with %s: none is finite", name)
+            continue
+        losses[name] = np.full(len(predictions), np.nan)
+        losses[name][is_known] = _mean_pinball(predictions[is_known], f"{name}_")
     ours, instants = _mean_pinball(predictions), predictions["timestamp"]
     compared = compare_losses(model, ours, losses, instants, horizon, loss="scaled_pinball")
     return [asdict(comparison) for comparison in compared]

@@ -38,8 +38,7 @@ def score_run(
         parts: Predictions of each fold as `pipeline.forecasts.test_part` gives them; usually one.
         network: Name of the network's column.
         baselines: Names of the baselines' columns.
-        interval_baselines: Baselines with quantiles; one that lacks any of them, because it did not
-            converge, is left out.
+        interval_baselines: Baselines with quantiles; one that has none is left out.
         timeframe: Length of a candle.
         horizon: Candles that a forecast spans.
         synthetic: Whether the candles were made up.
@@ -59,7 +58,7 @@ def score_run(
         names = [name for name in (*baselines, network) if f"{name}_raw" in predictions]
         directions = {name: predictions[f"{name}_raw"] for name in names}
     lowest = predictions.reindex(columns=[f"{name}_q10" for name in interval_baselines])
-    is_complete = lowest.notna().all()
+    is_there = lowest.notna().any()
     test = evaluate_forecasts(
         predictions,
         network=network,
@@ -67,7 +66,7 @@ def score_run(
         horizon=horizon,
         synthetic=synthetic,
         directions=directions,
-        quantile_baselines=[name for name in interval_baselines if is_complete[f"{name}_q10"]],
+        quantile_baselines=[name for name in interval_baselines if is_there[f"{name}_q10"]],
     )
     money = None
     if usable:

@@ -46,8 +46,8 @@ def garch_quantiles(
             `intervals.fit_intervals`.
 
     Returns:
-        Names as `intervals.QUANTILE_NAMES`, (n_samples,) each. None, with a logged warning, where a
-        symbol cannot be fitted: a baseline that lacks coins cannot be compared on all.
+        Names as `intervals.QUANTILE_NAMES`, (n_samples,) each; NaN, with a logged warning, at the
+        samples of a symbol that cannot be fitted. None where no symbol can.
     """
     known_ms = known_until.astype("datetime64[ms]").astype(np.int64)
     parts = []
@@ -56,13 +56,17 @@ def garch_quantiles(
         part = garch_volatility(frame["close"].to_numpy(np.float64), n_known, samples.horizon)
         if part is None:
             logger.warning(
-                "%s: GARCH does not converge on %d candles; this baseline is left out",
+                "%s: GARCH does not converge on %d candles; it is not compared on this coin",
                 symbol,
                 n_known,
             )
-            return None
+            part = np.full(len(frame), np.nan)
         parts.append(part)
-    return scaled_quantiles(np.concatenate(parts)[samples.end], samples.log_return, calibrating)
+    scale = np.concatenate(parts)[samples.end]
+    calibrating = calibrating[np.isfinite(scale[calibrating])]
+    if len(calibrating) == 0:
+        return None
+    return scaled_quantiles(scale, samples.log_return, calibrating)
 
 
 def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarray | None:
@@ -106,11 +110,15 @@ def _model(returns: np.ndarray) -> ARCHModel:
 def _fit(returns: np.ndarray) -> np.ndarray | None:
     """omega, alpha, beta and nu; None where no start leads anywhere."""
     model = _model(returns)
-    # arch's own start, then a usual one: the first ends off the optimum on 1 coin in 20.
-    for start in (None, np.array([0.05 * returns.var(), 0.10, 0.85, 5.0])):
+    variance = returns.var()
+    # arch's own start, which ends off the optimum on 1 coin in 20; a usual one; a persistent one
+    starts = (None, [0.05 * variance, 0.10, 0.85, 5.0], [0.01 * variance, 0.04, 0.95, 8.0])
+    for start in starts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong shows in the flag and in the numbers
-            fitted = model.fit(disp="off", show_warning=False, starting_values=start)
+            fitted = model.fit(
+                disp="off", show_warning=False, starting_values=start and np.array(start)
+            )
         if fitted.convergence_flag == 0 and np.isfinite(fitted.params).all():
             return fitted.params.to_numpy()
     return None
