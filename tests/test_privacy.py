@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zipfile
 from dataclasses import replace
@@ -44,6 +45,9 @@ SECRET = "s3cret"
         ("http://h/?X-Amz-Signature=s3cret", "http://h/?X-Amz-Signature=***"),
         ("http://h/?access_token=s3cret (404)", "http://h/?access_token=*** (404)"),
         ("a http://a:s3cret@h, b http://b:s3cret@i", "a http://h, b http://i"),
+        ("Authorization: Bearer s3cret", "Authorization: Bearer ***"),
+        ("X-MBX-APIKEY: s3cret, x: 1", "X-MBX-APIKEY: ***, x: 1"),
+        ('{"password": "s3cret", "a": 1}', '{"password": "***", "a": 1}'),
     ],
 )
 def test_an_address_is_shown_without_user_password_and_key(text, shown):
@@ -116,6 +120,18 @@ def test_nothing_at_the_terminal_names_a_password(capsys):
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
     assert "error: http://host: no answer" in shown.err
+
+
+@pytest.mark.parametrize("part", ["x", "//a:b", "a:b", "key", "-", "//", "Bearer "])
+def test_a_stranger_s_long_text_is_searched_soon(part):
+    began = time.process_time()
+    shown = privacy.without_secrets(f"error {part * (2**20 // len(part))}")
+    assert time.process_time() - began < 1 and shown.startswith("error ") and len(shown) < 20_010
+
+
+def test_no_half_of_an_address_is_left_where_a_long_text_is_cut():
+    start = "x" * (privacy.MAX_TEXT - 20)
+    assert privacy.without_secrets(f"{start} http://me:{SECRET}{'y' * 99}@host") == f"{start} …"
 
 
 def test_the_hub_s_address_is_shown_without_its_password(monkeypatch):

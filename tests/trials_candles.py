@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,9 @@ def files_of_candles(home: Home) -> list[Trial]:
             for _ in range(501):
                 out.write_table(table)
 
+    pieces = home.folder() / "BTCUSDT_1h.parquet"
+    in_groups(pieces)
+
     def cut_short(path: Path) -> None:
         home.market[BTC].to_parquet(path)
         os.truncate(path, 9000)
@@ -99,7 +104,7 @@ def files_of_candles(home: Home) -> list[Trial]:
             read("csv", lambda p: p.symlink_to("/dev/zero")),
         ),
         Trial(kind, "a CSV that is a link to itself", ".", read("csv", lambda p: p.symlink_to(p))),
-        Trial(kind, "100,200 pieces", "groups", read("parquet", in_groups)),
+        Trial(kind, "100,200 pieces", "groups", lambda: formats.read_file(pieces, "1h")),
         Trial(kind, "a header alone", ".", read("csv", write(head))),
         Trial(kind, "a CSV of zeros", ".", read("csv", write(bytes(10**6)))),
         Trial(kind, "a CSV of bytes of no text", ".", read("csv", write(bytes(range(256)) * 100))),
@@ -329,27 +334,29 @@ def secrets(home: Home, server: ExchangeServer) -> list[Trial]:
 
         return act
 
-    def of_hub(
-        *words: object, endpoint: str | None = None, token: str = TOKEN
-    ) -> Callable[[], object]:
+    @contextlib.contextmanager
+    def loopback(endpoint: str | None = None, token: str = TOKEN) -> Iterator[LoopbackHub]:
+        import huggingface_hub.constants
+
+        with LoopbackHub() as hub_server, pytest.MonkeyPatch.context() as patched:
+            thread = threading.Thread(target=hub_server.serve_forever, args=(0.02,))
+            thread.start()
+            patched.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home.folder()))
+            patched.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+            patched.setattr(hub_transfer.time, "sleep", lambda _: None)
+            patched.setenv("HF_ENDPOINT", endpoint or hub_server.url)
+            patched.setenv("HF_TOKEN", token)
+            try:
+                yield hub_server
+            finally:
+                hub_server.shutdown()
+                thread.join()
+
+    def of_hub(*words: object, **options: str) -> Callable[[], object]:
         def act() -> object:
-            import huggingface_hub.constants
-
-            with LoopbackHub() as hub_server, pytest.MonkeyPatch.context() as patched:
-                import threading
-
-                thread = threading.Thread(target=hub_server.serve_forever, args=(0.02,))
-                thread.start()
-                patched.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home.folder()))
-                patched.setattr(hub_transfer.time, "sleep", lambda _: None)
-                patched.setenv("HF_ENDPOINT", endpoint or hub_server.url)
-                patched.setenv("HF_TOKEN", token)
-                try:
-                    run(hub.main, *words)
-                    return None
-                finally:
-                    hub_server.shutdown()
-                    thread.join()
+            with loopback(**options):
+                run(hub.main, *words)
+            return None
 
         return act
 
@@ -359,31 +366,11 @@ def secrets(home: Home, server: ExchangeServer) -> list[Trial]:
         def act() -> object:
             folder = home.copy()
             change(folder)
-            place = hub_transfer.Place("user/repo")
-            bundle = hub_transfer.read_bundle(folder)
-            card = hub.card_of(bundle, place)
-            arrived: dict[str, bytes] = {}
-
-            def ask(_: object, what: str, step: Callable[[], object]) -> Any:
-                return None
-
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(
-                    hub_transfer,
-                    "ask",
-                    lambda *_: type("Found", (), {"sha": None, "commit_url": ""}),
-                )
-                patched.setattr(hub_transfer, "connect", lambda _: None)
-                copy_whole = hub_transfer._copy_whole
-
-                def copy(bundle: Any, to: Path) -> None:
-                    copy_whole(bundle, to)
-                    arrived.update({path.name: path.read_bytes() for path in to.iterdir()})
-
-                patched.setattr(hub_transfer, "_copy_whole", copy)
-                hub_transfer.push_bundle(bundle, place, card, TOKEN)
-            for content in (*arrived.values(), card.encode()):
-                assert b"/home/maker" not in content
+            with loopback() as hub_server:
+                run(hub.main, "push", folder, "user/repo")
+                arrived = hub_server.repositories["user/repo"].files
+            for name, content in arrived.items():
+                assert b"/home/maker" not in content, name
             return None
 
         return act
