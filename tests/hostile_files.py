@@ -1,4 +1,4 @@
-"""Hostile files of every kind, and what each takes before it is refused: a table for SECURITY.md.
+"""Hostile files and answers, and what each takes before it is refused: a table for SECURITY.md.
 
     python -m tests.hostile_files [--only twin]
 
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ import h5py
 from pipeline.bundle.network import import_keras, quiet_absl
 from tests import networks, test_bounded
 from tests.test_bounded import HOSTILE_CANDLES, HOSTILE_NETWORKS, HOSTILE_TWINS, Shape
+from tests.test_bounded_answers import Hostile as Endless
 from tests.trials import sparse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +42,11 @@ from pipeline.bundle.network import OnnxNetwork
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+def ask():
+    from pipeline.candles.exchange import fetch_many
+    from pipeline.candles.job import Job
+    job = Job("BTC/USDT", "1h", n_candles=5)
+    raise fetch_many("binance", [job], base_url=path.read_text(), timeout_s=9)[job]
 path, kind = Path(sys.argv[1]), sys.argv[2]
 how = {
     "network": lambda: network_check.check_network_file(path, snapshot.read_network(path)),
@@ -48,6 +55,7 @@ how = {
     "twin": lambda: OnnxNetwork(snapshot.read_network(path), input_shape=[(12, 5)], where="x"),
     "candles": lambda: formats.read_file(path, "1h"),
     "ledger": lambda: ledger.read(path),
+    "answer": ask,
 }[kind]
 Path("/proc/self/clear_refs").write_text("5")
 before, began, told = status("VmRSS"), time.monotonic(), "it was read"
@@ -101,6 +109,16 @@ def all_files(sound: Path) -> list[Hostile]:
             for _ in range(1024):
                 file.write(bytes(2**20))
 
+    def serving(**how: bool) -> Callable[[Path], object]:
+        def make(path: Path) -> None:
+            body = gzip.compress(bytes(2**30), 1) if "is_packed" in how else b"[" + b"0," * 2**15
+            server = Endless(body, **how)
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            path.write_text(server.url)
+
+        return make
+
     deep = b'{"a":' + b"[" * 10**6 + b"]" * 10**6 + b"}"
     steps = b"\x80\x04]" + b"\x94" * 15_000_000 + b"."
     places = (("network", "h5"), ("scaler file", "pkl"), ("JSON", "json"), ("candles", "csv"))
@@ -116,7 +134,6 @@ def all_files(sound: Path) -> list[Hostile]:
             Hostile("network", name, "h5", spoilt(change))
             for name, (change, _) in HOSTILE_NETWORKS.items()
         ),
-        Hostile("network", "a long text 4,000 times", "h5", spoilt(test_bounded.many_texts)),
         *(Hostile("twin", name, "onnx", content(data)) for name, data in HOSTILE_TWINS.items()),
         Hostile("candles", "20 million equal rows", "parquet", test_bounded.equal_rows),
         Hostile("candles", "1 GiB of zeros in 4 MB", "csv.gz", bomb),
@@ -124,6 +141,8 @@ def all_files(sound: Path) -> list[Hostile]:
             Hostile("candles", name, suffix, make)
             for name, (suffix, make, _) in HOSTILE_CANDLES.items()
         ),
+        Hostile("answer", "1 GiB of zeros in 5 MB", "url", serving(is_packed=True)),
+        Hostile("answer", "numbers without an end", "url", serving(is_endless=True)),
     ]
 
 

@@ -143,12 +143,6 @@ def packed(description: dict[str, Any], file: h5py.File) -> None:
     file["model_weights"].create_dataset("w", (10**6,), "f4", chunks=(10**6,), compression="gzip")
 
 
-def many_texts(description: dict[str, Any], file: h5py.File) -> None:
-    text = "x" * 10**6
-    kind = h5py.string_dtype()
-    file["model_weights"].attrs.create("layer_names", np.array([text] * 4000, object), dtype=kind)
-
-
 HOSTILE_NETWORKS = {
     "more units": (ask_for("Dense", units=10**5), "need .* weights, and it stores"),
     "sizes past counting": (ask_for("Dense", units=10**30), "none of the sizes"),
