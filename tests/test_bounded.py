@@ -404,6 +404,8 @@ def test_the_headers_of_pages_say_what_the_metadata_of_a_sound_file_say(tmp_path
     rows = synthetic_candles(5000, seed=1).assign(text="a", gap=[1.0, None] * 2500)
     options = {"data_page_version": version, "compression": packing, "data_page_size": 4096}
     path = tmp_path / "x.parquet"
+    rows.iloc[:0].to_parquet(path, **options)
+    table_size.check_pages(path, parquet.read_metadata(path))
     rows.to_parquet(path, row_group_size=2000, write_page_checksum=True, **options)
     described = parquet.read_metadata(path)
     table_size.check_pages(path, described)

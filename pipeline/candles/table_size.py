@@ -147,6 +147,8 @@ def check_pages(path: Path, metadata: parquet.FileMetaData) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for chunk in map(group.column, range(metadata.num_columns)):
+                if chunk.num_values == 0:  # of which no page is read
+                    continue
                 place = chunk.data_page_offset
                 if chunk.dictionary_page_offset:
                     place = min(place, chunk.dictionary_page_offset)
