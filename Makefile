@@ -41,6 +41,8 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.two_nodes
 	$(BIN)/python -m tests.older_keras
 	$(BIN)/python -m tests.serving_ways
+	$(BIN)/python -m tests.second_hundred
+	$(BIN)/python -m tests.hostile_files
 	$(PYTEST) -m long
 	RACING_GENERATIONS="v1 v1_final v7 v9" $(PYTEST) tests/test_races.py
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
 from pipeline import terminal
+from pipeline.bundle.metadata import MAX_SHOWN, shown
 from pipeline.candles import fetch_cache, formats, store
 from pipeline.candles.job import Job
 from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
@@ -65,12 +66,14 @@ class Predict:
             )
         with _only_json(self.json) as json_out:
             predictor = predictor_class.from_directory(self.model_dir)
-            symbol = self.symbol or ""
+            symbol = self.symbol.upper() if self.symbol else ""
+            if len(symbol) > MAX_SHOWN or not symbol.isprintable():
+                raise ValueError(f"--symbol is {shown(symbol)}; pass a pair such as BTC/USDT")
             if self.ledger is not None and not symbol:
                 symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
             candles = formats.read_file(self.candles, predictor.timeframe)
             if self.symbol:
-                candles.attrs["symbol"] = self.symbol.upper()
+                candles.attrs["symbol"] = symbol
             predictor = _with_neighbours(predictor, self.candles.parent, candles)
             prediction = _show(predictor, candles, self.last_price, self.picture, json_out)
             _enter(self.ledger, predictor, symbol, candles, prediction)

@@ -16,6 +16,9 @@ NO_TELEMETRY = {
 }
 """Variables by which libraries are told not to report; each reads its own when it is imported."""
 
+MAX_TEXT = 20_000
+"""letters of a text that is shown"""
+
 _LOGINS = (
     # The password of an address may hold what an address cannot, such as a slash.
     re.compile(r"(?<=//)(?!\[)[^\s/@:]*:(?!\d+(?:[/?#\s'\"]|$))\S*@"),
@@ -24,8 +27,16 @@ _LOGINS = (
     re.compile(r"(?<![\w/])[\w.%+-]+:[^\s/@]+@(?=[\w.\[-])"),
 )
 _KEYS = re.compile(
-    r"(?i)([\w-]*(?:key|token|sign|signature|secret|password|passphrase|credential)=)[^&\s'\"]+"
+    # Looking back, or a long word would be searched from each of its letters on.
+    r"(?i)(?<![\w-])([\w-]*(?:key|token|sign|signature|secret|password|passphrase|credential)=)"
+    r"[^&\s'\"]+"
 )
+_HEADERS = re.compile(
+    r"(?i)(?<![\w-])([\w-]*(?:api-?_?key|token|secret|password|passphrase|authorization)[\"']?: ?"
+    r"[\"']?(?:(?:bearer|basic|token) )?)[^\s\"',;{}]+"
+)
+_NO_TEXT = re.compile(r"(?s)(base64,[\w+/=]*|<script\b.*?</script>|<style\b.*?</style>)")
+"""parts of a page that are no text for people"""
 _NAME = r"[^\s/\\'\"<>|,;:]"
 _ABSOLUTE = re.compile(
     rf"(?<![\w:/.~<*-])/(?:{_NAME}+/)+(?=[^\s/])|(?<!\w)[A-Za-z]:\\(?:{_NAME}+\\)*"
@@ -45,9 +56,15 @@ def without_secrets(text: str) -> str:
         >>> without_secrets("--base-url https://me:secret@localhost:8000/x?apiKey=abc&limit=5")
         '--base-url https://localhost:8000/x?apiKey=***&limit=5'
     """
+    if len(text) > MAX_TEXT:  # a stranger's; the patterns take up to the square of its length
+        text = text[:MAX_TEXT].rpartition(" ")[0] + " …"  # no half of an address
+    return _cut_secrets(text)
+
+
+def _cut_secrets(text: str) -> str:
     for login in _LOGINS:
         text = login.sub("", text)
-    return _KEYS.sub(r"\1***", text)
+    return _HEADERS.sub(r"\1***", _KEYS.sub(r"\1***", text))
 
 
 def clean_error(error: Exception) -> Exception:
@@ -78,6 +95,18 @@ def without_folders(text: str, known: Iterable[Path | str | None] = ()) -> str:
             name = folder_name(folder).replace("\\", r"\\")
             text = re.sub(rf"{itself}(?![\w.-])", name, text)
     return _ABSOLUTE.sub("", text)
+
+
+def for_publication(text: str) -> str:
+    """A text file's content, or a page's, without passwords and absolute paths.
+
+    Example:
+        >>> for_publication("<p>/home/me/a.csv</p><img src='data:image/png;base64,/9j/4AA'>")
+        "<p>a.csv</p><img src='data:image/png;base64,/9j/4AA'>"
+    """
+    parts = _NO_TEXT.split(text)  # every second one is no text
+    parts[::2] = [without_folders(_cut_secrets(part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def folder_name(path: Path | str) -> str:

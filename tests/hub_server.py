@@ -4,6 +4,7 @@ with faults."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -30,7 +31,7 @@ class Fault:
     """Spoils the next `times` requests of a method whose path holds `path`.
 
     `what` is a status, "cut" (in the middle of the body), "close" (before an answer), "lost" (done,
-    not answered), or "race" (somebody else is faster).
+    not answered), "endless" (more and more behind the body), or "race" (somebody else is faster).
     """
 
     method: str
@@ -75,6 +76,8 @@ class LoopbackHub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str, int]] = []
+        self.n_sent = 0
+        """bytes of endless answers"""
         self.told: list[str] = []
         """Authorization headers of requests for signed addresses; there should be none"""
 
@@ -125,7 +128,20 @@ class Handler(BaseHTTPRequestHandler):
             answer = self.route(path, body)
         if fault is not None and fault.what == "lost":
             return self.hang_up(path)
+        if fault is not None and fault.what == "endless":
+            return self.send_endlessly(answer[1], answer[2])
         return self.send(path, *answer, is_cut=fault is not None and fault.what == "cut")
+
+    def send_endlessly(self, headers: dict[str, str], body: bytes) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # until the client goes
+            while True:
+                self.wfile.write(body + bytes(2**20))
+                self.server.n_sent += len(body) + 2**20
 
     def hang_up(self, path: str) -> None:
         self.server.log.append((self.command, path, 0))

@@ -27,7 +27,7 @@ from app import Forecaster, Options
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
-from pipeline.report import live_guard, live_page
+from pipeline.report import live_page
 from pipeline.report.tables import verdict_sentence
 from tests import browser
 from tests.exchange_market import market_of
@@ -239,9 +239,29 @@ def guard(event, arguments):
             foreign.write(f"{event} {host}\\n")
             raise ConnectionRefusedError(host)
 sys.addaudithook(guard)
-import app
+import app, math, time
+from pathlib import Path
+fetch, predict = app.fetch_candles, app.CryptoPricePredictorV2.predict
+fetched = Path(foreign.name).with_name("fetched.txt").open("w", buffering=1)
+def odd_fetch(symbols, *sent, **options):
+    print(*symbols, file=fetched)
+    if symbols == ["SOL/USDT"]:
+        raise ValueError("/home/me/BTCUSDT_1h.csv of http://me:secret@host/")
+    while symbols == ["XRP/USDT"] and not Path(foreign.name).with_name("go").exists():
+        time.sleep(0.05)
+    if symbols[0] in ("XRP/USDT", "ADA/USDT"):
+        found = fetch(["BTC/USDT"], *sent, **options)
+        found.candles[symbols[0]] = found.candles.pop("BTC/USDT")
+        found.candles[symbols[0]].attrs["is_odd"] = symbols == ["ADA/USDT"]
+        return found
+    return fetch(symbols, *sent, **options)
+def odd_predict(self, candles, *sent):
+    told = predict(self, candles, *sent)
+    return {**told, "price": math.nan} if candles.attrs.get("is_odd") else told
+app.fetch_candles, app.CryptoPricePredictorV2.predict = odd_fetch, odd_predict
 app.main()
 """
+"""The page, which asks this machine alone; SOL fails, XRP waits for a file, ADA's price is NaN."""
 
 
 @pytest.fixture(scope="module")
@@ -419,7 +439,7 @@ def test_a_large_question_is_refused_and_not_kept_in_memory(address, server, is_
 
 
 def test_a_question_just_below_the_limit_is_read(address):
-    for n_bytes, expected in ((60_000, 422), (70_000, 413)):  # 422: what is no JSON
+    for n_bytes, expected in ((60_000, 422), (70_000, 413)):  # 422: what names no pair
         assert _send(address, "POST", "/gradio_api/call/predict", b"x" * n_bytes)[0] == expected
 
 
@@ -476,20 +496,6 @@ def test_a_failure_is_remembered_so_that_nobody_waits_for_it_twice(forecaster, m
     assert asked == [BTC, BTC]
 
 
-def test_a_client_waits_for_a_few_answers_at_once_and_keeps_nobody_else_out():
-    turns = live_guard.Turns()
-    with contextlib.ExitStack() as waiting:
-        for _ in range(live_guard.MAX_AT_ONCE):
-            waiting.enter_context(turns.taken("a"))
-        with pytest.raises(ValueError, match="4 of your questions"), turns.taken("a"):
-            pass
-        with turns.taken("b"):
-            pass
-    with turns.taken("a"):
-        pass
-    assert turns._waiting == {}
-
-
 def test_a_forecast_that_is_no_number_is_an_error(forecaster, monkeypatch):
     prediction = forecaster.predictor.predict(forecaster.answer(BTC).candles)
     forecaster._kept.clear()
@@ -497,6 +503,51 @@ def test_a_forecast_that_is_no_number_is_an_error(forecaster, monkeypatch):
     monkeypatch.setattr(forecaster.predictor, "predict", lambda _: wrong)
     with pytest.raises(ValueError, match="price_low of the forecast is nan"):
         forecaster.predict(BTC)
+
+
+# --- over the wire
+
+
+def _asked(address: str, symbol: object) -> str:
+    """What the endpoint says of a pair, as it comes over the wire."""
+    question = json.dumps({"data": [symbol]}).encode()
+    path = "/gradio_api/call/predict"
+    status, text = _send(address, "POST", path, question, {"Content-Type": "application/json"})
+    assert status == 200
+    return _send(address, "GET", f"{path}/{json.loads(text)['event_id']}")[1]
+
+
+@pytest.mark.parametrize("symbol", ["XYZ/USDT", "../../etc/passwd", "BTC/\u202eTDSU", None])
+def test_over_the_wire_an_unknown_pair_is_refused_before_anything_is_touched(
+    address, foreign, symbol
+):
+    told = _asked(address, symbol)
+    assert told.startswith("event: error") and "Traceback" not in told
+    assert str(symbol).upper() not in foreign.with_name("fetched.txt").read_text().splitlines()
+
+
+def test_over_the_wire_an_error_names_no_folder_and_no_password(address):
+    told = _asked(address, "SOL/USDT")
+    assert "BTCUSDT_1h.csv of http://host/" in told
+    assert "secret" not in told and "/home" not in told
+
+
+def test_over_the_wire_no_number_is_none(address):
+    told = _asked(address, "ADA/USDT")
+    assert told.startswith("event: error") and "price of the forecast is" in told
+    assert "NaN" not in told
+
+
+def test_over_the_wire_one_slow_exchange_keeps_no_other_visitor_waiting(address, foreign):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        slow = [pool.submit(_asked, address, "XRP/USDT") for _ in range(3)]
+        while "XRP/USDT" not in foreign.with_name("fetched.txt").read_text():
+            time.sleep(0.05)
+        began = time.monotonic()
+        assert _asked(address, BTC).startswith("event: complete")
+        assert time.monotonic() - began < 10 and not any(one.done() for one in slow)
+        foreign.with_name("go").touch()
+        assert all(one.result(60).startswith("event: complete") for one in slow)
 
 
 def test_visitors_of_a_slow_exchange_do_not_keep_each_other_waiting(tiny_bundle, signal_market):

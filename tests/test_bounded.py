@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import mmap
 import subprocess
 import sys
 import warnings
@@ -140,12 +141,6 @@ def listed_often(description: dict[str, Any], file: h5py.File) -> None:
 
 def packed(description: dict[str, Any], file: h5py.File) -> None:
     file["model_weights"].create_dataset("w", (10**6,), "f4", chunks=(10**6,), compression="gzip")
-
-
-def many_texts(description: dict[str, Any], file: h5py.File) -> None:
-    text = "x" * 10**6
-    kind = h5py.string_dtype()
-    file["model_weights"].attrs.create("layer_names", np.array([text] * 4000, object), dtype=kind)
 
 
 HOSTILE_NETWORKS = {
@@ -401,6 +396,51 @@ def test_a_file_of_candles_that_holds_far_too_much_is_refused(tmp_path, suffix, 
     make(path)
     with pytest.raises(ValueError, match=match):
         store.read_series(tmp_path, "BTC/USDT", "1h") or store.read_table(path)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("packing", ["snappy", "zstd", "none"])
+def test_the_headers_of_pages_say_what_the_metadata_of_a_sound_file_say(tmp_path, version, packing):
+    rows = synthetic_candles(5000, seed=1).assign(text="a", gap=[1.0, None] * 2500)
+    options = {"data_page_version": version, "compression": packing, "data_page_size": 4096}
+    path = tmp_path / "x.parquet"
+    rows.iloc[:0].to_parquet(path, **options)
+    table_size.check_pages(path, parquet.read_metadata(path))
+    rows.to_parquet(path, row_group_size=2000, write_page_checksum=True, **options)
+    described = parquet.read_metadata(path)
+    table_size.check_pages(path, described)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for number in range(described.num_columns):
+            chunk = described.row_group(1).column(number)
+            place = start = chunk.dictionary_page_offset or chunk.data_page_offset
+            unpacked = 0
+            while place < start + chunk.total_compressed_size:
+                size, packed, behind = table_size._read_page_header(data, place)
+                unpacked += size + behind - place
+                place = behind + packed
+            assert place == start + chunk.total_compressed_size
+            assert unpacked == chunk.total_uncompressed_size
+
+
+def test_a_page_that_unpacks_to_more_than_the_metadata_say_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_size, "MAX_PAGE_BYTES", 10**6)
+    candles = synthetic_candles(5000, seed=1)
+    path = tmp_path / "BTCUSDT_1h.parquet"
+    candles.to_parquet(path, compression="zstd", column_encoding="PLAIN", use_dictionary=False)
+    store.read_table(path)
+    content = bytearray(path.read_bytes())
+    chunk = parquet.read_metadata(path).row_group(0).column(1)
+    # 5,000 numbers, two bytes that begin the column and two of its levels: the varint 2 * 40,00x
+    place = content.index(b"\x15", chunk.data_page_offset + 2)
+    assert content[place + 3] < 128 <= content[place + 1]
+    content[place + 3] = 127  # a million bytes now, of which the metadata know nothing
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its pages unpack to 1,0..,... bytes or more"):
+        store.read_table(path)
+    content[place : place + 12] = b"\xff" * 12
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="the header of a page is damaged"):
+        store.read_table(path)
 
 
 def test_nine_years_of_minutes_are_within_the_bounds():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -27,8 +28,17 @@ class Hostile(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, body: bytes, *, is_packed: bool = False, is_endless: bool = False) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        is_packed: bool = False,
+        is_endless: bool = False,
+        pause_s: float = 0.0,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.pause_s = pause_s
+        """before each byte, where it is not 0"""
         self.body, self.is_packed, self.is_endless = body, is_packed, is_endless
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.sent = 0
@@ -55,6 +65,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
         try:
+            if self.server.pause_s:
+                for number in range(len(self.server.body)):
+                    self.wfile.write(self.server.body[number : number + 1])
+                    time.sleep(self.server.pause_s)
+                return
             self.wfile.write(self.server.body)
             while self.server.is_endless:
                 self.wfile.write(self.server.body)
@@ -66,16 +81,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def ask_exchange(server: Hostile) -> None:
+def ask_exchange(server: Hostile, timeout_s: float = 20) -> None:
     found = fetch_many(
-        "binance", [JOB], base_url=server.url, timeout_s=20, sleep=lambda seconds: None
+        "binance", [JOB], base_url=server.url, timeout_s=timeout_s, sleep=lambda seconds: None
     )[JOB]
     assert isinstance(found, Exception)
     raise found
 
 
-def ask_yahoo(server: Hostile) -> None:
-    fetch_yahoo_candles(JOB, base_url=server.url, timeout_s=20, sleep=lambda seconds: None)
+def ask_yahoo(server: Hostile, timeout_s: float = 20) -> None:
+    fetch_yahoo_candles(JOB, base_url=server.url, timeout_s=timeout_s, sleep=lambda seconds: None)
 
 
 @pytest.fixture(params=["exchange", "yahoo"])
@@ -105,6 +120,18 @@ def test_an_answer_that_unpacks_to_far_more_is_given_up_at_the_limit(ask):
         pytest.raises(ExchangeError, match=r"more than 1,048,576 bytes"),
     ):
         ask(server)
+
+
+@pytest.mark.slow
+def test_an_answer_that_trickles_is_given_up_by_its_whole_time_not_only_between_two_bytes(ask):
+    """Each of four attempts has a second; the whole answer would take an hour and more."""
+    began = time.monotonic()
+    with (
+        Hostile(b"[" + b" " * 2**16, pause_s=0.05) as server,
+        pytest.raises(ExchangeError, match=r"(?i)time|no connection"),
+    ):
+        ask(server, timeout_s=1)
+    assert time.monotonic() - began < 12
 
 
 @pytest.mark.parametrize(

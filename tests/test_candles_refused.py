@@ -341,6 +341,13 @@ def test_text_among_numbers_is_refused_by_row_and_value(column, value, shown):
     )
 
 
+def test_an_integer_of_hundreds_of_digits_is_refused_as_any_other_impossible_value():
+    for column in ("timestamp", "close"):
+        values = make_frame()[column].astype(object).tolist()
+        values[2] = int("9" * 400)
+        refusal(make_frame().assign(**{column: pd.Series(values, dtype=object)}))
+
+
 @pytest.mark.parametrize("column", SCHEMA[1:])
 def test_a_column_of_another_type_is_refused(column):
     others = (

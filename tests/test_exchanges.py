@@ -489,3 +489,12 @@ def test_the_chain_is_of_spot_exchanges_with_hourly_candles_that_load_spot_marke
     assert "1h" in exchange.timeframes
     assert exchange.options["defaultType"] == "spot"
     assert exchange.options["fetchMarkets"]["types"] == ["spot"]
+
+
+@pytest.mark.parametrize(
+    "address", ["no address", "http://me:a s3cret@host", "ftp://host", "", "//"]
+)
+def test_what_is_no_address_is_refused_and_not_shown(address):
+    with pytest.raises(ValueError, match="--base-url is no address; pass one such as") as caught:
+        open_exchange("binance", base_url=address)
+    assert "s3cret" not in str(caught.value)

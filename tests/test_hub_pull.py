@@ -292,3 +292,31 @@ def test_a_list_downloads_the_metadata_alone(loopback_hub, files):
     }
     assert metadata["verdict"] == "NO EDGE"
     assert loopback_hub.count("GET", "/resolve/") == 1
+
+
+def test_a_file_that_goes_on_past_its_size_is_given_up_there(loopback_hub, files, target, tmp_path):
+    loopback_hub.add("user/repo", files)
+    loopback_hub.faults = [Fault("GET", "resolve/", "endless", times=99)]
+    with pytest.raises(
+        ValueError, match=r"metadata_v2.json has more than the [\d,]+ bytes that the Hub says"
+    ):
+        pull_bundle(PLACE, target)
+    assert not target.exists()
+    # a piece of the client's of 10 MB, and what the sockets hold
+    assert loopback_hub.n_sent < 64 * 2**20
+    kept = [path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sum(kept) < 2**20
+
+
+def test_a_download_that_broke_off_goes_on_within_its_size(loopback_hub, files, target):
+    loopback_hub.add("user/repo", files | {"model.h5": b"x" * 3_000_000})
+    metadata = amended(
+        files, files={**json.loads(files["metadata_v2.json"])["files"], "model.h5": LONG_SHA256}
+    )
+    loopback_hub.repositories["user/repo"].commit(metadata | {"model.h5": b"x" * 3_000_000})
+    loopback_hub.faults = [Fault("GET", "model.h5", "cut")]
+    pull_bundle(PLACE, target)
+    assert (target / "model.h5").read_bytes() == b"x" * 3_000_000
+
+
+LONG_SHA256 = hashlib.sha256(b"x" * 3_000_000).hexdigest()

@@ -49,6 +49,40 @@ def test_a_push_is_one_commit_of_the_bundle_s_files_and_the_model_card(loopback_
     assert loopback_hub.told == []  # the storage behind a signed address is not told the token
 
 
+def test_folders_and_passwords_of_an_older_bundle_are_cut_from_what_is_pushed(
+    loopback_hub, tmp_path, caplog
+):
+    report = tmp_path / "v2" / "report_v2.html"
+    report.parent.mkdir()
+    image = "<img src='data:image/png;base64,/9j/4AAQ/abc/def'>"
+    report.write_text(f"<p>from /home/me/candles/BTCUSDT_1h.csv</p>{image}")
+    private = {
+        "config": {"candles_dir": "/home/me/my candles", "output_dir": "C:\\Users\\me\\v2"},
+        "run": {"command": "python train.py --base-url http://me:s3cret@host/api"},
+        "verdict": "NO EDGE",
+    }
+    folder = small_bundle(tmp_path / "v2", **private)
+    (folder / "training_log_v2.txt").write_text("candles of /home/me/candles/x.csv\n")
+    metadata = hub_transfer.read_metadata(folder / "metadata_v2.json")
+    metadata["files"][report.name] = hub_transfer.files.sha256_of(report)
+    hub_transfer.files.write_json(folder / "metadata_v2.json", metadata)
+    before = contents(folder)
+    push(folder)
+    arrived = loopback_hub.repositories["user/repo"].files
+    for name, content in arrived.items():
+        assert not any(one in content for one in (b"/home/me", b"Users", b"s3cret")), name
+    assert arrived[report.name].decode() == f"<p>from BTCUSDT_1h.csv</p>{image}"
+    assert arrived["training_log_v2.txt"] == b"candles of x.csv\n"
+    for name in ("model.h5", "scalers_v2.pkl", "metrics_v2.json"):
+        assert arrived[name] == before[name]
+    assert contents(folder) == before
+    assert "left out of what is pushed: report_v2.html, training_log_v2.txt, metadata_v2" in (
+        caplog.text
+    )
+    pulled = hub_transfer.pull_bundle(Place("user/repo"), tmp_path / "pulled")  # hashes hold
+    assert pulled.metadata["config"]["output_dir"] == "v2"
+
+
 def test_the_same_bundle_again_makes_no_commit_and_a_changed_one_makes_one(loopback_hub, bundle):
     assert push(bundle) == push(bundle)
     push(small_bundle(bundle, verdict="EDGE"))

@@ -342,3 +342,16 @@ def test_a_ledger_that_is_a_link_to_itself_is_named(tmp_path):
     for use in (lambda: enter(path, 0), lambda: ledger.check(path), lambda: ledger.read(path)):
         with pytest.raises(ValueError, match=r"ledger.jsonl: .*; mend --ledger"):
             use()
+
+
+def test_a_ledger_that_is_far_too_large_or_a_pipe_is_refused_unread(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.touch()
+    os.truncate(path, 6 * 2**30)
+    for use in (lambda: enter(path, 0), lambda: ledger.check(path), lambda: ledger.read(path)):
+        with pytest.raises(ValueError, match="6,442,450,944 bytes, such a file has at most"):
+            use()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="no regular file"):
+        enter(path, 0)

@@ -1,6 +1,7 @@
 """JSON of a bundle, which may be a stranger's: what is read, and what is refused in one line."""
 
 import json
+import os
 
 import pytest
 
@@ -50,6 +51,13 @@ def test_what_is_no_json_of_a_bundle_is_refused_in_one_line(data, message):
     ) as caught:
         parse_json(data, "x")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_json_that_is_a_pipe_or_a_folder_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", tmp_path):
+        with pytest.raises(ValueError, match="no regular file"):
+            metadata.read_json(path)
 
 
 def test_metadata_that_is_not_there_is_empty(tmp_path):

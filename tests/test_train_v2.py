@@ -352,6 +352,8 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
             r"SOL/USDT: no SOLUSDT_1h.parquet or SOLUSDT_1h.csv",
         ),
         ({"symbols": ("BTCUSDT",)}, "unknown symbol 'BTCUSDT'"),
+        ({"symbols": ("BTC/\u202eTDSU",)}, r"unknown symbol 'BTC/\\u202eTDSU'"),
+        ({"symbols": ("x" * 5000 + "/USDT",)}, "unknown symbol 'X{99}"),
         ({"timeframe": "1hour"}, "unknown timeframe '1hour'"),
         ({"candles": -5}, "candles is -5"),
         ({"candles_dir": Path("/no/such/place")}, "there is no such directory"),

@@ -297,6 +297,39 @@ def test_another_project_s_keras_json_does_not_change_the_network(monkeypatch, c
     assert "keras.json says floatx float16; this run uses float32" in caplog.text
 
 
+@pytest.mark.slow
+def test_a_value_in_keras_json_that_keras_does_not_take_is_told_with_file_key_and_remedy(tmp_path):
+    code = """
+import json, sys
+from pathlib import Path
+from pipeline.bundle.network import import_keras
+for content in ({"floatx": "float8"}, {"epsilon": "small"}, {"image_data_format": None}, [1]):
+    Path(sys.argv[1], "keras.json").write_text(json.dumps(content))
+    try:
+        import_keras()
+    except ValueError as error:
+        print(error)
+    for name in [name for name in sys.modules if name.split(".")[0] == "keras"]:
+        del sys.modules[name]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "KERAS_HOME": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    path = tmp_path / "keras.json"
+    first, *others = done.stdout.splitlines()
+    assert first.startswith(f"{path}: 'floatx' is 'float8'; mend it: Expected one of {{'float")
+    assert others == [
+        f"{path}: 'epsilon' is 'small'; mend it: Expected a float.",
+        f"{path}: 'image_data_format' is None; mend it: Expected one of {{'channels_last', "
+        "'channels_first'}.",
+        f"{path}: Keras' settings are [1]; mend the file: it holds an object",
+    ], done.stderr
+
+
 def weights_from_a_seed():
     """Weights after a few steps; some targets are 0, where the loss is divided by epsilon."""
     seeded_keras(1)

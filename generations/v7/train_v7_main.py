@@ -286,8 +286,7 @@ def train_job(
         "predictions_sha256": files.sha256_of(work / networks.NETWORK_PREDICTIONS),
     }
     fitted = {"X": scalers.X, "y": scalers.y, "fill": scalers.fill, **forecasts.as_dict()}
-    fitted |= {"trained_until": record["cuts"]["val_end"], "cuts": record["cuts"]}
-    fitted["features_probe"] = probe(compute_ohlc_features)
+    fitted |= {"cuts": record["cuts"], "features_probe": probe(compute_ohlc_features)}
     networks.save_network(work, output_dir, name, {**fitted, **known, "record": record})
     return record
 

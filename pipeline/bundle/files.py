@@ -291,11 +291,7 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
         content: What goes into them.
     """
     metrics = content.metrics
-    facts = {
-        **content.facts,
-        "synthetic": metrics["data"]["synthetic"],
-        "trained_until": metrics["cuts"]["val_end"],  # of network, shrinkage and intervals
-    }
+    facts = {**content.facts, "synthetic": metrics["data"]["synthetic"]}
     identity = {"model_sha256": sha256_of(folder / names.model)}
     if (folder / names.twin).is_file():
         identity["twin_sha256"] = sha256_of(folder / names.twin)
@@ -306,6 +302,7 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
     (folder / names.report).write_text(content.page, encoding="utf-8")
     metadata = {
         **facts,
+        "trained_until": metrics["cuts"]["val_end"],  # of network, shrinkage and intervals
         "verdict": metrics["test"]["verdict"],
         "config": content.settings,
         **{name: metrics[name] for name in ("data", "split", "cuts")},

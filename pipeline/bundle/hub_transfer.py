@@ -14,6 +14,7 @@ import contextlib
 import functools
 import getpass
 import itertools
+import json
 import logging
 import os
 import re
@@ -42,6 +43,9 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_BUNDLE_BYTES = 2**30
 MAX_FILES = 2000
 """in one folder of a repository"""
+
+TEXTS = (".json", ".html", ".txt", ".log")
+"""Endings of files that people read"""
 
 ATTEMPTS = 3
 WAITS_S = (2.0, 8.0)
@@ -233,6 +237,8 @@ def push_bundle(
 
     with tempfile.TemporaryDirectory() as own:
         _copy_whole(bundle, Path(own))
+        _cut_private(bundle, Path(own))
+        card = privacy.for_publication(card)
 
         def commit() -> Any:
             # Made anew for every attempt: what has arrived already is then recognised, and a commit
@@ -256,6 +262,53 @@ def _copy_whole(bundle: Bundle, folder: Path) -> None:
         raise ValueError(
             f"{bundle.folder}: a training run has replaced the bundle meanwhile; push it again"
         )
+
+
+def _cut_private(bundle: Bundle, folder: Path) -> None:
+    """Cut passwords and folders from a copy's texts, where an older version has left them.
+
+    The metadata then name the hashes of the texts as they are published.
+    """
+    hashes = {}
+    for name in bundle.names[:-1]:
+        cut = _published(folder / name)
+        if cut is not None:
+            (folder / name).write_bytes(cut)
+            hashes[name] = files.sha256_of(folder / name)
+    path = folder / bundle.metadata_name
+    cut = _published(path)
+    if cut is None and not hashes:
+        return
+    metadata = json.loads(cut or path.read_bytes())
+    for part in (metadata, *metadata.get("jobs", {}).values()):
+        part["files"] |= {name: sha256 for name, sha256 in hashes.items() if name in part["files"]}
+    files.write_json(path, metadata)
+    changed = ", ".join([*hashes, *[bundle.metadata_name] * (cut is not None)])
+    logger.warning("folders and passwords of yours are left out of what is pushed: %s", changed)
+
+
+def _published(path: Path) -> bytes | None:
+    """What a file's bytes are to be for strangers; None where they may stay as they are."""
+    if path.suffix not in TEXTS:
+        return None
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    if path.suffix != ".json":
+        cut = privacy.for_publication(text)
+        return cut.encode(errors="surrogateescape") if cut != text else None
+    if privacy.for_publication(text) == text:
+        return None
+    content = json.loads(text)
+    cut_content = _each_text(content, privacy.for_publication)
+    return json.dumps(cut_content, indent=2).encode() if cut_content != content else None
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The same lists and dicts with other texts in them."""
+    if isinstance(value, dict):
+        return {name: _each_text(part, change) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_each_text(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def list_bundle(place: Place, revision: str | None = None) -> tuple[Listing, dict[str, Any]]:
@@ -402,9 +455,36 @@ def _fetch(
     )
     paths = []
     for name in names:
-        get_one = functools.partial(get, filename=place.path_of(name))
+        size = listing.sizes[name]
+        bar = _bounded_bar(f"{listing.where}: {name}", size)
+        get_one = functools.partial(get, filename=place.path_of(name), tqdm_class=bar)
         paths.append(Path(ask(api, f"{name} of {listing.where}", get_one)))
     return paths
+
+
+class _TooLongError(ValueError):
+    """A file that goes on where it should have ended."""
+
+
+def _bounded_bar(what: str, max_bytes: int) -> Any:
+    """The client's class of bars, which are told of all bytes before these are written to disk."""
+    from huggingface_hub.utils import tqdm
+
+    class Bounded(tqdm):
+        def __init__(self, *sent: Any, **options: Any) -> None:
+            super().__init__(*sent, **options)
+            self.n_bytes = options.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n_bytes += n or 0
+            if self.n_bytes > max_bytes:
+                raise _TooLongError(
+                    f"{what} has more than the {max_bytes:,} bytes that the Hub says; it was not "
+                    "downloaded: try again later, or ask who pushed it"
+                )
+            return super().update(n)
+
+    return Bounded
 
 
 def _cached(
@@ -683,6 +763,8 @@ def _explain(error: Exception, what: str, token: str | None) -> Exception:
     """The error as the user is to read it."""
     from huggingface_hub import errors
 
+    if isinstance(error, _TooLongError):
+        return error
     cause = _cause(error)
     status = _status(cause)
     is_local = isinstance(cause, errors.LocalEntryNotFoundError)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline import atomic
 from pipeline.candles.schema import instant_ms
 
 MAX_BYTES = 16 * 2**20
@@ -62,9 +63,8 @@ def check_metadata(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a file; see `parse_json`."""
-    with path.open("rb") as file:
-        return parse_json(file.read(MAX_BYTES + 1), str(path))
+    """Content of a regular file; see `parse_json`."""
+    return parse_json(atomic.read_regular(path, MAX_BYTES), str(path))
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -25,6 +27,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pipeline.bundle.metadata import shown
 from pipeline.bundle.network_check import RefusedNetworkError, check_network_file, keras_version_of
 from pipeline.bundle.snapshot import read_network, read_version
 from pipeline.bundle.twin_check import check_twin
@@ -444,7 +447,29 @@ def import_keras() -> ModuleType:
                 "the variable, or install the package"
             ) from error
         raise
+    except (ValueError, AttributeError) as error:
+        fault = _fault_of_keras_json(str(error))
+        if fault is None:
+            raise
+        raise ValueError(fault) from error
     return keras
+
+
+def _fault_of_keras_json(told: str) -> str | None:
+    """What is wrong with Keras' file of settings, where Keras tells that something is."""
+    home = os.path.expanduser("~")
+    default = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # as Keras does
+    path = Path(os.environ.get("KERAS_HOME", default)).expanduser() / "keras.json"
+    try:
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(settings, dict):
+        return f"{path}: Keras' settings are {shown(settings)}; mend the file: it holds an object"
+    name = re.search(r"Invalid `(\w+)` configuration\. (.*?) Received", told)
+    if name is None or name[1] not in settings:
+        return None
+    return f"{path}: {name[1]!r} is {shown(settings[name[1]])}; mend it: {name[2]}"
 
 
 def seeded_keras(seed: int) -> ModuleType:

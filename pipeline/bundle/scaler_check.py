@@ -36,7 +36,7 @@ OPTIONAL_TYPES: dict[str, type] = {
     "twin_sha256": str,
     "preset": str,
     "quantile_regression": bool,
-    "trained_until": str,
+    "trained_until": str,  # of bundles without cuts, and some with
     "cuts": dict,
 }
 """What it may hold as well."""

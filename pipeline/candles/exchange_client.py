@@ -177,7 +177,9 @@ def _restrict_markets(exchange: Any, futures: bool) -> None:
 
 
 def replace_host(urls: Any, base_url: str) -> Any:
-    """The same tree of URLs with another scheme and host."""
+    """The same tree of URLs with another scheme and host; a ValueError where that is no address."""
+    if not re.fullmatch(r"https?://[^\s/]\S*", base_url):  # not shown: it may hold a password
+        raise ValueError("--base-url is no address; pass one such as http://localhost:8000")
     if isinstance(urls, dict):
         return {name: replace_host(url, base_url) for name, url in urls.items()}
     return re.sub(r"^\w+://[^/]+", lambda _: base_url, urls)

@@ -35,6 +35,9 @@ SYNTHETIC_BANNER = """
   └──────────────────────────────────────────────────────────────────────────┘
 """
 
+MAX_NAME = 40
+"""letters of a pair's name"""
+
 SOURCES = ("auto", "directory", "exchange", "synthetic")
 
 
@@ -50,9 +53,11 @@ def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     wanted = TRADING_PAIRS if _is_all(symbols) else tuple(symbol.upper() for symbol in symbols)
     pair_of: dict[str, str] = {}
     for symbol in wanted:
-        if not re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol):
+        is_pair = re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol)
+        if not is_pair or len(symbol) > MAX_NAME or not symbol.isprintable():
             raise ValueError(
-                f"unknown symbol {symbol!r}; write pairs as BTC/USDT, or `all` for the house list"
+                f"unknown symbol {symbol!r:.100}; write pairs as BTC/USDT, or `all` for the house "
+                "list"
             )
     for symbol in wanted:
         first = pair_of.setdefault(store.file_name(symbol, ""), symbol)

@@ -470,7 +470,10 @@ def _as_numbers(column: pd.Series) -> np.ndarray:
     """(n,) int64 or float64, NaN where there is no number: text, nothing, a boolean, a datetime."""
     if column.dtype.kind in "bcmM":
         return np.full(len(column), np.nan)
-    numbers = pd.to_numeric(column, errors="coerce")
+    try:
+        numbers = pd.to_numeric(column, errors="coerce")
+    except OverflowError:  # an integer of hundreds of digits
+        numbers = pd.to_numeric(column.astype("string"), errors="coerce")
     if column.dtype.kind == "i" and numbers.notna().all():
         return numbers.to_numpy(dtype=np.int64)
     values = numbers.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)

@@ -379,7 +379,9 @@ def _notes(file: parquet.ParquetFile) -> dict[str, str]:
 def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
     """An open Parquet file, its checksums verified; what goes wrong in the block is its damage."""
     with _readable(path):
-        texts = table_size.check_parquet(parquet.read_metadata(path))
+        metadata = parquet.read_metadata(path)
+        texts = table_size.check_parquet(metadata)
+        table_size.check_pages(path, metadata)
         with parquet.ParquetFile(
             path, page_checksum_verification=True, read_dictionary=texts
         ) as file:

@@ -6,6 +6,7 @@ file of 10 MB can hold ten million columns.
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,16 @@ MAX_LINE_BYTES = 2**16
 
 MAX_TEXT_BYTES = 1000
 """of a text in a Parquet file, which may be in every row"""
+
+
+MAX_UNPACKED_BYTES = 2**30
+"""of all pages of a Parquet file"""
+
+MAX_PAGE_BYTES = 2**27
+"""of one page; writers make them of 1 MB, or of a group's column"""
+
+MAX_DEPTH = 8
+"""structs within structs in a page's header"""
 
 
 def check_parquet(metadata: parquet.FileMetaData) -> list[str]:
@@ -120,3 +131,99 @@ def _check_count(n_rows: int, n_values: int) -> None:
             f"it has {n_rows:,} rows and {n_values:,} values or more, at most {MAX_ROWS:,} and "
             f"{MAX_VALUES:,} are read"
         )
+
+
+def check_pages(path: Path, metadata: parquet.FileMetaData) -> None:
+    """Add up what the pages of a Parquet file unpack to, by the headers that pyarrow goes by.
+
+    The metadata at the file's end may say less than the header before each page.
+
+    Raises:
+        ValueError: They unpack to more than a series of candles, or a header cannot be read.
+    """
+    if path.stat().st_size == 0:
+        return
+    n_bytes = 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for chunk in map(group.column, range(metadata.num_columns)):
+                if chunk.num_values == 0:  # of which no page is read
+                    continue
+                place = chunk.data_page_offset
+                if chunk.dictionary_page_offset:
+                    place = min(place, chunk.dictionary_page_offset)
+                end = place + chunk.total_compressed_size
+                while place < end:
+                    unpacked, packed, place = _read_page_header(data, place)
+                    n_bytes += unpacked
+                    place += packed
+                    if unpacked > MAX_PAGE_BYTES or n_bytes > MAX_UNPACKED_BYTES or packed < 0:
+                        raise ValueError(
+                            f"its pages unpack to {n_bytes:,} bytes or more, at most "
+                            f"{MAX_UNPACKED_BYTES:,} are read, and {MAX_PAGE_BYTES:,} of a page"
+                        )
+
+
+def _read_page_header(data: mmap.mmap, place: int) -> tuple[int, int, int]:
+    """Bytes of a page once it is unpacked, bytes that it takes, and where it begins.
+
+    The header is a struct in Thrift's compact protocol, of which fields 2 and 3 are wanted.
+    """
+    try:
+        fields, place = _read_struct(data, place, depth=0)
+        unpacked, packed = fields[2], fields[3]
+    except (IndexError, KeyError, ValueError) as error:
+        raise ValueError("the header of a page is damaged") from error
+    return unpacked & 0xFFFFFFFF, packed, place  # below 0 is no size either
+
+
+def _read_struct(data: mmap.mmap, place: int, depth: int) -> tuple[dict[int, int], int]:
+    """A struct's integers by their fields' numbers, and where it ends."""
+    if depth > MAX_DEPTH:
+        raise ValueError("structs within structs")
+    fields: dict[int, int] = {}
+    number = 0
+    while (head := data[place]) != 0:
+        place += 1
+        number += head >> 4
+        if head >> 4 == 0:
+            number, place = _read_integer(data, place)
+        value, place = _read_value(data, place, head & 15, depth)
+        fields[number] = value
+    return fields, place + 1
+
+
+def _read_value(data: mmap.mmap, place: int, kind: int, depth: int) -> tuple[int, int]:
+    """A value if it is an integer, else 0, and where it ends."""
+    if kind in (1, 2):  # true and false, which the head holds
+        return 0, place
+    if kind == 3:
+        return 0, place + 1
+    if kind in (4, 5, 6):
+        return _read_integer(data, place)
+    if kind == 7:
+        return 0, place + 8
+    if kind == 8:
+        length, place = _read_varint(data, place)
+        return 0, place + length
+    if kind == 12:
+        return 0, _read_struct(data, place, depth + 1)[1]
+    raise ValueError("a list, which no page's header holds")
+
+
+def _read_integer(data: mmap.mmap, place: int) -> tuple[int, int]:
+    """An integer, of which the last bit is the sign, and where it ends."""
+    number, place = _read_varint(data, place)
+    return (number >> 1) ^ -(number & 1), place
+
+
+def _read_varint(data: mmap.mmap, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, ten bytes at most, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = data[place]
+        place += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place
+    raise ValueError("a number without an end")

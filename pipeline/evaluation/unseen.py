@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline import terminal
 from pipeline.bundle import files
 from pipeline.bundle.metadata import agreed_cuts, demand, minute, shown
+from pipeline.candles import table_size
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.probability import QUANTILES
@@ -192,9 +193,12 @@ def _opens_of(path: Path) -> np.ndarray:
     from pyarrow import ArrowException, parquet
 
     try:
-        n_rows = parquet.read_metadata(path).num_rows
+        described = parquet.read_metadata(path)
+        n_rows = described.num_rows
         if not 0 < n_rows <= MAX_PREDICTIONS:
             raise ValueError(f"it has {n_rows:,} rows")
+        table_size.check_parquet(described)
+        table_size.check_pages(path, described)
         times = parquet.read_table(path, columns=["timestamp"]).to_pandas()
         return timestamps_ms(pd.DataFrame({"timestamp": parse_times(times["timestamp"], where="")}))
     except (ArrowException, OSError, ValueError, LookupError) as error:

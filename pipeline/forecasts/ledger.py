@@ -60,6 +60,9 @@ FIELDS: dict[str, type] = {
 KEY = ("model_sha256", "symbol", "timeframe", "horizon", "timestamp")
 """What there is only one forecast of."""
 
+MAX_BYTES = 2**28
+"""of a ledger: half a million lines, 22 coins' hours for two years and a half"""
+
 LOCK_WAIT_S = 60.0
 """How long a writer waits for another one."""
 
@@ -215,7 +218,7 @@ def read(path: Path) -> Ledger:
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such ledger; mend --ledger")
-    return _load(path)
+    return _load(_real_path(path))
 
 
 def check(path: Path) -> None:
@@ -244,7 +247,7 @@ def _load(path: Path, since_ms: int | None = None) -> Ledger:
             all others compare the hashes alone, which takes a twentieth of the time. None opens
             all.
     """
-    content = path.read_bytes() if path.exists() else b""
+    content = atomic.read_regular(path, MAX_BYTES) if path.exists() else b""
     *lines, torn = content.split(b"\n")
     first = 0 if since_ms is None else _first_since(lines, since_ms)
     entries: list[dict[str, Any]] = []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import re
 import threading
 from collections import Counter
@@ -19,13 +21,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+logger = logging.getLogger("app")
+
 MAX_BODY_BYTES = 64 * 1024
 BODY_WAIT_S = 30.0
 """A body that takes longer is given up."""
 MAX_AT_ONCE = 4
 """Answers that one client may wait for at the same time"""
 
-_ASKED = re.compile(r"/gradio_api/(queue/join|call(/v2)?/predict|cancel|reset)/?")
+_ASKED = re.compile(r"/gradio_api/(queue/join|call/predict|(call/v2/predict)|(cancel|reset))/?")
 _REFUSED = re.compile(
     r"(/gradio_api)?/(upload|file|proxy|stream|custom_component|component_server|deep_link|dev/|"
     r"run-history|process_recording|vibe|undo-vibe|monitoring|profiling|login|logout).*"
@@ -35,6 +39,8 @@ _TEXTS = {
     405: "the page takes questions alone",
     408: "the question took too long",
     413: f"a question has at most {MAX_BODY_BYTES:,} bytes",
+    422: 'a question names one pair, as {"data": ["BTC/USDT"]}',
+    500: "the page could not answer this question",
 }
 
 
@@ -54,11 +60,16 @@ class Guard:
         status, body = _status_of(scope), b""
         if status == 200:
             try:
-                body = await asyncio.wait_for(_read_body(receive), BODY_WAIT_S)
+                found = await asyncio.wait_for(_read_body(receive), BODY_WAIT_S)
             except asyncio.TimeoutError:
-                status = 408
+                return await _refuse(408, send)
+            if found is None:
+                return
+            body = found
             if len(body) > MAX_BODY_BYTES:
                 status = 413
+            elif scope["method"] == "POST" and not _is_question(scope["path"], body):
+                status = 422
         if status != 200:
             return await _refuse(status, send)
         unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -66,7 +77,19 @@ class Guard:
         async def receive_again() -> Message:
             return unread.pop() if unread else await receive()
 
-        await self._app(scope, receive_again, send)
+        is_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_again, send_on)
+        except Exception as error:  # Gradio's own, which its server would tell with a traceback
+            logger.warning("%s %.100s failed: %.200r", scope["method"], scope["path"], error)
+            if not is_begun:
+                await _refuse(500, send)
 
 
 def _status_of(scope: MutableMapping[str, Any]) -> int:
@@ -82,13 +105,30 @@ def _status_of(scope: MutableMapping[str, Any]) -> int:
     return 413 if not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES else 200
 
 
-async def _read_body(receive: Receive) -> bytes:
-    """A request's body; of one that is too large a little more than is admitted."""
+def _is_question(path: str, body: bytes) -> bool:
+    """Whether a body names one pair; Gradio would take what is more, or else, for other things."""
+    asked = _ASKED.fullmatch(path)
+    assert asked is not None
+    if asked[3]:  # names no pair
+        return True
+    try:
+        content = json.loads(body)
+        data = list(content.values()) if asked[2] else content["data"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+    is_one = isinstance(data, list) and len(data) == 1
+    return is_one and (data[0] is None or isinstance(data[0], str))
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """A request's body; of a large one a little more than is admitted; None if it breaks off."""
     body = b""
     while len(body) <= MAX_BODY_BYTES:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
-        if not message.get("more_body"):  # or the client has gone
+        if not message.get("more_body"):
             break
     return body
 
