@@ -29,7 +29,7 @@ from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import privacy, terminal
 from pipeline.bundle.metadata import agreed_cuts, demand
-from pipeline.candles import store
+from pipeline.candles import folders, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.evaluation.outcomes import find_outcomes
@@ -140,7 +140,7 @@ class Forecaster:
         if directory is None:
             return list(dict.fromkeys([*trained, *TRADING_PAIRS, *self.options.symbols]))
         timeframe = self.predictor.timeframe
-        series = [one.symbol for one in store.list_series(directory) if one.kind == timeframe]
+        series = [one.symbol for one in folders.list_series(directory) if one.kind == timeframe]
         # A file may know a pair as BTCUSDT alone; then it is called as a known pair of that name.
         known = (*series, *self.options.symbols, *TRADING_PAIRS, *trained)
         names = {store.file_name(symbol, ""): symbol for symbol in known}
@@ -265,7 +265,7 @@ class Forecaster:
             return candles
         symbols = predictor.symbols
         if directory is not None:
-            symbols = store.symbols_in(directory, symbols, predictor.timeframe)
+            symbols = folders.symbols_in(directory, symbols, predictor.timeframe)
         try:
             candles = self._fetch(symbols).candles if symbols else {}
         except (ConnectionError, ValueError) as error:

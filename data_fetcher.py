@@ -27,10 +27,11 @@ from pipeline import terminal
 from pipeline.candles import fetch_cache, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
+from pipeline.candles.formats import load as load_candles
 from pipeline.candles.job import Answer, Job
 from pipeline.candles.schema import instant_ms, timeframe_ms
 
-__all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles"]
+__all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles", "load_candles"]
 
 logger = logging.getLogger("data_fetcher")  # __name__ is __main__ where this is the command
 

@@ -18,7 +18,7 @@ import pandas as pd
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
 from pipeline import terminal
 from pipeline.bundle.metadata import MAX_SHOWN, shown
-from pipeline.candles import fetch_cache, formats, store
+from pipeline.candles import fetch_cache, folders, formats
 from pipeline.candles.job import Job
 from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts import ledger as ledgers
@@ -198,7 +198,7 @@ class Evaluate:
             source=SourceConfig(candles_dir=candles_dir, cache_dir=None),
             end_ms=instant_ms(self.until, "--until"),
         )
-        there = store.symbols_in(candles_dir, predictor.symbols, predictor.timeframe)
+        there = folders.symbols_in(candles_dir, predictor.symbols, predictor.timeframe)
         market = read(self.symbols or there or predictor.symbols)
         if there and predictor.wants_context:
             predictor = predictor.with_context(read(there).candles)
@@ -264,7 +264,7 @@ def _with_neighbours(
     if not predictor.wants_context:
         return predictor
     context = {}
-    for symbol in store.symbols_in(folder, predictor.symbols, predictor.timeframe):
+    for symbol in folders.symbols_in(folder, predictor.symbols, predictor.timeframe):
         try:
             context[symbol] = formats.read_directory(folder, symbol, predictor.timeframe)
         except ValueError as error:

@@ -366,13 +366,13 @@ HOSTILE_CANDLES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a long line": (
         "csv",
         lambda path: path.write_bytes(b"timestamp,open\n" + b"1" * 10**6),
-        "a line is longer than 65,536 bytes",
+        "a line is longer than 32,768 bytes",
     ),
     "rows": ("csv", lambda path: path.write_bytes(b"1\n" * 6_100_000), "rows and .* values"),
     "a packed text": (
         "csv.gz",
         lambda path: path.write_bytes(gzip.compress(b"1,1\n" * 6_100_000, 1)),
-        ".gz files are not read",
+        "rows and .* values",
     ),
     "lists": (
         "parquet",

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from pipeline.candles.formats import pair_in_name
+from pipeline.candles.pairs import pair_of
 from pipeline.forecasts.prediction import (
     aged,
     as_json,
@@ -110,7 +110,7 @@ def test_currencies_are_those_of_the_pair():
 @pytest.mark.parametrize(
     ("name", "pair"),
     [
-        ("XBTUSD", "XBT/USD"),
+        ("XBTUSD", "BTC/USD"),
         ("BTCFDUSD", "BTC/FDUSD"),
         ("BTCBUSD", "BTC/BUSD"),
         ("ETHBTC", "ETH/BTC"),
@@ -120,7 +120,7 @@ def test_currencies_are_those_of_the_pair():
     ],
 )
 def test_a_file_s_name_says_its_pair_where_there_is_one_reading(name, pair):
-    assert pair_in_name(name) == pair
+    assert pair_of(name) == pair
 
 
 def test_what_came_true_is_told_in_the_pair_s_currency():

@@ -465,7 +465,7 @@ def test_the_audit_has_a_line_a_series(tmp_path):
 def test_the_names_at_hand_are_those_of_series_not_of_tails(tmp_path, short_blocks):
     update(tmp_path, SERIES[:50])
     update(tmp_path, SERIES[49:54])
-    assert refusal(read_directory, tmp_path, BTC, "1h").endswith("; it holds BTCUSDT_1m")
+    assert refusal(read_directory, tmp_path, "ETH/USDT", "1m").endswith("; it holds BTCUSDT_1m")
 
 
 # --- cost

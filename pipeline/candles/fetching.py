@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from config import TRADING_PAIRS, SourceConfig
-from pipeline.candles import belief, fetch_cache, formats, sources, store, synthetic
+from pipeline.candles import belief, fetch_cache, folders, formats, sources, store, synthetic
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.cross_check import demand_agreement
 from pipeline.candles.job import Answer, ExchangeError, Job
@@ -176,7 +176,7 @@ def _check_options(n_candles: int, source: SourceConfig, since_ms: int | None) -
 
 def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
     """The jobs that a directory has, with a notice of the others; all of them if it has none."""
-    found = [job for job in jobs if store.find_file(directory, job.symbol, job.kind) is not None]
+    found = [job for job in jobs if folders.has_series(directory, job.symbol, job.kind)]
     if not found:
         return jobs
     lacking = ", ".join(job.symbol for job in jobs if job not in found)
@@ -215,7 +215,7 @@ def _read_from(directory: Path, jobs: Sequence[Job]) -> CandleSet:
         frame = job.cut(drop_forming(frame, timeframe))
         _check_number(frame, job, str(directory))
         candles[job.symbol] = frame
-        settled = store.read_series(directory, job.symbol, "funding")
+        settled = formats.read_beside(directory, job.symbol, "funding")
         if settled is not None:
             funding[job.symbol] = settled
     venue = folder_name(directory)  # all that a bundle needs to know of it

@@ -11,6 +11,7 @@ import datetime
 import difflib
 import functools
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -27,9 +28,17 @@ OPTIONAL_COLUMNS = tuple(PUBLISHED.values())
 TIME_NAMES = ("timestamp", "open_time", "date", "datetime")
 
 MINUTES = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240}
-MINUTES |= {"6h": 360, "8h": 480, "12h": 720, "1d": 1440}
+MINUTES |= {"6h": 360, "8h": 480, "12h": 720, "1d": 1440, "3d": 4320, "1w": 10_080}
 DAY_MS = 86_400_000
 TIMEFRAME_MS = {timeframe: 60_000 * minutes for timeframe, minutes in MINUTES.items()}
+
+UNITS = dict.fromkeys(["", *"m min mins minute minutes".split()], 1)
+UNITS |= dict.fromkeys("h hr hrs hour hours hourly".split(), 60)
+UNITS |= dict.fromkeys("d day days daily".split(), 1440)
+UNITS |= dict.fromkeys("w wk week weeks weekly".split(), 10_080)
+MONTH = "1M"
+MONTHS = ("M", "mo", "mon", "month", "months", "monthly")
+"""Units of time as people spell them, and their minutes; a month has no length of its own."""
 
 EPOCH_UNITS = ("s", "ms", "us", "ns")
 EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17, 9.2e18])
@@ -56,19 +65,72 @@ INTERVAL_STEPS = 9
 """Steps whose median is a published series' interval there; exchanges change theirs at times."""
 
 
+def canonical_timeframe(text: object) -> str:
+    """A timeframe as this project spells it, however people do: "60m", "1H", "60", "D", "1mo".
+
+    A bare number is of minutes, as on Kraken and TradingView. M is a month, m a minute.
+
+    Raises:
+        ValueError: It is none of `TIMEFRAME_MS` and no month.
+
+    Example:
+        >>> canonical_timeframe("60"), canonical_timeframe("1D"), canonical_timeframe("1mo")
+        ('1h', '1d', '1M')
+    """
+    if isinstance(text, str) and text in TIMEFRAME_MS:
+        return text
+    found = re.fullmatch(r"(\d{0,5})\s*([A-Za-z]*)", text) if isinstance(text, str) else None
+    if found and (found[1] or found[2]):
+        number, unit = int(found[1] or 1), found[2]
+        name = unit if unit == "M" else unit.lower()
+        if name in MONTHS and number == 1:
+            return MONTH
+        minutes = UNITS.get(name, 0)
+        of_length = {length: timeframe for timeframe, length in MINUTES.items()}
+        if number * minutes in of_length:
+            return of_length[number * minutes]
+    raise ValueError(f"unknown timeframe {text!r}; use one of {', '.join(TIMEFRAME_MS)}")
+
+
+@functools.cache
 def timeframe_ms(timeframe: str) -> int:
     """Length of a candle in milliseconds.
 
     Raises:
-        ValueError: The timeframe is not one of `TIMEFRAME_MS`.
+        ValueError: The timeframe is not one of `TIMEFRAME_MS`, however spelt.
 
     Example:
         >>> timeframe_ms("1h")
         3600000
     """
-    if timeframe not in TIMEFRAME_MS:
-        raise ValueError(f"unknown timeframe {timeframe!r}; use one of {', '.join(TIMEFRAME_MS)}")
-    return TIMEFRAME_MS[timeframe]
+    name = canonical_timeframe(timeframe)
+    if name == MONTH:
+        raise ValueError(
+            "1M candles are not all of one length: they can be read and audited, but not trained "
+            f"on or forecast; use one of {', '.join(TIMEFRAME_MS)}"
+        )
+    return TIMEFRAME_MS[name]
+
+
+def off_grid(times: np.ndarray, timeframe: str) -> np.ndarray:
+    """Where times are no opens of such candles, (n,) bool, from (n,) int64 ms since 1970 UTC.
+
+    Candles of several days begin at a midnight, and on the day that most of them do: weeks on
+    Monday on most exchanges, on Thursday on Kraken. Months begin on their first day.
+
+    Example:
+        >>> off_grid(np.array([0, 3_600_000, 5_400_000]), "1h")
+        array([False, False,  True])
+    """
+    if canonical_timeframe(timeframe) == MONTH:
+        days = times.astype("datetime64[ms]")
+        return np.asarray(days != days.astype("datetime64[M]").astype("datetime64[ms]"))
+    step_ms = timeframe_ms(timeframe)
+    if step_ms <= DAY_MS or len(times) == 0:
+        return np.asarray(times % step_ms != 0)
+    phases, counts = np.unique(times % step_ms, return_counts=True)
+    phase = phases[np.argmax(counts)]
+    return np.asarray((times % step_ms != phase) | (times % DAY_MS != 0))
 
 
 def timestamps_ms(candles: pd.DataFrame) -> np.ndarray:
@@ -134,7 +196,7 @@ def _on_grid(
     candles: pd.DataFrame, timeframe: str, where: str, tell: Callable[[str], object]
 ) -> pd.DataFrame:
     """The candles on the grid; raises where too many are off it."""
-    is_off = timestamps_ms(candles) % timeframe_ms(timeframe) != 0
+    is_off = off_grid(timestamps_ms(candles), timeframe)
     n_off = int(is_off.sum())
     if n_off == 0:
         return candles
@@ -210,7 +272,8 @@ def validate_candles(
     steps = np.diff(times, prepend=times[0] - 1)
     refuse(steps < 0, "times that run backwards", "sort by 'timestamp'")
     refuse(steps == 0, "duplicate times", "drop_duplicates('timestamp') or mend the source")
-    if timeframe is not None and is_whole and len(times) > 2:
+    has_length = timeframe is not None and canonical_timeframe(timeframe) != MONTH
+    if timeframe is not None and has_length and is_whole and len(times) > 2:
         closest_ms = steps[1:].min()
         if closest_ms > timeframe_ms(timeframe):
             raise ValueError(

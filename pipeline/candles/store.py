@@ -36,7 +36,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +43,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline import atomic
-from pipeline.candles import belief, table_size
+from pipeline.candles import belief, table_size, text_tables
 from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import (
     PRICE_COLUMNS,
@@ -79,11 +78,6 @@ LOCK_WAIT_S = 60.0
 
 AUDITED = "symbol kind venue rows first last n_gaps missing longest_gap doubtful".split()
 AUDITED += ["doubts", "problems"]
-
-# Pandas before 3.1 reads many decimal fractions one bit off unless told not to; from 3.1 on the
-# option is deprecated.
-_IS_EXACT = tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1)
-CSV_OPTIONS: dict[str, Any] = {} if _IS_EXACT else {"float_precision": "round_trip"}
 
 
 @dataclass(frozen=True)
@@ -260,10 +254,9 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
         FileNotFoundError: There is no such file.
         ValueError: A file cannot be read.
     """
-    if path.suffix != ".parquet":
-        with _readable(path):
-            table_size.check_csv(path)
-            return Stored(path, {}, 0, 0, pd.read_csv(path, **CSV_OPTIONS), None)
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        with readable(path), text_tables.open_bytes(path) as stream:
+            return Stored(path, {}, 0, 0, text_tables.read_text(stream).columns, None)
     # before the main file, so that the two fit or the main file has it all
     tail, tail_notes = _read_tail(path)
     with _open_parquet(path) as file:
@@ -378,7 +371,7 @@ def _notes(file: parquet.ParquetFile) -> dict[str, str]:
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
     """An open Parquet file, its checksums verified; what goes wrong in the block is its damage."""
-    with _readable(path):
+    with readable(path):
         metadata = parquet.read_metadata(path)
         texts = table_size.check_parquet(metadata)
         table_size.check_pages(path, metadata)
@@ -395,30 +388,30 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong with a file in the block becomes one ValueError that names it."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path}: a device or pipe; pass a file of candles")
+    if path.is_file():
+        text_tables.demand_name(path)
     try:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file; mend the path") from None
+    except text_tables.DoubtfulError as doubt:
+        raise ValueError(f"{path.name}: {doubt}") from None
     # of damaged files
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         if path.is_dir():
             raise ValueError(
                 f"{path}: a folder; pass one of its files, such as {path}/BTCUSDT_1h.parquet"
             ) from error
-        if path.suffix.lower() not in (".parquet", ".csv"):
-            kind = f"{path.suffix} files" if path.suffix else "files without .parquet or .csv"
-            raise ValueError(
-                f"{path}: {kind} are not read; pass the candles as a Parquet or CSV file"
-            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         # A stored series stays in the way of the next fetch, but whoever wrote it decides.
-        remedy = "" if path.suffix == ".csv" else "move it aside, then "
+        remedy = "move it aside, then " if path.suffix == ".parquet" else ""
         raise ValueError(
-            f"{path}: not a readable {path.suffix[1:]} file ({reason}); {remedy}fetch or copy it "
-            "again"
+            f"{path}: not a readable {path.suffix[1:]} file ({reason[:300]}); {remedy}fetch or "
+            "copy it again"
         ) from error
 
 

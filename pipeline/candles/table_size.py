@@ -23,10 +23,12 @@ MAX_VALUES = 64_000_000
 MAX_CSV_BYTES = 2**30
 """unpacked; 9 years of 1m candles as Binance publishes them have 0.6 GB"""
 
+MAX_JSON_BYTES = 2**27
+MAX_JSON_ROWS = 2_000_000
+"""A value of a JSON text takes tenfold its room in memory."""
+
 MAX_CHUNKS = 100_000
 """row groups times columns; the store makes 3,000 of 9 years of 1m candles"""
-
-MAX_LINE_BYTES = 2**16
 
 MAX_TEXT_BYTES = 1000
 """of a text in a Parquet file, which may be in every row"""
@@ -69,7 +71,7 @@ def check_parquet(metadata: parquet.FileMetaData) -> list[str]:
         [metadata.row_group(group).column(number).num_values for group in groups]
         for number in range(n_columns)
     ]
-    _check_count(max([metadata.num_rows, *map(sum, counts)]), sum(map(sum, counts)))
+    check_count(max([metadata.num_rows, *map(sum, counts)]), sum(map(sum, counts)))
     return texts
 
 
@@ -93,39 +95,8 @@ def check_texts(table: pa.Table) -> list[str]:
     return texts
 
 
-def check_csv(path: Path) -> None:
-    """Count the lines and fields of a CSV file, without parsing them.
-
-    Raises:
-        ValueError: It holds more than a series of candles.
-    """
-    # as pandas opens it, which unpacks what is called .gz and so on
-    from pandas.io.common import get_handle
-
-    n_bytes = n_lines = n_fields = 0
-    with get_handle(path, "rb", compression="infer", is_text=False) as handles:
-        while chunk := handles.handle.read(MAX_LINE_BYTES):
-            n_line_ends = max(chunk.count(b"\n"), chunk.count(b"\r"))
-            if n_line_ends == 0 and len(chunk) == MAX_LINE_BYTES:
-                raise ValueError(f"a line is longer than {MAX_LINE_BYTES:,} bytes")
-            if n_bytes == 0:
-                _check_width(chunk)
-            n_bytes += len(chunk)
-            n_lines += n_line_ends
-            n_fields += chunk.count(b",") + n_line_ends
-            _check_count(n_lines, n_fields)
-            if n_bytes > MAX_CSV_BYTES:
-                raise ValueError(f"it has more than {MAX_CSV_BYTES:,} bytes")
-
-
-def _check_width(start: bytes) -> None:
-    """Look at the header and the rows below it, by which pandas counts columns."""
-    widest = max(line.count(b",") + 1 for line in start.splitlines())
-    if widest > MAX_COLUMNS:
-        raise ValueError(f"it has {widest:,} columns or more, at most {MAX_COLUMNS} are read")
-
-
-def _check_count(n_rows: int, n_values: int) -> None:
+def check_count(n_rows: int, n_values: int) -> None:
+    """Raise a ValueError on more rows or values than a series of candles has."""
     if n_rows > MAX_ROWS or n_values > MAX_VALUES:
         raise ValueError(
             f"it has {n_rows:,} rows and {n_values:,} values or more, at most {MAX_ROWS:,} and "

@@ -20,11 +20,10 @@ from pipeline.bundle.metadata import check_metadata, minute, read_cuts, read_ins
 from pipeline.bundle.network import open_network
 from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.snapshot import Snapshot, read_snapshot
-from pipeline.candles import belief
+from pipeline.candles import belief, formats
 from pipeline.candles.schema import (
     drop_forming,
     missing_before,
-    read_candles,
     segment_starts,
     timeframe_ms,
     timestamps_ms,
@@ -453,7 +452,7 @@ class CandlePredictor(BundlePredictor):
     def picture_of(self, prediction: Prediction, df: pd.DataFrame) -> Figure:
         """The same of a forecast that has been made from these candles already."""
         # What is odd was told of where the forecast was made.
-        candles = read_candles(df, self.timeframe, tell=lambda text: None)
+        candles = formats.recognise(df, self.timeframe, tell=lambda text: None)
         closed = drop_forming(candles, self.timeframe)
         return plot_forecast(closed, prediction)
 
@@ -660,7 +659,7 @@ def read_closed(
         warnings.warn(text, stacklevel=stacklevel + 1)
 
     mended: list[str] = []
-    candles = read_candles(df, timeframe, where=where, tell=mended.append)
+    candles = formats.recognise(df, timeframe, where=where, tell=mended.append)
     for text in mended:
         warn(text)
     closed = drop_forming(candles, timeframe)
@@ -671,7 +670,7 @@ def read_closed(
             f"{where}: {n_forming} candle(s) from {first:%Y-%m-%d %H:%M} on have not closed yet "
             "and are left out"
         )
-    if not df.attrs.get(belief.TOLD):
+    if not getattr(df, "attrs", {}).get(belief.TOLD):
         looked_at = closed if last is None else closed.iloc[-last:]
         odd = belief.find_doubtful(looked_at, timeframe)
         if len(odd):
