@@ -44,11 +44,13 @@ class SourceConfig:
     """auto: --candles-dir if given, else an exchange, else what --cache-dir holds, else synthetic
     candles under a banner"""
     candles_dir: Path | None = None
-    """directory of BTCUSDT_1h.parquet or .csv files, with BTCUSDT_funding.* and
+    """directory of BTCUSDT_1h.parquet or of other files of candles, with BTCUSDT_funding.* and
     BTCUSDT_open_interest.* beside them"""
+    timezone: str | None = None
+    """zone of times in --candles-dir that name none, such as Europe/Berlin; default: UTC"""
     exchange: str | None = None
-    """ccxt id of the exchange, yahoo or hub; default: binance, then the others that can be
-    reached"""
+    """ccxt id of the exchange, binance-vision, yahoo or hub; default: binance, then the others that
+    can be reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
     cache_dir: Path | None = field(default_factory=default_cache_dir)

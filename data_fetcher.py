@@ -4,6 +4,7 @@ As a command,
 
     python data_fetcher.py fetch --symbols all --timeframes 15m 1h --since 2024-01-01 --funding
     python data_fetcher.py update
+    python data_fetcher.py import DOWNLOADS
 
 keep them in a folder an exchange (candles/binance/BTCUSDT_1h.parquet), which is a --candles-dir for
 training.
@@ -18,20 +19,33 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from config import SourceConfig, default_cache_dir
 from pipeline import terminal
-from pipeline.candles import fetch_cache, sources, store
+from pipeline.candles import audit, fetch_cache, folders, formats, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
 from pipeline.candles.formats import load as load_candles
 from pipeline.candles.job import Answer, Job
-from pipeline.candles.schema import instant_ms, timeframe_ms
+from pipeline.candles.schema import (
+    PUBLISHED,
+    canonical_timeframe,
+    drop_forming,
+    instant_ms,
+    timeframe_ms,
+    timestamps_ms,
+)
 
 __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles", "load_candles"]
+
+if TYPE_CHECKING:
+    from tyro.conf import Positional
+
+IMPORTED = "imported"
+"""Folder of candles that nobody says which exchange they come from, and that are not updated"""
 
 logger = logging.getLogger("data_fetcher")  # __name__ is __main__ where this is the command
 
@@ -110,6 +124,7 @@ class CryptodataFetcher:
         self, candles: dict[str, pd.DataFrame], directory: Path | str, timeframe: str = "1h"
     ) -> list[Path]:
         """Write each symbol's candles to `<directory>/<SYMBOL>_<timeframe>.parquet`; the paths."""
+        timeframe = canonical_timeframe(timeframe)
         return [
             store.write_candles(frame, Path(directory), symbol, timeframe)
             for symbol, frame in candles.items()
@@ -155,8 +170,8 @@ class Fetch:
         until_ms = instant_ms(self.until, "--until")
         n_candles = (self.candles or 2000) if since_ms is None else None
         jobs = []
-        for timeframe in dict.fromkeys(self.timeframes):
-            timeframe_ms(timeframe)  # refuses an unknown one
+        for timeframe in dict.fromkeys(map(canonical_timeframe, self.timeframes)):
+            timeframe_ms(timeframe)  # refuses a month
             for symbol in expand_symbols(self.symbols):
                 jobs.append(Job(symbol, timeframe, since_ms, until_ms, n_candles))
         found = sources.fetch_from_first(jobs, self.exchange, self._complete)
@@ -215,7 +230,7 @@ class Update:
                 damage = store.find_damage(series.path) if series.venue is None else ""
                 if damage:  # which may be why it names none
                     problems.append(damage)
-                elif series.venue is None:
+                elif series.venue in (None, IMPORTED):
                     logger.info("%s names no exchange, so it is not updated", series.path)
                 else:
                     job = Job(series.symbol, series.kind, since_ms=now_ms)
@@ -236,22 +251,101 @@ class Audit:
     """Read every stored series whole: where candles are missing or hard to believe, and which files
     are damaged."""
 
+    path: Positional[Path | None] = None
+    """a file or a folder of candles, in any form; default: --cache-dir"""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders, or any folder of candle files"""
+    timezone: str | None = None
+    """of a file: zone of times that name none, such as Europe/Berlin; default: UTC"""
 
     def run(self) -> None:
         """Print a line a series."""
         problems: list[str] = []
-        for folder in _folders(self.cache_dir):
-            found = store.audit(folder)
-            table = found.drop(columns=["doubts", "problems"])
-            print(terminal.visible(f"{folder}\n{table.to_string(index=False)}\n"))
+        where = self.path or self.cache_dir
+        for place in [where] if where.is_file() else _folders(where):
+            is_file = place.is_file()
+            found = audit.audit_file(place, self.timezone) if is_file else audit.audit(place)
+            table = found.drop(columns=["doubts", "problems", "read_as"])
+            print(terminal.visible(f"{place}\n{table.to_string(index=False)}\n"))
+            if is_file and not found["read_as"].item() and not found["problems"].item():
+                logger.info("%s: read as it is, in the schema", place.name)
             for doubt in found["doubts"]:
                 if doubt:
                     logger.warning("%s", doubt)
             problems += [problem for problem in found["problems"] if problem]
+            problems += [] if is_file else _unknown(place)
         # behind the last folder, so that a damaged file hides no other
         _end_with_problems(problems)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Write candles of any form into the store: a file, or a folder with what it holds."""
+
+    path: Positional[Path]
+    """a file or a folder of candles; files are told by their names, such as BTCUSDT_1h.csv"""
+    symbol: str | None = None
+    """of a file: its pair, such as BTC/USDT; default: what its name tells"""
+    timeframe: str | None = None
+    """of a file: length of a candle; default: what its name or its rows tell"""
+    timezone: str | None = None
+    """zone of times that name none, such as Europe/Berlin; default: UTC"""
+    exchange: str = IMPORTED
+    """ccxt id of the exchange that the candles come from, so that `update` goes on from there"""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """folder of the exchanges' folders"""
+
+    def run(self) -> None:
+        """Store the candles, and print what there is now."""
+        folder, lines, problems = self.cache_dir / self.exchange, [], []
+        for symbol, kind, paths in self._series():
+            try:
+                rows, kind = self._read(paths, kind)
+                update = store.update_series(folder, symbol, kind, rows, venue=self.exchange)
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                lines.append(_series_line(folder, Job(symbol, kind, 0), update.added))
+        if self.path.is_dir():
+            problems += _unknown(self.path)
+        _print_table(lines)
+        _end_with_problems(problems)
+
+    def _series(self) -> list[tuple[str, str, list[Path]]]:
+        """Pair, timeframe or "", and files of each series."""
+        if not self.path.is_dir():
+            name = folders.name_of(self.path)
+            symbol = self.symbol or name.symbol
+            if symbol is None:
+                raise ValueError(
+                    f"{self.path}: of which pair is it? say so by --symbol, such as BTC/USDT"
+                )
+            kind = self.timeframe or name.kind
+            return [(expand_symbols([symbol])[0], kind, [self.path])]
+        if self.symbol or self.timeframe:
+            raise ValueError(
+                "--symbol or --timeframe with a folder, whose files are told by their names; "
+                "leave them out, or pass one file"
+            )
+        series = folders.list_series(self.path)
+        return [
+            (
+                expand_symbols([one.symbol])[0],
+                one.kind,
+                folders.find_files(self.path, one.symbol, one.kind),
+            )
+            for one in series
+        ]
+
+    def _read(self, paths: Sequence[Path], kind: str) -> tuple[pd.DataFrame, str]:
+        """Rows of a series, and its timeframe."""
+        if kind in PUBLISHED:
+            return formats.read_series(paths, PUBLISHED[kind]), kind
+        timeframe = canonical_timeframe(kind) if kind else None
+        rows = formats.read_parts(paths, timeframe, timezone=self.timezone)
+        timeframe = timeframe or audit.timeframe_of(timestamps_ms(rows))
+        timeframe_ms(timeframe)  # refuses months, which the store does not keep
+        return drop_forming(rows, timeframe).reset_index(drop=True), timeframe
 
 
 @dataclass(frozen=True)
@@ -274,10 +368,19 @@ class List:
         _end_with_problems(problems)
 
 
+def _unknown(folder: Path) -> list[str]:
+    """Of the files whose names tell no series, a sentence each."""
+    return [
+        f"{folder / name}: its name tells no pair and timeframe, so it is not read; call it as "
+        "BTCUSDT_1h.csv, or pass it alone"
+        for name in folders.list_unknown(folder)
+    ]
+
+
 def _folders(cache_dir: Path) -> list[Path]:
     """The folders that hold series: this one or those in it."""
-    folders = [cache_dir, *sorted(cache_dir.iterdir())] if cache_dir.is_dir() else []
-    found = [folder for folder in folders if folder.is_dir() and store.list_series(folder)]
+    paths = [cache_dir, *sorted(cache_dir.iterdir())] if cache_dir.is_dir() else []
+    found = [path for path in paths if path.is_dir() and folders.list_series(path)]
     if not found:
         raise ValueError(
             f"{cache_dir}: no candle files here or in a folder below; fetch some, or mend "
@@ -317,7 +420,10 @@ def main() -> None:
     """Parse the subcommand and run it."""
     import tyro
 
-    commands: dict[str, Any] = {"fetch": Fetch, "update": Update, "audit": Audit, "list": List}
+    # Only the command needs it, and its classes name it.
+    globals()["Positional"] = tyro.conf.Positional
+    commands: dict[str, Any] = {"fetch": Fetch, "update": Update, "import": Import}
+    commands |= {"audit": Audit, "list": List}
     command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     with terminal.notices():
         command.run()

@@ -30,7 +30,7 @@ from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_alone, forecast_test
 from pipeline.report import run_page, tables
-from pipeline.run import open_run
+from pipeline.run import open_run, spelt
 from pipeline.samples.pooled_features import POOLED_MARKET_FEATURES
 from pipeline.samples.scaling import ScaledSamples, Scalers, scale_on_train
 from pipeline.samples.splitting import Split, split_samples
@@ -255,7 +255,7 @@ def read_options() -> ConfigV2:
     first.add_argument("--preset", default="guide")
     preset = first.parse_known_args()[0].preset
     defaults = PRESETS_V2.get(preset, ConfigV2())  # an unknown one is refused by name below
-    return tyro.cli(ConfigV2, default=defaults, description=__doc__)
+    return spelt(tyro.cli(ConfigV2, default=defaults, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pipeline import terminal
 from pipeline.bundle.metadata import MAX_SHOWN, shown
 from pipeline.candles import fetch_cache, folders, formats
 from pipeline.candles.job import Job
+from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.live import LivePredictor, watch
@@ -43,7 +44,7 @@ class Predict:
     """Forecast the next candle from a file of recent candles."""
 
     candles: Path
-    """Parquet or CSV file with timestamp, open, high, low, close, volume"""
+    """file with timestamp, open, high, low, close, volume, in any form that people have them"""
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
     """output folder of train_v2_production.py"""
     last_price: float | None = None
@@ -54,6 +55,8 @@ class Predict:
     """also enter the forecast into this file, before its candle closes"""
     symbol: str | None = None
     """pair; default: what the file is named by, as BTCUSDT_1h.parquet"""
+    timezone: str | None = None
+    """zone of times in the file that name none, such as Europe/Berlin; default: UTC"""
     json: bool = False
     """for programs: the forecast as one JSON object on stdout, all else on stderr"""
 
@@ -66,12 +69,12 @@ class Predict:
             )
         with _only_json(self.json) as json_out:
             predictor = predictor_class.from_directory(self.model_dir)
-            symbol = self.symbol.upper() if self.symbol else ""
+            symbol = pair_of(self.symbol) or self.symbol.upper() if self.symbol else ""
             if len(symbol) > MAX_SHOWN or not symbol.isprintable():
                 raise ValueError(f"--symbol is {shown(symbol)}; pass a pair such as BTC/USDT")
             if self.ledger is not None and not symbol:
                 symbol = ledgers.symbol_of(self.candles, predictor.timeframe, TRADING_PAIRS)
-            candles = formats.read_file(self.candles, predictor.timeframe)
+            candles = formats.read_file(self.candles, predictor.timeframe, timezone=self.timezone)
             if self.symbol:
                 candles.attrs["symbol"] = symbol
             predictor = _with_neighbours(predictor, self.candles.parent, candles)
@@ -158,6 +161,8 @@ class Evaluate:
     """output folder of train_v2_production.py"""
     symbols: tuple[str, ...] = ()
     """pairs; default: those the model was trained on, as far as --candles-dir has them"""
+    timezone: str | None = None
+    """zone of times in --candles-dir that name none, such as Europe/Berlin; default: UTC"""
     since: str | None = None
     """only forecasts made at or after this instant, UTC; default: right after what the model has
     seen"""
@@ -195,7 +200,7 @@ class Evaluate:
         read = functools.partial(
             fetch_candles,
             timeframe=predictor.timeframe,
-            source=SourceConfig(candles_dir=candles_dir, cache_dir=None),
+            source=SourceConfig(candles_dir=candles_dir, timezone=self.timezone, cache_dir=None),
             end_ms=instant_ms(self.until, "--until"),
         )
         there = folders.symbols_in(candles_dir, predictor.symbols, predictor.timeframe)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -26,11 +26,14 @@ from pipeline import hub, terminal
 from pipeline.bundle import files, origin
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
+from pipeline.candles.schema import canonical_timeframe
 from pipeline.forecasts.baselines import BASELINE_NAMES
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
 from pipeline.report import run_page, tables
 from pipeline.samples.probe import Probe
 from pipeline.samples.windows import Samples
+
+Config = TypeVar("Config", bound=RunConfig)
 
 NO_SETTINGS = (
     *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
@@ -267,6 +270,16 @@ def open_run(
         yield BundleRun(**vars(run), names=names)
 
 
+def spelt(config: Config) -> Config:
+    """The settings with timeframes as this project spells them, however a person did."""
+    changes: dict[str, Any] = {}
+    if hasattr(config, "timeframe"):
+        changes["timeframe"] = canonical_timeframe(config.timeframe)
+    if hasattr(config, "timeframes"):
+        changes["timeframes"] = tuple(map(canonical_timeframe, config.timeframes))
+    return replace(config, **changes)
+
+
 @contextlib.contextmanager
 def open_folder(
     config: RunConfig,
@@ -293,6 +306,8 @@ def open_folder(
             default they are a model repository.
     """
     config.check()
+    if spelt(config) != config:
+        raise ValueError("a timeframe is not spelt as this project does; write 1h for 60m or 1H")
     default_dir = default_output_dir(generation.replace("-", "_"))
     # Workers may stand elsewhere.
     output_dir = Path(config.output_dir or default_dir).absolute()

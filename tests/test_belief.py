@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from config import SourceConfig
 from data_fetcher import Audit
 from pipeline.candles import belief
+from pipeline.candles.audit import audit
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.schema import PRICE_COLUMNS, read_candles, utc_from_ms
-from pipeline.candles.store import audit
 from pipeline.forecasts.predictor import read_closed, read_recent
 
 HOUR = 3_600_000

@@ -132,13 +132,12 @@ def test_all_is_the_house_list_of_22():
 @pytest.mark.parametrize(
     "wrong",
     [
-        "BTCUSDT",
+        "QQTUSD",  # QQT/USD or QQ/TUSD?
         "BTC",
         "/USDT",
         "BTC/",
         "BTC/USDT/X",
         "BTC /USDT",
-        " BTC/USDT",
         "BTC/USDT:",
         "",
         "ALL",
@@ -151,6 +150,11 @@ def test_a_symbol_that_is_no_pair_is_refused_by_name(wrong):
         str(caught.value)
         == f"unknown symbol {wrong.upper()!r}; write pairs as BTC/USDT, or `all` for the house list"
     )
+
+
+@pytest.mark.parametrize("spelt", ["BTCUSDT", "btc-usdt", "BTC_USDT", "xbt/usdt", " BTC/USDT"])
+def test_a_pair_may_be_spelt_in_every_way_that_is_sure(spelt):
+    assert expand_symbols([spelt]) == ("BTC/USDT",)
 
 
 def test_no_symbols_and_a_bare_string_are_refused():

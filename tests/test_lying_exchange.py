@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from config import SourceConfig
 from data_fetcher import Fetch
-from pipeline.candles import belief, cross_check, fetch_cache, formats, store
+from pipeline.candles import audit, belief, cross_check, fetch_cache, formats, store
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.job import ContradictionError, ExchangeError, Job
 from pipeline.candles.schema import timestamps_ms, utc_from_ms
@@ -188,7 +188,7 @@ def test_a_folder_of_swapped_candles_is_told_of(tmp_path, caplog):
     store.write_candles(hours(UP_AND_DOWN[1:], UP_AND_DOWN[:-1]), tmp_path, BTC, "1h")
     fetch_candles([BTC], "1h", source=SourceConfig(candles_dir=tmp_path))
     assert caplog.text.count("BTC/USDT: open and close look swapped") == 1
-    assert "open and close look swapped" in store.audit(tmp_path)["doubts"].item()
+    assert "open and close look swapped" in audit.audit(tmp_path)["doubts"].item()
 
 
 # --- a second source

@@ -28,7 +28,7 @@ from pipeline.evaluation.price_errors import price_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import tables
-from pipeline.run import open_run
+from pipeline.run import open_run, spelt
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
@@ -163,4 +163,4 @@ if __name__ == "__main__":
     with terminal.one_line_errors(
         after_interrupt="; the previous bundle is complete, --resume goes on"
     ):
-        main(tyro.cli(ConfigV1Final, description=__doc__))
+        main(spelt(tyro.cli(ConfigV1Final, description=__doc__)))

@@ -36,7 +36,7 @@ from pipeline.evaluation.price_errors import head_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import page, run_page, tables
-from pipeline.run import Run, open_folder
+from pipeline.run import Run, open_folder, spelt
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
@@ -429,4 +429,4 @@ if __name__ == "__main__":
     with terminal.one_line_errors(
         after_interrupt="; finished networks are in place, --resume goes on with the others"
     ):
-        main(tyro.cli(ConfigV7, description=__doc__))
+        main(spelt(tyro.cli(ConfigV7, description=__doc__)))

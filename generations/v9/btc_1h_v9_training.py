@@ -34,7 +34,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import SavedNetwork, forecast_test
-from pipeline.run import open_run
+from pipeline.run import open_run, spelt
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
@@ -299,4 +299,4 @@ if __name__ == "__main__":
     with terminal.one_line_errors(
         after_interrupt="; the previous bundle is complete, --resume goes on"
     ):
-        main(tyro.cli(ConfigV9, description=__doc__))
+        main(spelt(tyro.cli(ConfigV9, description=__doc__)))

@@ -72,6 +72,9 @@ KNOWN_NAMES = (
 
 TICKS = frozenset(("tickvol", "tickvolume"))
 
+ENOUGH_ROWS = 10_000
+"""Of a table at either end, by which its columns are told"""
+
 CONSISTENT = 0.9
 """Share of rows whose low and high hold open and close, of a reading that may be right"""
 
@@ -364,6 +367,8 @@ def find_shape(frame: pd.DataFrame, is_time: Callable[[pd.Series], bool]) -> tup
         DoubtfulError: No shape fits, or two fit that differ.
     """
     width = len(frame.columns)
+    if len(frame) > 2 * ENOUGH_ROWS:
+        frame = pd.concat([frame[:ENOUGH_ROWS], frame[-ENOUGH_ROWS:]])
     numbers = [pd.to_numeric(frame[name], errors="coerce") for name in frame.columns]
     values = [column.to_numpy(np.float64, na_value=np.nan) for column in numbers]
     first_is_time = width > 0 and len(frame) > 0 and is_time(frame.iloc[:, 0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from pipeline.candles import belief, fetch_cache, folders, formats, sources, sto
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.cross_check import demand_agreement
 from pipeline.candles.job import Answer, ExchangeError, Job
+from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import (
     PUBLISHED,
+    canonical_timeframe,
     drop_forming,
     join_published,
     read_candles,
@@ -44,23 +45,18 @@ SOURCES = ("auto", "directory", "exchange", "synthetic")
 def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     """Upper-case pairs without repetition; `all` becomes the 22 of `config.TRADING_PAIRS`.
 
+    BTCUSDT, btc-usd and XBT/USD are pairs, too, where they can be read in one way.
+
     Raises:
-        ValueError: A symbol is not written as BASE/QUOTE, there is none, or a bare string is
+        ValueError: A symbol is no pair or may be several, there is none, or a bare string is
             passed.
     """
     if isinstance(symbols, str):
         raise ValueError(f"symbols is the string {symbols!r}; pass a list, such as [{symbols!r}]")
-    wanted = TRADING_PAIRS if _is_all(symbols) else tuple(symbol.upper() for symbol in symbols)
-    pair_of: dict[str, str] = {}
+    wanted = TRADING_PAIRS if _is_all(symbols) else tuple(map(_pair, symbols))
+    pair_by_name: dict[str, str] = {}
     for symbol in wanted:
-        is_pair = re.fullmatch(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?", symbol)
-        if not is_pair or len(symbol) > MAX_NAME or not symbol.isprintable():
-            raise ValueError(
-                f"unknown symbol {symbol!r:.100}; write pairs as BTC/USDT, or `all` for the house "
-                "list"
-            )
-    for symbol in wanted:
-        first = pair_of.setdefault(store.file_name(symbol, ""), symbol)
+        first = pair_by_name.setdefault(store.file_name(symbol, ""), symbol)
         if first != symbol:
             raise ValueError(
                 f"{first} and another of {', '.join(wanted)} share one file of candles; name the "
@@ -68,7 +64,18 @@ def expand_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
             )
     if not wanted:
         raise ValueError("no symbols; pass --symbols BTC/USDT, or `all` for the house list")
-    return tuple(pair_of.values())
+    return tuple(pair_by_name.values())
+
+
+def _pair(symbol: str) -> str:
+    is_name = len(symbol) <= MAX_NAME and symbol.isprintable()
+    pair = pair_of(symbol) if is_name else None
+    if pair is None:
+        raise ValueError(
+            f"unknown symbol {symbol.upper()!r:.100}; write pairs as BTC/USDT, or `all` for the house "
+            "list"
+        )
+    return pair
 
 
 def fetch_candles(
@@ -107,6 +114,7 @@ def fetch_candles(
             none, or is not asked (source "exchange").
     """
     step_ms = timeframe_ms(timeframe)
+    timeframe = canonical_timeframe(timeframe)
     pairs = expand_symbols(symbols)
     _check_options(n_candles, source, since_ms)
     first_ms = since_ms or 0
@@ -116,7 +124,7 @@ def fetch_candles(
         directory = Path(source.candles_dir)  # a notebook may say it as text
         if _is_all(symbols):
             jobs = list(_those_at_hand(jobs, directory))
-        return _labelled(_read_from(directory, jobs), source)
+        return _labelled(_read_from(directory, jobs, source.timezone), source)
     if source.source in ("exchange", "auto"):
         try:
             market = _fetch_from_sources(jobs, source, published)
@@ -205,13 +213,13 @@ def _labelled(market: CandleSet, source: SourceConfig) -> CandleSet:
     return market
 
 
-def _read_from(directory: Path, jobs: Sequence[Job]) -> CandleSet:
+def _read_from(directory: Path, jobs: Sequence[Job], timezone: str | None) -> CandleSet:
     """The candles of each job from a directory, with the funding and open interest beside them."""
     timeframe = jobs[0].kind
     formats.demand_files(directory, [job.symbol for job in jobs], timeframe)
     candles, funding = {}, {}
     for job in jobs:
-        frame = formats.read_directory(directory, job.symbol, timeframe)
+        frame = formats.read_directory(directory, job.symbol, timeframe, timezone=timezone)
         frame = job.cut(drop_forming(frame, timeframe))
         _check_number(frame, job, str(directory))
         candles[job.symbol] = frame

@@ -171,7 +171,7 @@ def read_directory(
     is_own = paths[0].stem == store.file_name(symbol, timeframe, "")
     if is_own or read_as == timeframe:
         return _read_files(paths, timeframe, timezone=timezone, tell=tell)
-    finer = _read_files(paths, read_as, timezone=timezone, tell=tell, is_alone=True)
+    finer = read_parts(paths, read_as, timezone=timezone, tell=tell)
     candles, n_partial = resample(finer, read_as, timeframe)
     if len(candles) == 0:
         raise ValueError(
@@ -219,32 +219,45 @@ def demand_files(directory: Path, symbols: Sequence[str], timeframe: str) -> dic
 
 
 def _read_files(
+    paths: Sequence[Path], timeframe: str, *, timezone: str | None, tell: Tell
+) -> pd.DataFrame:
+    """Candles of one series with what was published beside it."""
+    candles = read_parts(paths, timeframe, timezone=timezone, tell=tell)
+    return _with_published(candles, paths[0], timeframe, candles.attrs)
+
+
+def read_parts(
     paths: Sequence[Path],
-    timeframe: str,
+    timeframe: str | None,
     *,
-    timezone: str | None,
-    tell: Tell,
-    is_alone: bool = False,
+    timezone: str | None = None,
+    tell: Tell = logger.warning,
 ) -> pd.DataFrame:
     """Candles of one file, or of those of months and days put together."""
     first = paths[0]
     notes = store.read_notes(first)
     symbol = notes.get("symbol") or pair_of_file(first)
-    options = {"timezone": timezone, "symbol": symbol}
     if len(paths) == 1:
-        table = tables.read_table(first)
-        candles = from_table(table, timeframe, first.name, tell=tell, **options)
+        candles = from_table(
+            tables.read_table(first),
+            timeframe,
+            first.name,
+            timezone=timezone,
+            symbol=symbol,
+            tell=tell,
+        )
     else:
         candles = _join_parts(paths, timeframe, symbol, timezone, tell)
-    attrs = {"symbol": None, **candles.attrs, "exchange": notes.get("venue")}
-    if is_alone:
-        candles.attrs = attrs
-        return candles
-    return _with_published(candles, first, timeframe, attrs)
+    candles.attrs = {"symbol": None, **candles.attrs, "exchange": notes.get("venue")}
+    return candles
 
 
 def _join_parts(
-    paths: Sequence[Path], timeframe: str, symbol: str | None, timezone: str | None, tell: Tell
+    paths: Sequence[Path],
+    timeframe: str | None,
+    symbol: str | None,
+    timezone: str | None,
+    tell: Tell,
 ) -> pd.DataFrame:
     """Candles of files of months and days, each time once."""
     reading = Reading(f"{paths[0].name} to {paths[-1].name}")
@@ -291,9 +304,11 @@ def _with_published(
 def read_beside(directory: Path, symbol: str, kind: str) -> pd.DataFrame | None:
     """A published series of a folder, whole, of one file or of several; None if it has none."""
     paths = folders.find_files(directory, symbol, kind)
-    if not paths:
-        return None
-    column = PUBLISHED[kind]
+    return read_series(paths, PUBLISHED[kind]) if paths else None
+
+
+def read_series(paths: Sequence[Path], column: str) -> pd.DataFrame:
+    """A published series of one file or of several."""
     rows = pd.concat([read_published(path, column) for path in paths])
     rows = rows.drop_duplicates().sort_values("timestamp", kind="stable", ignore_index=True)
     return check_published(rows, column, paths[0].name)

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.candles import belief
 from pipeline.candles.columns import (
     CLOSE_TIMES,
+    ENOUGH_ROWS,
     KNOWN_NAMES,
     OPEN_TIMES,
     PAIRS,
@@ -160,6 +161,7 @@ def from_table(
         rows, found = read_rows(frame, table, timeframe, timezone, symbol, reading)
     except DoubtfulError as doubt:
         raise ValueError(f"{where}: {doubt}") from None
+    del frame, table  # whose columns may be many, before they are copied again
     return checked(rows, timeframe, reading, found, tell)
 
 
@@ -220,7 +222,7 @@ def read_rows(
     if not roles.times:
         instants = _from_closes(instants, step_ms, reading)
     _demand_opens(instants.ms, step_ms, roles, reading)
-    rows = pd.DataFrame({"timestamp": instants.ms, **values})
+    rows = pd.DataFrame({"timestamp": instants.ms, **values}, copy=False)
     rows = _without_forming(rows, frame, roles, reading)
     _demand_unswapped_volumes(rows, frame, roles)
     rows = in_order(rows, instants, reading)
@@ -504,6 +506,7 @@ def _demand_unswapped_volumes(rows: pd.DataFrame, frame: pd.DataFrame, roles: Ro
     name = roles.columns.get("volume")
     if roles.quote_volume is None or name is None or len(rows) != len(frame):
         return
+    rows, frame = rows[:ENOUGH_ROWS], frame[:ENOUGH_ROWS]
     quote = pd.to_numeric(frame[roles.quote_volume], errors="coerce")
     quoted = quote.to_numpy(np.float64, na_value=np.nan)
     volume, price = rows["volume"].to_numpy(), rows["close"].to_numpy()

@@ -180,11 +180,11 @@ def read_candles(
         )
     time_name = _find_columns(frame, where)
     times = parse_times(frame[time_name], where=f"{where}, column {time_name!r}")
-    columns = {"timestamp": times.array}
+    columns = {"timestamp": times.array.copy()}
     for name in (*CANDLE_COLUMNS[1:], *OPTIONAL_COLUMNS):
         if name in frame.columns:
             columns[name] = parse_numbers(frame[name], where=f"{where}, column {name!r}")
-    candles = pd.DataFrame(columns)
+    candles = pd.DataFrame(columns, copy=False)
     if timeframe is not None:
         candles = _on_grid(candles, timeframe, where, tell)
     _widen_ranges(candles, where, tell)

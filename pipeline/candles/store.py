@@ -43,16 +43,16 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline import atomic
-from pipeline.candles import belief, table_size, text_tables
+from pipeline.candles import table_size, text_tables
 from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import (
     PRICE_COLUMNS,
     PUBLISHED,
     TIMEFRAME_MS,
+    canonical_timeframe,
     count_missing,
     read_candles,
     read_rows,
-    timeframe_ms,
     timestamps_ms,
 )
 
@@ -75,9 +75,6 @@ more, the new ones are of another series; an exchange mends a few candles."""
 
 LOCK_WAIT_S = 60.0
 """How long a writer waits for another one of the same series."""
-
-AUDITED = "symbol kind venue rows first last n_gaps missing longest_gap doubtful".split()
-AUDITED += ["doubts", "problems"]
 
 
 @dataclass(frozen=True)
@@ -161,15 +158,10 @@ def tail_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.tail.parquet")
 
 
-def symbols_in(directory: Path, symbols: Iterable[str], kind: str) -> list[str]:
-    """Those of the symbols of which a directory has a series of this kind."""
-    return [symbol for symbol in symbols if find_file(directory, symbol, kind) is not None]
-
-
 def find_file(directory: Path, symbol: str, kind: str) -> Path | None:
     """A series' main file, Parquet before CSV, or None."""
     if kind not in PUBLISHED:
-        timeframe_ms(kind)
+        kind = canonical_timeframe(kind)
     candidates = (directory / file_name(symbol, kind, suffix) for suffix in (".parquet", ".csv"))
     return next((path for path in candidates if path.is_file()), None)
 
@@ -255,8 +247,8 @@ def read_stored(path: Path, *, n_rows: float = math.inf, since_ms: float = math.
         ValueError: A file cannot be read.
     """
     if path.suffix.lower() not in (".parquet", ".pq"):
-        with readable(path), text_tables.open_bytes(path) as stream:
-            return Stored(path, {}, 0, 0, text_tables.read_text(stream).columns, None)
+        with readable(path):
+            return Stored(path, {}, 0, 0, text_tables.read_text(path).columns, None)
     # before the main file, so that the two fit or the main file has it all
     tail, tail_notes = _read_tail(path)
     with _open_parquet(path) as file:
@@ -291,35 +283,6 @@ def find_damage(path: Path) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def audit(directory: Path) -> pd.DataFrame:
-    """Read every series of a directory and say what is wrong with it.
-
-    Returns:
-        One row a series: symbol, kind, venue ("" if unknown), rows, first, last (NaT without rows),
-        n_gaps, missing and longest_gap (candles; of a published series values, by the interval it
-        has there), doubtful (candles that are hard to believe), doubts (what is told of them, or
-        ""), problems (the error that reading it gives, or "").
-    """
-    lines = []
-    for series in list_series(directory):
-        times = pd.Series(pd.to_datetime([], utc=True), name="timestamp")
-        n_doubtful, doubts, problems = 0, "", ""
-        try:
-            rows = read_rows(read_table(series.path), series.kind, series.path.name)
-            times = rows["timestamp"]
-            if series.kind not in PUBLISHED:
-                n_doubtful = len(belief.find_doubtful(rows, series.kind))
-                doubts = belief.doubts_of(rows, series.kind, series.path.name)
-        except ValueError as error:
-            problems = str(error)
-        missing = count_missing(timestamps_ms(times.to_frame()), series.kind)
-        gaps = [int((missing > 0).sum()), int(missing.sum()), int(missing.max(initial=0))]
-        origin = [series.symbol, series.kind, series.venue or ""]
-        found = [n_doubtful, doubts, problems]
-        lines.append([*origin, len(times), times.min(), times.max(), *gaps, *found])
-    return pd.DataFrame(lines, columns=AUDITED)
 
 
 def content_sha256(candles: pd.DataFrame) -> str:

@@ -41,7 +41,9 @@ def read_table(path: Path) -> Table:
         if suffix in FEATHER:
             return Table(_read_feather(path))
         with open_bytes(path) as stream:
-            return _read_json(stream) if _is_json(stream.peek(8)) else read_text(stream)
+            if _is_json(stream.peek(8)):
+                return _read_json(stream)
+        return read_text(path)
 
 
 def as_table(what: object) -> Table:

@@ -59,6 +59,9 @@ ABSENT = ["", "-", "#N/A", "N/A", "n/a", "<NA>", "NA", "NULL", "null", "NaN", "n
 
 NUMBER = re.compile(r"[-+$]?\d[\d.,]*(?:[eE][-+]?\d+)?[KMB%]?")
 
+FIRST_NAMES = ("open", "o", "low", "date", "time")
+"""What the second column of a header may be called, below rows without one"""
+
 NO_ROW = re.compile(r"\s*(?:#|//|https?://|[\w.]+\.\w+$)")
 """A comment or a site's name on a line of its own."""
 
@@ -138,18 +141,21 @@ class _Bounded(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_bytes(path: Path, most: int = table_size.MAX_CSV_BYTES) -> Iterator[io.BufferedReader]:
+def open_bytes(
+    source: Path | bytes, most: int = table_size.MAX_CSV_BYTES
+) -> Iterator[io.BufferedReader]:
     """The bytes of a file; what is packed by gzip or zip, which its first bytes tell, is unpacked.
 
     Args:
-        path: The file.
+        source: The file, or its content.
         most: Number of unpacked bytes beyond which reading raises a ValueError.
 
     Raises:
         ValueError: It is packed and damaged, holds several files, or more bytes.
     """
     with contextlib.ExitStack() as stack:
-        stream: IO[bytes] = stack.enter_context(open(path, "rb"))
+        stream: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        stack.enter_context(stream)
         start = stream.read(4)
         stream.seek(0)
         if start[:2] == b"\x1f\x8b":
@@ -187,28 +193,29 @@ def _open_member(archive: zipfile.ZipFile) -> IO[bytes]:
         raise ValueError(f"the archive cannot be unpacked ({error})") from error
 
 
-def read_text(stream: io.BufferedReader) -> Table:
-    """Read a text of columns.
+def read_text(source: Path | bytes) -> Table:
+    """Read a text of columns, from a file or from its content; see `open_bytes`.
 
     Raises:
         ValueError: It is not such a text, or holds more than a series of candles.
     """
-    start = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+    with open_bytes(source) as stream:
+        start = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
     if not start:
         raise ValueError("it is empty")
-    encoding = next((name for bom, name in BOMS if start.startswith(bom)), "")
+    encoding = next((name for bom, name in BOMS if start.startswith(bom)), "utf-8")
+    if encoding == "utf-8" and b"\0" in start:
+        raise ValueError("it is no text")
+    text = start.decode("utf-8-sig" if encoding == "utf-8" else encoding, "ignore")
+    lines = _head_lines(text, is_whole=len(start) < HEAD_BYTES)
+    form = find_form(lines)
+    try:
+        with _open_text(source, encoding) as stream:
+            table, n_repeated = _read_rows(stream, form, _kinds_in(lines, form))
+    except _OtherKindError:
+        with _open_text(source, encoding) as stream:
+            table, n_repeated = _read_rows(stream, form, None)
     told: tuple[str, ...] = ("UTF-16",) if encoding == "utf-16" else ()
-    if encoding == "utf-16":
-        text = start[: len(start) // 2 * 2].decode(encoding, "ignore")
-        stream = cast("io.BufferedReader", codecs.EncodedFile(stream, "utf-8", encoding))
-    else:
-        if b"\0" in start:
-            raise ValueError("it is no text")
-        text = start.decode("utf-8-sig", "ignore")
-    if encoding == "utf-8":
-        stream.read(3)
-    form = find_form(_head_lines(text, is_whole=len(start) < HEAD_BYTES))
-    table, n_repeated = _read_rows(stream, form)
     if not form.names:
         told += (f"without header, {form.width} columns",)
     if form.separator != ",":
@@ -216,6 +223,40 @@ def read_text(stream: io.BufferedReader) -> Table:
     if n_repeated:
         told += (f"{n_repeated} further header line(s) left out",)
     return Table(table, told, form.separator)
+
+
+@contextlib.contextmanager
+def _open_text(source: Path | bytes, encoding: str) -> Iterator[io.BufferedReader]:
+    """The text in UTF-8, without the mark of its encoding."""
+    with open_bytes(source) as stream:
+        if encoding != "utf-8":
+            yield cast("io.BufferedReader", codecs.EncodedFile(stream, "utf-8", encoding))
+        else:
+            if stream.peek(3).startswith(codecs.BOM_UTF8):
+                stream.read(3)
+            yield stream
+
+
+class _OtherKindError(Exception):
+    """A value is of another kind than those at the start of its column."""
+
+
+def _kinds_in(lines: Sequence[str], form: Form) -> list[pa.DataType] | None:
+    """What each column holds at the start of the file, so that Arrow need not ask of each value."""
+    rows = [
+        next(csv.reader([line], delimiter=form.separator), []) for line in lines[form.n_above :]
+    ]
+    rows = [row for row in rows if len(row) == form.width]
+    if len(rows) < LEAST_COLUMNS or any(_is_header(row, form.names) for row in rows):
+        return None
+    kinds: list[pa.DataType] = []
+    for cells in zip(*rows):
+        column = pa.array([None if cell in ABSENT else cell for cell in cells], pa.string())
+        values = _as_values(column)
+        # Prices and volumes that are whole here need not be so further on; times are.
+        is_price = values.type == pa.int64() and compute.min(values).as_py() < 10**8 and kinds
+        kinds.append(pa.float64() if is_price else values.type)
+    return kinds
 
 
 def _head_lines(text: str, *, is_whole: bool) -> list[str]:
@@ -296,8 +337,16 @@ def _is_values(row: Sequence[str]) -> bool:
     return n_numbers + has_time >= max(LEAST_COLUMNS, (len(cells) + 1) // 2)
 
 
-def _read_rows(stream: io.BufferedReader, form: Form) -> tuple[pd.DataFrame, int]:
-    """The rows below the header, and how many lines among them repeat it or say nothing."""
+def _read_rows(
+    stream: io.BufferedReader, form: Form, kinds: Sequence[pa.DataType] | None
+) -> tuple[pd.DataFrame, int]:
+    """The rows below the header, and how many lines among them repeat it or say nothing.
+
+    Args:
+        stream: The text.
+        form: Its form.
+        kinds: What the columns hold, which raises where a value is of another kind; None finds out.
+    """
     labels = [str(number) for number in range(form.width)]
     n_skipped, wrong = 0, ""
 
@@ -319,29 +368,36 @@ def _read_rows(stream: io.BufferedReader, form: Form) -> tuple[pd.DataFrame, int
             arrow_csv.ReadOptions(block_size=BLOCK_BYTES, column_names=labels, use_threads=False),
             arrow_csv.ParseOptions(delimiter=form.separator, invalid_row_handler=on_invalid),
             arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(labels, pa.string()),
+                column_types=dict(zip(labels, kinds or [pa.string()] * form.width)),
                 null_values=ABSENT,
                 strings_can_be_null=True,
             ),
         )
         for batch in reader:
-            rows, n_repeated = _without_headers(batch, form.names)
+            rows, n_repeated = batch, 0
+            if kinds is None:
+                rows, n_repeated = _without_headers(batch, form.names)
             n_skipped += n_repeated
             n_rows += len(rows)
             table_size.check_count(n_rows, n_rows * form.width)
             for number, column in enumerate(rows.columns):
-                parts[number].append(_as_values(column))
+                parts[number].append(column if kinds else _as_values(column))
     except pa.ArrowInvalid as error:
         reason = str(error).partition("\n")[0]
         if "Empty CSV file" in reason:
             reader = None
         elif "straddling" in reason:
             raise ValueError(LONG_LINE) from error
+        elif kinds and not wrong:
+            raise _OtherKindError from error
         else:
             raise ValueError(wrong or reason[:200]) from error
     names: Sequence[object] = form.names or range(form.width)
-    series = [_join(column) for column in parts]
-    frame = pd.concat(series, axis=1) if series else pd.DataFrame()
+    table = pa.table(dict(zip(labels, map(_join, parts))))
+    # A column at a time moves from Arrow to pandas, so that no two copies of all are in memory.
+    frame = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    pa.default_memory_pool().release_unused()
     return frame.set_axis(pd.Index(names, dtype=object if form.names else None), axis=1), n_skipped
 
 
@@ -370,6 +426,10 @@ class _SkipLines(io.RawIOBase):
         return self._stream.read(size)
 
 
+def _is_header(row: Sequence[str], names: Sequence[str]) -> bool:
+    return _repeats(row, names) if names else row[1].strip().lower() in FIRST_NAMES
+
+
 def _repeats(cells: Sequence[str], names: Sequence[str]) -> bool:
     return [cell.strip() for cell in cells[:2]] == list(names[:2])
 
@@ -387,7 +447,7 @@ def _without_headers(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Re
             compute.equal(compute.utf8_lower(compute.utf8_trim_whitespace(last)), wanted),
         )
     else:
-        is_header = compute.is_in(texts, pa.array(["open", "o", "low", "date", "time"]))
+        is_header = compute.is_in(texts, pa.array(FIRST_NAMES))
     is_header = compute.fill_null(is_header, False)
     n_headers = compute.sum(is_header).as_py() or 0
     if not n_headers:
@@ -417,7 +477,7 @@ def _as_values(texts: pa.Array) -> pa.Array:
     return texts
 
 
-def _join(parts: list[pa.Array]) -> pd.Series:
+def _join(parts: list[pa.Array]) -> pa.ChunkedArray:
     """One column of the blocks' parts; texts, where a block has texts."""
     kinds = {part.type for part in parts}
     if kinds == {pa.int64(), pa.float64()}:
@@ -426,4 +486,4 @@ def _join(parts: list[pa.Array]) -> pd.Series:
         parts = [part.cast(pa.string()) for part in parts]
     joined = pa.chunked_array(parts, parts[0].type if parts else pa.float64())
     parts.clear()
-    return cast("pd.Series", joined.to_pandas())
+    return joined
