@@ -150,8 +150,8 @@ class Fetch:
     open_interest: bool = False
     """also open interest, of perpetual futures; hourly, exchanges keep the last 30 days"""
     exchange: str | None = None
-    """ccxt id of the exchange, or yahoo, or hub; default: binance, then the others that can be
-    reached"""
+    """ccxt id of the exchange, or binance-vision (Binance's archive: years of candles in minutes),
+    yahoo or hub; default: binance, then the others that can be reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
     cross_check: str | None = None

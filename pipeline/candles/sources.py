@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from pipeline import terminal
-from pipeline.candles import exchange, hub_dataset, yahoo
+from pipeline.candles import binance_vision, exchange, hub_dataset, yahoo
 from pipeline.candles.job import Answer, ContradictionError, ExchangeError, Job
 from pipeline.candles.schema import DAY_MS
 
@@ -25,10 +25,12 @@ CANDLE_CHAIN = (*exchange.EXCHANGE_CHAIN, "yahoo")
 volumes are 0."""
 
 OWN_FUTURES = {"binance": "binanceusdm", "okx": "okx", "bybit": "bybit"}
+OWN_FUTURES |= {"binance-vision": "binanceusdm"}
 """Source -> its own futures exchange, whose funding and open interest are asked for first."""
 
-NO_EXCHANGES = ("yahoo", "hub")
-"""Sources that ccxt does not know: Yahoo Finance, and the Hub's dataset of Binance US candles."""
+NO_EXCHANGES = ("yahoo", "hub", "binance-vision")
+"""Sources that ccxt does not know: Yahoo Finance, the Hub's dataset of Binance US candles, and
+Binance's archive of files."""
 
 MAX_FAILURES = 2
 """Series in a row that a source out of reach fails, after which the rest are not asked for."""
@@ -72,7 +74,7 @@ class Found:
 def fetch(
     source: str, jobs: Sequence[Job], *, base_url: str | None = None, follow: Follow | None = None
 ) -> dict[Job, Answer]:
-    """Fetch series from one source, "yahoo", "hub" or ccxt's id of an exchange, under a bar.
+    """Fetch series from one source, of `NO_EXCHANGES` or by ccxt's id, under a bar.
 
     The other arguments, the answers and the errors are those of `exchange.fetch_many`.
     """
@@ -213,10 +215,12 @@ def _tell_reasons(errors: Iterable[Exception], and_now: str) -> None:
 
 
 def _fetch_elsewhere(source: str, job: Job, base_url: str | None) -> pd.DataFrame:
-    """A series of Yahoo or of the Hub's dataset."""
+    """A series of one of `NO_EXCHANGES`."""
     if job.is_published:
         futures = ", ".join(exchange.FUTURES_CHAIN)
         raise ValueError(f"{source} has no {job.kind}; use one of {futures}")
     if source == "yahoo":
         return yahoo.fetch_yahoo_candles(job, base_url=base_url)
+    if source == "binance-vision":
+        return binance_vision.fetch_archive_candles(job, base_url=base_url)
     return job.cut(hub_dataset.fetch_dataset_candles(job.symbol, job.kind, endpoint=base_url))
