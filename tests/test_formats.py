@@ -253,7 +253,7 @@ FILES: dict[str, tuple[str, str | bytes]] = {
         lines(NAMED.assign(time=HOURS["timestamp"].dt.strftime("%Y%m%d%H%M%S"))),
     ),
     "a close's time alone": ("x.csv", lines(binance().drop(columns="open_time"))),
-    "sizes of Huobi": (
+    "a turnover beside": (
         "x.csv",
         lines(
             table(timestamp=MS, open="o", high="h", low="l", close="c", volume="v", turnover=QUOTE)
@@ -261,6 +261,63 @@ FILES: dict[str, tuple[str, str | bytes]] = {
     ),
 }
 """What it is -> name and content of a file that holds HOURS"""
+
+CLOCKS = HOURS["timestamp"].dt
+
+FILES |= {
+    "Stooq": (
+        "x.txt",
+        lines(
+            table(
+                **{"<TICKER>": ["BTCUSD"] * 80, "<PER>": [60] * 80},
+                **{"<DATE>": CLOCKS.strftime("%Y%m%d"), "<TIME>": CLOCKS.strftime("%H%M%S")},
+                **{"<OPEN>": "o", "<HIGH>": "h", "<LOW>": "l", "<CLOSE>": "c", "<VOL>": "v"},
+                **{"<OPENINT>": [0] * 80},
+            )
+        ),
+    ),
+    "date and twelve hours in two columns": (
+        "x.csv",
+        lines(
+            table(
+                Date=CLOCKS.strftime("%m/%d/%Y"), Time=CLOCKS.strftime("%I:%M %p"),
+                Open="o", High="h", Low="l", Close="c", Volume="v",
+            )
+        ),
+    ),
+    "Dukascopy": (
+        "x.csv",
+        lines(
+            table(
+                **{"Gmt time": CLOCKS.strftime("%d.%m.%Y %H:%M:%S.000")},
+                **{"Open": "o", "High": "h", "Low": "l", "Close": "c", "Volume": "v"},
+            )
+        ),
+    ),
+    "Alpha Vantage": (
+        "x.csv",
+        lines(
+            table(
+                **{"": TEXT_HOURS, "1. open": "o", "2. high": "h", "3. low": "l"},
+                **{"4. close": "c", "5. volume": "v"},
+            )
+        ),
+    ),
+    "CryptoCompare": (
+        "x.json",
+        table(
+            time=MS // 1000, high="h", low="l", open="o", volumefrom="v", volumeto=QUOTE, close="c"
+        ).to_json(orient="records", double_precision=15),
+    ),
+    "dollar signs": (
+        "x.csv",
+        lines(
+            HOURS.assign(
+                **{name: HOURS[name].map("${!r}".format) for name in OHLCV[:4]}
+            )
+        ),
+    ),
+}  # fmt: skip
 
 FRAMES = {
     "the index": HOURS.set_index("timestamp"),
@@ -286,6 +343,12 @@ FRAMES = {
     "columns": HOURS.to_dict("list"),
     "columns by letters": columns_of(),
     "rows by name": HOURS.to_dict("records"),
+    "Huobi's rows": table(
+        id=MS // 1000, open="o", close="c", low="l", high="h", amount="v", vol=QUOTE, count=[4] * 80
+    ).to_dict("records"),
+    "Binance's stream": table(
+        t=MS, T=MS + HOUR - 1, s=["BTCUSDT"] * 80, o="o", h="h", l="l", c="c", v="v", q=QUOTE
+    ).to_dict("records"),
     "shuffled": HOURS.sample(frac=1, random_state=1),
     "rows twice": pd.concat([HOURS, HOURS[20:30]]),
     "an Arrow table": __import__("pyarrow").Table.from_pandas(HOURS),
@@ -476,6 +539,20 @@ def swapped(one: str, other: str, frame: pd.DataFrame = NAMED) -> pd.DataFrame:
 DOUBTS = {
     "open and close swapped": (swapped("open", "close"), "are open and close swapped"),
     "high and low swapped": (swapped("high", "low"), "are 'high' and 'low' swapped"),
+    "open and high swapped": (swapped("open", "high"), "are 'high' and 'open' swapped"),
+    "low and close swapped in the schema": (
+        swapped("low", "close", HOURS),
+        "are 'low' and 'close' swapped",
+    ),
+    "a volume in dollars": (
+        table(time=MS, open="o", high="h", low="l", close="c", Volume=QUOTE, size="v"),
+        "'Volume' is 'size' times the price.*are the two swapped",
+    ),
+    "two frames": ({"BTC/USDT": HOURS, "ETH/USDT": HOURS}, "2 frames, of .*; which one"),
+    "two signs": (
+        HOURS.assign(close=["$5", "€5"] * 40),
+        "prices in [$] and € are mixed; in which currency",
+    ),
     "the volumes swapped": (swapped("volume", "quote_volume", binance()), "are the two swapped"),
     "two pairs": (TWO, "'symbol' holds 2 values, BTC/USDT, ETH/USDT; of which one"),
     "two currencies": (

@@ -15,7 +15,7 @@ from pipeline.candles.text_tables import DoubtfulError
 
 OPEN_TIMES = frozenset(
     "opentime timeopen start starttime startat starttimestamp periodstart begin begintime "
-    "candlebegintime opentimestamp opendate opendatetime".split()
+    "candlebegintime opentimestamp opendate opendatetime candledatetimeutc".split()
 )
 """Names, as `plain_name` writes them, that say that the time is the open's"""
 
@@ -33,13 +33,13 @@ CLOSE_TIMES = frozenset(
 )
 
 SPELLINGS = {
-    "open": ("open", "openprice", "1open", "priceopen", "opening", "first"),
+    "open": ("open", "openprice", "1open", "priceopen", "opening", "openingprice", "first"),
     "high": ("high", "highprice", "2high", "pricehigh", "max", "highest"),
     "low": ("low", "lowprice", "3low", "pricelow", "min", "lowest"),
-    "close": ("close", "closeprice", "4close", "priceclose", "last", "closelast", "lastclose"),
+    "close": ("close", "closeprice", "4close", "priceclose", "last", "closelast", "tradeprice"),
     "volume": (
         "volume vol 5volume basevolume volumebase baseassetvolume basevol volumefrom volumetraded "
-        "shares"
+        "candleacctradevolume"
     ).split(),
     "funding_rate": ("fundingrate",),
     "open_interest": ("openinterest",),
@@ -174,6 +174,7 @@ def find_columns(frame: pd.DataFrame, symbol: str | None) -> Roles:
         values["volume"] = base
         quotes += others
         told += (f"volume from {str(base).strip()!r}",)
+    told += _use_amount(frame, plain, values)
     told += _use_ticks(frame, plain, values)
     times = _time_columns(frame, plain)
     close_time = next((name for name in plain if plain[name] in CLOSE_TIMES), None)
@@ -262,6 +263,23 @@ def _base_volume(
     return of_base[0], [name for name in names if name != of_base[0]]
 
 
+def _use_amount(
+    frame: pd.DataFrame, plain: Mapping[object, str], values: dict[str, object]
+) -> tuple[str, ...]:
+    """Huobi's amount is the coin's, and its vol the amount times the price."""
+    amount = next((name for name in plain if plain[name] == "amount"), None)
+    if amount is None or values.get("volume") is None or "close" not in values:
+        return ()
+    numbers = [
+        pd.to_numeric(frame[name][:ENOUGH_ROWS], errors="coerce").to_numpy(np.float64)
+        for name in (values["volume"], amount, values["close"])
+    ]
+    if not is_quote_volume(*numbers) or is_quote_volume(numbers[1], numbers[0], numbers[2]):
+        return ()
+    values["volume"] = amount
+    return (f"volume from {str(amount)!r}",)
+
+
 def _use_ticks(
     frame: pd.DataFrame, plain: Mapping[object, str], values: dict[str, object]
 ) -> tuple[str, ...]:
@@ -280,6 +298,8 @@ def _time_columns(frame: pd.DataFrame, plain: Mapping[object, str]) -> list[obje
     sure = [name for name in plain if plain[name] in OPEN_TIMES]
     exact = [name for name in plain if name == "timestamp"]
     others = [name for name in plain if plain[name] in TIMES and name not in exact]
+    if {"t", "T"} <= set(others):
+        others.remove("T")  # the close's time in Binance's streams
     found = [*sure, *exact, *others]
     if not found:
         found = [name for name in plain if plain[name] in UNNAMED and _may_be_times(frame[name])]
@@ -304,10 +324,18 @@ def _with_clock(
     return list(times), None
 
 
+def clock_texts(column: pd.Series) -> pd.Series:
+    """Texts of a column of times of the day, of whole numbers without a point."""
+    if column.dtype.kind == "f" and bool((column % 1 == 0).all()):
+        column = column.astype("int64")
+    return column.astype(str).str.strip()
+
+
 def is_clock(column: pd.Series) -> bool:
     """Whether a column holds times of the day: 15:00, 15:00:00 or 150000."""
-    texts = column.astype(str).str.strip()
-    return bool(texts.str.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.0+)?)?|\d{6}|0").all())
+    texts = clock_texts(column)
+    clock = r"\d{1,2}:\d{2}(:\d{2}(\.0+)?)?( ?[AaPp][Mm])?|\d{1,6}"
+    return bool(texts.str.fullmatch(clock).all())
 
 
 def _demand_all(
@@ -351,6 +379,34 @@ def _pair_of(frame: pd.DataFrame, plain: Mapping[object, str]) -> str | None:
 
 
 # --- tables without names
+
+
+def demand_order(prices: Mapping[str, np.ndarray]) -> None:
+    """Raise where other columns than those of these names are the highest and the lowest.
+
+    Args:
+        prices: Column of the schema -> (n,) of it, for the four prices.
+
+    Raises:
+        DoubtfulError: In most rows high and low do not hold open and close, and others would.
+    """
+    names = list(PRICE_COLUMNS)
+    values = np.stack([prices[name] for name in names])
+    values = values[:, (np.isfinite(values) & (values > 0)).all(axis=0)]
+    top, bottom = values.max(axis=0), values.min(axis=0)
+    if values.shape[1] == 0:
+        return
+    is_top, is_bottom = (values == top).mean(axis=1), (values == bottom).mean(axis=1)
+    high, low = names.index("high"), names.index("low")
+    is_sound = min(is_top[high], is_bottom[low]) >= CONSISTENT
+    highest, lowest = int(np.argmax(is_top)), int(np.argmax(is_bottom))
+    are_others = min(is_top[highest], is_bottom[lowest]) > 1 - (1 - CONSISTENT) / 10
+    if not is_sound and are_others and (highest, lowest) != (high, low):
+        raise DoubtfulError(
+            f"{names[highest]!r} is never below the other prices and {names[lowest]!r} never above "
+            f"them; are {'high' if highest != high else 'low'!r} and "
+            f"{names[highest] if highest != high else names[lowest]!r} swapped? swap their names"
+        )
 
 
 def find_shape(frame: pd.DataFrame, is_time: Callable[[pd.Series], bool]) -> tuple[str, Roles]:

@@ -121,7 +121,7 @@ def recognise(
     what: object, timeframe: str | None, *, where: str = "candles", tell: Tell = logger.warning
 ) -> pd.DataFrame:
     """`load` of what is in memory, with the forming candle and the frame's own `attrs`."""
-    candles = read_as_it_is(what, timeframe, where, tell)
+    candles = read_as_it_is(what, timeframe, where)
     if candles is not None:
         return candles
     table = _named(tables.as_table, where)(what)

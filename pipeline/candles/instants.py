@@ -243,12 +243,15 @@ def _fitting(texts: pd.Series, dates: tuple[str, ...]) -> Iterator[pd.Series]:
 
 
 def join_clock(dates: pd.Series, clocks: pd.Series) -> pd.Series:
-    """Texts of date and time of day from a column of each."""
-    texts = clocks.astype(str).str.strip()
+    """Texts of date and time of day, from a column and from what `clock_texts` makes of one."""
+    texts = clocks
     is_digits = texts.str.fullmatch(r"\d{1,6}")
-    padded = texts.str.zfill(6)
+    is_short = is_digits.all() and texts.astype(int).max() <= 2359  # without seconds
+    padded = texts.str.zfill(4).str.ljust(6, "0") if is_short else texts.str.zfill(6)
     written = padded.str[:2] + ":" + padded.str[2:4] + ":" + padded.str[4:]
     texts = texts.where(~is_digits, written)
+    if dates.dtype.kind == "f":
+        dates = dates.astype("int64")
     if dates.dtype.kind == "M":
         dates = dates.dt.strftime("%Y-%m-%d")
     days = dates.astype(str).str.strip()

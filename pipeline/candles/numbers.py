@@ -89,6 +89,11 @@ def _cleaned(texts: pd.Series, comma: str) -> pd.Series:
     """Texts that are numbers to Python."""
     present = texts.dropna()
     signs = set(present.str[:1]) if len(present) else set()
+    if len(signs & set(SIGNS)) > 1:
+        raise DoubtfulError(
+            f"prices in {' and '.join(sorted(signs & set(SIGNS)))} are mixed; in which currency "
+            "are they? convert them into one"
+        )
     if len(signs) == 1 and signs <= set(SIGNS):
         texts = texts.str[1:]
     if comma == "decimal":

@@ -19,6 +19,8 @@ from pipeline.candles.columns import (
     TIMES,
     UNNAMED,
     Roles,
+    clock_texts,
+    demand_order,
     find_columns,
     find_shape,
     is_quote_volume,
@@ -95,9 +97,7 @@ class Reading:
         return "; ".join([f"{self.where}: read as {', '.join(parts)}", *self.losses])
 
 
-def read_as_it_is(
-    what: object, timeframe: str | None, where: str, tell: Tell
-) -> pd.DataFrame | None:
+def read_as_it_is(what: object, timeframe: str | None, where: str) -> pd.DataFrame | None:
     """A frame that has the schema's columns and is sound, in the schema; None of any other.
 
     This is the hot path of forecasts: it costs little more than the schema's own checks.
@@ -121,10 +121,9 @@ def read_as_it_is(
         _demand_one_timeframe(times, step_ms)
     except ValueError:
         return None  # what is wrong may be mended, or is told of there
-    if _has_gaps(times, step_ms) and _is_naive(what):
-        return None  # one may be of a change of the clocks
-    for text in told:
-        tell(text)
+    is_plain = not told and candles is not None
+    if not is_plain or (_has_gaps(times, step_ms) and _is_naive(what)):
+        return None  # columns may be swapped, or a gap may be of a change of the clocks
     return candles
 
 
@@ -153,7 +152,7 @@ def from_table(
     if timeframe is not None:
         timeframe = canonical_timeframe(timeframe)
     if timezone is None and not table.told:
-        candles = read_as_it_is(frame, timeframe, where, tell)
+        candles = read_as_it_is(frame, timeframe, where)
         if candles is not None:
             candles.attrs = {"symbol": symbol} if symbol else {}
             return candles
@@ -210,6 +209,7 @@ def read_rows(
         reading.details += table.told or [f"{len(frame.columns)} columns without names"]
     pair = _pair(roles.pair or ticker, symbol, reading.where)
     values = read_numbers(frame, roles.columns, table.separator, reading.where)
+    demand_order({name: values[name] for name in PRICE_COLUMNS})
     is_blank = np.logical_and.reduce([np.isnan(values[name]) for name in PRICE_COLUMNS])
     if is_blank.any():
         reading.losses.append(f"{int(is_blank.sum())} row(s) without prices left out as gaps")
@@ -340,7 +340,7 @@ def _instants(
         return _read_time(frame, roles.close_time, timezone, reading.where)
     if roles.clock is not None:
         name = next(n for n in roles.times if plain_name(n) == "date" or n == roles.times[0])
-        texts = join_clock(frame[name], frame[roles.clock])
+        texts = join_clock(frame[name], clock_texts(frame[roles.clock]))
         reading.details.append("date and time in two columns")
         return read_instants(texts, where=f"{reading.where}, column {name!r}", timezone=timezone)
     first, *others = roles.times
@@ -504,18 +504,21 @@ def _demand_one_timeframe(times: np.ndarray, step_ms: int) -> None:
 def _demand_unswapped_volumes(rows: pd.DataFrame, frame: pd.DataFrame, roles: Roles) -> None:
     """Raise where the volume is the quote's times the price, and not the other way round."""
     name = roles.columns.get("volume")
-    if roles.quote_volume is None or name is None or len(rows) != len(frame):
+    if name is None or len(rows) != len(frame):
         return
     rows, frame = rows[:ENOUGH_ROWS], frame[:ENOUGH_ROWS]
-    quote = pd.to_numeric(frame[roles.quote_volume], errors="coerce")
-    quoted = quote.to_numpy(np.float64, na_value=np.nan)
     volume, price = rows["volume"].to_numpy(), rows["close"].to_numpy()
-    is_swapped = is_quote_volume(volume, quoted, price)
-    if is_swapped and not is_quote_volume(quoted, volume, price):
-        raise DoubtfulError(
-            f"{str(name)!r} is {str(roles.quote_volume)!r} times the price; are the two swapped? "
-            "swap their names, so that 'volume' is the traded amount of the coin"
-        )
+    taken = {*roles.times, *roles.columns.values(), roles.close_time, roles.clock}
+    for other in (other for other in frame.columns if other not in taken):
+        numbers = pd.to_numeric(frame[other], errors="coerce")
+        amount = numbers.to_numpy(np.float64, na_value=np.nan)
+        is_amount = is_quote_volume(volume, amount, price)
+        if is_amount and not is_quote_volume(amount, volume, price):
+            raise DoubtfulError(
+                f"{str(name)!r} is {str(other)!r} times the price, so it may be in the quote "
+                f"currency; are the two swapped? call {str(other)!r} 'volume' if it is the traded "
+                "amount of the coin"
+            )
 
 
 def _demand_unswapped(candles: pd.DataFrame, timeframe: str | None, where: str) -> None:

@@ -60,7 +60,13 @@ def as_table(what: object) -> Table:
         if callable(getattr(what, name, None)):
             with contextlib.suppress(ImportError):  # polars converts by pyarrow, or not at all
                 return Table(pd.DataFrame(getattr(what, name)()))
-    if hasattr(what, "__dataframe__") or hasattr(what, "__arrow_c_stream__"):
+    if isinstance(what, Mapping) and any(isinstance(one, pd.DataFrame) for one in what.values()):
+        raise DoubtfulError(
+            f"it holds {len(what)} frames, of {', '.join(map(repr, list(what)[:5]))}; which one? "
+            "pass that frame alone"
+        )
+    can_be_asked = hasattr(what, "__dataframe__") or hasattr(what, "__arrow_c_stream__")
+    if can_be_asked and not isinstance(what, pd.Series):
         return Table(_interchanged(what))
     if isinstance(what, np.ndarray):
         what = what.tolist()

@@ -427,6 +427,8 @@ class _SkipLines(io.RawIOBase):
 
 
 def _is_header(row: Sequence[str], names: Sequence[str]) -> bool:
+    if len(row) < LEAST_COLUMNS:
+        return False
     return _repeats(row, names) if names else row[1].strip().lower() in FIRST_NAMES
 
 
