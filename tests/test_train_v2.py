@@ -351,10 +351,11 @@ def test_without_a_network_it_trains_on_synthetic_candles_and_says_so_everywhere
             {"symbols": ("BTC/USDT", "SOL/USDT")},
             r"SOL/USDT: no SOLUSDT_1h.parquet or SOLUSDT_1h.csv",
         ),
-        ({"symbols": ("BTCUSDT",)}, "unknown symbol 'BTCUSDT'"),
         ({"symbols": ("BTC/\u202eTDSU",)}, r"unknown symbol 'BTC/\\u202eTDSU'"),
         ({"symbols": ("x" * 5000 + "/USDT",)}, "unknown symbol 'X{99}"),
-        ({"timeframe": "1hour"}, "unknown timeframe '1hour'"),
+        ({"symbols": ("QQTUSD",)}, "unknown symbol 'QQTUSD'"),
+        ({"timeframe": "7m"}, "unknown timeframe '7m'"),
+        ({"timeframe": "60m"}, "timeframe is not spelt as this project does; write 1h for 60m"),
         ({"candles": -5}, "candles is -5"),
         ({"candles_dir": Path("/no/such/place")}, "there is no such directory"),
         (
@@ -391,10 +392,9 @@ def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        (lambda c: c.rename(columns={"close": "Close"}), "'close'"),
+        (lambda c: c.rename(columns={"close": "clsoe"}), "which column is 'close'"),
         (lambda c: c.assign(high=c["low"], low=c["high"]), "high below low"),
-        (lambda c: c.iloc[::-1], "times that run backwards"),
-        (lambda c: pd.concat([c, c.iloc[-1:]]), "duplicate times"),
+        (lambda c: pd.concat([c, c.iloc[-1:].assign(volume=1.0)]), "twice with different values"),
         (lambda c: c.assign(close=c["close"].mask(c.index == 9)), "NaN in 'close'"),
         (lambda c: c.assign(open="abc"), "not numbers"),
         (lambda c: c.iloc[:300], "no sample in 300 candles"),

@@ -72,8 +72,8 @@ def _pair(symbol: str) -> str:
     pair = pair_of(symbol) if is_name else None
     if pair is None:
         raise ValueError(
-            f"unknown symbol {symbol.upper()!r:.100}; write pairs as BTC/USDT, or `all` for the house "
-            "list"
+            f"unknown symbol {symbol.upper()!r:.100}; write pairs as BTC/USDT, or `all` for the "
+            "house list"
         )
     return pair
 
