@@ -385,6 +385,12 @@ def test_whatever_is_in_memory_is_read_to_the_last_bit(form):
     assert_frame_equal(load_candles(FRAMES[form], "1h"), HOURS, check_exact=True)
 
 
+def test_two_timeframes_are_a_question_where_none_is_named_too():
+    what, _ = DOUBTS["two timeframes, the shorter one last"]
+    with pytest.raises(ValueError, match="are 1h apart and others 15 min; which timeframe"):
+        load_candles(what)
+
+
 def test_a_frame_of_another_library_is_read():
     assert_frame_equal(load_candles(Interchanged(), "1h"), HOURS)
 
@@ -528,6 +534,7 @@ DATES["Date"] = [f"0{1 + row % 9}/0{1 + row // 9}/2024" for row in range(12)]
 COARSE = HOURS.assign(timestamp=HOURS["timestamp"].iloc[-1] + pd.to_timedelta(
     4 * (np.arange(80) + 1), "h"
 ))  # fmt: skip
+QUARTERS = pd.to_timedelta(15 * np.arange(40), "min")
 POINTS = NAMED.assign(open=NAMED["open"].map("{:.2f}".format))
 POINTS["close"] = NAMED["close"].map("{:.2f}".format).str.replace(".", ",")
 
@@ -563,6 +570,10 @@ DOUBTS = {
     "contrary rows": (CONTRARY, "twice with different values.*which one is right"),
     "day or month": (DATES, "the day or the month first"),
     "two timeframes": (pd.concat([HOURS, COARSE]), "4h apart and others 60 min; which timeframe"),
+    "two timeframes, the shorter one last": (
+        pd.concat([HOURS[:40], HOURS[40:].assign(timestamp=HOURS["timestamp"][40] + QUARTERS)]),
+        "off the 1h grid",
+    ),
     "the quote's volume alone": (
         table(timestamp=MS, open="o", high="h", low="l", close="c", quote_volume=QUOTE),
         "the only volume is that of the quote currency, 'quote_volume'; which column",
@@ -607,7 +618,7 @@ def test_what_is_doubtful_is_refused_with_one_question(doubt):
     with pytest.raises(ValueError, match=question) as caught:
         load_candles(what, "1h")
     assert len(str(caught.value).splitlines()) == 1
-    assert str(caught.value).startswith("candles: ")
+    assert str(caught.value).startswith(("candles: ", "candles, "))
 
 
 DOUBTFUL_FILES = {

@@ -25,6 +25,7 @@ from pipeline.candles.recognise import (
     checked,
     from_table,
     in_order,
+    question,
     read_as_it_is,
     read_rows,
 )
@@ -269,7 +270,7 @@ def _join_parts(
         try:
             rows, symbol = read_rows(table.columns, table, timeframe, timezone, symbol, of_part)
         except DoubtfulError as doubt:
-            raise ValueError(f"{path.name}: {doubt}") from None
+            raise question(doubt, path.name) from None
         kinds[", ".join([of_part.kind, *of_part.details])] = None
         reading.losses += [f"{path.name}: {loss}" for loss in of_part.losses]
         parts.append(rows.assign(timestamp=timestamps_ms(rows)))
@@ -279,7 +280,7 @@ def _join_parts(
     try:
         rows = in_order(together, instants, reading)
     except DoubtfulError as doubt:
-        raise ValueError(f"{reading.where}: {doubt}") from None
+        raise question(doubt, reading.where) from None
     rows = rows.assign(timestamp=as_times(rows["timestamp"].to_numpy()))
     return checked(rows, timeframe, reading, symbol, tell)
 

@@ -159,9 +159,16 @@ def from_table(
     try:
         rows, found = read_rows(frame, table, timeframe, timezone, symbol, reading)
     except DoubtfulError as doubt:
-        raise ValueError(f"{where}: {doubt}") from None
+        raise question(doubt, where) from None
     del frame, table  # whose columns may be many, before they are copied again
     return checked(rows, timeframe, reading, found, tell)
+
+
+def question(doubt: DoubtfulError, where: str) -> ValueError:
+    """The error that asks, and says where."""
+    text = str(doubt)
+    says_where = text.startswith((f"{where}:", f"{where},"))
+    return ValueError(text if says_where else f"{where}: {text}")
 
 
 def checked(
@@ -388,7 +395,7 @@ def _demand_agreement(
 
 
 def _step_ms(ms: np.ndarray, timeframe: str | None) -> int:
-    """Length of a candle: the timeframe's, else the commonest distance."""
+    """Length of a candle: the timeframe's, else the shortest of the common distances."""
     if timeframe is not None and timeframe != MONTH:
         return timeframe_ms(timeframe)
     steps = np.abs(np.diff(np.sort(ms)))
@@ -396,7 +403,8 @@ def _step_ms(ms: np.ndarray, timeframe: str | None) -> int:
     if len(steps) == 0:
         return 1
     lengths, counts = np.unique(steps, return_counts=True)
-    return int(lengths[np.argmax(counts)])
+    is_usual = counts >= min(LONG_RUN, counts.max())
+    return int(lengths[np.argmax(is_usual)])
 
 
 def _from_closes(instants: Instants, step_ms: int, reading: Reading) -> Instants:
