@@ -701,3 +701,35 @@ def test_every_form_is_forecast_to_the_last_bit(tiny_bundle, signal_market, tmp_
             assert predictor.predict(form) == want
         assert predictor.predict_batch(forms) == [want] * len(forms)
         assert_frame_equal(predictor.predict_history(lists), predictor.predict_history(frame))
+
+
+# --- bounds
+
+
+def test_files_of_other_forms_are_counted_before_they_are_read_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.candles.table_size.MAX_ROWS", 1000)
+    monkeypatch.setattr("pipeline.candles.table_size.MAX_JSON_ROWS", 50)
+    many = pd.concat([HOURS] * 13)
+    many.to_feather(tmp_path / "x.feather")
+    with pytest.raises(ValueError, match="1,040 rows and 7,280 values or more, at most 1,000"):
+        load_candles(tmp_path / "x.feather")
+    with pytest.raises(ValueError, match="1,040 rows and .* at most 1,000"):
+        load_candles(write(tmp_path, "x.csv", lines(many)))
+    with pytest.raises(ValueError, match="80 rows or more, at most .* 50 are read of JSON"):
+        load_candles(write(tmp_path, "x.json", HOURS.to_json(orient="records")))
+    HOURS.assign(note="x").to_feather(tmp_path / "y.feather")
+    with pytest.raises(ValueError, match="column 'note' holds no numbers or times"):
+        load_candles(tmp_path / "y.feather")
+
+
+@pytest.mark.parametrize("packed", ["gz", "zip"])
+def test_what_is_unpacked_is_bounded(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr("pipeline.candles.text_tables.open_bytes.__wrapped__.__defaults__", (5000,))
+    path = tmp_path / f"x.csv.{packed}"
+    if packed == "gz":
+        path.write_bytes(gzip.compress(lines(HOURS).encode()))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.csv", lines(HOURS))
+    with pytest.raises(ValueError, match="it has more than 5,000 bytes"):
+        load_candles(path)
