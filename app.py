@@ -80,7 +80,9 @@ class Options:
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
     """output folder of train_v2_production.py"""
     candles_dir: Path | None = None
-    """directory of BTCUSDT_1h.parquet or .csv files"""
+    """directory of BTCUSDT_1h.parquet or of other files of candles"""
+    timezone: str | None = None
+    """zone of times in --candles-dir that name none, such as Europe/Berlin; default: UTC"""
     source: Literal["auto", "exchange", "directory", "synthetic"] = "auto"
     """auto: --candles-dir if given, else an exchange, else synthetic candles under a banner"""
     exchange: str | None = None
@@ -286,6 +288,7 @@ class Forecaster:
             source=SourceConfig(
                 source=options.source,
                 candles_dir=options.candles_dir,
+                timezone=options.timezone,
                 exchange=options.exchange,
                 base_url=options.base_url,
                 cache_dir=None,

@@ -393,7 +393,7 @@ def test_bad_settings_are_value_errors_that_say_what_and_how_to_mend_it(
     ("mistake", "message"),
     [
         (lambda c: c.rename(columns={"close": "clsoe"}), "which column is 'close'"),
-        (lambda c: c.assign(high=c["low"], low=c["high"]), "high below low"),
+        (lambda c: c.assign(high=c["low"], low=c["high"]), "are 'high' and 'low' swapped"),
         (lambda c: pd.concat([c, c.iloc[-1:].assign(volume=1.0)]), "twice with different values"),
         (lambda c: c.assign(close=c["close"].mask(c.index == 9)), "NaN in 'close'"),
         (lambda c: c.assign(open="abc"), "not numbers"),
