@@ -216,7 +216,7 @@ def test_a_mistyped_command_leaves_an_interrupted_run_alone(signal_dir, tmp_path
     config = replace(TINY, candles_dir=signal_dir, output_dir=tmp_path)
     stop_in_training(config, monkeypatch)
     with pytest.raises(ValueError, match="unknown symbol"):
-        train(config, symbols=("BTCUSDT",))
+        train(config, symbols=("QQTUSD",))
     assert (tmp_path / ".partial" / "training_state.npz").is_file()
     train(config, resume=True)
 
@@ -276,7 +276,8 @@ def test_resuming_on_other_candles_is_refused(signal_dir, signal_market, tmp_pat
     changed = dict(signal_market)
     changed["BTC/USDT"] = changed["BTC/USDT"].assign(volume=lambda frame: frame["volume"] + 1)
     monkeypatch.setattr(
-        "pipeline.candles.formats.read_directory", lambda folder, symbol, timeframe: changed[symbol]
+        "pipeline.candles.formats.read_directory",
+        lambda folder, symbol, timeframe, **_: changed[symbol],
     )
     with pytest.raises(
         ValueError, match="--resume: the candles are not those of the interrupted run"
