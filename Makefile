@@ -66,9 +66,10 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
-$(VENV)/.installed: requirements.txt $(CONSTRAINTS)
+# The project itself goes in too, so that its modules and commands work from any folder.
+$(VENV)/.installed: requirements.txt pyproject.toml setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -r requirements.txt
+	$(INSTALL) -r requirements.txt -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-optional.txt
