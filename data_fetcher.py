@@ -18,12 +18,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from config import SourceConfig, default_cache_dir
-from pipeline import terminal
+from pipeline import options, terminal
 from pipeline.candles import fetch_cache, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
@@ -143,6 +142,8 @@ class Fetch:
     than 1 % apart is an error, and nothing is stored"""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
 
     def run(self) -> None:
         """Fetch, and print what there is now."""
@@ -153,11 +154,19 @@ class Fetch:
         since_ms = instant_ms(self.since, "--since")
         until_ms = instant_ms(self.until, "--until")
         n_candles = (self.candles or 2000) if since_ms is None else None
-        jobs = []
-        for timeframe in dict.fromkeys(self.timeframes):
+        wanted = tuple(dict.fromkeys(self.timeframes))
+        for timeframe in wanted:
             timeframe_ms(timeframe)  # refuses an unknown one
-            for symbol in expand_symbols(self.symbols):
-                jobs.append(Job(symbol, timeframe, since_ms, until_ms, n_candles))
+        # A coin's timeframes come from one exchange; what none has beside the others is left out.
+        served = sources.served_together(wanted, self.exchange) if len(wanted) > 1 else wanted
+        lacking = [timeframe for timeframe in wanted if timeframe not in served]
+        if served and lacking:
+            logger.warning("no source has %s with the others", ", ".join(lacking))
+        jobs = [
+            Job(symbol, timeframe, since_ms, until_ms, n_candles)
+            for timeframe in served or wanted
+            for symbol in expand_symbols(self.symbols)
+        ]
         found = sources.fetch_from_first(jobs, self.exchange, self._complete)
         span_of = self._spans(found)
         parts = [found]
@@ -168,8 +177,23 @@ class Fetch:
             for part in parts
             for job, answer in part.answers.items()
         )
-        if any(part.failures for part in parts):
+        if lacking or any(part.failures for part in parts):
             raise SystemExit(1)  # the notices say who is missing, and why
+
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        timeframe, symbols = self.timeframes[0], expand_symbols(self.symbols)
+        train: tuple[object, ...] = ()
+        for folder in _folders(self.cache_dir):
+            found = store.symbols_in(folder, symbols, timeframe)
+            if found and self.exchange in (None, folder.name):
+                train = ("--candles-dir", folder, "--symbols", *found)
+                break
+        audit = ("audit", "--cache-dir", self.cache_dir)
+        return {
+            "look for gaps": options.command("data_fetcher.py", *audit),
+            "train": options.command("train_v2_production.py", *train),
+        }
 
     def _spans(self, found: sources.Found) -> dict[str, tuple[int, int]]:
         """Symbol -> open of its first and last stored candle of any timeframe, epoch ms."""
@@ -314,16 +338,14 @@ def _end_with_problems(problems: list[str]) -> None:
 
 def main() -> None:
     """Parse the subcommand and run it."""
-    import tyro
-
-    commands: dict[str, Any] = {"fetch": Fetch, "update": Update, "audit": Audit, "list": List}
-    command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
-    with terminal.notices():
+    commands: dict[str, type] = {"fetch": Fetch, "update": Update, "audit": Audit, "list": List}
+    command = options.read_command(commands, __doc__)
+    with terminal.notices(getattr(command, "verbose", False)):
         command.run()
+        if isinstance(command, Fetch):
+            terminal.tell_next(command.next_steps())
 
 
 if __name__ == "__main__":
-    with terminal.one_line_errors(
-        after_interrupt="; what was fetched is stored, the same command goes on"
-    ):
+    with terminal.one_line_errors(lambda: "; what was fetched is stored, the same command goes on"):
         main()

@@ -1,4 +1,4 @@
-"""What an installation needs: the lines of requirements.txt, but for those that are pip's options."""
+"""What an installation needs: the lines of requirements.txt that are no options of pip."""
 
 from pathlib import Path
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = (
     "privacy",
     "terminal",
+    "options",
     "atomic",
     "candles",
     "samples",
@@ -23,12 +24,13 @@ PIPELINE = (
     "report",
     "hub",
     "run",
+    "script",
     "commands",
 )
 """The rooms of `pipeline` in the order of the data; each may import itself and those before it."""
 FACES = ("feature_engineering", "data_fetcher", "inference_v2")
 """What users import by name, at the root; each may import those before it."""
-SCRIPTS = ("train_v2_production", "judge", "app")
+SCRIPTS = ("train_v2_production", "judge", "app", "demo", "setup")
 GENERATIONS = ("v1", "v1_final", "v7", "v9")
 TRAINING_SCRIPTS = (
     "train_v2_production",

@@ -21,7 +21,7 @@ from config import ConfigV1Final
 from generations.v1_final.features import V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
 from generations.v1_final.prices import scale_prices_on_train
-from pipeline import terminal
+from pipeline import script, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import seeded_keras
 from pipeline.evaluation.price_errors import price_errors
@@ -158,9 +158,11 @@ def compare_prices(predictions: pd.DataFrame) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    with terminal.one_line_errors(
-        after_interrupt="; the previous bundle is complete, --resume goes on"
-    ):
-        main(tyro.cli(ConfigV1Final, description=__doc__))
+    script.run_bundle(
+        ConfigV1Final(),
+        main,
+        __doc__,
+        "v1-final",
+        FILES,
+        "generations.v1_final.inference.CryptoPricePredictorV1Final",
+    )
