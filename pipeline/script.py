@@ -127,7 +127,7 @@ def python_forecast(
     """How to forecast without a command: a line of Python to paste.
 
     Args:
-        predictor: Its module and class, such as "generations.v9.inference.CryptoPricePredictorV9".
+        predictor: Its module and class, such as "generations.….inference.CryptoPricePredictorV…".
         config: Settings of the run.
         folder: The bundle's.
         timeframes: Of the candles that a forecast takes, in their order.

@@ -219,6 +219,9 @@ def notices(verbose: bool = False) -> Iterator[None]:
     level = logging.DEBUG if verbose else logging.INFO
     handler = _Notices(level=level)
     loggers = [logging.getLogger(name) for name in PACKAGES]
+    root, silent = logging.getLogger(), logging.NullHandler()
+    if not root.handlers:  # else absl makes one, which would say everything once more
+        root.addHandler(silent)
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
@@ -229,6 +232,7 @@ def notices(verbose: bool = False) -> Iterator[None]:
         for logger, before in zip(loggers, levels):
             logger.removeHandler(handler)
             logger.setLevel(before)
+        root.removeHandler(silent)
 
 
 @contextlib.contextmanager

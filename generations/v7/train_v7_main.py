@@ -206,7 +206,7 @@ def train_all(
                 )
     n_done = len(finished) - len(todo)
     if n_done:
-        terminal.tell(f"{n_done} networks are finished already")
+        terminal.tell(f"finished already: {terminal.counted(n_done, 'network')}")
     grid.write_metadata()
     results = parallel.run_jobs(
         todo, n_done=n_done, own_process=config.own_process, workers=config.workers
@@ -438,8 +438,7 @@ def train_grid(config: ConfigV7) -> list[script.Judged]:
 
 def forecast_line(config: ConfigV7, folder: Path) -> dict[str, str]:
     """A line of Python that forecasts with the first network of the folder."""
-    records = files.read_json(folder / METADATA)["networks"]
-    first = next(iter(records.values()))
+    first = next(iter(files.read_json(folder / METADATA)["jobs"].values()))
     which = {"symbol": first["symbols"][0], "timeframe": first["timeframe"]}
     predictor = "generations.v7.inference.CryptoPricePredictorV7"
     return script.python_forecast(predictor, config, folder, [first["timeframe"]], **which)

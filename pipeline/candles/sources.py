@@ -64,12 +64,12 @@ class Found:
         reason for synthetic candles. Else nobody could be reached.
         """
         errors = [error for reasons in self.failures.values() for error in reasons]
-        answers = [error for error in errors if isinstance(error, ValueError)]
-        if answers:
-            return ValueError("; ".join(dict.fromkeys(map(str, answers))))
+        text = "; ".join(dict.fromkeys(map(str, errors)))
+        if any(isinstance(error, ValueError) for error in errors):
+            return ValueError(text)
         n_tried = max(map(len, self.failures.values()))
         if n_tried == 1:
-            return ExchangeError("; ".join(dict.fromkeys(map(str, errors))))
+            return ExchangeError(text)
         first = str(errors[0]).split(";")[0]
         return ExchangeError(
             f"no exchange reachable ({n_tried} tried): {first}; check the network, or use files "

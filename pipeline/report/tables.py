@@ -117,11 +117,14 @@ def score_rows(test: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def verdict_rows(comparisons: Sequence[Mapping[str, Any]]) -> Rows:
-    """The comparisons that decide; `squared_sentence` tells the others."""
+def verdict_rows(comparisons: Sequence[Mapping[str, Any]], of: str = "") -> Rows:
+    """The comparisons that decide; `squared_sentence` tells the others.
+
+    `of` says of what they are, where there are several kinds.
+    """
     rows = [["comparison", "skill %", "Diebold-Mariano", "p (Holm)", "verdict"]]
     for entry in deciding(comparisons):
-        who = f"{entry['model']} against {entry['baseline']}"
+        who = f"{of}{': ' if of else ''}{entry['model']} against {entry['baseline']}"
         skill = show(entry["skill"], "{:+.3f}", 100)
         test = [show(entry["statistic"]), p_text(entry["p_holm"])]
         rows.append([who, skill, *test, entry["verdict"]])
