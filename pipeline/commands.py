@@ -114,10 +114,8 @@ class Predict:
     def next_steps(self) -> dict[str, str]:
         """What one may want then -> the command to paste."""
         at_hand = ("--candles-dir", self.candles.parent, "--model-dir", self.model_dir)
-        return {
-            "score": options.command("inference_v2.py", "evaluate", *at_hand),
-            "page": options.command("app.py", *at_hand),
-        }
+        score = options.command("inference_v2.py", "evaluate", *at_hand)
+        return {"score": score, **options.page(*at_hand)}
 
 
 @dataclass(frozen=True)
@@ -180,10 +178,8 @@ class Live:
         """What one may want then -> the command to paste."""
         bundle = ("--model-dir", self.model_dir)
         watching = ("live", "--symbol", self.symbol, "--watch", *bundle)
-        return {
-            "at every close": options.command("inference_v2.py", *watching),
-            "page": options.command("app.py", *bundle),
-        }
+        follow = options.command("inference_v2.py", *watching)
+        return {"at every close": follow, **options.page(*bundle)}
 
     def _informed(self, predictor: LivePredictor) -> LivePredictor:
         """The predictor with the newest candles of the coins it looks at, where they can be had."""
@@ -288,7 +284,7 @@ class Evaluate:
     def next_steps(self) -> dict[str, str]:
         """What one may want then -> the command to paste."""
         candles = () if self.candles_dir is None else ("--candles-dir", self.candles_dir)
-        return {"page": options.command("app.py", *candles, "--model-dir", self.model_dir)}
+        return options.page(*candles, "--model-dir", self.model_dir)
 
     def _score_ledger(self, path: Path) -> list[Mapping[str, Any]]:
         """Print what came true of the forecasts in a ledger; returns each model's test."""

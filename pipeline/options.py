@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import inspect
 import shlex
 import shutil
@@ -157,6 +158,12 @@ def command(script: str, *words: object) -> str:
         words: What follows; quoted where a shell needs it.
     """
     return python(from_here(PROJECT / script), *words)
+
+
+def page(*words: object) -> dict[str, str]:
+    """The interactive page as what to do next; what it takes stands in its title."""
+    title = "page" if importlib.util.find_spec("gradio") else "page (pip install gradio)"
+    return {title: command("app.py", *words)}
 
 
 def python(*words: object) -> str:

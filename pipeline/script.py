@@ -157,12 +157,10 @@ def forecast_commands(config: RunConfig, timeframe: str, folder: Path) -> dict[s
     """How to forecast with a bundle of v2: by its command, from the candles that the run had."""
     symbol, model = first_symbol(config), ("--model-dir", folder)
     words: tuple[object, ...] = ("live", "--symbol", symbol)
-    page: tuple[object, ...] = ()
+    candles: tuple[object, ...] = ()
     if config.candles_dir is not None:
         words = ("predict", store.find_file(config.candles_dir, symbol, timeframe) or "FILE")
-        page = ("--candles-dir", config.candles_dir)
+        candles = ("--candles-dir", config.candles_dir)
     picture = ("--picture", "forecast.png")
-    return {
-        "forecast": options.command("inference_v2.py", *words, *model, *picture),
-        "page": options.command("app.py", *model, *page),
-    }
+    forecast = options.command("inference_v2.py", *words, *model, *picture)
+    return {"forecast": forecast, **options.page(*model, *candles)}

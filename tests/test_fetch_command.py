@@ -324,7 +324,7 @@ def test_candles_without_funding_are_candles_still(server, market, caplog):
         "close",
         "volume",
     ]
-    assert "no futures exchange has funding of 1 symbols: BTC/USDT" in notices(caplog)
+    assert "no futures exchange has funding of 1 symbol: BTC/USDT" in notices(caplog)
 
 
 def test_the_cache_of_another_exchange_is_not_mixed_in(server, market, tmp_path):

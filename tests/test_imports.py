@@ -103,7 +103,7 @@ def allowed(name: str, other: str) -> bool:
         )
         return is_above or other == "config"
     if other in TRAINING_SCRIPTS:
-        return False
+        return name == "demo"
     if name in FACES:
         return other == "config" or is_of(other, "pipeline") or other in FACES[: FACES.index(name)]
     if is_of(name, "generations"):

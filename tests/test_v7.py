@@ -214,7 +214,7 @@ def test_predict_and_predict_batch_equal_the_history_bit_for_bit(predictor, mark
         assert prediction["high"] >= max(prediction["open"], prediction["close"])
         assert prediction == predictor.predict(frame.iloc[:end])
     assert predictor.required_candles == 60 + V7_WARMUP
-    assert len(predictor.plot(frame).axes) == 1
+    assert len(predictor.plot(frame).axes) == 2  # prices and volume
 
 
 def test_another_last_price_changes_the_return_but_not_the_candle(predictor, market):
