@@ -327,6 +327,16 @@ def test_synthetic_candles_end_when_asked_to_so_a_fingerprint_gives_them_again()
     )
 
 
+def test_files_that_say_they_are_made_up_are_not_taken_for_real_ones(tmp_path):
+    """`python demo.py` writes such files, and anybody may train or score on them."""
+    write_candles(make_candles(), tmp_path, BTC, "1h")
+    real = fetch_candles([BTC], "1h", 0, SourceConfig(candles_dir=tmp_path))
+    assert not real.is_synthetic
+    write_candles(make_candles(price=10.0), tmp_path, ETH, "1h", venue="synthetic")
+    both = fetch_candles([BTC, ETH], "1h", 0, SourceConfig(candles_dir=tmp_path))
+    assert both.is_synthetic and both.provenance()["synthetic"]
+
+
 NO_NETWORK = (
     f"no exchange reachable ({len(EXCHANGE_CHAIN) + 1} tried): binance: the list of markets "
     "failed; check the network, or use files (--candles-dir)"
