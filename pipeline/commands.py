@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -60,10 +61,12 @@ def open_bundle(predictor_class: type[LivePredictor], folder: Path) -> LivePredi
 
 def no_model(folder: Path) -> str:
     """What to say where a bundle, or a file of it, is missing."""
+    demo = default_output_dir("demo")
+    there = f" {demo}, which is there" if demo.is_dir() else ""
     return (
         f"{folder}: no trained model, or a file of it is missing; train one (python "
         f"train_v2_production.py --output-dir {folder}), make a small one without a network "
-        "(python demo.py), or pass --model-dir"
+        f"(python demo.py), or pass --model-dir{there}"
     )
 
 
@@ -113,7 +116,10 @@ class Predict:
 
     def next_steps(self) -> dict[str, str]:
         """What one may want then -> the command to paste."""
-        at_hand = ("--candles-dir", self.candles.parent, "--model-dir", self.model_dir)
+        bundle = ("--model-dir", self.model_dir)
+        if not re.fullmatch(r"[A-Z0-9]+_\w+", self.candles.stem):  # no folder as the others read
+            return options.page(*bundle)
+        at_hand = ("--candles-dir", self.candles.parent, *bundle)
         score = options.command("inference_v2.py", "evaluate", *at_hand)
         return {"score": score, **options.page(*at_hand)}
 
