@@ -58,14 +58,12 @@ def main(demo: Demo = Demo()) -> dict[str, str]:
 
     picture = folder / "forecast.png"
     forecast = Predict(files[0], model_dir=folder, picture=picture)
-    forecast.run(CryptoPricePredictorV2)
+    with terminal.plain_warnings(), terminal.notices():
+        forecast.run(CryptoPricePredictorV2)
     report = options.from_here(folder / FILES.report)
     return {"report": str(report), "picture": str(picture), **forecast.next_steps()}
 
 
 if __name__ == "__main__":
     with terminal.one_line_errors():
-        chosen = options.read_options(Demo, __doc__)
-        with terminal.plain_warnings(), terminal.notices():
-            steps = main(chosen)
-        terminal.tell_next(steps)
+        terminal.tell_next(main(options.read_options(Demo, __doc__)))

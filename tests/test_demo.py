@@ -20,6 +20,7 @@ def test_the_demonstration_leaves_what_every_command_opens_and_marks_it(
         steps = demo.main(demo.Demo(tmp_path))
     told = capsys.readouterr().out
     assert "VERDICT  NO CLAIM (synthetic data)" in told
+    assert told.count("SYNTHETIC CANDLES, made by a generator") == 1
     assert "SYNTHETIC · BTC/USDT · synthetic · 1h · next candle" in told
     metadata = json.loads((tmp_path / "metadata_v2.json").read_text())
     assert metadata["synthetic"]
