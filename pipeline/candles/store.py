@@ -442,7 +442,11 @@ def write_candles(
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / file_name(symbol, timeframe)
     with atomic.locked(path, LOCK_WAIT_S):
-        _write(path, [], candles, {"symbol": symbol, "venue": venue} if venue else {})
+        if venue:
+            _write(path, [], candles, {"symbol": symbol, "venue": venue})
+        else:
+            with atomic.replacing(path) as unfinished:
+                candles.to_parquet(unfinished, index=False)
         tail_path(path).unlink(missing_ok=True)
     return path
 
