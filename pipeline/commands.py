@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -36,7 +37,7 @@ def main(predictor_class: type[LivePredictor], description: str | None) -> None:
     command = options.read_command(commands, description, _file_by_place(sys.argv[1:]))
     with terminal.plain_warnings(), terminal.notices(getattr(command, "verbose", False)):
         command.run(predictor_class)
-        with terminal.only_json(command.json):
+        with contextlib.redirect_stdout(sys.stderr):  # stdout ends with the forecast or verdict
             terminal.tell_next(command.next_steps())
 
 

@@ -24,7 +24,7 @@ METRICS = {"test": TEST, "data": {"timeframe": "1h"}}
 def run(config: ConfigV2, train=None) -> None:
     def judge(config: ConfigV2) -> list[script.Judged]:
         print("a phase")
-        return [script.Judged(METRICS, Path(config.output_dir), "report_v2.html", 1)]
+        return [script.Judged(METRICS, Path(config.output_dir or ""), "report_v2.html", 1)]
 
     def forecast(config: ConfigV2, folder: Path) -> dict[str, str]:
         return script.forecast_commands(config, "1h", folder)
