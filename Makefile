@@ -1,3 +1,4 @@
+# make demo       environment, installation, a small model of made-up candles and its forecast: no network, half a minute
 # make train      environment, installation, the production run
 # make check      what to run before a commit: style, types, unit tests (under 3 minutes on 2 cores)
 # make test       every test that proves a promise of the README or docs (under 10 minutes)
@@ -20,7 +21,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRA
 # A process per core; a file of tests stays in one of them, with the networks that it trains.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: train check test soak soak-short mutations dates lint format bench clean
+.PHONY: demo train check test soak soak-short mutations dates lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python demo.py $(ARGS)
 
 train: $(VENV)/.installed
 	$(BIN)/python train_v2_production.py $(ARGS)
@@ -66,9 +70,10 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
-$(VENV)/.installed: requirements.txt $(CONSTRAINTS)
+# The project itself goes in too, so that its modules and commands work from any folder.
+$(VENV)/.installed: requirements.txt pyproject.toml setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -r requirements.txt
+	$(INSTALL) -r requirements.txt -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-optional.txt

@@ -32,8 +32,10 @@ from pipeline.bundle.metadata import agreed_cuts, demand
 from pipeline.candles import folders, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
+from pipeline.commands import no_model
 from pipeline.evaluation.outcomes import find_outcomes
 from pipeline.forecasts.prediction import aged, as_json, untrained_note
+from pipeline.options import read_options
 from pipeline.report import live_page, page
 from pipeline.report.live_guard import Guard, Turns
 from pipeline.report.live_page import Answer
@@ -113,10 +115,7 @@ class Forecaster:
             self.predictor = CryptoPricePredictorV2.from_directory(folder)
             metrics = self.predictor.metrics()
         except FileNotFoundError as error:
-            raise ValueError(
-                f"{folder}: no trained model, a file of it is missing; train one (python "
-                f"train_v2_production.py --output-dir {folder}) or pass --model-dir"
-            ) from error
+            raise ValueError(no_model(folder)) from error
         demand(metrics, {"test": {"verdict": str}}, str(folder / FILES.metrics))
         self.test: dict[str, Any] = metrics["test"]
         self.options = options
@@ -376,9 +375,7 @@ def _client_of(request: gradio.Request) -> str:
 
 def main() -> None:
     """Parse the options, open the bundle and serve the page until Ctrl-C."""
-    import tyro
-
-    options = tyro.cli(Options, description=__doc__)
+    options = read_options(Options, __doc__)
     demand_port(options.port)
     with terminal.plain_warnings(), terminal.notices():
         serve(build(Forecaster(options)), options)

@@ -162,6 +162,11 @@ class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
     """replace what was trained on real candles even where the candles are synthetic"""
     push_to_hub: str | None = None
     """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
+    json: bool = False
+    """for programs: the command writes a line of JSON for each verdict to stdout, all else to
+    stderr"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
 
     def check(self) -> None:
         """Refuse settings that no run can use, by name.
@@ -468,6 +473,34 @@ class ConfigV9(RunConfig):
     """share of each tree's correction that is taken"""
     huber_delta: float = 0.5
     """price errors beyond this count linearly, in standard deviations of the target; v2's"""
+
+
+_GROUPS = {
+    "data": (
+        *("symbols", "timeframe", "timeframes", "candles", "horizon", "volatility_horizon"),
+        *(entry.name for entry in fields(SourceConfig) if entry.name != "seed"),
+    ),
+    "split": tuple(entry.name for entry in fields(SplitConfig)),
+    "training": (
+        *(entry.name for entry in fields(RecipeConfig)),
+        *("huber_delta", "hidden_share", "direction_epochs", "direction_learning_rate"),
+        "own_process",
+    ),
+    "evaluation": (*(entry.name for entry in fields(CostConfig)), "caution"),
+    "output": ("output_dir", "resume", "force", "push_to_hub", "json", "verbose"),
+}
+OPTION_GROUPS = ("data", "split", "network", "training", "evaluation", "output")
+"""Headings under which --help lists the settings."""
+
+
+def option_group(name: str) -> str:
+    """Heading of `OPTION_GROUPS` that a setting stands under.
+
+    Example:
+        >>> option_group("fee_bps"), option_group("lstm_units")
+        ('evaluation', 'network')
+    """
+    return next((title for title, names in _GROUPS.items() if name in names), "network")
 
 
 def _require(is_met: bool, name: str, value: float, wanted: str) -> None:

@@ -19,12 +19,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from config import SourceConfig, default_cache_dir
-from pipeline import terminal
+from pipeline import options, terminal
 from pipeline.candles import audit, fetch_cache, folders, formats, sources, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
@@ -40,9 +39,6 @@ from pipeline.candles.schema import (
 )
 
 __all__ = ["CandleSet", "CryptodataFetcher", "expand_symbols", "fetch_candles", "load_candles"]
-
-if TYPE_CHECKING:
-    from tyro.conf import Positional
 
 IMPORTED = "imported"
 """Folder of candles that nobody says which exchange they come from, and that are not updated"""
@@ -159,6 +155,8 @@ class Fetch:
     than 1 % apart is an error, and nothing is stored"""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
 
     def run(self) -> None:
         """Fetch, and print what there is now."""
@@ -169,11 +167,19 @@ class Fetch:
         since_ms = instant_ms(self.since, "--since")
         until_ms = instant_ms(self.until, "--until")
         n_candles = (self.candles or 2000) if since_ms is None else None
-        jobs = []
-        for timeframe in dict.fromkeys(map(canonical_timeframe, self.timeframes)):
-            timeframe_ms(timeframe)  # refuses a month
-            for symbol in expand_symbols(self.symbols):
-                jobs.append(Job(symbol, timeframe, since_ms, until_ms, n_candles))
+        wanted = tuple(dict.fromkeys(map(canonical_timeframe, self.timeframes)))
+        for timeframe in wanted:
+            timeframe_ms(timeframe)  # refuses an unknown one, and a month
+        # A coin's timeframes come from one exchange; what none has beside the others is left out.
+        served = sources.served_together(wanted, self.exchange) if len(wanted) > 1 else wanted
+        lacking = [timeframe for timeframe in wanted if timeframe not in served]
+        if served and lacking:
+            logger.warning("no source has %s with the others", ", ".join(lacking))
+        jobs = [
+            Job(symbol, timeframe, since_ms, until_ms, n_candles)
+            for timeframe in served or wanted
+            for symbol in expand_symbols(self.symbols)
+        ]
         found = sources.fetch_from_first(jobs, self.exchange, self._complete)
         span_of = self._spans(found)
         parts = [found]
@@ -184,8 +190,23 @@ class Fetch:
             for part in parts
             for job, answer in part.answers.items()
         )
-        if any(part.failures for part in parts):
+        if lacking or any(part.failures for part in parts):
             raise SystemExit(1)  # the notices say who is missing, and why
+
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        timeframe, symbols = self.timeframes[0], expand_symbols(self.symbols)
+        train: tuple[object, ...] = ()
+        for folder in _folders(self.cache_dir):
+            found = folders.symbols_in(folder, symbols, timeframe)
+            if found and self.exchange in (None, folder.name):
+                train = ("--candles-dir", folder, "--symbols", *found)
+                break
+        audit = ("audit", "--cache-dir", self.cache_dir)
+        return {
+            "look for gaps": options.command("data_fetcher.py", *audit),
+            "train": options.command("train_v2_production.py", *train),
+        }
 
     def _spans(self, found: sources.Found) -> dict[str, tuple[int, int]]:
         """Symbol -> open of its first and last stored candle of any timeframe, epoch ms."""
@@ -251,7 +272,7 @@ class Audit:
     """Read every stored series whole: where candles are missing or hard to believe, and which files
     are damaged."""
 
-    path: Positional[Path | None] = None
+    path: Path | None = field(default=None, metadata={"positional": True, "metavar": "PATH"})
     """a file or a folder of candles, in any form; default: --cache-dir"""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """folder of the exchanges' folders, or any folder of candle files"""
@@ -282,7 +303,7 @@ class Audit:
 class Import:
     """Write candles of any form into the store: a file, or a folder with what it holds."""
 
-    path: Positional[Path]
+    path: Path = field(metadata={"positional": True, "metavar": "PATH"})
     """a file or a folder of candles; files are told by their names, such as BTCUSDT_1h.csv"""
     symbol: str | None = None
     """of a file: its pair, such as BTC/USDT; default: what its name tells"""
@@ -418,19 +439,15 @@ def _end_with_problems(problems: list[str]) -> None:
 
 def main() -> None:
     """Parse the subcommand and run it."""
-    import tyro
-
-    # Only the command needs it, and its classes name it.
-    globals()["Positional"] = tyro.conf.Positional
-    commands: dict[str, Any] = {"fetch": Fetch, "update": Update, "import": Import}
+    commands: dict[str, type] = {"fetch": Fetch, "update": Update, "import": Import}
     commands |= {"audit": Audit, "list": List}
-    command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
-    with terminal.notices():
+    command = options.read_command(commands, __doc__)
+    with terminal.notices(getattr(command, "verbose", False)):
         command.run()
+        if isinstance(command, Fetch):
+            terminal.tell_next(command.next_steps())
 
 
 if __name__ == "__main__":
-    with terminal.one_line_errors(
-        after_interrupt="; what was fetched is stored, the same command goes on"
-    ):
+    with terminal.one_line_errors(lambda: "; what was fetched is stored, the same command goes on"):
         main()

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import PRESETS_V2, ConfigV2, default_output_dir
+from config import PRESETS_V2, ConfigV2
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market, probe_preset
 from inference_v2 import FILES
-from pipeline import terminal
+from pipeline import options, script, terminal
 from pipeline.bundle.network import seeded_keras
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_alone, forecast_test
 from pipeline.report import run_page, tables
-from pipeline.run import open_run, spelt
+from pipeline.run import folder_of, open_run
 from pipeline.samples.pooled_features import POOLED_MARKET_FEATURES
 from pipeline.samples.scaling import ScaledSamples, Scalers, scale_on_train
 from pipeline.samples.splitting import Split, split_samples
@@ -249,24 +249,33 @@ def compare_members(
 
 def read_options() -> ConfigV2:
     """The settings of the command line; `--preset` decides what the other options default to."""
-    import tyro
-
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="guide")
     preset = first.parse_known_args()[0].preset
     defaults = PRESETS_V2.get(preset, ConfigV2())  # an unknown one is refused by name below
-    return spelt(tyro.cli(ConfigV2, default=defaults, description=__doc__))
+    return options.read_settings(ConfigV2, defaults, __doc__)
+
+
+def train_horizons(config: ConfigV2) -> list[script.Judged]:
+    """`main` for the command: one run, or one for each of the horizons."""
+    folder = folder_of(config, "v2")
+    if not config.horizons:
+        return [script.Judged(main(config), folder, FILES.report, config.horizon)]
+    found = recipes.run_horizons(main, config, folder)
+    tests = {horizon: metrics["test"] for horizon, metrics in found.items()}
+    rows = tables.horizon_rows(tests)
+    terminal.tell("", *tables.text_table(rows, indent="").splitlines())
+    return [
+        script.Judged(metrics, folder / f"h{horizon}", FILES.report, horizon)
+        for horizon, metrics in found.items()
+    ]
 
 
 if __name__ == "__main__":
-    with terminal.one_line_errors(
-        after_interrupt="; the previous bundle is complete, --resume goes on"
-    ):
-        options = read_options()
-        if options.horizons:
-            found = recipes.run_horizons(main, options, default_output_dir("v2"))
-            tests = {horizon: metrics["test"] for horizon, metrics in found.items()}
-            rows = tables.horizon_rows(tests)
-            terminal.tell("", *tables.text_table(rows, indent="").splitlines())
-        else:
-            main(options)
+    script.run(
+        read_options,
+        train_horizons,
+        lambda config, folder: script.forecast_commands(config, config.timeframe, folder),
+        "v2",
+        FILES.metadata,
+    )

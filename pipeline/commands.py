@@ -6,9 +6,10 @@ import contextlib
 import functools
 import json
 import logging
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,34 +17,69 @@ from typing import Any, TextIO
 import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
-from pipeline import terminal
+from pipeline import options, terminal
 from pipeline.bundle.metadata import MAX_SHOWN, shown
-from pipeline.candles import fetch_cache, folders, formats
+from pipeline.candles import fetch_cache, folders, formats, store
+from pipeline.candles.fetching import expand_symbols, fetch_candles
 from pipeline.candles.job import Job
 from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.live import LivePredictor, watch
 from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
+from pipeline.report.tables import summary
 
 logger = logging.getLogger(__name__)
 
 
 def main(predictor_class: type[LivePredictor], description: str | None) -> None:
     """Parse the subcommand and run it with this class of predictors."""
-    import tyro  # lazy: notebooks and bots that import a predictor need no command line
-
-    commands: dict[str, Any] = {"predict": Predict, "live": Live, "evaluate": Evaluate}
-    command = tyro.extras.subcommand_cli_from_dict(commands, description=description)
-    with terminal.plain_warnings(), terminal.notices():
+    commands: dict[str, type] = {"predict": Predict, "live": Live, "evaluate": Evaluate}
+    command = options.read_command(commands, description, _file_by_place(sys.argv[1:]))
+    with terminal.plain_warnings(), terminal.notices(getattr(command, "verbose", False)):
         command.run(predictor_class)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout ends with the forecast or verdict
+            terminal.tell_next(command.next_steps())
+
+
+def _file_by_place(words: Sequence[str]) -> list[str]:
+    """`predict FILE` also where it is written as it once was, `predict --candles FILE`."""
+    if words[:1] != ["predict"]:
+        return list(words)
+    return [word.removeprefix("--candles=") for word in words if word != "--candles"]
+
+
+def open_bundle(predictor_class: type[LivePredictor], folder: Path) -> LivePredictor:
+    """The predictor of a bundle's folder.
+
+    Raises:
+        ValueError: There is no trained model, or its files are damaged or not of one run.
+    """
+    try:
+        return predictor_class.from_directory(folder)
+    except FileNotFoundError as error:
+        raise ValueError(no_model(folder)) from error
+
+
+def no_model(folder: Path) -> str:
+    """What to say where a bundle, or a file of it, is missing."""
+    demo = default_output_dir("demo")
+    there = f" {demo}, which is there" if demo.is_dir() else ""
+    return (
+        f"{folder}: no trained model, or a file of it is missing; train one (python "
+        f"train_v2_production.py --output-dir {folder}), make a small one without a network "
+        f"(python demo.py), or pass --model-dir{there}"
+    )
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Forecast the next candle from a file of recent candles."""
+    """Forecast the next candle from a file of recent candles.
 
-    candles: Path
+    python inference_v2.py predict candles/binance/BTCUSDT_1h.parquet --picture forecast.png
+    """
+
+    candles: Path = field(metadata={"positional": True, "metavar": "FILE"})
     """file with timestamp, open, high, low, close, volume, in any form that people have them"""
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
     """output folder of train_v2_production.py"""
@@ -67,8 +103,9 @@ class Predict:
                 f"--last-price {self.last_price:g} with --ledger: a ledger judges the return from "
                 "the last close; leave one of the two out"
             )
-        with _only_json(self.json) as json_out:
-            predictor = predictor_class.from_directory(self.model_dir)
+        store.demand_file(self.candles)  # before a model is opened, which takes longer
+        with terminal.only_json(self.json) as json_out:
+            predictor = open_bundle(predictor_class, self.model_dir)
             symbol = pair_of(self.symbol) or self.symbol.upper() if self.symbol else ""
             if len(symbol) > MAX_SHOWN or not symbol.isprintable():
                 raise ValueError(f"--symbol is {shown(symbol)}; pass a pair such as BTC/USDT")
@@ -81,10 +118,22 @@ class Predict:
             prediction = _show(predictor, candles, self.last_price, self.picture, json_out)
             _enter(self.ledger, predictor, symbol, candles, prediction)
 
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        bundle = ("--model-dir", self.model_dir)
+        if not re.fullmatch(r"[A-Z0-9]+_\w+", self.candles.stem):  # no folder as the others read
+            return options.page(*bundle)
+        at_hand = ("--candles-dir", self.candles.parent, *bundle)
+        score = options.command("inference_v2.py", "evaluate", *at_hand)
+        return {"score": score, **options.page(*at_hand)}
+
 
 @dataclass(frozen=True)
 class Live:
-    """Fetch the newest candles of a pair from an exchange, and forecast the next one."""
+    """Fetch the newest candles of a pair from an exchange, and forecast the next one.
+
+    python inference_v2.py live --symbol ETH/USDT --watch
+    """
 
     symbol: str = "BTC/USDT"
     """pair"""
@@ -102,11 +151,14 @@ class Live:
     """also enter each forecast into this file, before its candle closes"""
     json: bool = False
     """for programs: each forecast as one JSON object on stdout, all else on stderr"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
 
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Print the forecast; with `watch` one at every close, and what came true of the last."""
-        with _only_json(self.json) as json_out:
-            self._follow(predictor_class.from_directory(self.model_dir), json_out)
+        expand_symbols([self.symbol])  # refuses one that is not written as pairs are
+        with terminal.only_json(self.json) as json_out:
+            self._follow(open_bundle(predictor_class, self.model_dir), json_out)
 
     def _follow(self, predictor: LivePredictor, json_out: TextIO | None) -> None:
         place: dict[str, Any] = {"exchange": self.exchange, "base_url": self.base_url}
@@ -132,6 +184,13 @@ class Live:
             except ValueError as error:  # fetched too late, say, which the next candle need not be
                 logger.warning("%s", error)
 
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        bundle = ("--model-dir", self.model_dir)
+        watching = ("live", "--symbol", self.symbol, "--watch", *bundle)
+        follow = options.command("inference_v2.py", *watching)
+        return {"at every close": follow, **options.page(*bundle)}
+
     def _informed(self, predictor: LivePredictor) -> LivePredictor:
         """The predictor with the newest candles of the coins it looks at, where they can be had."""
         try:
@@ -144,7 +203,10 @@ class Live:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score the model on candles it has never seen, with its features' drift; or a ledger."""
+    """Score the model on candles it has never seen, with its features' drift; or a ledger.
+
+    python inference_v2.py evaluate --candles-dir candles/binance --since 2026-01-01
+    """
 
     candles_dir: Path | None = None
     """folder of candles, such as BTCUSDT_1h.parquet or .csv, with some 534 before the first
@@ -174,22 +236,31 @@ class Evaluate:
     """also write every number to this file, or as evaluation_v2.json into this folder"""
     predictions: Path | None = None
     """also write the forecasts to this Parquet file"""
+    json: bool = False
+    """for programs: the verdict as one JSON object on stdout, of a ledger one for each model that
+    can be scored, all else on stderr"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
 
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Print scores, drift and verdict."""
-        if self.ledger is not None:
-            self._score_ledger(self.ledger)
-        elif self.candles_dir is not None:
-            self._score_model(predictor_class.from_directory(self.model_dir), self.candles_dir)
-        else:
-            raise ValueError(
-                "no candles to score the model on; pass --candles-dir DIR, or --ledger FILE for a "
-                "ledger's"
-            )
+        with terminal.only_json(self.json) as json_out:
+            if self.ledger is not None:
+                scored = self._score_ledger(self.ledger)
+            elif self.candles_dir is not None:
+                formats.demand_files(self.candles_dir, [], "")  # before a model is opened
+                predictor = open_bundle(predictor_class, self.model_dir)
+                scored = self._score_model(predictor, self.candles_dir)
+            else:
+                raise ValueError(
+                    "no candles to score the model on; pass --candles-dir DIR, or --ledger FILE "
+                    "for a ledger's"
+                )
+            for test in scored if json_out else ():
+                print(json.dumps(summary(test)), file=json_out, flush=True)
 
-    def _score_model(self, predictor: LivePredictor, candles_dir: Path) -> None:
-        """Print how the model forecasts candles that it has not seen."""
-        from pipeline.candles.fetching import fetch_candles
+    def _score_model(self, predictor: LivePredictor, candles_dir: Path) -> list[Mapping[str, Any]]:
+        """Print how the model forecasts candles that it has not seen; returns the test."""
         from pipeline.evaluation import unseen  # scikit-learn and statsmodels take their time
         from pipeline.report.evaluate_text import unseen_text
 
@@ -216,19 +287,24 @@ class Evaluate:
         lacking = [symbol for symbol in predictor.symbols if symbol not in there]
         if lacking and not self.symbols:
             result["notes"].append(
-                f"not scored, since {candles_dir} does not have them: {', '.join(lacking)}"
+                f"not scored, since {candles_dir} does not have them: {terminal.listed(lacking)}"
             )
         unseen.write(result, forecasts, self.output, self.predictions)
         print(unseen_text(result))
+        return [result["test"]]
 
-    def _score_ledger(self, path: Path) -> None:
-        """Print what came true of the forecasts in a ledger."""
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        candles = () if self.candles_dir is None else ("--candles-dir", self.candles_dir)
+        return options.page(*candles, "--model-dir", self.model_dir)
+
+    def _score_ledger(self, path: Path) -> list[Mapping[str, Any]]:
+        """Print what came true of the forecasts in a ledger; returns each model's test."""
         if self.symbols or self.since or self.until:
             raise ValueError(
                 "--symbols, --since or --until with --ledger: every forecast in it counts; leave "
                 "them out"
             )
-        from pipeline.candles.fetching import fetch_candles
         from pipeline.evaluation import ledger_scores, unseen
         from pipeline.report.evaluate_text import ledger_text
 
@@ -257,6 +333,7 @@ class Evaluate:
         )
         unseen.write(result, forecasts, self.output, self.predictions)
         print(ledger_text(result))
+        return [model["test"] for model in result["models"] if model["test"] is not None]
 
 
 def _with_neighbours(
@@ -274,7 +351,7 @@ def _with_neighbours(
             context[symbol] = formats.read_directory(folder, symbol, predictor.timeframe)
         except ValueError as error:
             logger.warning("%s: not used: %s", symbol, error)
-    logger.info("candles of %d coins in %s", len(context), folder)
+    logger.info("candles of %s in %s", terminal.counted(len(context), "coin"), folder)
     until_ms = int(timestamps_ms(candles)[-1]) + timeframe_ms(predictor.timeframe)
     jobs = [
         Job(symbol, predictor.timeframe, until_ms=until_ms, n_candles=predictor.required_candles)
@@ -283,16 +360,9 @@ def _with_neighbours(
     ]
     kept = fetch_cache.find_stored(default_cache_dir(), jobs, None).answers
     if kept:
-        logger.info("candles of %d more coins in %s", len(kept), default_cache_dir())
+        told = terminal.counted(len(kept), "further coin")
+        logger.info("candles of %s in %s", told, default_cache_dir())
     return predictor.with_context(context | {job.symbol: kept[job] for job in kept})
-
-
-@contextlib.contextmanager
-def _only_json(is_wanted: bool) -> Iterator[TextIO | None]:
-    """Where JSON goes, if it is wanted; then what is for people goes to stderr."""
-    json_out = sys.stdout if is_wanted else None
-    with contextlib.redirect_stdout(sys.stderr if is_wanted else sys.stdout):
-        yield json_out
 
 
 def _show(

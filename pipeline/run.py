@@ -37,6 +37,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 NO_SETTINGS = (
     *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
+    *("json", "verbose"),
 )
 """Fields of a config that change nothing about the result."""
 
@@ -308,16 +309,17 @@ def open_folder(
     config.check()
     if spelt(config) != config:
         raise ValueError("a timeframe is not spelt as this project does; write 1h for 60m or 1H")
-    default_dir = default_output_dir(generation.replace("-", "_"))
     # Workers may stand elsewhere.
-    output_dir = Path(config.output_dir or default_dir).absolute()
+    output_dir = folder_of(config, generation).absolute()
     settings = files.settings_of(config, leave_out=NO_SETTINGS)
     push = hub.push_when_done(
         config.push_to_hub, is_dataset=bool(dataset_folder), folder=dataset_folder
     )
     with (
         files.new_bundle(output_dir, metadata, others) as folder,
-        terminal.terminal_log(folder / log, [output_dir, config.candles_dir, config.cache_dir]),
+        terminal.terminal_log(
+            folder / log, [output_dir, config.candles_dir, config.cache_dir], verbose=config.verbose
+        ),
     ):
         yield Run(
             config=config,
@@ -333,3 +335,8 @@ def open_folder(
             features_probe=features_probe,
         )
     push(output_dir)
+
+
+def folder_of(config: RunConfig, generation: str) -> Path:
+    """The output folder of a run."""
+    return Path(config.output_dir or default_output_dir(generation.replace("-", "_")))

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -56,12 +56,51 @@ def tell_list(items: Iterable[str]) -> None:
     tell(*textwrap.wrap(", ".join(items), WIDTH - 6))
 
 
-def tell_epoch(epoch: int, logs: dict[str, float]) -> None:
-    """One line an epoch: losses, step size, time."""
-    tell(
-        f"epoch {epoch + 1:3}  loss {logs['loss']:.5f}  validation {logs['val_loss']:.5f}  step "
-        f"{logs['learning_rate']:.1e}  {logs['seconds']:.1f} s"
-    )
+def tell_epoch(epoch: int, logs: dict[str, float], *, is_val_learnt: bool = False) -> None:
+    """One line an epoch: losses, step size, time.
+
+    Args:
+        epoch: 0-based.
+        logs: What the fit loop knows of it.
+        is_val_learnt: Whether the validation part is learnt too, so that its loss says nothing.
+    """
+    validation = "" if is_val_learnt else f"  validation {logs['val_loss']:.5f}"
+    rate = logs["learning_rate"]
+    step = f"  step {rate:.1e}" if rate else ""  # one cycle ends with none
+    tell(f"epoch {epoch + 1:3}  loss {logs['loss']:.5f}{validation}{step}  {logs['seconds']:.1f} s")
+
+
+def tell_next(steps: Mapping[str, str]) -> None:
+    """The last lines of a command: what to do next, each to be pasted.
+
+    Args:
+        steps: What one may want -> a command, or the path of a file.
+    """
+    wide = max(map(len, steps))
+    lines = (f"  {title:{wide}}   {without_secrets(step)}" for title, step in steps.items())
+    print("", "Next:", *lines, sep="\n", flush=True)
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names for a sentence, cut where they get many.
+
+    Example:
+        >>> listed(["BTC", "ETH"]), listed("ABCDE", 3)
+        ('BTC, ETH', 'A, B, C and 2 more')
+    """
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "coin"), counted(2000, "coin")
+        ('1 coin', '2,000 coins')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def import_tqdm() -> ModuleType:
@@ -146,15 +185,18 @@ def plain_letters(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def terminal_log(path: Path, folders: Sequence[Path | None] = ()) -> Iterator[None]:
+def terminal_log(
+    path: Path, folders: Sequence[Path | None] = (), *, verbose: bool = False
+) -> Iterator[None]:
     """Show the parts' notices and add what the terminal shows to `path`, until the block ends.
 
     Args:
         path: The log.
         folders: Those of which the log tells the last part alone, whatever their names hold.
+        verbose: See `notices`.
     """
     plain_letters(sys.stdout)
-    with path.open("a", encoding="utf-8") as log, notices():
+    with path.open("a", encoding="utf-8") as log, notices(verbose):
         previous = sys.stdout
         sys.stdout = _Tee(previous, log, folders)
         try:
@@ -164,20 +206,33 @@ def terminal_log(path: Path, folders: Sequence[Path | None] = ()) -> Iterator[No
 
 
 @contextlib.contextmanager
-def notices() -> Iterator[None]:
-    """Show what the parts log, until the block ends."""
-    handler = _Notices(level=logging.INFO)
+def only_json(is_wanted: bool) -> Iterator[TextIO | None]:
+    """Where JSON goes, if it is wanted; then what is for people goes to stderr."""
+    json_out = sys.stdout if is_wanted else None
+    with contextlib.redirect_stdout(sys.stderr if is_wanted else sys.stdout):
+        yield json_out
+
+
+@contextlib.contextmanager
+def notices(verbose: bool = False) -> Iterator[None]:
+    """Show what the parts log, until the block ends; with `verbose` the details too."""
+    level = logging.DEBUG if verbose else logging.INFO
+    handler = _Notices(level=level)
     loggers = [logging.getLogger(name) for name in PACKAGES]
+    root, silent = logging.getLogger(), logging.NullHandler()
+    if not root.handlers:  # else absl makes one, which would say everything once more
+        root.addHandler(silent)
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels):
+        for logger, before in zip(loggers, levels):
             logger.removeHandler(handler)
-            logger.setLevel(level)
+            logger.setLevel(before)
+        root.removeHandler(silent)
 
 
 @contextlib.contextmanager
@@ -202,7 +257,8 @@ class one_line_errors(contextlib.AbstractContextManager):
     is_open: ClassVar[bool] = False
     """whether a command is under way; else the code was called from Python"""
 
-    def __init__(self, after_interrupt: str = "") -> None:
+    def __init__(self, after_interrupt: str | Callable[[], str] = "") -> None:
+        """`after_interrupt` says what is left where somebody pressed Ctrl-C, or finds it then."""
         self._after_interrupt = after_interrupt
 
     def __enter__(self) -> one_line_errors:
@@ -219,7 +275,8 @@ class one_line_errors(contextlib.AbstractContextManager):
     ) -> None:
         one_line_errors.is_open = False
         if isinstance(error, KeyboardInterrupt):
-            print(f"\ninterrupted{self._after_interrupt}", file=sys.stderr)
+            left = self._after_interrupt
+            print(f"\ninterrupted{left if isinstance(left, str) else left()}", file=sys.stderr)
             raise SystemExit(130) from None
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             raise SystemExit(141) from None

@@ -92,6 +92,20 @@ def test_fetch_stores_every_series_and_prints_a_line_each(server, market, tmp_pa
     )
 
 
+def test_a_timeframe_that_no_exchange_has_costs_neither_the_others_nor_a_second_copy(
+    server, tmp_path, capsys, caplog
+):
+    place = {"exchange": "okx", "base_url": server.url, "cache_dir": tmp_path}
+    command = Fetch((BTC,), ("1h", "8h"), candles=30, **place)  # OKX has no 8h
+    with pytest.raises(SystemExit) as caught:
+        command.run()
+    assert caught.value.code == 1
+    assert "no source has 8h with the others" in notices(caplog)
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[1:4] == [BTC, "1h", "30"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["okx"]
+
+
 def test_fetching_again_asks_only_for_what_is_new(server, tmp_path, capsys):
     command = Fetch((BTC,), ("1h",), candles=300, base_url=server.url, cache_dir=tmp_path)
     command.run()
@@ -310,7 +324,7 @@ def test_candles_without_funding_are_candles_still(server, market, caplog):
         "close",
         "volume",
     ]
-    assert "no futures exchange has funding of 1 symbols: BTC/USDT" in notices(caplog)
+    assert "no futures exchange has funding of 1 symbol: BTC/USDT" in notices(caplog)
 
 
 def test_the_cache_of_another_exchange_is_not_mixed_in(server, market, tmp_path):

@@ -2,7 +2,10 @@
 complete."""
 
 import functools
+import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -70,6 +73,19 @@ def test_a_job_in_a_process_of_its_own_prints_here_and_may_die_alone(capsys, cap
     shown = capsys.readouterr().out
     assert "at work on 3\n" in shown
     assert "refuses failed: too few samples" in shown
+
+
+def hold_a_lock():
+    return multiprocessing.get_context("spawn").Lock() is not None
+
+
+@pytest.mark.slow
+def test_a_process_that_is_done_takes_its_semaphores_down():
+    """`python -m generations.v7.train_v7_main` once ended with a warning of leaked ones."""
+    script = "from tests.test_jobs import hold_a_lock; from pipeline.training import parallel\n"
+    script += "if __name__ == '__main__': list(parallel.run_jobs({'a': hold_a_lock}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_time_left_counts_the_jobs_of_this_run_alone(monkeypatch, capsys):

@@ -61,6 +61,43 @@ def test_expected_errors_are_one_line_and_a_status(capsys, error, status, line):
     assert capsys.readouterr().err == line
 
 
+def test_what_an_interrupt_leaves_is_looked_up_then(capsys):
+    left = []
+    with pytest.raises(SystemExit), terminal.one_line_errors(lambda: "".join(left)):
+        left.append("; a half is there")
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "\ninterrupted; a half is there\n"
+
+
+def test_an_epoch_s_line_leaves_out_what_says_nothing(capsys):
+    logs = {"loss": 0.25, "val_loss": 0.5, "learning_rate": 1e-3, "seconds": 2.0}
+    terminal.tell_epoch(0, logs)
+    terminal.tell_epoch(1, logs | {"learning_rate": 0.0}, is_val_learnt=True)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "      epoch   1  loss 0.25000  validation 0.50000  step 1.0e-03  2.0 s"
+    assert last == "      epoch   2  loss 0.25000  2.0 s"
+
+
+def test_a_notice_is_said_once_whoever_else_logs(capsys):
+    """absl gives the root a handler where it has none, and with it every notice came twice."""
+    with terminal.notices():
+        root = logging.getLogger()
+        assert root.handlers
+        logging.getLogger("pipeline.candles").info("a notice")
+        logging.getLogger("pipeline.candles").debug("a detail")
+    with terminal.notices(verbose=True):
+        logging.getLogger("pipeline.candles").debug("a detail")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("      a notice\n      a detail\n", "")
+
+
+def test_what_is_next_is_a_line_each(capsys):
+    terminal.tell_next({"report": "all_models/v2/report_v2.html", "page": "python app.py"})
+    assert capsys.readouterr().out == (
+        "\nNext:\n  report   all_models/v2/report_v2.html\n  page     python app.py\n"
+    )
+
+
 def test_a_package_that_is_not_installed_is_named_with_the_remedy(capsys):
     with pytest.raises(SystemExit) as exit, terminal.one_line_errors():
         import no_such_package.at_all  # noqa: F401

@@ -214,7 +214,7 @@ def test_predict_and_predict_batch_equal_the_history_bit_for_bit(predictor, mark
         assert prediction["high"] >= max(prediction["open"], prediction["close"])
         assert prediction == predictor.predict(frame.iloc[:end])
     assert predictor.required_candles == 60 + V7_WARMUP
-    assert len(predictor.plot(frame).axes) == 1
+    assert len(predictor.plot(frame).axes) == 2  # prices and volume
 
 
 def test_another_last_price_changes_the_return_but_not_the_candle(predictor, market):
@@ -373,7 +373,7 @@ def test_a_run_that_is_killed_leaves_no_half_written_file_and_goes_on(candles_di
     with start("--resume") as resumed:
         shown, _ = resumed.communicate()
     assert resumed.returncode == 0, shown
-    assert "1 networks are finished already" in shown and "[1/2]" not in shown.replace("[1/3]", "")
+    assert "finished already: 1 network\n" in shown and "[1/2]" not in shown.replace("[1/3]", "")
     assert (tmp_path / "BTCUSDT_1h_v7.h5").is_file()
 
 

@@ -170,7 +170,14 @@ def test_the_results_have_the_document_s_keys_and_the_baselines_beside_them(bund
     metrics = json.loads((bundle / FILES.metrics).read_text())
     assert results["price_metrics"] == metrics["price"]
     log = (bundle / FILES.log).read_text()
-    names = ("bilstm", "last_move", "QLIKE", "xgboost against har", "combined against lstm")
+    names = (
+        "bilstm",
+        "last_move",
+        "QLIKE",
+        "volatility: xgboost against har",
+        "price: combined against lstm",
+    )
+    names += ("interval: combined against lstm",)
     for text in ("[10/10] Evaluate", *names):
         assert text in log, text
     assert "VERDICT" in log.splitlines()[-2]

@@ -14,6 +14,7 @@ import pandas as pd
 from config import ConfigV1, SourceConfig
 from generations.v1.features import V1_WARMUP
 from generations.v1.timeframes import HOUR, QUARTER
+from pipeline import terminal
 from pipeline.candles import synthetic
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
@@ -58,7 +59,8 @@ def fetch(config: ConfigV1, end_ms: int | None = None) -> dict[str, CandleSet]:
         return fetch(made_up, end_ms)
     lacking = [symbol for symbol in hours.candles if symbol not in quarters.candles]
     if lacking:
-        logger.warning("left out, there are no %s candles: %s", QUARTER, ", ".join(lacking))
+        names = terminal.listed(lacking)
+        logger.warning("left out, there are no %s candles: %s", QUARTER, names)
     kept = {symbol: hours.candles[symbol] for symbol in quarters.candles}
     return {HOUR: replace(hours, candles=kept), QUARTER: quarters}
 
@@ -84,11 +86,11 @@ def with_quarters(directory: Path, symbols: Sequence[str]) -> tuple[tuple[str, .
     spans = {symbol: span for symbol, span in found.items() if span is not None}
     if not spans:
         raise ValueError(
-            f"none of {', '.join(symbols)} has {QUARTER} candles in {directory}; v1 needs both "
-            f"{HOUR} and {QUARTER} candles: python data_fetcher.py fetch --timeframes {QUARTER} "
-            f"{HOUR}"
+            f"none of {terminal.listed(symbols)} has {QUARTER} candles in {directory}; v1 needs "
+            f"both {HOUR} and {QUARTER} candles: python data_fetcher.py fetch --timeframes "
+            f"{QUARTER} {HOUR}"
         )
-    lacking = ", ".join(symbol for symbol in symbols if symbol not in spans)
+    lacking = terminal.listed(symbol for symbol in symbols if symbol not in spans)
     if lacking:
         logger.warning("left out, there are no %s candles in %s: %s", QUARTER, directory, lacking)
     last_ms = max(span.last_ms + timeframe_ms(QUARTER) for span in spans.values())
@@ -126,7 +128,9 @@ def fetch_quarters(config: ConfigV1, hours: CandleSet) -> CandleSet:
     found = {symbol: frame for part in parts for symbol, frame in part.candles.items()}
     candles = {symbol: found[symbol] for symbol in hours.candles if symbol in found}
     if not candles:
-        raise ValueError(f"no exchange has {QUARTER} candles of {', '.join(venues)}; v1 needs both")
+        raise ValueError(
+            f"no exchange has {QUARTER} candles of {terminal.listed(venues)}; v1 needs both"
+        )
     return replace(parts[0], candles=candles)
 
 

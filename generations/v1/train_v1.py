@@ -22,7 +22,7 @@ from generations.v1.candles import fetch, fingerprint
 from generations.v1.features import V1_FEATURES, V1_WARMUP, compute_v1_features
 from generations.v1.inference import FILES
 from generations.v1.timeframes import HOUR, QUARTER, add_stream, scale_streams
-from pipeline import terminal
+from pipeline import script, terminal
 from pipeline.bundle.network import seeded_keras
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import SavedNetwork, forecast_test
@@ -151,9 +151,12 @@ def train(model: Any, scaled: ScaledSamples, config: ConfigV1, folder: Path) -> 
 
 
 if __name__ == "__main__":
-    import tyro
-
-    with terminal.one_line_errors(
-        after_interrupt="; the previous bundle is complete, --resume goes on"
-    ):
-        main(tyro.cli(ConfigV1, description=__doc__))
+    script.run_bundle(
+        ConfigV1(),
+        main,
+        __doc__,
+        "v1",
+        FILES,
+        "generations.v1.inference.CryptoPricePredictorV1",
+        timeframes=(HOUR, QUARTER),
+    )

@@ -21,14 +21,14 @@ from config import ConfigV1Final
 from generations.v1_final.features import V1_FINAL_WARMUP, compute_level_features
 from generations.v1_final.inference import FILES
 from generations.v1_final.prices import scale_prices_on_train
-from pipeline import terminal
+from pipeline import script, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import seeded_keras
 from pipeline.evaluation.price_errors import price_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import tables
-from pipeline.run import open_run, spelt
+from pipeline.run import open_run
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
@@ -158,9 +158,11 @@ def compare_prices(predictions: pd.DataFrame) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    with terminal.one_line_errors(
-        after_interrupt="; the previous bundle is complete, --resume goes on"
-    ):
-        main(spelt(tyro.cli(ConfigV1Final, description=__doc__)))
+    script.run_bundle(
+        ConfigV1Final(),
+        main,
+        __doc__,
+        "v1-final",
+        FILES,
+        "generations.v1_final.inference.CryptoPricePredictorV1Final",
+    )

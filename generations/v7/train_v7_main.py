@@ -25,7 +25,7 @@ from generations.v7 import networks
 from generations.v7.features import V7_PRICES, V7_WARMUP, compute_ohlc_features
 from generations.v7.networks import LOG, METADATA, METRICS, RUN_FILES, Grid, Record, network_name
 from generations.v7.ohlc import HEADS, compare_candles, scale_candles_on_train
-from pipeline import terminal
+from pipeline import options, script, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import seeded_keras
 from pipeline.candles import formats, store
@@ -36,7 +36,7 @@ from pipeline.evaluation.price_errors import head_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
 from pipeline.report import page, run_page, tables
-from pipeline.run import Run, open_folder, spelt
+from pipeline.run import Run, folder_of, open_folder
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
@@ -102,10 +102,13 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
         save(metrics, grid, run.folder)
 
         took = parallel.duration(run.phases.seconds)
-        terminal.tell(f"{len(done)} networks: {run.output_dir.resolve()}, {took} in all")
+        terminal.tell(
+            f"{terminal.counted(len(done), 'network')}: {run.output_dir.resolve()}, {took} in all"
+        )
         for timeframe, scores in metrics.items():
             banner = tables.verdict_banner(scores["test"])
-            print(f"\n  {timeframe} candles, {len(scores['heads'])} coins{banner}")
+            coins = terminal.counted(len(scores["heads"]), "coin")
+            print(f"\n  {timeframe} candles, {coins}{banner}")
     return metrics
 
 
@@ -157,7 +160,8 @@ def fetch_each(
             found = fetch_candles(group, timeframe, n_candles, config, end_ms=end_ms)
         except ValueError as error:
             lacking |= dict.fromkeys(group, str(error))
-            logger.warning("%s %s: skipped: %s", ", ".join(group), timeframe, error)
+            pairs = terminal.listed(group)
+            logger.warning("%s %s: skipped: %s", pairs, timeframe, error)
             continue
         if market is not None:
             funding = {**market.funding, **found.funding}
@@ -202,7 +206,7 @@ def train_all(
                 )
     n_done = len(finished) - len(todo)
     if n_done:
-        terminal.tell(f"{n_done} networks are finished already")
+        terminal.tell(f"finished already: {terminal.counted(n_done, 'network')}")
     grid.write_metadata()
     results = parallel.run_jobs(
         todo, n_done=n_done, own_process=config.own_process, workers=config.workers
@@ -423,10 +427,28 @@ def save(metrics: Mapping[str, Any], grid: Grid, folder: Path) -> None:
     )
 
 
-if __name__ == "__main__":
-    import tyro
+def train_grid(config: ConfigV7) -> list[script.Judged]:
+    """`main` for the command: the verdict of each timeframe."""
+    folder = folder_of(config, "v7")
+    return [
+        script.Judged(scores, folder, networks.REPORT.format(timeframe), config.horizon)
+        for timeframe, scores in main(config).items()
+    ]
 
-    with terminal.one_line_errors(
-        after_interrupt="; finished networks are in place, --resume goes on with the others"
-    ):
-        main(spelt(tyro.cli(ConfigV7, description=__doc__)))
+
+def forecast_line(config: ConfigV7, folder: Path) -> dict[str, str]:
+    """A line of Python that forecasts with the first network of the folder."""
+    first = next(iter(files.read_json(folder / METADATA)["jobs"].values()))
+    which = {"symbol": first["symbols"][0], "timeframe": first["timeframe"]}
+    predictor = "generations.v7.inference.CryptoPricePredictorV7"
+    return script.python_forecast(predictor, config, folder, [first["timeframe"]], **which)
+
+
+if __name__ == "__main__":
+    script.run(
+        lambda: options.read_settings(ConfigV7, ConfigV7(), __doc__),
+        train_grid,
+        forecast_line,
+        "v7",
+        METADATA,
+    )

@@ -26,7 +26,7 @@ from generations.v9.inference import DIRECTION_FILE, FILES, RESULTS_FILE, VOLATI
 from generations.v9.scaling import to_min_max
 from generations.v9.three_models import forecast_combined
 from generations.v9.volatility import VolatilitySamples, fit_trees, volatility_samples
-from pipeline import terminal
+from pipeline import script, terminal
 from pipeline.bundle import files
 from pipeline.bundle.network import seeded_keras
 from pipeline.candles import store
@@ -34,7 +34,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import SavedNetwork, forecast_test
-from pipeline.run import open_run, spelt
+from pipeline.run import open_run
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
 from pipeline.samples.splitting import split_samples
@@ -294,9 +294,6 @@ def results(metrics: Mapping[str, Any], market: CandleSet) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    with terminal.one_line_errors(
-        after_interrupt="; the previous bundle is complete, --resume goes on"
-    ):
-        main(spelt(tyro.cli(ConfigV9, description=__doc__)))
+    script.run_bundle(
+        ConfigV9(), main, __doc__, "v9", FILES, "generations.v9.inference.CryptoPricePredictorV9"
+    )

@@ -40,12 +40,14 @@ def _rows(scores: Mapping[str, Any]) -> list[list[list[str]]]:
     direction, volatility, combined = (
         scores[name] for name in ("direction", "volatility", "combined")
     )
-    verdicts = [*direction["verdicts"], *volatility["verdicts"], *combined["verdicts"]]
+    heading, *verdicts = verdict_rows(direction["verdicts"], "direction")
+    verdicts += verdict_rows(volatility["verdicts"], "volatility")[1:]
+    verdicts += verdict_rows(combined["verdicts"], "price")[1:]
     return [
         _direction_rows({"bilstm": direction, **direction["baselines"]}),
         _volatility_rows({"xgboost": volatility, **volatility["baselines"]}),
-        verdict_rows(verdicts),
-        verdict_rows(combined["interval_verdicts"]),
+        [heading, *verdicts],
+        verdict_rows(combined["interval_verdicts"], "interval"),
     ]
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import privacy, terminal
+from pipeline.options import PROJECT, script_words
 
-PROJECT = Path(__file__).resolve().parents[2]
 LIBRARIES = (
     *("keras", "tensorflow", "jax", "torch", "h5py", "onnxruntime", "tf2onnx", "numpy", "scipy"),
     *("pandas", "pyarrow", "scikit-learn", "xgboost", "TA-Lib", "statsmodels", "arch", "ccxt"),
@@ -48,11 +48,7 @@ def command_line() -> str | None:
     """
     if not terminal.one_line_errors.is_open:
         return None
-    script = sys.argv[:1]
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None and spec.origin == sys.argv[0]:
-        script = ["-m", spec.name]
-    words = _without_folders([*script, *sys.argv[1:]])
+    words = _without_folders([*script_words(), *sys.argv[1:]])
     return privacy.without_secrets(shlex.join(["python", *words]))
 
 
@@ -116,7 +112,14 @@ def _version() -> str | None:
     """The version of this project."""
     try:
         text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
-    except OSError:
-        return None
+    except OSError:  # an installed package has its version elsewhere
+        return _installed_version()
     found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
     return found[1] if found else None
+
+
+def _installed_version() -> str | None:
+    try:
+        return importlib.metadata.version("crypto-system")
+    except importlib.metadata.PackageNotFoundError:
+        return None

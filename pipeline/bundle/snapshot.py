@@ -51,9 +51,11 @@ class Snapshot:
     def content(self, name: str, what: str = "model") -> bytes:
         """Bytes of a file that is needed; a FileNotFoundError where it is missing."""
         if name not in self.contents:
+            path = self.path_of(name)
+            beside = next(path.parent.parent.glob(f"*/{path.name}"), None)
+            hint = "" if beside is None else f" (there is one at {beside})"
             raise FileNotFoundError(
-                f"{self.path_of(name)}: there is no such {what} file; train a model or mend the "
-                "path"
+                f"{path}: there is no such {what} file; train a model or mend the path{hint}"
             )
         return self.contents[name]
 

@@ -33,7 +33,9 @@ class CandleSet:
 
     @property
     def is_synthetic(self) -> bool:
-        return self.source == "synthetic"
+        """Whether a generator made any of them, as the source or their files say."""
+        made_up = [frame.attrs.get("exchange") == "synthetic" for frame in self.candles.values()]
+        return self.source == "synthetic" or any(made_up)
 
     @functools.cached_property
     def doubts(self) -> dict[str, str]:

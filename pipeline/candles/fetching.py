@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from config import TRADING_PAIRS, SourceConfig
+from pipeline import terminal
 from pipeline.candles import belief, fetch_cache, folders, formats, sources, store, synthetic
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.cross_check import demand_agreement
@@ -128,9 +129,10 @@ def fetch_candles(
     if source.source in ("exchange", "auto"):
         try:
             market = _fetch_from_sources(jobs, source, published)
-        except ExchangeError:
+        except ExchangeError as error:
             if source.source == "exchange":
                 raise
+            logger.info("%s", error)
             cached = _read_from_cache(jobs, source, published)
             if cached is not None:
                 return _labelled(cached, source)
@@ -187,9 +189,10 @@ def _those_at_hand(jobs: Sequence[Job], directory: Path) -> Sequence[Job]:
     found = [job for job in jobs if folders.has_series(directory, job.symbol, job.kind)]
     if not found:
         return jobs
-    lacking = ", ".join(job.symbol for job in jobs if job not in found)
+    lacking = [job.symbol for job in jobs if job not in found]
     if lacking:
-        logger.info("left out of `all`, since %s does not have them: %s", directory, lacking)
+        names = terminal.listed(lacking)
+        logger.info("left out of `all`, since %s does not have them: %s", directory, names)
     return found
 
 
@@ -269,7 +272,7 @@ def _read_from_cache(
     lacking = [job.symbol for job in jobs if job not in found.answers]
     if lacking:
         text = "%d of %d symbols are missing, %s has no %s candles of them: %s"
-        names = ", ".join(lacking)
+        names = terminal.listed(lacking)
         logger.warning(text, len(lacking), len(jobs), cache, jobs[0].kind, names)
     for job, rows in found.answers.items():
         _check_number(rows, job, found.source_of[job.symbol])
@@ -286,7 +289,7 @@ def _not_cached(jobs: Sequence[Job], source: SourceConfig) -> str:
     """The end of a sentence: what the cache lacks, where there is one."""
     if source.cache_dir is None:
         return ""
-    symbols = ", ".join(job.symbol for job in jobs)
+    symbols = terminal.listed(job.symbol for job in jobs)
     return f", and {source.cache_dir} has no {jobs[0].kind} candles of {symbols}"
 
 

@@ -8,7 +8,7 @@ of futures along.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -66,9 +66,17 @@ class Found:
         reason for synthetic candles. Else nobody could be reached.
         """
         errors = [error for reasons in self.failures.values() for error in reasons]
-        text = "; ".join(dict.fromkeys(str(error) for error in errors))
-        has_answered = any(isinstance(error, ValueError) for error in errors)
-        return ValueError(text) if has_answered else ExchangeError(text)
+        text = "; ".join(dict.fromkeys(map(str, errors)))
+        if any(isinstance(error, ValueError) for error in errors):
+            return ValueError(text)
+        n_tried = max(map(len, self.failures.values()))
+        if n_tried == 1:
+            return ExchangeError(text)
+        first = str(errors[0]).split(";")[0]
+        return ExchangeError(
+            f"no exchange reachable ({n_tried} tried): {first}; check the network, or use files "
+            "(--candles-dir)"
+        )
 
 
 def fetch(
@@ -122,8 +130,23 @@ def fetch_from_first(jobs: Sequence[Job], source: str | None, fetch_from: FetchF
         n_missing = len(found.failures)
         text = "%d of %d symbols are missing, no source has them: %s"
         n_symbols = n_missing + len(found.source_of)
-        logger.warning(text, n_missing, n_symbols, ", ".join(found.failures))
+        logger.warning(text, n_missing, n_symbols, terminal.listed(found.failures))
     return found
+
+
+def served_together(timeframes: Sequence[str], source: str | None) -> tuple[str, ...]:
+    """Those of the timeframes that one source has: all of them, or as many as any has."""
+    most: tuple[str, ...] = ()
+    for name in (source,) if source else CANDLE_CHAIN:
+        known: Collection[str] = timeframes
+        if name == "yahoo":
+            known = yahoo.KEPT_DAYS
+        elif name not in NO_EXCHANGES:
+            known = exchange.timeframes_of(name)
+        kept = tuple(timeframe for timeframe in timeframes if timeframe in known)
+        if len(kept) > len(most):
+            most = kept
+    return most
 
 
 def fetch_published(
@@ -156,9 +179,9 @@ def fetch_published(
                 wanted.append(Job(symbol, kind, since_ms, until_ms))
         _try_in_turn(along, wanted, futures_of(source), fetch_from, source)
     if along.failures:
-        what, lacking = kind.replace("_", " "), ", ".join(along.failures)
-        text = "no futures exchange has %s of %d symbols: %s"
-        logger.info(text, what, len(along.failures), lacking)
+        what, lacking = kind.replace("_", " "), terminal.listed(along.failures)
+        n_symbols = terminal.counted(len(along.failures), "symbol")
+        logger.info("no futures exchange has %s of %s: %s", what, n_symbols, lacking)
     return along
 
 
@@ -182,6 +205,7 @@ def _try_in_turn(
 ) -> None:
     """Add to `found` what the first source that has all of a symbol's jobs gives."""
     failures: dict[str, list[Exception]] = {job.symbol: [] for job in jobs}
+    hops: list[tuple[list[Exception], str]] = []
     for source in chain:
         left = [job for job in jobs if job.symbol not in found.source_of]
         if not left:
@@ -199,19 +223,23 @@ def _try_in_turn(
                 found.source_of[job.symbol] = source
         for symbol, error in failed.items():
             failures[symbol].append(error)
-        _tell_reasons(failed.values(), "; trying the next source" if source != chain[-1] else "")
+        and_now = "; trying the next source" if source != chain[-1] else ""
+        hops.append((list(failed.values()), and_now))
+    # Where nobody answers, that is one line; each reason is then a detail.
+    level = logging.INFO if found.source_of else logging.DEBUG
+    for errors, and_now in hops:
+        _tell_reasons(errors, and_now, level)
     found.failures.update(
         {symbol: errors for symbol, errors in failures.items() if symbol not in found.source_of}
     )
 
 
-def _tell_reasons(errors: Iterable[Exception], and_now: str) -> None:
-    errors = list(errors)
+def _tell_reasons(errors: Sequence[Exception], and_now: str, level: int) -> None:
     reasons = list(dict.fromkeys(str(error).split(";")[0] for error in errors))
     for reason in reasons[:MAX_REASONS]:
-        logger.info("%s%s", reason, and_now)
+        logger.log(level, "%s%s", reason, and_now)
     if len(reasons) > MAX_REASONS:
-        logger.info("… and so on for %d symbols in all%s", len(errors), and_now)
+        logger.log(level, "… and so on for %d symbols in all%s", len(errors), and_now)
 
 
 def _fetch_elsewhere(source: str, job: Job, base_url: str | None) -> pd.DataFrame:

@@ -224,6 +224,12 @@ def find_span(directory: Path, symbol: str, kind: str) -> Span | None:
     return Span(first_ms, int(times[-1]), stored.head_rows + len(times))
 
 
+def demand_file(path: Path) -> None:
+    """Raise where there is no file, as reading it would."""
+    with readable(path):
+        path.stat()
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """A Parquet or CSV file as it is, with its tail's rows.
 
@@ -381,17 +387,22 @@ def readable(path: Path) -> Iterator[None]:
 # --- writing
 
 
-def write_candles(candles: pd.DataFrame, directory: Path, symbol: str, timeframe: str) -> Path:
+def write_candles(
+    candles: pd.DataFrame, directory: Path, symbol: str, timeframe: str, venue: str = ""
+) -> Path:
     """Validate candles and write them as Parquet in place of what was there; returns the path.
 
-    `update_series` adds to what is there, and notes where it comes from.
+    The file notes the venue where one is given. `update_series` adds to what is there.
     """
     candles = read_candles(candles, timeframe, where=symbol)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / file_name(symbol, timeframe)
     with atomic.locked(path, LOCK_WAIT_S):
-        with atomic.replacing(path) as unfinished:
-            candles.to_parquet(unfinished, index=False)
+        if venue:
+            _write(path, [], candles, {"symbol": symbol, "venue": venue})
+        else:
+            with atomic.replacing(path) as unfinished:
+                candles.to_parquet(unfinished, index=False)
         tail_path(path).unlink(missing_ok=True)
     return path
 

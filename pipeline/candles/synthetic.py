@@ -31,7 +31,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import signal
 
 from pipeline.candles.schema import timeframe_ms, utc_from_ms
 
@@ -239,6 +238,8 @@ def _temper(symbol: str) -> Temper:
 
 def _ar1(innovations: np.ndarray, coefficient: float) -> np.ndarray:
     """Stationary AR(1) from (n,) innovations of unit variance; its variance is 1 as well."""
+    from scipy import signal  # lazy: it takes a second, and few runs need made-up candles
+
     scaled = innovations * math.sqrt(1.0 - coefficient**2)
     scaled[0] = innovations[0]
     return signal.lfilter([1.0], [1.0, -coefficient], scaled)

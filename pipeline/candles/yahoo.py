@@ -300,6 +300,8 @@ def _yfinance() -> Any:
     # Its cache below the home directory breaks now and then, and then so does everything. Where no
     # folder can be made, it does without.
     yfinance.set_tz_cache_location(os.devnull)
+    # What it has to say is in the errors that we tell.
+    logging.getLogger("yfinance").setLevel(logging.CRITICAL + 1)
     return yfinance
 
 

@@ -8,6 +8,8 @@ from typing import TypedDict
 
 import pandas as pd
 
+from pipeline import terminal
+
 DOLLARS = ("USD", "USDT", "USDC", "FDUSD", "BUSD", "TUSD", "DAI")
 """Currencies that people write with a dollar sign: the dollar, and coins that stand for it."""
 
@@ -15,9 +17,6 @@ OLD_CANDLES = 2
 """A forecast is old from so many candles on that have closed since the newest one known."""
 
 SYNTHETIC = "SYNTHETIC: a generator made these candles up, or what the model has learnt from"
-
-NAMED = 10
-"""Pairs that a sentence names at most."""
 
 Prediction = TypedDict(
     "Prediction",
@@ -162,9 +161,7 @@ def untrained_note(symbol: str | None, trained: Sequence[str]) -> str | None:
     """What to say of a pair that the network has not learnt from; None of others."""
     if symbol is None or symbol.partition(":")[0] in trained:
         return None
-    named = ", ".join(trained[:NAMED])
-    more = f" and {len(trained) - NAMED} more" if len(trained) > NAMED else ""
-    return f"the network was not trained on {symbol}, but on {named}{more}"
+    return f"the network was not trained on {symbol}, but on {terminal.listed(trained)}"
 
 
 def judge(prediction: Prediction, actual: float) -> str:

@@ -37,7 +37,7 @@ from pipeline.forecasts.intervals import (
     input_names,
     scale_inputs,
 )
-from pipeline.forecasts.picture import plot_forecast
+from pipeline.forecasts.picture import SHOWN, plot_forecast
 from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
@@ -447,14 +447,22 @@ class CandlePredictor(BundlePredictor):
         symbol: str | None = None,
     ) -> Figure:
         """Picture of the recent candles, the forecast and its 80 % band; arguments of `predict`."""
-        return self.picture_of(self.predict(df, last_price, context=context, symbol=symbol), df)
+        prediction = self.predict(df, last_price, context=context, symbol=symbol)
+        return self.with_context(context).picture_of(prediction, df)
 
     def picture_of(self, prediction: Prediction, df: pd.DataFrame) -> Figure:
-        """The same of a forecast that has been made from these candles already."""
+        """The same of a forecast that has been made from these candles already.
+
+        Past forecasts are drawn too, of as many candles as are shown and can be forecast from.
+        """
         # What is odd was told of where the forecast was made.
         candles = formats.recognise(df, self.timeframe, tell=lambda text: None)
         closed = drop_forming(candles, self.timeframe)
-        return plot_forecast(closed, prediction)
+        history = None
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):  # there may be too few
+            warnings.simplefilter("ignore")
+            history = self.predict_history(closed.iloc[-self.required_candles - SHOWN :])
+        return plot_forecast(closed, prediction, history=history)
 
     def _predict(
         self, dfs: Sequence[pd.DataFrame], prices: Sequence[float | None], symbol: str | None = None

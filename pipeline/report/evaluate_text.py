@@ -9,6 +9,7 @@ from pipeline.evaluation.ledger_scores import OTHER_PRICE
 from pipeline.evaluation.significance import instants_needed
 from pipeline.report.tables import INDENT, show, terminal_tables, text_table, verdict_banner
 from pipeline.samples.drift import MOVED, SHIFTED
+from pipeline.terminal import listed
 
 FEATURES_SHOWN = 5
 """features whose drift is printed: the worst"""
@@ -26,7 +27,7 @@ def unseen_text(result: Mapping[str, Any]) -> str:
     span, symbols = result["span"], result["data"]["symbols"]
     notes = [f"! {note}" for note in result["notes"]]
     told = _indented(
-        f"{span['n']:,} forecasts of {', '.join(symbols)}, from the candles of {span['first']} to "
+        f"{span['n']:,} forecasts of {listed(symbols)}, from the candles of {span['first']} to "
         f"{span['last']}",
         *notes,
     )
@@ -65,10 +66,7 @@ def ledger_text(result: Mapping[str, Any]) -> str:
         lines.append("! half a line at the end, which the next entry will cut off, is not counted")
     for name, reason in LEFT_OUT.items():
         if found := facts[name]:
-            further = len(found) - ENTRIES_SHOWN
-            shown = ", ".join(found[:ENTRIES_SHOWN]) + (
-                f" and {further:,} more" if further > 0 else ""
-            )
+            shown = listed(found, ENTRIES_SHOWN)
             lines.append(f"! {len(found):,} left out, {reason}: {shown}")
     if n_models == 0:
         lines.append("nothing to score yet")
@@ -81,7 +79,7 @@ def _model_text(model: Mapping[str, Any]) -> str:
     span, delay = model["span"], model["delay_s"]
     lines = [
         f"model {model['model_sha256'][:12]}…, {model['timeframe']}: {model['n']:,} forecasts of "
-        f"{', '.join(model['symbols'])}, from the candles of {span['first']} to {span['last']}",
+        f"{listed(model['symbols'])}, from the candles of {span['first']} to {span['last']}",
         f"entered {delay['median']:,.0f} s (median), at most {delay['max']:,.0f} s after the close "
         f"they start from; {model['n_skipped']:,} candles between without a judged forecast",
     ]

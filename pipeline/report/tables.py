@@ -7,6 +7,7 @@ what is None. A table is a list of rows of text cells, a heading first.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,17 +55,22 @@ def show(value: float | None, form: str = "{:+.2f}", factor: float = 1.0) -> str
     """A number in its form, or "–" for what is undefined: None, NaN and infinities.
 
     Example:
-        >>> show(0.0123, "{:.1f} %", 100), show(None), show(float("nan"))
-        ('1.2 %', '–', '–')
+        >>> show(0.0123, "{:.1f} %", 100), show(None), show(float("nan")), show(-0.001)
+        ('1.2 %', '–', '–', '+0.00')
     """
-    return NONE if value is None or not math.isfinite(value) else form.format(factor * value)
+    if value is None or not math.isfinite(value):
+        return NONE
+    text = form.format(factor * value)
+    if text.startswith("-") and not re.search("[1-9]", text):  # it rounds to 0
+        return form.format(0.0)
+    return text
 
 
 def span(low: float | None, high: float | None, form: str = "{:.1f}", factor: float = 1.0) -> str:
     """An interval, or "–" where an end is None."""
     if low is None or high is None:
         return NONE
-    return f"{form.format(factor * low)} to {form.format(factor * high)}"
+    return f"{show(low, form, factor)} to {show(high, form, factor)}"
 
 
 def p_text(value: float | None) -> str:
@@ -111,11 +117,14 @@ def score_rows(test: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def verdict_rows(comparisons: Sequence[Mapping[str, Any]]) -> Rows:
-    """The comparisons that decide; `squared_sentence` tells the others."""
+def verdict_rows(comparisons: Sequence[Mapping[str, Any]], of: str = "") -> Rows:
+    """The comparisons that decide; `squared_sentence` tells the others.
+
+    `of` says of what they are, where there are several kinds.
+    """
     rows = [["comparison", "skill %", "Diebold-Mariano", "p (Holm)", "verdict"]]
     for entry in deciding(comparisons):
-        who = f"{entry['model']} against {entry['baseline']}"
+        who = f"{of}{': ' if of else ''}{entry['model']} against {entry['baseline']}"
         skill = show(entry["skill"], "{:+.3f}", 100)
         test = [show(entry["statistic"]), p_text(entry["p_holm"])]
         rows.append([who, skill, *test, entry["verdict"]])
@@ -297,7 +306,7 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
     if naive["skill"] is None:
         skill, p_value = "an undefined skill", "not tested"
     else:
-        skill, p_value = f"skill {100 * naive['skill']:+.3f} %", "too few to test"
+        skill, p_value = f"skill {show(naive['skill'], '{:+.3f}', 100)} %", "too few to test"
     if naive["p_holm"] is not None:
         value = p_text(naive["p_holm"])
         p_value = f"Holm's p < {value[1:]}" if value.startswith("<") else f"Holm's p = {value}"
@@ -656,6 +665,18 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
     )
     blocks = (text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"])))
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"
+
+
+def summary(test: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict for programs, plain data."""
+    naive = against_naive(test)
+    return {
+        "verdict": test["verdict"],
+        "skill": naive["skill"],
+        "p_holm": naive["p_holm"],
+        "n": test["n"],
+        "synthetic": is_synthetic(test),
+    }
 
 
 def verdict_banner(test: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -269,32 +270,26 @@ def fit_to_file(
         config,
         checkpoint,
         kept_epoch=kept_epoch,
-        on_epoch=terminal.tell_epoch,
+        on_epoch=functools.partial(terminal.tell_epoch, is_val_learnt=kept_epoch is not None),
     )
-    twin = save_final(model, folder, names)
+    save_final(model, folder, names)
     chosen = "best" if kept_epoch is None else "kept"
-    told = f"{chosen} epoch {history.best_epoch + 1} of {len(history.loss)}"
-    if twin is not None:
-        told += f", ONNX twin {twin.name}"
-    terminal.tell(told)
+    terminal.tell(f"{chosen} epoch {history.best_epoch + 1} of {len(history.loss)}")
     return history
 
 
-def save_final(model: keras.Model, folder: Path, names: BundleFiles) -> Path | None:
+def save_final(model: keras.Model, folder: Path, names: BundleFiles) -> None:
     """Make the checkpoint the final file, and write what lies beside the two.
 
     Args:
         model: The network that the checkpoint holds.
         folder: Where the checkpoint is.
         names: Names of the bundle's files.
-
-    Returns:
-        The ONNX twin beside the final file, if one was made.
     """
     shutil.copyfile(folder / names.checkpoint, folder / names.model)
     for name in (names.checkpoint, names.model):
         save_plain_keras(model, folder / name)
-    return export_twin(folder / names.model)
+    export_twin(folder / names.model)
 
 
 def save_plain_h5(model: keras.Model, path: Path) -> None:

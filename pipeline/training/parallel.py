@@ -38,6 +38,8 @@ ADDRESS = "RAY_ADDRESS"
 """Environment variable that names a cluster, as Ray's own commands read it."""
 MAX_RETRIES = 2
 """Times that a job is begun again whose worker was lost."""
+EXIT_S = 10.0
+"""How long a process that has sent its result may take to end."""
 REACHED_WITHIN_S = 10.0
 
 
@@ -148,6 +150,7 @@ def _attempt_apart(name: str, job: Callable[[], Result]) -> Result | Exception:
         while True:
             kind, content = receiver.recv()
             if kind == "result":
+                child.join(EXIT_S)  # it takes down what it made; ended at once, that would leak
                 return content
             sys.stdout.write(content)
             sys.stdout.flush()
