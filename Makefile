@@ -3,6 +3,7 @@
 # make check      what to run before a commit: style, types, unit tests (under 3 minutes on 2 cores)
 # make test       every test that proves a promise of the README or docs (under 10 minutes)
 # make soak       what takes long by its nature: an hour and more; make soak-short takes six minutes
+# make coverage   make test with the share of lines that it reaches, at least 98 %
 # make mutations  mistakes of arithmetic, each of which a test must notice
 # make dates      the tests of make test on three other days
 # make lint       ruff and mypy
@@ -21,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRA
 # A process per core; a file of tests stays in one of them, with the networks that it trains.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo train check test soak soak-short mutations dates lint format bench clean
+.PHONY: demo train check test soak soak-short coverage mutations dates lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py $(ARGS)
@@ -48,7 +49,11 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.second_hundred
 	$(BIN)/python -m tests.hostile_files
 	$(PYTEST) -m long
+	$(MAKE) coverage
 	RACING_GENERATIONS="v1 v1_final v7 v9" $(PYTEST) tests/test_races.py
+
+coverage: $(VENV)/.installed-dev
+	$(PYTEST) -m "not soak and not long" --cov --cov-report=term --cov-fail-under=98 $(ARGS)
 
 mutations: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.mutations

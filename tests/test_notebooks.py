@@ -153,7 +153,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[str, list[di
     [
         "train_v2",
         *(
-            pytest.param(name, marks=pytest.mark.soak)
+            pytest.param(name, marks=pytest.mark.long)
             for name in ("train_v1", "train_v7", "train_v9")
         ),
     ],

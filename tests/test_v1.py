@@ -471,7 +471,7 @@ def test_on_a_martingale_the_network_finds_no_edge(tmp_path, no_twin):
 
 
 @pytest.mark.slow
-@pytest.mark.soak
+@pytest.mark.long
 def test_on_martingales_the_network_finds_no_edge_and_its_intervals_hold(tmp_path):
     covered = []
     for seed in (1, 2, 3):

@@ -229,7 +229,7 @@ def test_members_of_one_layer_are_the_same_whether_one_or_two_are_trained_at_onc
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.soak
+@pytest.mark.long
 def test_v7_s_networks_are_the_same_whether_one_or_two_are_trained_at_once(ray, tmp_path):
     from generations.v7 import train_v7_main
     from generations.v7.features import V7_WARMUP
