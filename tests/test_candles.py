@@ -4,6 +4,7 @@ published."""
 import datetime
 import decimal
 import itertools
+import statistics
 
 import numpy as np
 import pandas as pd
@@ -325,7 +326,7 @@ def test_funding_counts_from_the_first_candle_that_closes_after_its_stamp(late):
     funding = published((0 + late, 1.0), (8 + late, 2.0), (16 + late, 3.0))
     # The candles of 07:00 and 15:00 close at the very stamp or 3 ms before it: they know nothing of
     # it yet.
-    assert joined([0, 6, 7, 8, 9, 15, 16], funding) == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0]
+    assert joined([0, 7, 8, 9, 15, 16], funding) == [1.0, None, 2.0, 2.0, 2.0, 3.0]
 
 
 def test_nothing_is_known_before_the_first_publication():
@@ -337,6 +338,14 @@ def test_a_value_counts_for_two_intervals_and_no_longer():
     # The last value, of 16:00, is 16 h old at the close of the candle of 31:00, and 17 h old an
     # hour later.
     assert joined([16, 30, 31, 32, 90], funding) == [3.0, 3.0, 3.0, None, None]
+
+
+def test_an_exchange_that_settles_more_often_later_changes_nothing_before():
+    eight_hourly = [(8.0 * number, float(number)) for number in range(20)]
+    hourly = [(153.0 + number, 20.0 + number) for number in range(300)]
+    before = joined(range(150), published(*eight_hourly))
+    assert joined(range(150), published(*eight_hourly, *hourly)) == before
+    assert before.count(None) == 6  # of the first value's interval nobody knows yet
 
 
 def test_a_hole_is_absent_and_what_follows_it_is_not():
@@ -358,9 +367,9 @@ def test_a_hole_is_absent_and_what_follows_it_is_not():
 
 def test_four_hourly_funding_and_longer_candles_follow_the_same_rule():
     four_hourly = published((0, 1.0), (4, 2.0), (8, 3.0))
-    assert joined([2, 3, 4, 11, 15, 16], four_hourly) == [
+    assert joined([1, 3, 4, 11, 15, 16], four_hourly) == [
         1.0,
-        1.0,
+        None,
         2.0,
         3.0,
         3.0,
@@ -408,11 +417,11 @@ def test_the_joined_value_is_that_of_the_definition(candle_hours, steps_s, first
     values = np.arange(1.0, len(stamps) + 1)
     series = pd.DataFrame({"timestamp": utc_from_ms(stamps), "open_interest": values})
     got = joined(sorted(candle_hours), series, column="open_interest")
-    gaps = sorted(b - a for a, b in itertools.pairwise(stamps)) or [HOUR]
-    interval = (gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2]) / 2
     for hour, value in zip(sorted(candle_hours), got):
         close = START + (hour + 1) * HOUR
         before = [(stamp, v) for stamp, v in zip(stamps, values) if stamp < close]
+        steps = [b - a for (a, _), (b, _) in itertools.pairwise(before)][-9:]
+        interval = statistics.median(steps or [HOUR])
         fresh = before and close - before[-1][0] <= MAX_AGE_IN_INTERVALS * interval
         assert value == (before[-1][1] if fresh else None)
 

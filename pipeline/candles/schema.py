@@ -408,18 +408,19 @@ def join_published(
 
     Returns:
         Copy of the candles with the column. A value counts for at most `MAX_AGE_IN_INTERVALS` of
-        the series' own median interval after its publication.
+        the series' interval after its publication: the median of the last `INTERVAL_STEPS` steps by
+        then, and for the first value, before which none is known, a candle's length.
     """
     published_at = timestamps_ms(published)
     closes = timestamps_ms(candles) + timeframe_ms(timeframe)
     values = np.full(len(candles), np.nan)
     if len(published_at):
         last = np.searchsorted(published_at, closes, side="left") - 1  # strictly before the close
-        interval = float(timeframe_ms(timeframe))
-        if len(published_at) > 1:
-            interval = float(np.median(np.diff(published_at)))
+        steps = pd.Series(np.diff(published_at), dtype=np.float64)
+        known = steps.rolling(INTERVAL_STEPS, min_periods=1).median()
+        interval = np.concatenate([[timeframe_ms(timeframe)], known])
         age = closes - published_at[last]
-        fresh = (last >= 0) & (age <= MAX_AGE_IN_INTERVALS * interval)
+        fresh = (last >= 0) & (age <= MAX_AGE_IN_INTERVALS * interval[last])
         values[fresh] = published[column].to_numpy(dtype=np.float64)[last[fresh]]
     return candles.assign(**{column: values})
 
