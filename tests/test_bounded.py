@@ -405,10 +405,12 @@ def test_the_headers_of_pages_say_what_the_metadata_of_a_sound_file_say(tmp_path
     options = {"data_page_version": version, "compression": packing, "data_page_size": 4096}
     path = tmp_path / "x.parquet"
     rows.iloc[:0].to_parquet(path, **options)
-    table_size.check_pages(path, parquet.read_metadata(path))
+    with path.open("rb") as file:
+        table_size.check_pages(file, parquet.read_metadata(file))
     rows.to_parquet(path, row_group_size=2000, write_page_checksum=True, **options)
     described = parquet.read_metadata(path)
-    table_size.check_pages(path, described)
+    with path.open("rb") as file:
+        table_size.check_pages(file, described)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for number in range(described.num_columns):
             chunk = described.row_group(1).column(number)

@@ -168,7 +168,7 @@ def test_a_run_cut_off_in_its_second_member_resumes_to_the_same_forecasts(
     train(config, output_dir=tmp_path / "whole")
     epochs = []
 
-    def interrupt(epoch, logs):
+    def interrupt(epoch, logs, **_):
         epochs.append(epoch)
         if len(epochs) == 5:  # three of the first member, two of the second
             raise KeyboardInterrupt

@@ -25,7 +25,11 @@ def hours(*which: int) -> pd.Series:
 def candles_of(closes: dict[int, float]) -> pd.DataFrame:
     price = np.array(list(closes.values()), dtype=float)
     return pd.DataFrame(
-        {"timestamp": hours(*closes), "open": price, "high": price, "low": price, "close": price}
+        {
+            "timestamp": hours(*closes),
+            **dict.fromkeys(("open", "high", "low", "close"), price),
+            "volume": 1.0,
+        }
     )
 
 

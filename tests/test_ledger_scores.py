@@ -281,13 +281,13 @@ def test_predict_refuses_old_candles_a_price_of_the_user_s_and_a_file_without_a_
     ):
         Predict(nameless, model_dir=tiny_bundle, ledger=path).run(CryptoPricePredictorV2)
     with (
-        pytest.raises(ValueError, match="'BTCUSDT', which is not written as BTC/USDT"),
+        pytest.raises(ValueError, match="'BITCOIN', which is not written as BTC/USDT"),
         pytest.MonkeyPatch.context() as patch,
     ):
         stop_clock(
             patch, int(pd.read_parquet(file)["timestamp"].iloc[-1].timestamp() * 1000) + HOUR_MS
         )
-        Predict(nameless, model_dir=tiny_bundle, ledger=path, symbol="BTCUSDT").run(
+        Predict(nameless, model_dir=tiny_bundle, ledger=path, symbol="bitcoin").run(
             CryptoPricePredictorV2
         )
     assert not path.exists()

@@ -61,7 +61,7 @@ def train(config, **changes):
 def stop_in_training(config, monkeypatch, epoch=0):
     """A run that Ctrl-C ends in the given epoch."""
 
-    def interrupt(number, logs):
+    def interrupt(number, logs, **_):
         if number == epoch:
             raise KeyboardInterrupt
 

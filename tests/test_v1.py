@@ -445,7 +445,7 @@ def test_a_run_that_was_cut_off_resumes_and_ends_as_if_nothing_happened(
 
     small(tmp_path / "whole")
 
-    def interrupt(epoch, logs):
+    def interrupt(epoch, logs, **_):
         if epoch == 1:
             raise KeyboardInterrupt
 
@@ -463,7 +463,7 @@ def run_on(tmp_path, n_hours, **options):
     return train(tmp_path, tmp_path / "out", candles=n_hours, epochs=5)["test"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_a_martingale_the_network_finds_no_edge(tmp_path, no_twin):
     test = run_on(tmp_path, 1500, seed=1)
     assert test["verdict"] == "NO EDGE"
@@ -485,7 +485,7 @@ def test_on_martingales_the_network_finds_no_edge_and_its_intervals_hold(tmp_pat
     assert np.mean(covered) == pytest.approx(0.8, abs=0.04)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_planted_signal_is_found(tmp_path, no_twin):
     against_naive = run_on(tmp_path, 1500, seed=1, signal_r2=0.5)["verdicts"][0]
     assert (against_naive["baseline"], against_naive["verdict"]) == ("naive", "BEATS")

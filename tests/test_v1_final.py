@@ -404,7 +404,7 @@ def test_a_killed_run_resumes_to_the_same_end(candles_dir, tmp_path, monkeypatch
 
     train(replace(config, output_dir=tmp_path / "whole"))
 
-    def interrupt(epoch, logs):
+    def interrupt(epoch, logs, **_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -331,7 +331,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_end_and_repeats_no_finished_
     train(replace(config, output_dir=whole))
     epochs = []
 
-    def interrupt(epoch, logs):
+    def interrupt(epoch, logs, **_):
         epochs.append(epoch)
         if len(epochs) == 5:  # in the second network
             raise KeyboardInterrupt

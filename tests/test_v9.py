@@ -421,7 +421,7 @@ def test_a_run_killed_in_either_network_resumes_to_the_same_end(
     whole = getattr(btc_1h_v9_training, model)
 
     def interrupted(*arguments):
-        def interrupt(epoch, logs):
+        def interrupt(epoch, logs, **_):
             raise KeyboardInterrupt
 
         monkeypatch.setattr("pipeline.terminal.tell_epoch", interrupt)

@@ -31,7 +31,7 @@ def problem(market, horizon):
     return samples, features
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_direction_network_finds_a_planted_signal(tmp_path, no_twin):
     market = synthetic_market(("BTC/USDT",), "1h", 6000 + V9_WARMUP, seed=7, signal_r2=0.15)
     samples, _ = problem(market, 1)

@@ -160,9 +160,6 @@ class _Errand:
 def _fetch_at_once(errands: Sequence[_Errand], now_ms: int | None) -> dict[Job, Answer]:
     """Job -> frame or error, of all at once; `now_ms` None: the exchange's clock tells."""
     answers = {errand.job: _kind_error(errand.client, errand.job.kind) for errand in errands}
-    # A symbol comes whole from one exchange: what lacks a series of it need not send the others.
-    lacking = {job.symbol: error for job, error in answers.items() if error is not None}
-    answers = {job: error or lacking.get(job.symbol) for job, error in answers.items()}
     errands = [errand for errand in errands if answers[errand.job] is None]
     clients = list(dict.fromkeys(errand.client for errand in errands))
 

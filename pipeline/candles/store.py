@@ -340,12 +340,12 @@ def _notes(file: parquet.ParquetFile) -> dict[str, str]:
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
     """An open Parquet file, its checksums verified; what goes wrong in the block is its damage."""
-    with readable(path):
-        metadata = parquet.read_metadata(path)
+    with readable(path), path.open("rb") as whole:  # once: an update may replace it meanwhile
+        metadata = parquet.read_metadata(whole)
         texts = table_size.check_parquet(metadata)
-        table_size.check_pages(path, metadata)
+        table_size.check_pages(whole, metadata)
         with parquet.ParquetFile(
-            path, page_checksum_verification=True, read_dictionary=texts
+            whole, page_checksum_verification=True, read_dictionary=texts
         ) as file:
             yield file
 

@@ -7,7 +7,7 @@ file of 10 MB can hold ten million columns.
 from __future__ import annotations
 
 import mmap
-from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 from pyarrow import compute, parquet
@@ -104,7 +104,7 @@ def check_count(n_rows: int, n_values: int) -> None:
         )
 
 
-def check_pages(path: Path, metadata: parquet.FileMetaData) -> None:
+def check_pages(file: BinaryIO, metadata: parquet.FileMetaData) -> None:
     """Add up what the pages of a Parquet file unpack to, by the headers that pyarrow goes by.
 
     The metadata at the file's end may say less than the header before each page.
@@ -112,10 +112,8 @@ def check_pages(path: Path, metadata: parquet.FileMetaData) -> None:
     Raises:
         ValueError: They unpack to more than a series of candles, or a header cannot be read.
     """
-    if path.stat().st_size == 0:
-        return
     n_bytes = 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for chunk in map(group.column, range(metadata.num_columns)):
                 if chunk.num_values == 0:  # of which no page is read

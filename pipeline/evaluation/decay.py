@@ -93,7 +93,7 @@ def forecast_next(skills: Sequence[float]) -> dict[str, float] | None:
 
     Example:
         >>> {name: round(value, 3) for name, value in forecast_next([4.0, 3.0, 3.0, 2.0]).items()}
-        {'skill': 1.5, 'low': -0.648, 'high': 3.648}
+        {'skill': 1.5, 'low': -0.651, 'high': 3.651}
     """
     n = len(skills)
     if n < QUARTERS_FOR_FORECAST:

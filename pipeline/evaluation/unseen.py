@@ -193,13 +193,14 @@ def _opens_of(path: Path) -> np.ndarray:
     from pyarrow import ArrowException, parquet
 
     try:
-        described = parquet.read_metadata(path)
-        n_rows = described.num_rows
-        if not 0 < n_rows <= MAX_PREDICTIONS:
-            raise ValueError(f"it has {n_rows:,} rows")
-        table_size.check_parquet(described)
-        table_size.check_pages(path, described)
-        times = parquet.read_table(path, columns=["timestamp"]).to_pandas()
+        with path.open("rb") as file:
+            described = parquet.read_metadata(file)
+            n_rows = described.num_rows
+            if not 0 < n_rows <= MAX_PREDICTIONS:
+                raise ValueError(f"it has {n_rows:,} rows")
+            table_size.check_parquet(described)
+            table_size.check_pages(file, described)
+            times = parquet.read_table(file, columns=["timestamp"]).to_pandas()
         return timestamps_ms(pd.DataFrame({"timestamp": parse_times(times["timestamp"], where="")}))
     except (ArrowException, OSError, ValueError, LookupError) as error:
         raise ValueError(
