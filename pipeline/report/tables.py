@@ -311,7 +311,7 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
         value = p_text(naive["p_holm"])
         p_value = f"Holm's p < {value[1:]}" if value.startswith("<") else f"Holm's p = {value}"
     if naive["verdict"] == "TIES" and (least := test.get("power", {}).get("skill_against_naive")):
-        p_value += f"; one below {100 * least:.1f} % is often missed in such a run"
+        p_value += f"; one below {100 * least:.2g} % is often missed in such a run"
     reason = f"in absolute error the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
     if others:
         reason += f" and LOSES to {', '.join(others)}"
@@ -398,7 +398,7 @@ def power_sentence(test: Mapping[str, Any]) -> str:
     if not power or power["skill_against_naive"] is None:
         return ""
     return (
-        f"A skill against naive of {100 * power['skill_against_naive']:.2f} % would be found in "
+        f"A skill against naive of {100 * power['skill_against_naive']:.3g} % would be found in "
         f"{100 * power['power']:.0f} of 100 such runs; a smaller one is often missed."
     )
 
