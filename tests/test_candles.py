@@ -326,7 +326,7 @@ def test_funding_counts_from_the_first_candle_that_closes_after_its_stamp(late):
     funding = published((0 + late, 1.0), (8 + late, 2.0), (16 + late, 3.0))
     # The candles of 07:00 and 15:00 close at the very stamp or 3 ms before it: they know nothing of
     # it yet.
-    assert joined([0, 7, 8, 9, 15, 16], funding) == [1.0, None, 2.0, 2.0, 2.0, 3.0]
+    assert joined([0, 6, 7, 8, 9, 15, 16], funding) == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0]
 
 
 def test_nothing_is_known_before_the_first_publication():
@@ -345,7 +345,7 @@ def test_an_exchange_that_settles_more_often_later_changes_nothing_before():
     hourly = [(153.0 + number, 20.0 + number) for number in range(300)]
     before = joined(range(150), published(*eight_hourly))
     assert joined(range(150), published(*eight_hourly, *hourly)) == before
-    assert before.count(None) == 6  # of the first value's interval nobody knows yet
+    assert None not in before
 
 
 def test_a_hole_is_absent_and_what_follows_it_is_not():
@@ -367,9 +367,9 @@ def test_a_hole_is_absent_and_what_follows_it_is_not():
 
 def test_four_hourly_funding_and_longer_candles_follow_the_same_rule():
     four_hourly = published((0, 1.0), (4, 2.0), (8, 3.0))
-    assert joined([1, 3, 4, 11, 15, 16], four_hourly) == [
+    assert joined([2, 3, 4, 11, 15, 16], four_hourly) == [
         1.0,
-        None,
+        1.0,
         2.0,
         3.0,
         3.0,
@@ -382,8 +382,11 @@ def test_four_hourly_funding_and_longer_candles_follow_the_same_rule():
     assert joined([0, 24], eight_hourly, "1d") == [3.0, None]
 
 
-def test_a_single_value_counts_for_two_candles():
-    assert joined([0, 1, 2], published((0, 1.0))) == [1.0, 1.0, None]
+def test_a_single_value_counts_for_two_intervals_that_exchanges_began_with_or_two_candles():
+    assert joined([0, 14, 15, 16], published((0, 1.0))) == [1.0, 1.0, 1.0, None]
+    assert joined([0, 24, 48], published((0, 1.0)), "1d") == [1.0, 1.0, None]
+    interest = published((0, 1.0), column="open_interest")
+    assert joined([0, 1, 2], interest, column="open_interest") == [1.0, 1.0, None]
 
 
 def test_an_empty_series_gives_an_empty_column():

@@ -61,6 +61,9 @@ MAX_WIDENING = 1.1
 MAX_AGE_IN_INTERVALS = 2
 """A published value older than this many publication intervals is stale."""
 
+FIRST_INTERVAL_MS = {"funding_rate": 8 * 3_600_000, "open_interest": 3_600_000}
+"""A published series' interval before a second value is known: what exchanges began with."""
+
 INTERVAL_STEPS = 9
 """Steps whose median is a published series' interval there; exchanges change theirs at times."""
 
@@ -409,7 +412,8 @@ def join_published(
     Returns:
         Copy of the candles with the column. A value counts for at most `MAX_AGE_IN_INTERVALS` of
         the series' interval after its publication: the median of the last `INTERVAL_STEPS` steps by
-        then, and for the first value, before which none is known, a candle's length.
+        then, and for the first value, by which none is known, `FIRST_INTERVAL_MS`, at least a
+        candle.
     """
     published_at = timestamps_ms(published)
     closes = timestamps_ms(candles) + timeframe_ms(timeframe)
@@ -418,7 +422,8 @@ def join_published(
         last = np.searchsorted(published_at, closes, side="left") - 1  # strictly before the close
         steps = pd.Series(np.diff(published_at), dtype=np.float64)
         known = steps.rolling(INTERVAL_STEPS, min_periods=1).median()
-        interval = np.concatenate([[timeframe_ms(timeframe)], known])
+        first = max(FIRST_INTERVAL_MS[column], timeframe_ms(timeframe))
+        interval = np.concatenate([[first], known])
         age = closes - published_at[last]
         fresh = (last >= 0) & (age <= MAX_AGE_IN_INTERVALS * interval[last])
         values[fresh] = published[column].to_numpy(dtype=np.float64)[last[fresh]]
