@@ -47,7 +47,7 @@ STEPS_AN_EPOCH, EPOCHS = 30, 4
 
 def build_keras(name: str) -> Any:
     """The house's network."""
-    from config import PRESETS_V2
+    from benchmarks.bench_rivals import build_dual
     from models.dual_stream import build_dual_stream
     from models.multitask import build_direction, build_price
     from models.price_level import build_price_level
@@ -56,17 +56,7 @@ def build_keras(name: str) -> Any:
     if name == "v2":
         return build_dual_stream(lookback, n_features)
     if name == "pooled":
-        pooled = PRESETS_V2["pooled"]
-        return build_dual_stream(
-            lookback,
-            n_features,
-            lstm_units=pooled.lstm_units,
-            conv_filters=pooled.conv_filters,
-            conv_lstm_units=pooled.conv_lstm_units,
-            dense_units=pooled.dense_units,
-            dropout=pooled.dropout,
-            skip_candles=pooled.skip_candles,
-        )
+        return build_dual(lookback, n_features)
     builders: dict[str, Callable[[int, int], Any]] = {
         "v1_final": build_price_level,
         "v9_direction": build_direction,

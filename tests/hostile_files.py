@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import os
 import subprocess
 import sys
@@ -83,14 +82,7 @@ def all_files(sound: Path) -> list[Hostile]:
     """Every kind; `sound` is a network to spoil."""
 
     def spoilt(change: Callable[[dict[str, Any], h5py.File], None]) -> Callable[[Path], None]:
-        def make(path: Path) -> None:
-            path.write_bytes(sound.read_bytes())
-            with h5py.File(path, "a") as file:
-                description = json.loads(file.attrs["model_config"])
-                change(description, file)
-                file.attrs["model_config"] = json.dumps(description)
-
-        return make
+        return lambda path: test_bounded.spoil_network(sound, path, change)
 
     def content(data: bytes) -> Callable[[Path], object]:
         return lambda path: path.write_bytes(data)

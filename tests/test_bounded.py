@@ -53,17 +53,24 @@ def sound(tmp_path_factory):
     return path
 
 
+def spoil_network(
+    sound: Path, path: Path, change: Callable[[dict[str, Any], h5py.File], None]
+) -> None:
+    """Copy a network's file, its description changed in place by a function."""
+    path.write_bytes(sound.read_bytes())
+    with h5py.File(path, "a") as file:
+        description = json.loads(file.attrs["model_config"])
+        change(description, file)
+        file.attrs["model_config"] = json.dumps(description)
+
+
 @pytest.fixture
 def spoilt(sound, tmp_path):
     """Copies the sound file, its description changed in place by a function."""
 
     def spoil(change: Callable[[dict[str, Any], h5py.File], None]) -> Path:
         path = tmp_path / "spoilt.h5"
-        path.write_bytes(sound.read_bytes())
-        with h5py.File(path, "a") as file:
-            description = json.loads(file.attrs["model_config"])
-            change(description, file)
-            file.attrs["model_config"] = json.dumps(description)
+        spoil_network(sound, path, change)
         return path
 
     return spoil
