@@ -74,7 +74,7 @@ def html_report(
         split=metrics["split"],
         test=test,
         network=network,
-        scores=list(zip(*tables.score_rows(test))),
+        scores=_by_column(tables.score_rows(test)),
         sections=Markup("\n".join(sections)),
         skills=skill_rows(
             {**(test["skill_by"] or {}), "quarter": _whole_quarters(test["skill_over_time"])}
@@ -88,6 +88,12 @@ def html_report(
         run=tables.run_facts(run or {}),
         environment=environment or origin.environment(),
     )
+
+
+def _by_column(rows: tables.Rows) -> list[tuple[str, ...]]:
+    """A column a model, the network's first, so that a narrow page shows it."""
+    heading, *baselines, network = rows
+    return list(zip(heading, network, *baselines))
 
 
 def _marked_picture(figure: Figure, caption: str) -> Markup:
