@@ -26,6 +26,7 @@ BENCHMARKS = (
     "run",
     "inference",
     "store",
+    "audit",
     "fetch",
     "history",
     "evaluation",

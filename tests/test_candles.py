@@ -173,7 +173,7 @@ def test_text_of_a_csv_keeps_its_fraction():
 
 def test_extra_columns_are_left_out_and_published_ones_kept():
     frame = make_frame(
-        trades=3,
+        vwap=3,
         symbol="BTC/USDT",
         funding_rate=[np.nan, 1e-4, 1e-4, "0.0002", None],
         open_interest=5,

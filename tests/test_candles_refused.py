@@ -296,7 +296,7 @@ def test_candles_of_a_longer_timeframe_are_not_taken_for_gaps():
 def test_an_unknown_timeframe_is_refused_with_the_list():
     for wrong in ("1x", "61", "1.5h", "", 60, "0h", "2M"):
         with pytest.raises(
-            ValueError, match=r"unknown timeframe .*; use one of 1m, 3m, 5m, 15m, .* 1d, 3d, 1w$"
+            ValueError, match=r"unknown timeframe .*; use one of 1m, 3m, 5m, 10m, .* 1d, 3d, 1w$"
         ):
             timeframe_ms(wrong)
     assert [TIMEFRAME_MS[name] // 60_000 for name in ("1m", "15m", "1h", "4h", "1d")] == [

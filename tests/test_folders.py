@@ -26,7 +26,7 @@ from pipeline.candles.schema import (
     utc_from_ms,
 )
 from pipeline.candles.synthetic import synthetic_candles
-from tests.test_formats import HOURS, MS, OHLCV, binance, lines
+from tests.test_formats import HOURS, MS, OHLCV, QUOTE, assert_hours, binance, lines
 
 BTC = "BTC/USDT"
 DAY = 86_400_000
@@ -76,10 +76,12 @@ def test_months_and_days_are_joined_across_the_change_of_the_unit(tmp_path, capl
         archive.writestr("BTCUSDT-1h-2024-12.csv", lines(binance()[is_old], header=False))
     (tmp_path / "BTCUSDT-1h-2025-01-01.csv").write_text(lines(binance(1000)[~is_old]))
     (tmp_path / "BTCUSDT-1h-2025-01.csv").write_text(lines(binance(1000)[~is_old]))
-    assert_frame_equal(read_directory(tmp_path, BTC, "1h"), HOURS, check_exact=True)
+    candles = read_directory(tmp_path, BTC, "1h")
+    assert_hours(candles)
+    assert set(candles["trades"]) == {100.0}
     assert f"{(~is_old).sum()} equal duplicate(s) merged" in caplog.text
     market = fetch_candles([BTC], "60m", 0, SourceConfig(candles_dir=tmp_path, cache_dir=None))
-    assert_frame_equal(market.candles[BTC], HOURS)
+    assert_hours(market.candles[BTC])
     assert market.timeframe == "1h"
 
 
@@ -106,7 +108,7 @@ def test_a_shorter_timeframe_is_resampled_with_a_notice(tmp_path, caplog):
         block["high"].max(),
         block["low"].min(),
         block["close"].iloc[-1],
-        block["volume"].sum(),
+        pytest.approx(block["volume"].sum()),  # pandas and numpy add up in different orders
     ]
 
 
@@ -180,7 +182,8 @@ def test_a_file_is_imported_into_the_store(tmp_path, monkeypatch, capsys):
     cache = tmp_path / "cache"
     run(monkeypatch, "import", path, "--symbol", "btcusdt", "--cache-dir", cache)
     stored = store.read_series(cache / "imported", BTC, "1h")
-    assert_frame_equal(stored, HOURS, check_exact=True)
+    assert_hours(stored)
+    assert stored["quote_volume"].equals(QUOTE)
     assert "80" in capsys.readouterr().out
     run(monkeypatch, "import", path, "--symbol", BTC, "--cache-dir", cache)
     assert len(store.read_series(cache / "imported", BTC, "1h")) == 80

@@ -9,13 +9,15 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 from pandas.testing import assert_frame_equal
 
 from data_fetcher import load_candles
 from inference_v2 import CryptoPricePredictorV2
 from pipeline.candles.columns import plain_name
-from pipeline.candles.schema import timestamps_ms
+from pipeline.candles.formats import resample
+from pipeline.candles.schema import CANDLE_COLUMNS, timestamps_ms
 from pipeline.candles.synthetic import synthetic_candles
 
 HOUR = 3_600_000
@@ -373,16 +375,68 @@ def write(folder, name: str, content: str | bytes):
     return path
 
 
+def assert_hours(candles: pd.DataFrame) -> None:
+    """The candles are `HOURS`; trades and other volumes of them may stand beside."""
+    assert_frame_equal(candles[list(CANDLE_COLUMNS)], HOURS, check_exact=True)
+
+
 @pytest.mark.parametrize("form", FILES)
 def test_every_file_is_read_to_the_last_bit(tmp_path, form):
     path = write(tmp_path, *FILES[form])
-    assert_frame_equal(load_candles(path, "1h"), HOURS, check_exact=True)
-    assert_frame_equal(load_candles(str(path)), HOURS, check_exact=True)
+    assert_hours(load_candles(path, "1h"))
+    assert_hours(load_candles(str(path)))
 
 
 @pytest.mark.parametrize("form", FRAMES)
 def test_whatever_is_in_memory_is_read_to_the_last_bit(form):
-    assert_frame_equal(load_candles(FRAMES[form], "1h"), HOURS, check_exact=True)
+    assert_hours(load_candles(FRAMES[form], "1h"))
+
+
+ACTIVITY = {
+    "Binance with header, µs": ["quote_volume", "trades", "taker_buy_volume"],
+    "Binance over 2025-01-01, ms then µs, 5 rows twice": [
+        "quote_volume", "trades", "taker_buy_volume",
+    ],
+    "CryptoDataDownload, new": ["quote_volume"],
+    "Kraken, 8 columns": ["trades"],
+    "OKX's answer": ["quote_volume"],
+    "TradingView, epoch": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ACTIVITY)
+def test_trades_and_other_volumes_are_kept_where_a_file_has_them(tmp_path, form):
+    candles = load_candles(write(tmp_path, *FILES[form]), "1h")
+    assert [name for name in candles if name not in CANDLE_COLUMNS] == ACTIVITY[form]
+    if "quote_volume" in candles:
+        assert candles["quote_volume"].tolist() == QUOTE.tolist()
+    if "taker_buy_volume" in candles:
+        assert candles["taker_buy_volume"].tolist() == (BASE / 2).tolist()
+        assert set(candles["trades"]) == {100.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quote_volume": BASE * 7},
+        {"trades": 0.5},
+        {"trades": "many"},
+        {"trades": -1},
+        {"taker_buy_volume": BASE * 2},
+    ],
+)
+def test_trades_and_volumes_that_cannot_be_are_left_out(wrong):
+    candles = load_candles(HOURS.assign(**wrong, close_time=MS + HOUR - 1), "1h")
+    assert_frame_equal(candles, HOURS)
+
+
+def test_longer_candles_add_up_trades_and_lack_them_where_one_is_unknown():
+    trades = np.arange(80.0)
+    trades[9] = np.nan
+    shorter = load_candles(HOURS.assign(trades=trades), "1h")
+    longer, _ = resample(shorter, "1h", "4h")
+    want = trades.reshape(20, 4).sum(axis=1)  # nan in the third
+    np.testing.assert_array_equal(longer["trades"], want)
 
 
 def test_two_timeframes_are_a_question_where_none_is_named_too():
@@ -393,6 +447,7 @@ def test_two_timeframes_are_a_question_where_none_is_named_too():
 
 def test_a_frame_of_another_library_is_read():
     assert_frame_equal(load_candles(Interchanged(), "1h"), HOURS)
+    assert_frame_equal(load_candles(polars.from_pandas(HOURS), "1h"), HOURS)
 
 
 def test_binary_files_are_read(tmp_path):
@@ -402,7 +457,7 @@ def test_binary_files_are_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("BTCUSDT-1h-2024-12.csv", lines(binance(), header=False))
     for name in ("x.feather", "x.parquet", "y.parquet", "x.zip"):
-        assert_frame_equal(load_candles(tmp_path / name, "1h"), HOURS, check_exact=True)
+        assert_hours(load_candles(tmp_path / name, "1h"))
 
 
 def test_what_is_in_the_schema_is_read_without_a_word(caplog):
@@ -411,32 +466,50 @@ def test_what_is_in_the_schema_is_read_without_a_word(caplog):
     assert caplog.messages == [] and candles.attrs == {}
 
 
-@pytest.mark.parametrize(
-    ("form", "line"),
-    [
-        (
-            "Binance over 2025-01-01, ms then µs, 5 rows twice",
-            "x.csv: read as Binance klines, without header, 12 columns, ms and µs, sorted, 5 "
-            "equal duplicate(s) merged",
-        ),
-        ("Binance with header, µs", "x.csv: read as Binance klines, 12 columns, µs"),
-        (
-            "CryptoDataDownload, new",
-            "x.csv: read as CryptoDataDownload's table, 9 columns, volume from 'Volume BTC', s and "
-            "ms, newest first",
-        ),
-        ("Kraken, 8 columns", "x.csv: read as Kraken rows, without header, 8 columns, s"),
-        (
-            "decimal commas",
-            "x.csv: read as columns time, open, high, low, close, Volume, separated by ;, s",
-        ),
-    ],
-)
-def test_how_a_file_was_read_is_told_in_one_line(tmp_path, caplog, form, line):
+READ_AS = {
+    "Binance with header, ms": "Binance klines, 12 columns",
+    "Binance with header, µs": "Binance klines, 12 columns, µs",
+    "Binance over 2025-01-01, ms then µs, 5 rows twice": (
+        "Binance klines, without header, 12 columns, ms and µs, sorted, 5 equal duplicate(s) merged"
+    ),
+    "headers in the middle": "Binance klines, 12 columns, 1 further header line(s) left out",
+    "CryptoDataDownload, new": (
+        "CryptoDataDownload's table, 9 columns, volume from 'Volume BTC', s and ms, newest first"
+    ),
+    "Kraken, 7 columns": "Kraken trades, without header, 7 columns, s",
+    "Kraken, 8 columns": "Kraken rows, without header, 8 columns, s",
+    "ccxt without header": "ccxt lists, without header, 6 columns",
+    "Coinbase without header": "Coinbase rows, without header, 6 columns, newest first",
+    "Bitfinex without header": "Bitfinex rows, without header, 6 columns, newest first",
+    "TradingView, epoch": "columns time, open, high, low, close, Volume, s",
+    "Gemini": "Gemini's table, 8 columns, newest first",
+    "yfinance's CSV": "columns Datetime, Open, High, Low, Close, Volume",
+    "freqtrade's JSON": "ccxt lists, 6 columns without names",
+    "Bybit's answer": "Bybit rows, 7 columns without names, newest first",
+    "OKX's answer": "OKX rows, 9 columns without names, newest first",
+    "KuCoin's answer": "KuCoin rows, 7 columns without names, newest first",
+    "Kraken's answer": "Kraken rows, 8 columns without names, s",
+    "MetaTrader": "MetaTrader's export, 9 columns, separated by tab, date and time in two columns",
+    "decimal commas": "columns time, open, high, low, close, Volume, separated by ;, s",
+    "UTF-16": "columns time, open, high, low, close, Volume, UTF-16, separated by tab, s",
+    "month first": "columns time, open, high, low, close, Volume, the month first",
+    "day first": "columns time, open, high, low, close, Volume, the day first",
+    "a close's time alone": (
+        "columns close_time, open, high, low, close, volume, opens from the times of the closes"
+    ),
+    "Alpha Vantage": "columns '', 1. open, 2. high, 3. low, 4. close, 5. volume",
+    "CryptoCompare": "CryptoCompare's table, 7 columns, s",
+}
+"""What a file is -> how the one line tells that it was read"""
+
+
+@pytest.mark.parametrize("form", READ_AS)
+def test_how_a_file_was_read_is_told_in_one_line(tmp_path, caplog, form):
     caplog.set_level(logging.INFO)
-    candles = load_candles(write(tmp_path, *FILES[form]), "1h")
-    assert caplog.messages == [line]
-    assert candles.attrs["read_as"] == line
+    path = write(tmp_path, *FILES[form])
+    candles = load_candles(path, "1h")
+    assert caplog.messages == [f"{path.name}: read as {READ_AS[form]}"]
+    assert candles.attrs["read_as"] == caplog.messages[0]
 
 
 # --- what is left out is told
@@ -447,7 +520,8 @@ DAY_LIST = DAYS["timestamp"].dt.strftime("%m/%d/%Y")
 def test_rows_without_prices_are_gaps(caplog):
     frame = KAGGLE.copy()
     frame.loc[[3, 4], frame.columns[1:]] = np.nan
-    assert_frame_equal(load_candles(frame, "1h"), HOURS.drop(index=[3, 4]).reset_index(drop=True))
+    kept = load_candles(frame, "1h").drop(columns="quote_volume")
+    assert_frame_equal(kept, HOURS.drop(index=[3, 4]).reset_index(drop=True))
     [line] = caplog.messages
     assert line.endswith("; 2 row(s) without prices left out as gaps")
 
@@ -486,7 +560,8 @@ def test_a_candle_that_has_not_closed_is_left_out(caplog):
     assert "1 candle(s) that have not closed are left out" in caplog.text
     flags = ["1"] * 79 + ["0"]
     confirmed = rows("ohlcv", BASE.tolist(), QUOTE.tolist(), flags, as_text=True)
-    assert_frame_equal(load_candles(confirmed, "1h"), HOURS[:-1])
+    kept = load_candles(confirmed, "1h").drop(columns="quote_volume")
+    assert_frame_equal(kept, HOURS[:-1])
 
 
 # --- local times

@@ -93,7 +93,7 @@ def test_a_csv_may_name_and_write_the_time_its_own_way(tmp_path, unit):
     times = candles["timestamp"].astype(str)
     if unit != "iso":
         times = timestamps_ms(candles) * {"s": 1, "ms": 1000, "us": 10**6}[unit] // 1000
-    table = candles.assign(timestamp=times, trades=1).rename(columns={"timestamp": "open_time"})
+    table = candles.assign(timestamp=times, note=1).rename(columns={"timestamp": "open_time"})
     save(table, tmp_path / "BTCUSDT_1h.csv")
     assert_frame_equal(read_directory(tmp_path, "BTC/USDT", "1h"), candles, check_exact=True)
 

@@ -494,3 +494,18 @@ def test_an_update_of_one_candle_moves_no_more_bytes_for_a_year_than_for_a_month
     assert (moved[525_600] <= 2 * moved[43_200]).all(), moved
     size = (tmp_path / "525600" / "BTCUSDT_1m.parquet").stat().st_size
     assert moved[525_600].sum() < size / 20
+
+
+def test_trades_stay_where_new_rows_lack_them_and_a_series_without_them_takes_none(tmp_path):
+    candles = make_series(48)
+    told = candles.assign(trades=np.arange(len(candles), dtype=float))
+    store.update_series(tmp_path, "BTC/USDT", "1m", told[:30], venue="binance")
+    update = store.update_series(tmp_path, "BTC/USDT", "1m", candles[20:40], venue="binance")
+    assert len(update.rewritten) == 0 and update.added == 10
+    stored = store.read_series(tmp_path, "BTC/USDT", "1m")
+    np.testing.assert_array_equal(stored["trades"], [*range(30), *[np.nan] * 10])
+
+    store.update_series(tmp_path, "ETH/USDT", "1m", candles[:30], venue="binance")
+    store.update_series(tmp_path, "ETH/USDT", "1m", told[20:40], venue="binance")
+    stored = store.read_series(tmp_path, "ETH/USDT", "1m")
+    assert_frame_equal(stored, candles[:40], check_exact=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,12 @@ SPELLINGS = {
 }
 
 LETTERS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
+
+ACTIVITY = {
+    "trades": "trades tradecount tradescount numberoftrades ntrades numtrades count transactions",
+    "taker_buy_volume": "takerbuyvolume takerbuybaseassetvolume takerbuybasevolume takerbasevol",
+}
+"""Optional columns of the schema and their names; the quote's volume is told by its numbers, too"""
 
 QUOTE_VOLUMES = frozenset(
     "quotevolume volumequote quoteassetvolume quotevol turnover volumecurrency volccyquote "
@@ -104,8 +110,11 @@ SHAPES = (
     _shape("MEXC rows", "time open high low close volume close_time quote"),
     _shape("Gate.io rows", "time quote close high low open volume flag"),
     _shape("OKX rows", "time open high low close volume - quote flag"),
-    _shape("Binance klines", "time open high low close volume close_time quote count - - -"),
+    _shape("Binance klines", "time open high low close volume close_time quote count taker - -"),
 )
+
+
+UNNAMED_ACTIVITY = (("quote_volume", "quote"), ("trades", "count"), ("taker_buy_volume", "taker"))
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ class Roles:
     flag: object | None = None
     """1 where the candle has closed"""
     told: tuple[str, ...] = ()
+    activity: Mapping[str, object] = field(default_factory=dict)
+    """one of `ACTIVITY_COLUMNS` -> name in the table of what may be it"""
 
 
 def plain_name(name: object) -> str:
@@ -183,7 +194,11 @@ def find_columns(frame: pd.DataFrame, symbol: str | None) -> Roles:
     ignored = [str(name) for name in plain if plain[name] in ("adjclose", "adjustedclose")]
     told += tuple(f"{name} left out" for name in ignored)
     quote = quotes[0] if quotes else None
-    return Roles(tuple(times), values, close_time, clock, quote, pair, None, told)
+    activity = {} if quote is None else {"quote_volume": quote}
+    for column, spellings in ACTIVITY.items():
+        named = [name for name in plain if plain[name] in spellings.split()]
+        activity |= {column: named[0]} if len(named) == 1 else {}
+    return Roles(tuple(times), values, close_time, clock, quote, pair, None, told, activity)
 
 
 def _demand_unique(frame: pd.DataFrame) -> None:
@@ -446,6 +461,7 @@ def find_shape(frame: pd.DataFrame, is_time: Callable[[pd.Series], bool]) -> tup
             role.get("quote"),
             None,
             role.get("flag"),
+            activity={column: role[name] for column, name in UNNAMED_ACTIVITY if name in role},
         )
     shown = ", ".join(str(value) for value in frame.iloc[0].tolist()[:12]) if len(frame) else ""
     several = " and ".join(f"{shape.name} ({' '.join(shape.columns)})" for shape in fitting)
@@ -475,7 +491,7 @@ def _fits(shape: Shape, frame: pd.DataFrame, values: Sequence[np.ndarray]) -> bo
             return False
         if "close_time" in place and not (values[place["close_time"]] > values[0])[is_row].all():
             return False
-        if "count" in place and not _are_counts(values[place["count"]][is_row]):
+        if "count" in place and not are_counts(values[place["count"]][is_row]):
             return False
         if "flag" in place and not _are_flags(frame.iloc[:, place["flag"]]):
             return False
@@ -488,7 +504,7 @@ def _fits(shape: Shape, frame: pd.DataFrame, values: Sequence[np.ndarray]) -> bo
     return True
 
 
-def _are_counts(values: np.ndarray) -> bool:
+def are_counts(values: np.ndarray) -> bool:
     return bool(((values >= 0) & (values == np.rint(values))).all())
 
 

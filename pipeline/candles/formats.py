@@ -30,6 +30,7 @@ from pipeline.candles.recognise import (
     read_rows,
 )
 from pipeline.candles.schema import (
+    ACTIVITY_COLUMNS,
     DAY_MS,
     MONTH,
     PUBLISHED,
@@ -338,6 +339,9 @@ def resample(candles: pd.DataFrame, timeframe: str, longer: str) -> tuple[pd.Dat
         volume=("volume", "sum"),
     )
     sizes = grouped.size().to_numpy()
+    for name in (name for name in ACTIVITY_COLUMNS if name in candles.columns):
+        is_known = grouped[name].count().to_numpy() == sizes
+        made[name] = grouped[name].sum().where(is_known)
     starts = made.index.to_numpy()
     whole = np.unique(ends) - starts
     is_kept = np.ones(len(made), dtype=bool)

@@ -21,7 +21,7 @@ THOUSANDS_OF_COMMA = r"-?\d{1,3}(?:\.\d{3})+(?:,\d+)?"
 def read_numbers(
     frame: pd.DataFrame, columns: Mapping[str, object], separator: str, where: str
 ) -> dict[str, np.ndarray]:
-    """Column of the schema -> (n,) float64 from the column of a table that holds it.
+    """Column of the schema -> (n,) float64 from the column of a table, whose memory it may share.
 
     Args:
         frame: The table.
@@ -42,7 +42,7 @@ def read_numbers(
             continue
         text = texts[name]
         cleaned = frame[name] if text is None else _cleaned(text, comma)
-        values[column] = parse_numbers(cleaned, where=f"{where}, column {str(name)!r}")
+        values[column] = parse_numbers(cleaned, where=f"{where}, column {str(name)!r}", copy=False)
     return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipeline.candles.columns import (
     TIMES,
     UNNAMED,
     Roles,
+    are_counts,
     clock_texts,
     demand_order,
     find_columns,
@@ -47,6 +48,7 @@ from pipeline.candles.schema import (
     TIME_NAMES,
     TIMEFRAME_MS,
     canonical_timeframe,
+    parse_numbers,
     read_candles,
     timeframe_ms,
     timestamps_ms,
@@ -121,10 +123,17 @@ def read_as_it_is(what: object, timeframe: str | None, where: str) -> pd.DataFra
         _demand_one_timeframe(times, step_ms)
     except ValueError:
         return None  # what is wrong may be mended, or is told of there
+    if "quote_volume" in candles and not _can_be_quote_volume(candles):
+        return None  # the two volumes may be swapped
     is_plain = not told and candles is not None
     if not is_plain or (_has_gaps(times, step_ms) and _is_naive(what)):
         return None  # columns may be swapped, or a gap may be of a change of the clocks
     return candles
+
+
+def _can_be_quote_volume(candles: pd.DataFrame) -> bool:
+    names = ("quote_volume", "volume", "close")
+    return is_quote_volume(*(candles[name].to_numpy()[:ENOUGH_ROWS] for name in names))
 
 
 def _has_gaps(times: np.ndarray, step_ms: int) -> bool:
@@ -229,6 +238,7 @@ def read_rows(
     if not roles.times:
         instants = _from_closes(instants, step_ms, reading)
     _demand_opens(instants.ms, step_ms, roles, reading)
+    values |= _read_activity(frame, roles, values)
     rows = pd.DataFrame({"timestamp": instants.ms, **values}, copy=False)
     rows = _without_forming(rows, frame, roles, reading)
     _demand_unswapped_volumes(rows, frame, roles)
@@ -317,7 +327,7 @@ def _kind_of(frame: pd.DataFrame, roles: Roles) -> str:
     ours = {*TIME_NAMES, *CANDLE_COLUMNS, *OPTIONAL_COLUMNS}
     if all(name in ours for name in taken):
         return ""
-    return "columns " + ", ".join(str(name) for name in taken)
+    return "columns " + ", ".join(str(name) or "''" for name in taken)
 
 
 def _pair(told: str | None, symbol: str | None, where: str) -> str | None:
@@ -507,6 +517,33 @@ def _demand_one_timeframe(times: np.ndarray, step_ms: int) -> None:
         f"candles from {at:%Y-%m-%d %H:%M} on are {name} apart and others "
         f"{step_ms / 60_000:g} min; which timeframe is wanted? keep its rows in a file of their own"
     )
+
+
+def _read_activity(
+    frame: pd.DataFrame, roles: Roles, values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Those of `ACTIVITY_COLUMNS` whose numbers can be what their names say, (n,) float64 each."""
+    found = {}
+    for column, name in roles.activity.items():
+        try:
+            numbers = parse_numbers(frame[name], where="", copy=False)
+        except ValueError:
+            continue
+        if _can_be(column, numbers[:ENOUGH_ROWS], values["volume"][:ENOUGH_ROWS], values["close"]):
+            found[column] = numbers
+    return found
+
+
+def _can_be(column: str, numbers: np.ndarray, volume: np.ndarray, close: np.ndarray) -> bool:
+    """Whether numbers can be the volume in the quote currency, of takers or a count of trades."""
+    known = ~np.isnan(numbers)
+    if not known.any() or (numbers[known] < 0).any() or np.isinf(numbers[known]).any():
+        return False
+    if column == "quote_volume":
+        return is_quote_volume(numbers, volume, close[: len(volume)])
+    if column == "trades":
+        return are_counts(numbers[known])
+    return bool((numbers[known] <= volume[known] * 1.001).all())
 
 
 def _demand_unswapped_volumes(rows: pd.DataFrame, frame: pd.DataFrame, roles: Roles) -> None:

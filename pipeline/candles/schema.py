@@ -1,8 +1,9 @@
 """The candle schema: columns and times as every part of the system has them, and their checks.
 
 A frame of candles has the columns `timestamp` (open time, datetime64[ms, UTC]), `open`, `high`,
-`low`, `close`, `volume` (float64), in time order, and may carry `funding_rate` and `open_interest`,
-joined as of publication. A published series has `timestamp` (instant of publication) and one value.
+`low`, `close`, `volume` (float64), in time order. It may carry `funding_rate` and `open_interest`,
+joined as of publication, and `ACTIVITY_COLUMNS`, where its source has them. A published series has
+`timestamp` (instant of publication) and one value.
 """
 
 from __future__ import annotations
@@ -24,11 +25,24 @@ PRICE_COLUMNS = ("open", "high", "low", "close")
 CANDLE_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
 PUBLISHED = {"funding": "funding_rate", "open_interest": "open_interest"}
 """Kind of a published series, which names its file, and the column it holds."""
-OPTIONAL_COLUMNS = tuple(PUBLISHED.values())
+ACTIVITY_COLUMNS = ("quote_volume", "trades", "taker_buy_volume")
+"""A candle's volume in the quote currency, its number of trades, and its volume bought by takers"""
+OPTIONAL_COLUMNS = (*PUBLISHED.values(), *ACTIVITY_COLUMNS)
 TIME_NAMES = ("timestamp", "open_time", "date", "datetime")
 
-MINUTES = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240}
-MINUTES |= {"6h": 360, "8h": 480, "12h": 720, "1d": 1440, "3d": 4320, "1w": 10_080}
+MINUTES = {
+    "1m": 1,
+    "3m": 3,
+    "5m": 5,
+    "10m": 10,
+    "15m": 15,
+    "30m": 30,
+    "45m": 45,
+    "1h": 60,
+    "2h": 120,
+}
+MINUTES |= {"3h": 180, "4h": 240, "6h": 360, "8h": 480, "12h": 720, "1d": 1440}
+MINUTES |= {"3d": 4320, "1w": 10_080}
 DAY_MS = 86_400_000
 TIMEFRAME_MS = {timeframe: 60_000 * minutes for timeframe, minutes in MINUTES.items()}
 
@@ -292,8 +306,10 @@ def validate_candles(
         refuse(wrong, f"{kind} values in {name!r}", "mend the source", name)
     for name in OPTIONAL_COLUMNS:
         if name in candles.columns:
-            wrong = np.isinf(candles[name].to_numpy())
-            refuse(wrong, f"infinite values in {name!r}", "mend it", name)
+            values = candles[name].to_numpy()
+            refuse(np.isinf(values), f"infinite values in {name!r}", "mend it", name)
+            if name in ACTIVITY_COLUMNS:
+                refuse(values < 0, f"negative values in {name!r}", "mend it", name)
     open_, high, low, close = (candles[name].to_numpy() for name in PRICE_COLUMNS)
     refuse(high < low, "high below low", "are 'high' and 'low' swapped?", "high")
     is_below, is_above = (high < open_) | (high < close), (low > open_) | (low > close)
@@ -514,15 +530,20 @@ def _demand_years(times: pd.Series, where: str) -> None:
     )
 
 
-def parse_numbers(column: pd.Series, *, where: str) -> np.ndarray:
+def parse_numbers(column: pd.Series, *, where: str, copy: bool = True) -> np.ndarray:
     """(n,) float64 from numbers or their text, NaN for absent values.
+
+    Args:
+        column: The values.
+        where: What to call the column in errors.
+        copy: Whether the result may not share the column's memory.
 
     Raises:
         ValueError: There is other text, or a boolean.
     """
     # the usual case, ten times as fast
     if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
-        return column.to_numpy(dtype=np.float64, copy=True)
+        return column.to_numpy(dtype=np.float64, copy=copy)
     numbers = _as_numbers(column).astype(np.float64)
     text = np.isnan(numbers) & column.notna().to_numpy()
     if text.any():

@@ -46,6 +46,7 @@ from pipeline import atomic
 from pipeline.candles import table_size, text_tables
 from pipeline.candles.job import ExchangeError
 from pipeline.candles.schema import (
+    ACTIVITY_COLUMNS,
     PRICE_COLUMNS,
     PUBLISHED,
     TIMEFRAME_MS,
@@ -454,6 +455,8 @@ def update_series(
             known = read_rows(stored.rows, kind, stored.path.name, is_whole=False)
         notes = {"symbol": symbol, "venue": venue, "id": uuid.uuid4().hex}
         notes["follows"] = stored.notes.get("id", "")
+        if len(known):
+            rows = _with_activity_of(known, rows)
         _check_origin(stored, known, rows, notes)
         update = _compare(known, rows, kind)
         if "id" not in stored.notes and len(known):
@@ -486,6 +489,19 @@ def _read_end(path: Path, rows: pd.DataFrame) -> Stored:
     if stored.tail is None:
         _remove_tail(path)
     return stored
+
+
+def _with_activity_of(known: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """New rows with the activity columns of the stored ones, and their values where rows lack them.
+
+    Binance's archive tells the number of trades, and its candles through ccxt do not.
+    """
+    unknown = [name for name in known.columns if name not in rows and name in ACTIVITY_COLUMNS]
+    surplus = [name for name in rows.columns if name not in known and name in ACTIVITY_COLUMNS]
+    stored = known.set_index("timestamp")[unknown].reindex(rows["timestamp"])
+    rows = rows.drop(columns=surplus).assign(**{name: stored[name].to_numpy() for name in unknown})
+    is_alike = set(rows.columns) == set(known.columns)
+    return rows[list(known.columns)] if is_alike else rows
 
 
 def _check_origin(

@@ -210,10 +210,10 @@ def read_text(source: Path | bytes) -> Table:
     lines = _head_lines(text, is_whole=len(start) < HEAD_BYTES)
     form = find_form(lines)
     try:
-        with _open_text(source, encoding) as stream:
+        with _open_text(source, encoding) as stream, _system_memory():
             table, n_repeated = _read_rows(stream, form, _kinds_in(lines, form))
     except _OtherKindError:
-        with _open_text(source, encoding) as stream:
+        with _open_text(source, encoding) as stream, _system_memory():
             table, n_repeated = _read_rows(stream, form, None)
     told: tuple[str, ...] = ("UTF-16",) if encoding == "utf-16" else ()
     if not form.names:
@@ -235,6 +235,17 @@ def _open_text(source: Path | bytes, encoding: str) -> Iterator[io.BufferedReade
             if stream.peek(3).startswith(codecs.BOM_UTF8):
                 stream.read(3)
             yield stream
+
+
+@contextlib.contextmanager
+def _system_memory() -> Iterator[None]:
+    """Arrow's memory from the system, so that columns which it hands over do not stay its own."""
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(usual)
 
 
 class _OtherKindError(Exception):
@@ -393,11 +404,12 @@ def _read_rows(
         else:
             raise ValueError(wrong or reason[:200]) from error
     names: Sequence[object] = form.names or range(form.width)
-    table = pa.table(dict(zip(labels, map(_join, parts))))
-    # A column at a time moves from Arrow to pandas, so that no two copies of all are in memory.
-    frame = table.to_pandas(split_blocks=True, self_destruct=True)
-    del table
-    pa.default_memory_pool().release_unused()
+    columns = {}
+    for label, part in zip(labels, parts):
+        # A column at a time moves from Arrow to pandas, so that no two copies of all are in memory.
+        columns[label] = _join(part).to_pandas()
+        pa.default_memory_pool().release_unused()
+    frame = pd.DataFrame(columns, copy=False)
     return frame.set_axis(pd.Index(names, dtype=object if form.names else None), axis=1), n_skipped
 
 
