@@ -162,6 +162,10 @@ class RunConfig(CostConfig, FitConfig, SplitConfig, SourceConfig):
     """replace what was trained on real candles even where the candles are synthetic"""
     push_to_hub: str | None = None
     """user/repo: push the finished bundle to this repository of the Hugging Face Hub"""
+    track: Literal["tensorboard", "trackio"] | None = field(
+        default=None, metadata={"metavar": "{tensorboard,trackio}"}
+    )
+    """log the finished run there too: settings, loss by epoch, scores; needs that package"""
     json: bool = False
     """for programs: the command writes a line of JSON for each verdict to stdout, all else to
     stderr"""
@@ -487,7 +491,7 @@ _GROUPS = {
         "own_process",
     ),
     "evaluation": (*(entry.name for entry in fields(CostConfig)), "caution"),
-    "output": ("output_dir", "resume", "force", "push_to_hub", "json", "verbose"),
+    "output": ("output_dir", "resume", "force", "push_to_hub", "track", "json", "verbose"),
 }
 OPTION_GROUPS = ("data", "split", "network", "training", "evaluation", "output")
 """Headings under which --help lists the settings."""

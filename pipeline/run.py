@@ -37,7 +37,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 NO_SETTINGS = (
     *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
-    *("json", "verbose"),
+    *("track", "json", "verbose"),
 )
 """Fields of a config that change nothing about the result."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, TypeVar
 from config import RunConfig
 from pipeline import options, terminal
 from pipeline.bundle import files
+from pipeline.bundle.metadata import read_json
 from pipeline.candles import store
 from pipeline.candles.fetching import expand_symbols
-from pipeline.report import tables
+from pipeline.report import tables, track
 from pipeline.run import folder_of, spelt
 
 C = TypeVar("C", bound=RunConfig)
@@ -77,14 +79,26 @@ def run(
         config = spelt(read())
         folder = folder_of(config, generation)
         with terminal.only_json(config.json) as json_out:
+            track.demand(config.track)
             judged = train(config)
             steps = {f"report, {one.timeframe}, {one.horizon} ahead": one.page for one in judged}
             if len(judged) == 1:
                 steps = {"report": judged[0].page}
             told = {title: str(page) for title, page in steps.items()}
+            if config.track:
+                told[config.track] = [_log(config.track, one, metadata) for one in judged][-1]
             terminal.tell_next({**told, **forecast(config, judged[0].folder)})
         if json_out is not None:
             print(*(one.as_line() for one in judged), sep="\n", flush=True)
+
+
+def _log(tracker: str, judged: Judged, metadata: str) -> str:
+    """Log a run that is done; returns the command that shows it."""
+    told = read_json(judged.folder / metadata)
+    started = re.sub(r"\D", "", str(told.get("run", {}).get("started", "")))[:14]
+    name = f"{judged.folder.name}-{judged.timeframe}-{judged.horizon}-{started}"
+    folder = options.from_here(judged.folder.parent / tracker)
+    return track.log_run(tracker, name, told, judged.metrics["test"], folder)
 
 
 def run_bundle(
