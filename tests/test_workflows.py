@@ -67,4 +67,5 @@ def test_the_kept_freeze_names_what_our_requirements_touch(name):
         "onnxruntime",
         "ray",
         "tf2onnx",
+        "trackio",
     }
