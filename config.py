@@ -9,6 +9,7 @@ The string under a field is its help on the command line and says its unit.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -253,6 +254,8 @@ class ConfigV2(RecipeConfig, RunConfig):
     (docs/log.md)"""
 
     # --- evaluation ---
+    baselines: tuple[Literal["lightgbm"], ...] = ()
+    """further baselines, which the network must not lose to either; lightgbm needs that package"""
     caution: float = 0.0
     """0 shrinks forecasts for the least absolute error of the validation part, near 1 for the least
     squared one"""
@@ -285,6 +288,9 @@ class ConfigV2(RecipeConfig, RunConfig):
         _require(longest <= most, "horizons", longest, f"at most {most} each")
         last_seed = self.seed + self.ensemble
         _require(last_seed <= 2**32, "seed + ensemble", last_seed, "at most 4294967296")
+        for name in self.baselines:
+            is_there = importlib.util.find_spec(name) is not None
+            _require(is_there, "baselines", name, f"it once it is there (pip install {name})")
         is_within = 0 <= self.skip_candles <= self.lookback
         _require(is_within, "skip_candles", self.skip_candles, "0 to --lookback")
         is_counted = self.one_cycle or not self.refit
@@ -490,7 +496,7 @@ _GROUPS = {
         *("huber_delta", "hidden_share", "direction_epochs", "direction_learning_rate"),
         "own_process",
     ),
-    "evaluation": (*(entry.name for entry in fields(CostConfig)), "caution"),
+    "evaluation": (*(entry.name for entry in fields(CostConfig)), "baselines", "caution"),
     "output": ("output_dir", "resume", "force", "push_to_hub", "track", "json", "verbose"),
 }
 OPTION_GROUPS = ("data", "split", "network", "training", "evaluation", "output")
@@ -507,6 +513,6 @@ def option_group(name: str) -> str:
     return next((title for title, names in _GROUPS.items() if name in names), "network")
 
 
-def _require(is_met: bool, name: str, value: float, wanted: str) -> None:
+def _require(is_met: bool, name: str, value: object, wanted: str) -> None:
     if not is_met:
         raise ValueError(f"{name} is {value}; pass {wanted}")

@@ -94,7 +94,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
 
         # Baselines: fitted on the same samples, for the same target; validation chooses their
         # settings as it does the network's.
-        run.phase("Baselines", ", ".join(BASELINE_NAMES))
+        run.phase("Baselines", ", ".join((*BASELINE_NAMES, *config.baselines)))
         baselines = fit_small_models(scaled, scalers, config)
         fitted = (f"{name} {value:.3g}" for name, value in baselines.settings.items())
         terminal.tell_list(fitted)
@@ -200,7 +200,12 @@ def fit_network(
 def fit_small_models(scaled: ScaledSamples, scalers: Scalers, config: ConfigV2) -> Baselines:
     """The baselines, shrunk with the same caution as the network and refitted if it is."""
     return fit_baselines(
-        scaled, scalers.y, seed=config.seed, caution=config.caution, refit=config.refit
+        scaled,
+        scalers.y,
+        seed=config.seed,
+        caution=config.caution,
+        refit=config.refit,
+        further=config.baselines,
     )
 
 

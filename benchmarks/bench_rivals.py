@@ -34,6 +34,7 @@ from feature_engineering import V2_WARMUP
 from generations.v9.volatility import flatten_windows
 from pipeline.bundle.network import import_keras
 from pipeline.evaluation.significance import diebold_mariano
+from pipeline.forecasts.hand_made import hand_made
 from pipeline.forecasts.shrinkage import fit_shrinkage
 from pipeline.report.tables import text_table
 from pipeline.samples.pooled_features import choose_pooled_features, compute_pooled_features
@@ -42,17 +43,6 @@ from pipeline.samples.splitting import split_by_dates
 from pipeline.samples.windows import make_windows
 
 CONFIG = PRESETS_V2["pooled"]
-LAGGED = {
-    "scaled_return": 6,
-    "close_position": 3,
-    "range_size": 3,
-    "volume_level": 2,
-    "btc_return": 4,
-    "market_return": 4,
-}
-"""Feature -> candles, the last one included, that the hand-made features hold of it"""
-SUMS = (3, 6, 12, 24, 72, 168)
-"""candles over which returns are summed"""
 SEEDS = 3
 """networks whose mean is a network's forecast"""
 
@@ -63,25 +53,6 @@ Output = dict[str, np.ndarray]
 def flattened(scaled: ScaledSamples, part: np.ndarray) -> np.ndarray:
     """(n, lookback * n_features): the windows that the network sees."""
     return flatten_windows(scaled.rows, scaled.samples.end[part], scaled.samples.lookback)
-
-
-def hand_made(scaled: ScaledSamples, part: np.ndarray) -> np.ndarray:
-    """(n, k): the last candle, some of the candles before, and sums of returns over the square root
-    of their number."""
-    names, end, rows = scaled.samples.feature_cols, scaled.samples.end[part], scaled.rows
-    columns = [rows[end]]
-    for name, n in LAGGED.items():
-        columns += [rows[end - lag][:, [names.index(name)]] for lag in range(1, n) if name in names]
-    returns = [
-        names.index(name)
-        for name in ("scaled_return", "btc_return", "market_return")
-        if name in names
-    ]
-    total = np.cumsum(
-        rows[:, returns], axis=0, dtype=np.float64
-    )  # the warm-up is longer than the longest sum
-    columns += [((total[end] - total[end - n]) / np.sqrt(n)).astype(np.float32) for n in SUMS]
-    return np.hstack(columns)
 
 
 def fit_ridge(inputs: Callable[..., np.ndarray], scaled: ScaledSamples) -> Output:
@@ -156,14 +127,15 @@ def fit_lightgbm(inputs: Callable[..., np.ndarray], scaled: ScaledSamples) -> Ou
         verbose=-1,
     )
     known = inputs(scaled, val)
-    stop = [lightgbm.early_stopping(50, verbose=False)]
+    stop: list[Any] = [lightgbm.early_stopping(50, verbose=False)]
     model.fit(
         inputs(scaled, train),
         scaled.target[train],
         eval_set=[(known, scaled.target[val])],
         callbacks=stop,
     )
-    return {"val": model.predict(known), "test": model.predict(inputs(scaled, test))}
+    parts = {"val": known, "test": inputs(scaled, test)}
+    return {name: np.asarray(model.predict(part)) for name, part in parts.items()}
 
 
 def build_dual(lookback: int, n_features: int) -> Any:

@@ -27,7 +27,7 @@ from pipeline.bundle import files, origin
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.schema import canonical_timeframe
-from pipeline.forecasts.baselines import BASELINE_NAMES
+from pipeline.forecasts.baselines import BASELINE_NAMES, FURTHER_BASELINES
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
 from pipeline.report import run_page, tables
 from pipeline.samples.probe import Probe
@@ -35,6 +35,7 @@ from pipeline.samples.windows import Samples
 
 Config = TypeVar("Config", bound=RunConfig)
 
+KNOWN_BASELINES = (*BASELINE_NAMES, *FURTHER_BASELINES)
 NO_SETTINGS = (
     *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
     *("track", "json", "verbose"),
@@ -161,7 +162,7 @@ class Run:
         scores = score_run(
             list(parts),
             network=NETWORK,
-            baselines=BASELINE_NAMES,
+            baselines=[name for name in KNOWN_BASELINES if name in parts[0]],
             interval_baselines=INTERVAL_BASELINES,
             timeframe=market.timeframe,
             horizon=self.config.horizon,

@@ -1,7 +1,9 @@
 """The cheap forecasts are what they say, find what is planted, and never see the test part."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import lightgbm
 import numpy as np
 import pytest
 import xgboost  # noqa: F401  loaded here, so that `one_thread` reaches it
@@ -12,12 +14,14 @@ from threadpoolctl import threadpool_limits
 from pipeline.forecasts.baselines import (
     BASELINE_NAMES,
     LAGS,
+    LIGHTGBM_SETTINGS,
     RIDGE_ALPHAS,
     fit_baselines,
     fit_lad,
     lagged_inputs,
     reversal_forecast,
 )
+from pipeline.forecasts.hand_made import SUMS, hand_made
 from pipeline.forecasts.shrinkage import fit_shrinkage
 from pipeline.samples.scaling import ScaledSamples, scale_on_train, to_log_return
 from pipeline.samples.splitting import Split
@@ -316,3 +320,62 @@ def test_refit_never_sees_the_test_part():
     )
     for name in ("ridge", "xgboost"):
         np.testing.assert_array_equal(before[name], after[name])
+
+
+# --- LightGBM, by option
+
+
+def test_hand_made_features_are_lags_and_sums_of_the_rows_up_to_the_last_candle():
+    generator = np.random.default_rng(3)
+    names = ("scaled_return", "close_position", "hour_sin", "btc_return")
+    rows = generator.normal(size=(400, len(names))).astype(np.float32)
+    samples = SimpleNamespace(end=np.array([200, 399]), feature_cols=names, lookback=12)
+    inputs = hand_made(SimpleNamespace(samples=samples, rows=rows), np.array([1]))
+    assert inputs.shape == (1, 4 + 5 + 2 + 3 + 2 * len(SUMS))
+    assert np.array_equal(inputs[0, :4], rows[399])
+    assert np.array_equal(inputs[0, 4:9], rows[398:393:-1, 0])  # the five returns before
+    sums = inputs[0, -2 * len(SUMS) :].reshape(len(SUMS), 2)
+    for row, n in zip(sums, SUMS):
+        assert row == pytest.approx(
+            rows[400 - n :, [0, 3]].sum(axis=0) / np.sqrt(n), rel=1e-4, abs=1e-5
+        )
+
+
+def late_samples(planted=0.0):
+    """Samples with the candles behind them that the longest sum takes."""
+    samples, signal = make_samples(600, planted=planted)
+    late = samples.end % 600 >= max(SUMS)
+    return samples.take(late), signal[late]
+
+
+def test_lightgbm_is_what_its_own_interface_makes_of_the_same_inputs():
+    samples, _ = late_samples(planted=0.3)
+    scaled, scalers = scale_on_train(samples, split_of(samples))
+    found = fit_baselines(scaled, scalers.y, seed=3, further=("lightgbm",))
+    train, val = scaled.split.train, scaled.split.val
+    settings = LIGHTGBM_SETTINGS | {"min_child_samples": 20, "seed": 3}
+    known = lightgbm.Dataset(hand_made(scaled, train), scaled.target[train])
+    judged = lightgbm.Dataset(hand_made(scaled, val), scaled.target[val], reference=known)
+    stop = [lightgbm.early_stopping(50, verbose=False)]
+    booster = lightgbm.train(settings, known, 600, valid_sets=[judged], callbacks=stop)
+    assert found.settings["lightgbm_rounds"] == booster.best_iteration
+    output = booster.predict(hand_made(scaled, np.arange(len(samples))))
+    # standardised units times the target's deviation times the candle's volatility
+    by_hand = output * scalers.y.scale_[0] * samples.volatility
+    assert found.directions["lightgbm"] == pytest.approx(by_hand, rel=1e-6)
+    factor = found.settings["lightgbm_shrinkage"]
+    assert found.forecasts["lightgbm"] == pytest.approx(factor * by_hand, rel=1e-6)
+    assert 0 < factor <= 1 and booster.best_iteration > 1
+
+
+def test_lightgbm_never_sees_what_came_true_in_the_test_part():
+    samples, _ = late_samples(planted=0.3)
+    split = split_of(samples)
+    other = replace(samples, log_return=samples.log_return.copy())
+    other.log_return[split.test] *= -3
+    found = []
+    for each in (samples, other):
+        scaled, scalers = scale_on_train(each, split)
+        fitted_now = fit_baselines(scaled, scalers.y, seed=3, refit=True, further=("lightgbm",))
+        found.append(fitted_now.forecasts["lightgbm"])
+    assert np.array_equal(*found)

@@ -3,14 +3,12 @@ and their targets."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
 
 from benchmarks import bench_gpu
-from benchmarks.bench_rivals import SUMS, build_tcn, build_transformer, hand_made
+from benchmarks.bench_rivals import build_tcn, build_transformer
 from benchmarks.bench_run import HEADING
 from benchmarks.bench_training import Result, ratios
 from benchmarks.common import Ratio, forward_operations, print_ratios, read_ratios, write_report
@@ -103,22 +101,6 @@ def test_the_headings_of_a_run_s_phases_are_recognised():
     found = HEADING.match("[8/9] Train · 2,790 windows, batches of 128       12.3 s")
     assert found is not None and found[1] == "Train"
     assert HEADING.match("      epoch   1  loss 0.1") is None
-
-
-def test_the_rivals_hand_made_features_are_lags_and_sums_of_the_rows_up_to_the_last_candle():
-    generator = np.random.default_rng(3)
-    names = ("scaled_return", "close_position", "hour_sin", "btc_return")
-    rows = generator.normal(size=(400, len(names))).astype(np.float32)
-    samples = SimpleNamespace(end=np.array([200, 399]), feature_cols=names, lookback=12)
-    inputs = hand_made(SimpleNamespace(samples=samples, rows=rows), np.array([1]))
-    assert inputs.shape == (1, 4 + 5 + 2 + 3 + 2 * len(SUMS))
-    assert np.array_equal(inputs[0, :4], rows[399])
-    assert np.array_equal(inputs[0, 4:9], rows[398:393:-1, 0])  # the five returns before
-    sums = inputs[0, -2 * len(SUMS) :].reshape(len(SUMS), 2)
-    for row, n in zip(sums, SUMS):
-        assert row == pytest.approx(
-            rows[400 - n :, [0, 3]].sum(axis=0) / np.sqrt(n), rel=1e-4, abs=1e-5
-        )
 
 
 @pytest.mark.parametrize("build", [build_tcn, build_transformer])

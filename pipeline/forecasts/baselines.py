@@ -6,11 +6,13 @@ fitted for its square, which the evaluation tells besides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.forecasts.hand_made import hand_made
 from pipeline.forecasts.shrinkage import fit_shrinkage
 from pipeline.samples.scaling import ScaledSamples, Scaler, to_log_return
 from pipeline.samples.windows import Samples
@@ -33,7 +35,24 @@ XGBOOST_SETTINGS: dict[str, Any] = {
     "colsample_bytree": 0.8,
     "min_child_weight": 20,
 }
+LIGHTGBM_SETTINGS: dict[str, Any] = {
+    "objective": "regression_l1",
+    "metric": "l1",
+    "num_leaves": 8,
+    "learning_rate": 0.03,
+    "subsample": 0.5,
+    "subsample_freq": 1,
+    "colsample_bytree": 0.4,
+    "reg_lambda": 10,
+    "max_bin": 63,
+    "deterministic": True,
+    "verbose": -1,
+}
+"""Its leaves hold at least `LEAF_SHARE` of the training part."""
+LEAF_SHARE = 0.005
 BASELINE_NAMES = ("naive", "drift", "reversal", "lad", "ridge", "xgboost")
+FURTHER_BASELINES = ("lightgbm",)
+"""Those that a run has by `--baselines`."""
 FREE_FORECASTS = BASELINE_NAMES[:3]
 """They see no features, so they cannot leak."""
 REVERSAL_LIMIT = 2.0
@@ -46,23 +65,29 @@ class Baselines:
 
     forecasts: dict[str, np.ndarray]
     directions: dict[str, np.ndarray]
-    """of LAD, ridge and XGBoost before shrinkage: one shrunk to exactly 0 still has a direction"""
+    """of the fitted ones before shrinkage: one shrunk to exactly 0 still has a direction"""
     settings: dict[str, float]
-    """reversal's share, and what validation chose: ridge's alpha, XGBoost's rounds, the shrinkage
+    """reversal's share, and what validation chose: ridge's alpha, the trees' rounds, the shrinkage
     of each"""
     caution: float = 0.0
     """of their shrinkage; see `fit_shrinkage`"""
 
 
 def fit_baselines(
-    scaled: ScaledSamples, y_scaler: Scaler, *, seed: int, caution: float = 0.0, refit: bool = False
+    scaled: ScaledSamples,
+    y_scaler: Scaler,
+    *,
+    seed: int,
+    caution: float = 0.0,
+    refit: bool = False,
+    further: Sequence[str] = (),
 ) -> Baselines:
     """Fit the baselines on the training part.
 
     naive forecasts 0, drift the mean training log-return of the symbol, reversal a share of the
     last move, turned around. LAD, ridge and XGBoost forecast the network's own target from the last
     candle's features and a few lags; validation picks alpha and rounds. They are shrunk as the
-    network is, so that signals are compared, not temperaments.
+    network is, so that signals are compared, not temperaments. LightGBM sees `hand_made` features.
 
     Args:
         scaled: Samples and split.
@@ -71,6 +96,7 @@ def fit_baselines(
         caution: See `fit_shrinkage`.
         refit: Whether all but naive forecast the test part as fitted once more, with what
             validation chose, on the validation part too.
+        further: Those of `FURTHER_BASELINES` to fit besides.
     """
     samples, split = scaled.samples, scaled.split
     inputs = lagged_inputs(scaled)
@@ -87,6 +113,9 @@ def fit_baselines(
     settings = {"reversal_share": share, "ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
     scaled_actual = (samples.log_return / samples.volatility)[split.val]
     outputs = {"lad": lad_output, "ridge": ridge_output, "xgboost": xgboost_output}
+    if "lightgbm" in further:
+        outputs["lightgbm"], rounds = _fit_lightgbm(scaled, seed, refit)
+        settings["lightgbm_rounds"] = float(rounds)
     for name, output in outputs.items():
         directions[name] = to_log_return(output, samples.volatility, y_scaler)
         scaled_forecast = (directions[name] / samples.volatility)[split.val]
@@ -253,4 +282,32 @@ def _fit_xgboost(
         both = scaled.split.known
         again = xgboost.XGBRegressor(n_estimators=rounds, **settings)
         output[test] = again.fit(inputs[both], scaled.target[both]).predict(inputs[test])
+    return output, rounds
+
+
+def _fit_lightgbm(scaled: ScaledSamples, seed: int, refit: bool) -> tuple[np.ndarray, int]:
+    """(n_samples,) outputs, and the number of rounds where validation stopped."""
+    import lightgbm
+
+    train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
+    known = hand_made(scaled, train)
+    settings = LIGHTGBM_SETTINGS | {
+        "min_child_samples": max(20, int(LEAF_SHARE * len(train))),
+        "random_state": seed,
+    }
+    stop: list[Any] = [lightgbm.early_stopping(50, verbose=False)]
+    model = lightgbm.LGBMRegressor(n_estimators=600, **settings)
+    model.fit(
+        known,
+        scaled.target[train],
+        eval_set=[(hand_made(scaled, val), scaled.target[val])],
+        callbacks=stop,
+    )
+    output = np.asarray(model.predict(hand_made(scaled, np.arange(len(scaled.samples)))))
+    rounds = int(model.best_iteration_)
+    if refit:
+        both = scaled.split.known
+        again = lightgbm.LGBMRegressor(n_estimators=rounds, **settings)
+        again.fit(hand_made(scaled, both), scaled.target[both])
+        output[test] = again.predict(hand_made(scaled, test))
     return output, rounds
