@@ -76,6 +76,15 @@ def test_the_direction_slope_is_recovered(slope):
     assert fit_direction_slope(*planted(slope)) == pytest.approx(slope, abs=0.5)
 
 
+def test_the_direction_slope_solves_its_equation():
+    """The sum of (rose - p_up) * forecast is 0 at the slope of the greatest likelihood."""
+    forecast, actual = planted(2.0, n=500)
+    slope = fit_direction_slope(forecast, actual)
+    p_up = 1 / (1 + np.exp(-slope * forecast))
+    score = np.sum(((actual > 0) - p_up) * forecast)
+    assert abs(score) < 1e-6 * np.sum(np.abs(forecast))
+
+
 def test_a_link_of_the_wrong_sign_gives_no_slope_and_probability_one_half():
     forecast, actual = planted(-4.0)
     assert fit_direction_slope(forecast, actual) == 0.0

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.samples.splitting import chronological_split, split_by_dates
+from pipeline.candles.synthetic import synthetic_candles
+from pipeline.samples.indicators import VOLATILITY_WARMUP
+from pipeline.samples.splitting import chronological_split, split_by_dates, split_samples
+from pipeline.samples.windows import make_windows
 
 HOUR = np.timedelta64(1, "h")
 
@@ -76,6 +79,19 @@ def test_every_symbol_is_cut_at_the_same_two_instants():
     assert sorted(hour[split.test][symbol[split.test] == 0].tolist()) == [*range(91, 101)]
     # Where BTC ends too
     assert sorted(hour[split.test][symbol[split.test] == 1].tolist()) == [*range(91, 101)]
+
+
+def test_the_cuts_do_not_depend_on_which_of_the_last_samples_can_be_used():
+    candles = {name: synthetic_candles(700, seed=n) for n, name in enumerate(("A/B", "C/B"))}
+    features = {name: frame[["close"]] for name, frame in candles.items()}
+    samples = make_windows(features, candles, "1h", 5, 1, VOLATILITY_WARMUP)
+    whole = split_samples(samples)
+    assert whole.test_end == samples.target_time.max()
+    kept = np.ones(len(samples), dtype=bool)
+    kept[-30:] = False
+    fewer = split_samples(samples.take(kept))
+    assert fewer.cuts() == whole.cuts()
+    assert len(fewer.test) == len(whole.test) - 30
 
 
 def test_symbols_without_a_time_in_common_are_refused():

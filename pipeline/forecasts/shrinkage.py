@@ -11,6 +11,9 @@ import numpy as np
 from pipeline.bundle.scaler_check import MAX_SIZE
 from pipeline.forecasts.fitted import FittedNumbers
 
+SLOPE_TOLERANCE = 1e-10
+"""Bound on the mean gradient where the direction's slope is taken; p_up is then exact to 1e-9."""
+
 
 @dataclass(frozen=True)
 class Calibration(FittedNumbers):
@@ -106,8 +109,11 @@ def fit_direction_slope(forecast: np.ndarray, actual: np.ndarray) -> float:
     is_flat = spread <= 1e-6 * float(np.abs(forecast).max())
     if is_flat or len(np.unique(rises)) < 2:
         return 0.0
-    standardised = forecast[moved, None] / spread  # the solver's tolerance supposes a size of 1
-    fitted = LogisticRegression(C=np.inf, fit_intercept=False).fit(standardised, rises)
+    standardised = forecast[moved, None] / spread  # the tolerance supposes a size of 1
+    exact = LogisticRegression(
+        C=np.inf, fit_intercept=False, solver="newton-cholesky", tol=SLOPE_TOLERANCE
+    )
+    fitted = exact.fit(standardised, rises)
     return max(float(fitted.coef_[0, 0]) / spread, 0.0)
 
 

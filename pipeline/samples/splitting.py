@@ -66,7 +66,14 @@ def split_samples(samples: Samples, config: SplitConfig = SplitConfig()) -> Spli
         val_ratio=config.val_ratio,
         purge=samples.target_span,
         symbol=samples.symbol,
+        end=_common_end(samples),
     )
+
+
+def _common_end(samples: Samples) -> np.datetime64:
+    """When the first symbol's candles end: rows are those of one symbol after another's."""
+    last_rows = np.append(np.flatnonzero(np.diff(samples.row_ms) <= 0), len(samples.row_ms) - 1)
+    return (samples.row_ms[last_rows].min() + samples.step_ms).astype("datetime64[ms]")
 
 
 def chronological_split(
@@ -76,6 +83,7 @@ def chronological_split(
     val_ratio: float,
     purge: np.timedelta64,
     symbol: np.ndarray | None = None,
+    end: np.datetime64 | None = None,
 ) -> Split:
     """Split sample indices into past, nearer past and most recent, by clock time.
 
@@ -91,6 +99,8 @@ def chronological_split(
         purge: Samples whose target closes less than this long after a cut began before it and are
             dropped.
         symbol: (n_samples,) integers that tell the symbols apart; None if there is one.
+        end: End of the span; by default the last target that all symbols reach. The candles' own
+            end does not depend on which of the last samples can be used.
 
     Raises:
         ValueError: The ratios leave no test part, the symbols have no time in common, or a part
@@ -112,7 +122,7 @@ def chronological_split(
     groups = np.zeros(len(times), dtype=int) if symbol is None else symbol
     times_of = [times[groups == group] for group in np.unique(groups)]
     start = max(own.min() for own in times_of)
-    end = min(own.max() for own in times_of)
+    end = min(own.max() for own in times_of) if end is None else end
     if end <= start:
         raise ValueError(
             f"the symbols have no time in common: one starts at {start}, another ends at {end}; "
