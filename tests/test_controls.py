@@ -14,14 +14,15 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from feature_engineering import V2_FEATURES, V2_WARMUP, compute_features
-from pipeline.candles.schema import utc_from_ms
-from pipeline.candles.synthetic import synthetic_market
+from pipeline.candles.schema import read_candles, utc_from_ms
+from pipeline.candles.synthetic import synthetic_candles, synthetic_market
 from pipeline.evaluation.losses import LOSS, SQUARED_LOSS
 from pipeline.evaluation.verdict import compare_forecasts
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.samples.scaling import scale_on_train
 from pipeline.samples.splitting import chronological_split
 from pipeline.samples.windows import make_windows
+from tests.network_nulls import with_random_signs
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 SMALL_MODELS = ("reversal", "lad", "ridge", "xgboost")
@@ -113,3 +114,13 @@ def test_the_controls_would_notice_a_leak():
 def test_the_same_market_and_seed_give_the_same_forecasts():
     first, second = (forecasts_of_test_part(1500, 7) for _ in range(2))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_random_signs_keep_the_size_of_every_move_and_make_sound_candles():
+    candles = synthetic_candles(300, seed=5)
+    moves = np.diff(np.log(candles["close"]))
+    signs = np.random.default_rng(1).choice([-1.0, 1.0], len(candles))
+    made = read_candles(with_random_signs(candles, signs), "1h", tell=pytest.fail)
+    assert np.diff(np.log(made["close"])) == pytest.approx(signs[1:] * moves, abs=1e-12)
+    same = with_random_signs(candles, np.ones(len(candles)))
+    pd.testing.assert_frame_equal(same, candles, rtol=1e-9)
