@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -132,14 +133,73 @@ def equity_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
         equity: "timestamp" (ISO 8601), "strategy" and "buy_and_hold", as `scoring.score_run` gives
             them.
     """
-    figure, axes = _figure(2.9)
-    time = pd.to_datetime(list(equity["timestamp"])).tz_localize(None)
+    figure, axes = _figure(2.3)
+    time = _times(equity)
     axes.axhline(1, color=LINE, linewidth=1)
     held, followed = (_bounded(equity[name]) for name in ("buy_and_hold", "strategy"))
     axes.plot(time, held, color=MUTED, linewidth=1.2, label="buy and hold")
     axes.plot(time, followed, color=NETWORK, linewidth=1.6, label="strategy after fees")
     axes.set_ylabel("capital, times the start")
     return _finish(figure, dates=True)
+
+
+def drawdown_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
+    """How far each account is below its earlier peak, over time.
+
+    Args:
+        equity: As `tear_sheet.thinned` gives it.
+    """
+    figure, axes = _figure(2.3)
+    time = _times(equity)
+    held, followed = (
+        -100 * _bounded(equity[f"{name}_drawdown"]) for name in ("buy_and_hold", "strategy")
+    )
+    axes.fill_between(time, followed, 0, color=NETWORK, alpha=0.2, linewidth=0)
+    axes.plot(time, held, color=MUTED, linewidth=1.2, label="buy and hold")
+    axes.plot(time, followed, color=NETWORK, linewidth=1.4, label="strategy after fees")
+    axes.set_ylabel("below the peak, %")
+    return _finish(figure, dates=True)
+
+
+def rolling_plot(rolling: Mapping[str, Any], unit: str, factor: float = 1.0) -> Figure:
+    """A number of the last days, over time, with its 95 % interval, beside 0.
+
+    Args:
+        rolling: "days", "timestamp", "value", "low" and "high", as `decay.rolling_skill` gives them.
+        unit: Label of the axis.
+        factor: From the numbers to the unit.
+    """
+    figure, axes = _figure(2.3)
+    time = _times(rolling)
+    value, low, high = (factor * _bounded(rolling[name]) for name in ("value", "low", "high"))
+    look = {"color": NETWORK, "alpha": 0.2, "linewidth": 0, "label": "95 % interval"}
+    axes.fill_between(time, low, high, **look)
+    axes.axhline(0, color=INK, linewidth=1)
+    axes.plot(time, value, color=NETWORK, linewidth=1.6, label=f"last {rolling['days']} days")
+    axes.set_ylabel(unit)
+    return _finish(figure, dates=True)
+
+
+def returns_plot(returns: Mapping[str, Any]) -> Figure:
+    """How often each return came; what lies beyond the axis is in its outermost bins.
+
+    Args:
+        returns: As `tear_sheet.distribution` gives it.
+    """
+    figure, axes = _figure(2.3)
+    edges = 100 * np.array(returns["edges"])
+    middle = (edges[1:] + edges[:-1]) / 2
+    axes.axvline(0, color=LINE, linewidth=1)
+    axes.fill_between(
+        middle, returns["strategy"], step="mid", color=NETWORK, alpha=0.2, linewidth=0
+    )
+    steps = {"drawstyle": "steps-mid"}
+    axes.plot(middle, returns["buy_and_hold"], color=MUTED, label="buy and hold", lw=1.2, **steps)
+    axes.plot(middle, returns["strategy"], color=NETWORK, label="strategy after fees", lw=1.6, **steps)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("return, %")
+    axes.set_ylabel("times")
+    return _finish(figure)
 
 
 def to_svg(figure: Figure, name: str) -> str:
@@ -161,11 +221,52 @@ def to_svg(figure: Figure, name: str) -> str:
     used = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     view = re.search(r'viewBox="[^"]*"', svg)
-    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{html.escape(name)}">'
+    label = f'role="img" aria-label="{html.escape(name)}"'
+    opening = f'<svg {view[0] if view else ""} {label}{_values_of(figure)}>'
     svg = opening + svg[svg.index(">") + 1 :]
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", svg))
+
+
+def _values_of(figure: Figure) -> str:
+    """The attribute that holds the values of a picture's lines, which its page shows on hover.
+
+    It is JSON: "x", where each value stands, in ten-thousandths of the picture's width; "at", what
+    stands there on the axis; "lines", name -> values. Empty where there are no lines.
+    """
+    [axes, *_] = figure.axes
+    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+    if not lines:
+        return ""
+    place = lines[0].get_xdata(orig=False)
+    alike = [line for line in lines if np.array_equal(line.get_xdata(orig=False), place)]
+    corners = np.column_stack([place, np.zeros(len(place))])
+    to_figure = axes.transData + figure.transFigure.inverted()
+    values = {
+        "x": np.rint(1e4 * to_figure.transform(corners)[:, 0]).astype(int).tolist(),
+        "at": _labels(axes, place),
+        "lines": {line.get_label(): _short(line.get_ydata(orig=False)) for line in alike},
+    }
+    written = html.escape(json.dumps(values, separators=(",", ":")), quote=False)
+    return " data-values='" + written.replace("'", "&#39;") + "'"
+
+
+def _labels(axes: Any, place: np.ndarray) -> list[str]:
+    """What stands at places of an axis: times, or numbers with the axis' name."""
+    from matplotlib.dates import ConciseDateFormatter, num2date
+
+    if isinstance(axes.xaxis.get_major_formatter(), ConciseDateFormatter):
+        return [f"{time:%Y-%m-%d %H:%M}" for time in num2date(place)]
+    return [f"{axes.get_xlabel()} {number:.3g}" for number in place]
+
+
+def _short(values: np.ndarray) -> list[float | None]:
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+
+
+def _times(table: Mapping[str, Sequence[Any]]) -> pd.DatetimeIndex:
+    return pd.to_datetime(list(table["timestamp"])).tz_localize(None)
 
 
 def _figure(height: float) -> tuple[Figure, Any]:
