@@ -102,14 +102,12 @@ def _cost(samples: Samples, own: np.ndarray, others: np.ndarray) -> dict[str, fl
 
     Where prices stand still, nothing is lost.
     """
-    frame = pd.DataFrame(
-        {"actual_return": samples.log_return, "volatility": samples.volatility}
-    )
+    frame = pd.DataFrame({"actual_return": samples.log_return, "volatility": samples.volatility})
     loss, naive = (scaled_absolute_error(frame.assign(it=it), "it") for it in (own, 0.0))
-    exchanged = [scaled_absolute_error(frame.assign(it=it), "it") for it in others]
+    # Differences first: where nothing changes they are 0, without rounding.
+    risen = [scaled_absolute_error(frame.assign(it=it), "it") - loss for it in others]
     lost, scale = (
-        mean_by_instant(values, samples.target_time)
-        for values in (np.mean(exchanged, axis=0) - loss, naive)
+        mean_by_instant(values, samples.target_time) for values in (np.mean(risen, axis=0), naive)
     )
     size = float(np.abs(own).mean())
     moved = float(np.abs(others - own).mean()) / size if size > 0 else None

@@ -101,7 +101,7 @@ def warning(sentence: str) -> str:
 
 def minus(cell: object) -> str:
     """The text with a sign that no line breaks behind, where a hyphen begins a number."""
-    return re.sub(r"(?<!\S)-(?=\d)", "−", str(cell))
+    return re.sub(r"(?<![\w−-])-(?=\d)", "−", str(cell))
 
 
 def slug(title: object) -> str:

@@ -78,8 +78,8 @@ def reliability_plot(bins: Sequence[Mapping[str, float]]) -> Figure:
     figure, axes = _figure(3.2)
     low, high = 100 * min(probability.min(), 0.5), 100 * max(probability.max(), 0.51)
     axes.plot([low, high], [low, high], color=INK, linewidth=1, label="calibrated")
-    dots = {"color": NETWORK, "fmt": "o", "markersize": 5, "linewidth": 1.2, "label": "measured"}
-    axes.errorbar(100 * probability, 100 * share, 100 * error, **dots)
+    axes.errorbar(100 * probability, 100 * share, 100 * error, color=NETWORK, fmt="", ls="", lw=1.2)
+    axes.plot(100 * probability, 100 * share, "o", color=NETWORK, markersize=5, label="measured")
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("right directions, %")
     return _finish(figure)
@@ -195,7 +195,9 @@ def returns_plot(returns: Mapping[str, Any]) -> Figure:
     )
     steps = {"drawstyle": "steps-mid"}
     axes.plot(middle, returns["buy_and_hold"], color=MUTED, label="buy and hold", lw=1.2, **steps)
-    axes.plot(middle, returns["strategy"], color=NETWORK, label="strategy after fees", lw=1.6, **steps)
+    axes.plot(
+        middle, returns["strategy"], color=NETWORK, label="strategy after fees", lw=1.6, **steps
+    )
     axes.set_ylim(bottom=0)
     axes.set_xlabel("return, %")
     axes.set_ylabel("times")
@@ -222,7 +224,7 @@ def to_svg(figure: Figure, name: str) -> str:
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     label = f'role="img" aria-label="{html.escape(name)}"'
-    opening = f'<svg {view[0] if view else ""} {label}{_values_of(figure)}>'
+    opening = f"<svg {view[0] if view else ''} {label}{_values_of(figure)}>"
     svg = opening + svg[svg.index(">") + 1 :]
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
@@ -232,24 +234,31 @@ def to_svg(figure: Figure, name: str) -> str:
 def _values_of(figure: Figure) -> str:
     """The attribute that holds the values of a picture's lines, which its page shows on hover.
 
-    It is JSON: "x", where each value stands, in ten-thousandths of the picture's width; "at", what
-    stands there on the axis; "lines", name -> values. Empty where there are no lines.
+    It is JSON: "x", where each value stands, and "y", where the axes begin and end, in
+    ten-thousandths of the picture's width and height; "at", what stands there on the axis; "lines",
+    name -> values. Lines of other places than the longest's are left out. Empty without lines.
     """
     [axes, *_] = figure.axes
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
     if not lines:
         return ""
-    place = lines[0].get_xdata(orig=False)
+    place = max((line.get_xdata(orig=False) for line in lines), key=len)
     alike = [line for line in lines if np.array_equal(line.get_xdata(orig=False), place)]
-    corners = np.column_stack([place, np.zeros(len(place))])
     to_figure = axes.transData + figure.transFigure.inverted()
+    across = to_figure.transform(np.column_stack([place, np.zeros(len(place))]))[:, 0]
+    low, high = axes.get_position().intervaly
     values = {
-        "x": np.rint(1e4 * to_figure.transform(corners)[:, 0]).astype(int).tolist(),
+        "x": _ten_thousandths(across),
+        "y": _ten_thousandths(np.array([1 - high, 1 - low])),
         "at": _labels(axes, place),
         "lines": {line.get_label(): _short(line.get_ydata(orig=False)) for line in alike},
     }
     written = html.escape(json.dumps(values, separators=(",", ":")), quote=False)
     return " data-values='" + written.replace("'", "&#39;") + "'"
+
+
+def _ten_thousandths(shares: np.ndarray) -> list[int]:
+    return [round(1e4 * share) for share in shares.tolist()]
 
 
 def _labels(axes: Any, place: np.ndarray) -> list[str]:
@@ -258,7 +267,7 @@ def _labels(axes: Any, place: np.ndarray) -> list[str]:
 
     if isinstance(axes.xaxis.get_major_formatter(), ConciseDateFormatter):
         return [f"{time:%Y-%m-%d %H:%M}" for time in num2date(place)]
-    return [f"{axes.get_xlabel()} {number:.3g}" for number in place]
+    return [f"{axes.get_xlabel()}: {number:.3g}" for number in place]
 
 
 def _short(values: np.ndarray) -> list[float | None]:
