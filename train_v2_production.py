@@ -247,9 +247,7 @@ def find_importance(
     from pipeline.evaluation.importance import permutation_importance
 
     groups = group_features(scaled.samples.feature_cols)
-    terminal.tell(
-        f"exchanging each of {len(groups)} groups of features, to see what they are worth"
-    )
+    terminal.tell(f"what {len(groups)} groups of features are worth …")
     found = permutation_importance(
         saved, scaled, forecasts.calibration.shrinkage, groups, seed=config.seed
     )

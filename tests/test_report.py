@@ -147,7 +147,7 @@ def test_the_page_says_the_verdict_first_and_shows_every_part(page):
 
 
 def test_the_contents_lead_to_every_section_in_its_order(page):
-    source, parsed = page
+    source, _ = page
     sections = re.findall('<section id="(.*?)"', source)
     assert re.findall('<a href="#(.*?)"', source) == sections
     assert sections == (
@@ -230,7 +230,7 @@ LOOK = """(() => {
   buttons[0].dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
   const seen = {
     faint, end, told, large,
-    unnamed: document.querySelectorAll("svg:not([aria-label]), button:not([aria-label]), img").length,
+    unnamed: document.querySelectorAll("img, :is(svg, button):not([aria-label])").length,
     jumps: document.querySelectorAll("[tabindex]").length,
     n: buttons.length,
   };

@@ -241,9 +241,8 @@ def _sharpe_interval(
     from arch.bootstrap import StationaryBootstrap  # takes a second to import
 
     def sharpe(sample: np.ndarray) -> float:
-        value = sharpe_ratio(
-            sample, span_ms
-        )  # None where the resample missed all of the few trades
+        value = sharpe_ratio(sample, span_ms)
+        # None where the resample missed all of the few trades
         return 0.0 if value is None else value
 
     bootstrap = StationaryBootstrap(np.ceil(len(returns) ** (1 / 3)), returns, seed=0)

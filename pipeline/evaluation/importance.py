@@ -66,7 +66,7 @@ def permutation_importance(
         return None
     rng = np.random.default_rng(seed)
     orders = [_exchanged(samples.symbol, rng) for _ in range(REPEATS)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, features in groups.items():
         columns = np.flatnonzero(np.isin(samples.feature_cols, features))
         others = []
@@ -74,8 +74,8 @@ def permutation_importance(
             inputs = windows.copy()
             inputs[:, :, columns] = windows[order][:, :, columns]
             others.append(forecast(inputs))
-        facts = {"group": name, "features": list(features)}
-        rows.append(facts | _cost(samples, own, np.stack(others)))
+        cost = _cost(samples, own, np.stack(others))
+        rows.append({"group": name, "features": list(features), **cost})
     rows.sort(key=lambda row: -row["skill_lost"])
     return {"n": len(samples), "repeats": REPEATS, "groups": rows}
 

@@ -165,7 +165,7 @@ def rolling_plot(rolling: Mapping[str, Any], unit: str, factor: float = 1.0) -> 
     """A number of the last days, over time, with its 95 % interval, beside 0.
 
     Args:
-        rolling: "days", "timestamp", "value", "low" and "high", as `decay.rolling_skill` gives them.
+        rolling: As `decay.rolling_skill` gives it.
         unit: Label of the axis.
         factor: From the numbers to the unit.
     """
@@ -239,11 +239,11 @@ def _values_of(figure: Figure) -> str:
     name -> values. Lines of other places than the longest's are left out. Empty without lines.
     """
     [axes, *_] = figure.axes
-    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     if not lines:
         return ""
-    place = max((line.get_xdata(orig=False) for line in lines), key=len)
-    alike = [line for line in lines if np.array_equal(line.get_xdata(orig=False), place)]
+    points = {str(line.get_label()): np.asarray(line.get_xydata()) for line in lines}
+    place = max(points.values(), key=len)[:, 0]
     to_figure = axes.transData + figure.transFigure.inverted()
     across = to_figure.transform(np.column_stack([place, np.zeros(len(place))]))[:, 0]
     low, high = axes.get_position().intervaly
@@ -251,7 +251,9 @@ def _values_of(figure: Figure) -> str:
         "x": _ten_thousandths(across),
         "y": _ten_thousandths(np.array([1 - high, 1 - low])),
         "at": _labels(axes, place),
-        "lines": {line.get_label(): _short(line.get_ydata(orig=False)) for line in alike},
+        "lines": {
+            name: _short(of[:, 1]) for name, of in points.items() if np.array_equal(of[:, 0], place)
+        },
     }
     written = html.escape(json.dumps(values, separators=(",", ":")), quote=False)
     return " data-values='" + written.replace("'", "&#39;") + "'"
