@@ -41,7 +41,9 @@ SHOWN = {
     "xgboost": r"\nxgboost (?: +\S+){4} +(\S+)",
     "xgboost_low": r"\nxgboost .* ([\d.]+)–",
     "power": r"skill against naive of ([\d.]+) %",
-    "ewma, garch, har": r"ewma \(\+(.*?) %\)(?:.|\n)*?garch \(\+(.*?) %\)(?:.|\n)*?har \(\+(.*?) %\)",
+    "ewma": r"BEATS\s+ewma \(\+(.*?) %\)",
+    "garch": r"BEATS\s+garch \(\+(.*?) %\)",
+    "har": r"BEATS\s+har \(\+(.*?) %\)",
     "apart": r"confidence is ([\d.]+)\spercentage",
     "slope": r"slope\sis\s([\d.]+\s\([^)]*\))",
     "after": r"after fees (\S+) %",
@@ -109,7 +111,8 @@ def with_figures(pages: Mapping[str, str]) -> dict[str, str]:
     for page, sentence in PROSE:
         parts = re.split(r"\{\w+\}", sentence)
         pattern = r"(?:[\w.,()+−-]+|[\d.]+ \([^)]*\)|\S+ to \S+)".join(map(re.escape, parts))
-        pages[page], n = re.subn(pattern, lambda _: sentence.format(**figures), pages[page])
+        told = sentence.format(**figures)
+        pages[page], n = re.subn(pattern, told, pages[page])
         if n != 1:
             raise ValueError(
                 f'{page}: says {n} times "{sentence}", where it should once; write it so again, or '
@@ -139,7 +142,7 @@ def shown_figures(page: str) -> dict[str, str]:
 
 def verdicts_of(page: str) -> list[str]:
     """What the words of a page were written for: the verdicts that its blocks print."""
-    return re.findall(r"\b(?:BEATS|TIES|LOSES|NO EDGE|EDGE)\b", "\n".join(blocks_of(page)))
+    return re.findall(r"\b(?:BEATS|TIES|LOSES|NO EDGE|EDGE|loses even)\b", "\n".join(blocks_of(page)))
 
 
 def blocks_of(page: str) -> list[str]:

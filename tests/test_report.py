@@ -176,12 +176,13 @@ def test_a_month_that_lost_is_coloured_by_its_share_of_the_largest_move():
     assert page_of.heat(None, 0.1) == page_of.heat(float("nan"), 0.1) == page_of.heat(0, 0) == ""
 
 
-def test_what_a_network_relies_on_is_told_only_where_it_is_more_than_luck():
+def test_a_group_is_named_where_its_interval_leaves_out_0():
     assert tables.importance_sentence(IMPORTANCE) == (
-        "Worth more than luck explains: moves. Better left out on these candles: volume."
+        "Wholly right of the line: moves. Wholly left of it, so that they did harm: volume. One "
+        "bar in twenty lies so by luck alone."
     )
     unsure = {"groups": [group("moves", 0.003, -0.001, 0.007), group("volume", 0.1, None, None)]}
-    assert tables.importance_sentence(unsure) == "No group is worth more than luck explains."
+    assert tables.importance_sentence(unsure) .startswith("Every bar touches the line")
     dead = {"groups": [group("moves", 0.0, 0.0, 0.0, moved=None)]}
     assert "are the same whatever the inputs" in tables.importance_sentence(dead)
     assert tables.importance_items(IMPORTANCE) == [

@@ -596,18 +596,18 @@ def importance_items(importance: Mapping[str, Any]) -> list[str]:
 
 
 def importance_sentence(importance: Mapping[str, Any]) -> str:
-    """Which groups of features the network's forecasts are better for."""
+    """Which groups of features made the network's forecasts better, or worse."""
     groups = importance["groups"]
     if not any(of["moved"] for of in groups):
         return "The forecasts are the same whatever the inputs, so no group is worth anything."
     helpful = [of["group"] for of in groups if (of["low"] or 0) > 0]
     harmful = [of["group"] for of in groups if (of["high"] or 0) < 0]
-    told = "No group is worth more than luck explains."
-    if helpful:
-        told = f"Worth more than luck explains: {', '.join(helpful)}."
+    if not helpful and not harmful:
+        return "Every bar touches the line: luck may explain what any group seems worth."
+    told = [f"Wholly right of the line: {', '.join(helpful)}."] if helpful else []
     if harmful:
-        told += f" Better left out on these candles: {', '.join(harmful)}."
-    return told
+        told.append(f"Wholly left of it, so that they did harm: {', '.join(harmful)}.")
+    return " ".join([*told, "One bar in twenty lies so by luck alone."])
 
 
 def lag_sentence(test: Mapping[str, Any]) -> str:
