@@ -142,7 +142,9 @@ def shown_figures(page: str) -> dict[str, str]:
 
 def verdicts_of(page: str) -> list[str]:
     """What the words of a page were written for: the verdicts that its blocks print."""
-    return re.findall(r"\b(?:BEATS|TIES|LOSES|NO EDGE|EDGE|loses even)\b", "\n".join(blocks_of(page)))
+    return re.findall(
+        r"\b(?:BEATS|TIES|LOSES|NO EDGE|EDGE|loses even)\b", "\n".join(blocks_of(page))
+    )
 
 
 def blocks_of(page: str) -> list[str]:

@@ -182,7 +182,7 @@ def test_a_group_is_named_where_its_interval_leaves_out_0():
         "bar in twenty lies so by luck alone."
     )
     unsure = {"groups": [group("moves", 0.003, -0.001, 0.007), group("volume", 0.1, None, None)]}
-    assert tables.importance_sentence(unsure) .startswith("Every bar touches the line")
+    assert tables.importance_sentence(unsure).startswith("Every bar touches the line")
     dead = {"groups": [group("moves", 0.0, 0.0, 0.0, moved=None)]}
     assert "are the same whatever the inputs" in tables.importance_sentence(dead)
     assert tables.importance_items(IMPORTANCE) == [

@@ -21,9 +21,9 @@ from pipeline.forecasts.test_part import SavedNetwork, rows_of_test
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.windows import Samples, window_view
 
-MOST_WINDOWS = 4000
+MOST_WINDOWS = 3000
 """Of a longer test part every second, third, … instant is taken, with all of its coins."""
-REPEATS = 3
+REPEATS = 2
 """Exchanges of each group, whose losses are averaged"""
 
 
