@@ -2,8 +2,8 @@
 
 Permutation importance (Breiman 2001, Random Forests, Machine Learning 45(1), section 10), of the
 served network, on candles that it has not seen. In each window the group's inputs are those of
-another window of the same coin. Related features are exchanged together: alone, each would be
-replaced by what the others say too, and none would look important.
+another window of the same coin. Related features are exchanged together: exchanged alone, one
+contradicts the others, and forecasts of such windows say little about it (docs/log.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.samples.windows import Samples, window_view
 
 MOST_WINDOWS = 3000
 """Of a longer test part every second, third, … instant is taken, with all of its coins."""
-REPEATS = 2
+REPEATS = 3
 """Exchanges of each group, whose losses are averaged"""
 
 
