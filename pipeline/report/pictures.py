@@ -56,6 +56,7 @@ def forest_plot(
             axes.plot([value], [place], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.locator_params(axis="x", nbins=6)
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, reference - reach), max(right, reference + reach))
     axes.set_xlabel(unit)
