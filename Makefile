@@ -8,6 +8,7 @@
 # make dates      the tests of make test on three other days
 # make lint       ruff and mypy
 # make format     put imports in order and lines into the formatter's shape
+# make figures    the README's run, and its figures on README.md and docs/*.md: CANDLES=DIR has the candles, five minutes
 # make bench      speed, as ratios against peers in the same run
 # PYTHON=python3.12 chooses the interpreter (3.10 to 3.13), ARGS="--symbols all" passes options on.
 # CONSTRAINTS=FILE bounds the versions installed: make test PYTHON=python3.10 VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
@@ -16,13 +17,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CANDLES ?= $(CRYPTO_TEST_DATA)/binanceusdm
 CONSTRAINTS ?=
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS:%=-c %)
 
 # A process per core; a file of tests stays in one of them, with the networks that it trains.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo train check test soak soak-short coverage mutations dates lint format bench clean
+.PHONY: demo train check test soak soak-short coverage mutations dates lint format figures bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py $(ARGS)
@@ -71,6 +73,11 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
+
+figures: $(VENV)/.installed
+	$(BIN)/python train_v2_production.py --candles-dir "$(CANDLES)" --symbols BTC/USDT ETH/USDT --candles 8000 \
+		--output-dir all_models/readme
+	$(BIN)/python -m docs.figures all_models/readme
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

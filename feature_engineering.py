@@ -29,6 +29,8 @@ from pipeline.samples.indicators import (
     rolling_z_score,
 )
 from pipeline.samples.pooled_features import (
+    POOLED_MARKET_FEATURES,
+    TIME_FEATURES,
     choose_pooled_features,
     compute_pooled_features,
     compute_probe_features,
@@ -50,6 +52,22 @@ V2_OPTIONAL_FEATURES = {"funding_rate": "funding_rate", "open_interest_change": 
 V2_VOLUME_FEATURES = ("volume_z", "volume_ratio")
 
 V2_FEATURES = (*V2_CANDLE_FEATURES, *V2_OPTIONAL_FEATURES)
+
+FEATURE_GROUPS = {
+    "last moves": ("open_gap", "body", "log_return", "scaled_return"),
+    "highs and lows": ("high_ratio", "low_ratio", "price_range", "close_position", "range_size"),
+    "momentum": ("momentum_10", "momentum_20", "rsi", "macd", "macd_signal"),
+    "volatility": (
+        *("volatility_14", "volatility_20", "atr"),
+        *("volatility_ratio_12", "volatility_ratio_336"),
+    ),
+    "volume": ("volume_z", "volume_ratio", "volume_level"),
+    "funding": ("funding_rate",),
+    "open interest": ("open_interest_change",),
+    "time of day": TIME_FEATURES,
+    "Bitcoin and the market": POOLED_MARKET_FEATURES,
+}
+"""Related features of both presets, which say much the same."""
 
 VOLUME_Z_WINDOW = 48
 
@@ -115,6 +133,20 @@ def compute_market(
         symbol: compute_features(frame, timeframe, feature_cols)
         for symbol, frame in candles.items()
     }
+
+
+def group_features(feature_cols: Sequence[str]) -> dict[str, list[str]]:
+    """Name of each group of `FEATURE_GROUPS` -> those of its features that are used.
+
+    Example:
+        >>> group_features(["rsi", "log_return", "body"])
+        {'last moves': ['body', 'log_return'], 'momentum': ['rsi']}
+    """
+    groups = {
+        group: [name for name in names if name in feature_cols]
+        for group, names in FEATURE_GROUPS.items()
+    }
+    return {group: names for group, names in groups.items() if names}
 
 
 def probe_preset(preset: str) -> Probe:

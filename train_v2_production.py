@@ -21,14 +21,26 @@ import numpy as np
 import pandas as pd
 
 from config import PRESETS_V2, ConfigV2
-from feature_engineering import V2_WARMUP, choose_preset_features, compute_market, probe_preset
+from feature_engineering import (
+    V2_WARMUP,
+    choose_preset_features,
+    compute_market,
+    group_features,
+    probe_preset,
+)
 from inference_v2 import FILES
 from pipeline import options, script, terminal
 from pipeline.bundle.network import seeded_keras
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.baselines import BASELINE_NAMES, Baselines, fit_baselines
-from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_alone, forecast_test
+from pipeline.forecasts.test_part import (
+    NETWORK,
+    Forecasts,
+    SavedNetwork,
+    forecast_alone,
+    forecast_test,
+)
 from pipeline.report import run_page, tables
 from pipeline.run import folder_of, open_run
 from pipeline.samples.pooled_features import POOLED_MARKET_FEATURES
@@ -124,6 +136,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
             **run.score(parts, market),
             "calibration": forecasts.calibration.as_dict(),
             "baseline_settings": baselines.settings,
+            "importance": find_importance(saved, scaled, forecasts, config),
         }
         sections = compare_members(metrics, saved, forecasts.predictions, scaled, history, config)
 
@@ -225,6 +238,22 @@ def forecast_fold(
     train(scaled, replace(config, workers=1), folder, build)  # folds may be side by side already
     saved = SavedNetwork(folder / FILES.model, scalers, config.refit)
     return forecast_test(saved, scaled, baselines, market.candles).predictions
+
+
+def find_importance(
+    saved: SavedNetwork, scaled: ScaledSamples, forecasts: Forecasts, config: ConfigV2
+) -> dict[str, Any] | None:
+    """What the served network relies on, told in a line; of several folds, that of the last."""
+    from pipeline.evaluation.importance import permutation_importance
+
+    groups = group_features(scaled.samples.feature_cols)
+    terminal.tell(f"what {len(groups)} groups of features are worth …")
+    found = permutation_importance(
+        saved, scaled, forecasts.calibration.shrinkage, groups, seed=config.seed
+    )
+    if found is not None:
+        terminal.tell_list(tables.importance_items(found))
+    return found
 
 
 def compare_members(

@@ -1,6 +1,7 @@
 """The page and the terminal's tables: what they say, and that they stand whatever a run came to."""
 
 import html.parser
+import json
 import re
 from collections import Counter
 
@@ -10,12 +11,26 @@ import pytest
 
 from pipeline.candles.schema import utc_from_ms
 from pipeline.evaluation.scoring import score_run
+from pipeline.report import page as page_of
 from pipeline.report import pictures, run_page, tables
+from tests import browser
 from tests.test_verdict import make_predictions, with_quantiles
 
 HISTORY = {"loss": [1.0, 0.9, 0.8], "val_loss": [1.0, 0.95, 0.97], "best_epoch": 1}
 SETTINGS = {"epochs": 3, "candles_dir": "<here & there>"}
 VOID = {"meta", "link"}
+
+
+def group(name, lost, low, high, moved=0.5):
+    numbers = {"skill_lost": lost, "low": low, "high": high, "moved": moved}
+    return {"group": name, "features": [f"{name}_1", f"{name}_2"], **numbers}
+
+
+IMPORTANCE = {
+    "n": 800,
+    "repeats": 3,
+    "groups": [group("moves", 0.003, 0.001, 0.005), group("volume", -0.002, -0.003, -0.001)],
+}
 
 
 class Page(html.parser.HTMLParser):
@@ -98,14 +113,17 @@ def scores(predictions):
 
 @pytest.fixture(scope="module")
 def page(predictions, scores):
-    return render(predictions, scores)
+    return render(predictions, scores | {"importance": IMPORTANCE})
 
 
 def test_the_page_says_the_verdict_first_and_shows_every_part(page):
     text = page[1].text
     parts = (
-        "EDGE: in absolute error the network BEATS naive",
+        "EDGE",
         "came closer than assuming",
+        "In absolute error the network BEATS naive",
+        "return after fees",
+        "Capital after fees",
         "Where and when it helped",
         "Every score",
         "May be the best one",
@@ -114,8 +132,11 @@ def test_the_page_says_the_verdict_first_and_shows_every_part(page):
         "lstm against ewma",
         "Actual against predicted",
         "Does it copy the last move?",
-        "Money",
         "not a promise",
+        "Drawdown",
+        "Return by month",
+        "Returns from one forecast",
+        "What the network relies on",
         "Fold by fold",
         "Training curves",
         "Where it comes from",
@@ -123,6 +144,51 @@ def test_the_page_says_the_verdict_first_and_shows_every_part(page):
     )
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
+
+
+def test_the_contents_lead_to_every_section_in_its_order(page):
+    source, _ = page
+    sections = re.findall('<section id="(.*?)"', source)
+    assert re.findall('<a href="#(.*?)"', source) == sections
+    assert sections == (
+        "skill scores confidence interval forecasts money features folds training this-run".split()
+    )
+    assert source.index('class="contents"') < source.index("<h1>")
+
+
+def test_a_picture_knows_the_values_that_its_lines_show(scores):
+    equity = scores["backtest"]["equity"]
+    svg = pictures.to_svg(pictures.equity_plot(equity), "it's")
+    values = json.loads(dict(Page(svg).attributes)["data-values"])
+    assert values["lines"]["strategy after fees"] == [
+        float(f"{value:.4g}") for value in equity["strategy"]
+    ]
+    assert values["at"][0] == equity["timestamp"][0].replace("T", " ").removesuffix("Z")
+    # Where matplotlib draws the first and the last point, of a picture 316.8 points wide
+    points = re.findall(r"[ML] ([\d.]+)", max(re.findall(r'd="(M [^"]*)"', svg), key=len))
+    ends = [1e4 * float(points[end]) / 316.8 for end in (0, -1)]
+    assert [values["x"][0], values["x"][-1]] == pytest.approx(ends, abs=2)
+
+
+def test_a_month_that_lost_is_coloured_by_its_share_of_the_largest_move():
+    assert page_of.heat(-0.05, 0.1) == ' class="heat down" style="--share: 22%"'
+    assert page_of.heat(0.2, 0.1) == ' class="heat up" style="--share: 45%"'
+    assert page_of.heat(None, 0.1) == page_of.heat(float("nan"), 0.1) == page_of.heat(0, 0) == ""
+
+
+def test_a_group_is_named_where_its_interval_leaves_out_0():
+    assert tables.importance_sentence(IMPORTANCE) == (
+        "Wholly right of the line: moves. Wholly left of it, so that they did harm: volume. One "
+        "bar in twenty lies so by luck alone."
+    )
+    unsure = {"groups": [group("moves", 0.003, -0.001, 0.007), group("volume", 0.1, None, None)]}
+    assert tables.importance_sentence(unsure).startswith("Every bar touches the line")
+    dead = {"groups": [group("moves", 0.0, 0.0, 0.0, moved=None)]}
+    assert "are the same whatever the inputs" in tables.importance_sentence(dead)
+    assert tables.importance_items(IMPORTANCE) == [
+        "points of skill lost without moves +0.30 (+0.10 to +0.50)",
+        "volume -0.20 (-0.30 to -0.10)",
+    ]
 
 
 def test_the_page_asks_for_nothing_outside_itself(page):
@@ -135,6 +201,63 @@ def test_the_page_asks_for_nothing_outside_itself(page):
     assert all(value.startswith(("#", "data:")) for value in links)
     assert set(re.findall(r"url\((.)", source)) == {"#"}
     assert "@import" not in source and not parsed.tags["img"] and not parsed.tags["iframe"]
+
+
+LOOK = """(() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+  const faint = [];
+  for (const element of document.querySelectorAll("main *, .alarm *")) {
+    if (![...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())) continue;
+    const look = getComputedStyle(element), drawn = element.closest("svg") !== null;
+    let behind = element;
+    while (!/^rgb\\(/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+    const colours = [drawn ? look.fill : look.color, getComputedStyle(behind).backgroundColor];
+    const [low, high] = colours.map(channels).map(light).sort((a, b) => a - b);
+    const contrast = (high + .05) / (low + .05);
+    if (contrast < 4.5) faint.push(`${element.textContent.trim().slice(0, 30)} ${contrast}`);
+  }
+  // Such good forecasts have warnings, which come first and may be as many as they are.
+  for (const warning of document.querySelectorAll(".banner:not(:has(.verdict))")) warning.remove();
+  const end = document.querySelector("figure svg").getBoundingClientRect().bottom;
+  const buttons = [...document.querySelectorAll("figure .enlarge")];
+  buttons[0].focus();
+  buttons[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+  const told = document.querySelector("output").textContent;
+  buttons[0].click();
+  const large = document.querySelector("figure").getBoundingClientRect().width;
+  buttons[0].dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+  const seen = {
+    faint, end, told, large,
+    unnamed: document.querySelectorAll("img, :is(svg, button):not([aria-label])").length,
+    jumps: document.querySelectorAll("[tabindex]").length,
+    n: buttons.length,
+  };
+  document.body.dataset.seen = JSON.stringify(seen);
+  return true;
+})()"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width, dark", [(390, True), (1280, False)])
+def test_a_phone_s_first_screen_has_verdict_numbers_and_picture_and_all_can_be_read(
+    page, tmp_path, width, dark
+):
+    if browser.find_browser() is None:
+        pytest.skip("no Chromium to look at the page with: apt-get install chromium")
+    path = tmp_path / "report.html"
+    path.write_text(page[0], encoding="utf-8")
+    visit = browser.visit(path.as_uri(), steps=[LOOK], width=width, height=844, dark=dark)
+    seen = json.loads(dict(Page(visit.html).attributes)["data-seen"])
+    assert seen["faint"] == []
+    assert seen["end"] <= 844
+    assert seen["told"].startswith("2024-01-") and "strategy after fees" in seen["told"]
+    assert seen["large"] >= width
+    assert (seen["unnamed"], seen["jumps"], seen["n"]) == (0, 0, page[1].tags["svg"])
+    assert (visit.overflow, visit.errors) == (0, ())
+    assert visit.requests == (path.as_uri(),)
 
 
 def test_pictures_follow_the_pages_colours_and_share_no_id(page):
@@ -150,7 +273,7 @@ def test_pictures_follow_the_pages_colours_and_share_no_id(page):
 
 
 def test_the_same_run_makes_the_same_page(page, predictions, scores):
-    assert render(predictions, scores)[0] == page[0]
+    assert render(predictions, scores | {"importance": IMPORTANCE})[0] == page[0]
 
 
 def test_the_last_excerpt_shows_without_script_and_the_others_wait_for_the_choice(page):
@@ -283,10 +406,10 @@ def facts_of(page_of_run):
 
 def test_the_page_says_when_by_which_command_and_with_which_code_it_was_made(predictions, scores):
     told = facts_of(render(predictions, scores, run=RUN, environment={"keras": "3.11.3"})[1])
-    assert "begun: 2026-11-26 18:51 UTC" in told
-    assert f"command: {RUN['command']}" in told
+    assert "begun2026-11-26 18:51 UTC" in told
+    assert f"command{RUN['command']}" in told
     changed = ", with changes that are in no commit"
-    assert f"code: crypto-system 2.0.0, commit {RUN['commit']}{changed}" in told
+    assert f"codecrypto-system 2.0.0, commit {RUN['commit']}{changed}" in told
 
 
 def test_a_page_made_later_shows_the_libraries_of_the_run_and_not_todays(predictions, scores):
@@ -297,7 +420,7 @@ def test_a_page_made_later_shows_the_libraries_of_the_run_and_not_todays(predict
 def test_a_run_that_no_command_began_says_so(predictions, scores):
     called = {"started": RUN["started"], "command": None, "version": None, "commit": None}
     told = facts_of(render(predictions, scores, run=called)[1])
-    assert "command: none: main(config) was called from Python, with the settings below" in told
+    assert "commandnone: main(config) was called from Python, with the settings below" in told
     assert "commit unknown" in told
 
 

@@ -148,7 +148,7 @@ class Tags(html.parser.HTMLParser):
         self.links += [
             value
             for name, value in attrs
-            if name in ("href", "src") and not value.startswith("data:")
+            if name in ("href", "src") and not value.startswith(("data:", "#"))
         ]
 
     def handle_data(self, data):
@@ -159,9 +159,9 @@ def test_the_report_is_one_self_contained_page_with_verdict_table_and_pictures(t
     page = Tags()
     page.feed((tiny_bundle / "report_v2.html").read_text(encoding="utf-8"))
     assert page.links == []
-    assert (
-        page.tags.count("svg") == 8
-    )  # skill by symbol and month, two calibrations, a span a coin, training, money
+    # capital, skill by symbol and month, two calibrations, a span a coin, drawdown, returns,
+    # importance, training
+    assert page.tags.count("svg") == 11
     metrics = json.loads((tiny_bundle / "metrics_v2.json").read_text())
     for model, numbers in metrics["test"]["models"].items():
         assert model in page.text

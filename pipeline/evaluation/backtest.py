@@ -199,17 +199,28 @@ def measure(returns: np.ndarray, span_ms: int) -> Performance:
     """
     equity = _compound(returns)
     days = len(returns) * span_ms / DAY_MS
-    drawdown = 1 - equity / np.maximum.accumulate(equity)
     annualised = float(equity[-1] ** (YEAR_MS / DAY_MS / days)) - 1
     return Performance(
         total_return=float(equity[-1]) - 1,
         annualised_return=annualised if days >= MIN_DAYS_TO_ANNUALISE else None,
-        sharpe=_sharpe(returns, span_ms),
-        max_drawdown=float(drawdown.max()),
+        sharpe=sharpe_ratio(returns, span_ms),
+        max_drawdown=float(drawdowns(equity).max()),
     )
 
 
-def _sharpe(returns: np.ndarray, span_ms: int) -> float | None:
+@np.errstate(over="ignore", invalid="ignore")
+def drawdowns(equity: np.ndarray) -> np.ndarray:
+    """(n,) how far an account is below its earlier peak, as a positive fraction of it.
+
+    Example:
+        >>> drawdowns(np.array([1.0, 2.0, 1.0, 4.0])).tolist()
+        [0.0, 0.0, 0.5, 0.0]
+    """
+    return 1 - equity / np.maximum.accumulate(equity)
+
+
+def sharpe_ratio(returns: np.ndarray, span_ms: int) -> float | None:
+    """Mean over standard deviation of (n,) returns, a year; None where they do not vary."""
     if len(returns) < 2 or is_constant(returns):
         return None
     spread = returns.std(ddof=1)
@@ -230,7 +241,8 @@ def _sharpe_interval(
     from arch.bootstrap import StationaryBootstrap  # takes a second to import
 
     def sharpe(sample: np.ndarray) -> float:
-        value = _sharpe(sample, span_ms)  # None where the resample missed all of the few trades
+        value = sharpe_ratio(sample, span_ms)
+        # None where the resample missed all of the few trades
         return 0.0 if value is None else value
 
     bootstrap = StationaryBootstrap(np.ceil(len(returns) ** (1 / 3)), returns, seed=0)

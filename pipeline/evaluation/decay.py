@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline.evaluation.comparison import calendar_names, scaled_absolute_error, skill_by
+from pipeline.evaluation.comparison import (
+    calendar_names,
+    scaled_absolute_error,
+    skill_by,
+    skill_interval,
+)
 from pipeline.evaluation.significance import (
     LEVEL,
     instants_needed,
@@ -27,6 +32,9 @@ TREND_YEARS = 0.5
 QUARTERS_FOR_FORECAST = 4
 """A line through fewer quarters leaves too little to measure their spread by."""
 YEAR = np.timedelta64(365 * 24 + 6, "h")
+ROLLING_DAYS = (30, 7)
+"""Days of a rolling window: the longest that goes three times into the whole."""
+ROLLING_POINTS = 200
 
 
 class Trend(TypedDict):
@@ -48,6 +56,8 @@ class SkillOverTime(TypedDict):
     """None where the forecasts span less than half a year"""
     next_quarter: dict[str, float] | None
     """"skill", "low", "high": where a quarter like those before would lie; None for fewer than 4"""
+    rolling: dict[str, Any] | None
+    """over the last days, `rolling_skill`"""
     last_holds_zero: bool | None
     """whether the interval of the last whole quarter holds 0; None without one"""
 
@@ -73,6 +83,7 @@ def skill_over_time(
     return {
         "quarters": quarters,
         "trend": _trend(predictions, model, baseline, horizon),
+        "rolling": rolling_skill(predictions, model, baseline, horizon),
         "next_quarter": forecast_next([row["skill"] for row in whole]),
         "last_holds_zero": whole[-1]["low"] <= 0 <= whole[-1]["high"] if whole else None,
     }
@@ -109,14 +120,65 @@ def forecast_next(skills: Sequence[float]) -> dict[str, float] | None:
     return {"skill": float(expected), "low": float(expected - half), "high": float(expected + half)}
 
 
-def _trend(predictions: pd.DataFrame, model: str, baseline: str, horizon: int) -> Trend | None:
-    """Least-squares slope of the loss difference on time, with the errors of `standard_error`."""
+def rolling_skill(
+    predictions: pd.DataFrame, model: str, baseline: str, horizon: int = 1
+) -> dict[str, Any] | None:
+    """The skill over the last days, again and again; its windows overlap, so it moves slowly.
+
+    Returns:
+        "days" of a window; "timestamp" (the last candle that a forecast in it knows), "value",
+        "low", "high" (95 % interval), a number a window. None where there are too few days.
+    """
+    times, ours, theirs = _losses_in_time(predictions, model, baseline)
+    days, windows = rolling_windows(times)
+    if not windows:
+        return None
+    rows = [skill_interval(ours[window], theirs[window], horizon) for window in windows]
+    ends = times[[window.stop - 1 for window in windows]]
+    named = dict(zip(("value", "low", "high"), map(list, zip(*rows))))
+    return {"days": days, "timestamp": [f"{end.astype('datetime64[m]')}Z" for end in ends], **named}
+
+
+def rolling_windows(times: np.ndarray) -> tuple[int, list[slice]]:
+    """Days of a window, and the rows of `ROLLING_POINTS` windows or fewer, the last at the end.
+
+    No windows where the whole is too short for three of them.
+
+    Args:
+        times: (n,) datetimes in order.
+
+    Example:
+        >>> days, windows = rolling_windows(np.arange("2024-01", "2024-02", dtype="datetime64[D]"))
+        >>> days, windows[0], windows[-1]
+        (7, slice(0, 7, None), slice(24, 31, None))
+    """
+    lengths = [np.timedelta64(days, "D") for days in ROLLING_DAYS]
+    whole = times[-1] - times[0]
+    length = next((length for length in lengths if 3 * length <= whole), None)
+    if length is None:
+        return 0, []
+    first = int(np.searchsorted(times, times[0] + length))  # the first end of a whole window
+    ends = np.unique(np.linspace(first, len(times), ROLLING_POINTS).astype(int))
+    starts = np.searchsorted(times, times[ends - 1] - length, side="right")
+    days = int(length / np.timedelta64(1, "D"))
+    return days, [slice(int(start), int(end)) for start, end in zip(starts, ends)]
+
+
+def _losses_in_time(
+    predictions: pd.DataFrame, model: str, baseline: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n_instants,) times, and the mean loss of each of the two at each of them."""
     instants = predictions["timestamp"]
     ours, theirs = (
         mean_by_instant(scaled_absolute_error(predictions, name), instants)
         for name in (model, baseline)
     )
-    times = np.unique(instants.to_numpy("datetime64[ms]"))
+    return np.unique(instants.to_numpy("datetime64[ms]")), ours, theirs
+
+
+def _trend(predictions: pd.DataFrame, model: str, baseline: str, horizon: int) -> Trend | None:
+    """Least-squares slope of the loss difference on time, with the errors of `standard_error`."""
+    times, ours, theirs = _losses_in_time(predictions, model, baseline)
     if times[-1] - times[0] < TREND_YEARS * YEAR or len(ours) < instants_needed(horizon):
         return None
     gained = (theirs - ours) / theirs.mean()

@@ -12,11 +12,11 @@ from pipeline.bundle import files
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.backtest import backtest
 from pipeline.evaluation.metrics import forecast_fault
+from pipeline.evaluation.tear_sheet import tear_sheet
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
 
 BREAK_EVEN = ("break_even_fee_bps", "break_even_low", "break_even_high")
 """What is kept of the backtest of the largest tenth of the forecasts."""
-MOST_POINTS = 1000
 
 
 def score_run(
@@ -84,23 +84,13 @@ def score_run(
 def _trade(
     predictions: pd.DataFrame, network: str, threshold: float, rules: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The backtest, its equity curve, and the break-even fee of the largest tenth."""
+    """The backtest, its tear sheet, and the break-even fee of the largest tenth."""
     account = backtest(predictions, network, threshold=threshold, **rules)
     cut = float(np.quantile(np.abs(predictions[network] / predictions["volatility"]), 0.9))
     tenth = backtest(predictions, network, threshold=cut, n_bootstrap=0, **rules)
     return account.as_dict() | {
         "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
-        "equity": _curve(account.equity),
-    }
-
-
-def _curve(equity: pd.DataFrame) -> dict[str, list[Any]]:
-    """The equity curve for the file, thinned to `MOST_POINTS`."""
-    rows = equity.iloc[:: -(-len(equity) // MOST_POINTS)]
-    return {
-        "timestamp": [f"{time:%Y-%m-%dT%H:%MZ}" for time in rows["timestamp"]],
-        "strategy": rows["strategy"].tolist(),
-        "buy_and_hold": rows["buy_and_hold"].tolist(),
+        **tear_sheet(account.equity, rules["timeframe_ms"] * rules["horizon"]),
     }
 
 

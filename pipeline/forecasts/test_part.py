@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,6 +63,8 @@ class SavedNetwork:
     """fitted with the samples that it was trained on"""
     is_refitted: bool = False
     """it has learnt the validation part too; the one in the folder `HELD_OUT` has not"""
+    opened: dict[Path, KerasNetwork | OnnxNetwork] = field(default_factory=dict, repr=False)
+    """file -> the network, once it is open"""
 
     def outputs(
         self, scaled: ScaledSamples, val: np.ndarray, test: np.ndarray
@@ -75,10 +77,18 @@ class SavedNetwork:
         refitted = self._open(self.path, scaled)
         return self._run(held_out, scaled, val), self._run(refitted, scaled, test)
 
+    def outputs_of(self, scaled: ScaledSamples) -> np.ndarray:
+        """(n_samples, n_outputs) log-returns of all samples, by the network that is served."""
+        every = np.arange(len(scaled.samples))
+        return self._run(self._open(self.path, scaled), scaled, every)
+
     def _open(self, path: Path, scaled: ScaledSamples) -> KerasNetwork | OnnxNetwork:
-        twin = twin_of(path)
-        twin_sha256 = sha256_of(twin) if twin.is_file() else None
-        return open_network(path, [stream.shape for stream in scaled.streams], twin_sha256)
+        if path not in self.opened:
+            twin = twin_of(path)
+            twin_sha256 = sha256_of(twin) if twin.is_file() else None
+            shapes = [stream.shape for stream in scaled.streams]
+            self.opened[path] = open_network(path, shapes, twin_sha256)
+        return self.opened[path]
 
     def _run(
         self, network: KerasNetwork | OnnxNetwork, scaled: ScaledSamples, part: np.ndarray

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -100,7 +101,31 @@ def warning(sentence: str) -> str:
 
 def minus(cell: object) -> str:
     """The text with a sign that no line breaks behind, where a hyphen begins a number."""
-    return re.sub(r"(?<!\S)-(?=\d)", "−", str(cell))
+    return re.sub(r"(?<![\w−-])-(?=\d)", "−", str(cell))
+
+
+def slug(title: object) -> str:
+    """A title as the id of its section.
+
+    Example:
+        >>> slug("Is the confidence a probability?")
+        'is-the-confidence-a-probability'
+    """
+    return re.sub(r"\W+", "-", str(title).lower()).strip("-")
+
+
+def contents(body: Markup) -> list[tuple[str, Markup]]:
+    """The sections of a page: id -> what a link to it says, as the macro `section` wrote them."""
+    found = re.findall(r'<section id="(.*?)" data-name="(.*?)">', body)
+    return [(name, Markup(title)) for name, title in found]
+
+
+def heat(value: float | None, largest: float) -> Markup:
+    """The attributes that colour a cell of a heat map by a number, up to `largest` either way."""
+    if value is None or not math.isfinite(value) or value == 0 or largest == 0:
+        return Markup("")
+    share = round(45 * min(abs(value) / largest, 1))
+    return Markup(f' class="heat {"up" if value > 0 else "down"}" style="--share: {share}%"')
 
 
 def _part(name: str) -> Any:
@@ -123,9 +148,10 @@ def environment(**options: Any) -> Environment:
         lstrip_blocks=True,
         **{"autoescape": True} | options,
     )
-    made.filters |= {"minus": minus, "tone": _tone}
+    made.filters |= {"minus": minus, "tone": _tone, "slug": slug}
     made.globals |= {"tables": tables, "show": tables.show, "span": tables.span}
     made.globals |= {"pictures": pictures, "picture": picture, "live": False}
+    made.globals |= {"contents": contents, "heat": heat}
     return made
 
 

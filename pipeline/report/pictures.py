@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ def forest_plot(
             axes.plot([value], [place], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.locator_params(axis="x", nbins=6)
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, reference - reach), max(right, reference + reach))
     axes.set_xlabel(unit)
@@ -77,8 +79,8 @@ def reliability_plot(bins: Sequence[Mapping[str, float]]) -> Figure:
     figure, axes = _figure(3.2)
     low, high = 100 * min(probability.min(), 0.5), 100 * max(probability.max(), 0.51)
     axes.plot([low, high], [low, high], color=INK, linewidth=1, label="calibrated")
-    dots = {"color": NETWORK, "fmt": "o", "markersize": 5, "linewidth": 1.2, "label": "measured"}
-    axes.errorbar(100 * probability, 100 * share, 100 * error, **dots)
+    axes.errorbar(100 * probability, 100 * share, 100 * error, color=NETWORK, fmt="", ls="", lw=1.2)
+    axes.plot(100 * probability, 100 * share, "o", color=NETWORK, markersize=5, label="measured")
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("right directions, %")
     return _finish(figure)
@@ -132,14 +134,75 @@ def equity_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
         equity: "timestamp" (ISO 8601), "strategy" and "buy_and_hold", as `scoring.score_run` gives
             them.
     """
-    figure, axes = _figure(2.9)
-    time = pd.to_datetime(list(equity["timestamp"])).tz_localize(None)
+    figure, axes = _figure(2.3)
+    time = _times(equity)
     axes.axhline(1, color=LINE, linewidth=1)
     held, followed = (_bounded(equity[name]) for name in ("buy_and_hold", "strategy"))
     axes.plot(time, held, color=MUTED, linewidth=1.2, label="buy and hold")
     axes.plot(time, followed, color=NETWORK, linewidth=1.6, label="strategy after fees")
     axes.set_ylabel("capital, times the start")
     return _finish(figure, dates=True)
+
+
+def drawdown_plot(equity: Mapping[str, Sequence[Any]]) -> Figure:
+    """How far each account is below its earlier peak, over time.
+
+    Args:
+        equity: As `tear_sheet.thinned` gives it.
+    """
+    figure, axes = _figure(2.3)
+    time = _times(equity)
+    held, followed = (
+        -100 * _bounded(equity[f"{name}_drawdown"]) for name in ("buy_and_hold", "strategy")
+    )
+    axes.fill_between(time, followed, 0, color=NETWORK, alpha=0.2, linewidth=0)
+    axes.plot(time, held, color=MUTED, linewidth=1.2, label="buy and hold")
+    axes.plot(time, followed, color=NETWORK, linewidth=1.4, label="strategy after fees")
+    axes.set_ylabel("below the peak, %")
+    return _finish(figure, dates=True)
+
+
+def rolling_plot(rolling: Mapping[str, Any], unit: str, factor: float = 1.0) -> Figure:
+    """A number of the last days, over time, with its 95 % interval, beside 0.
+
+    Args:
+        rolling: As `decay.rolling_skill` gives it.
+        unit: Label of the axis.
+        factor: From the numbers to the unit.
+    """
+    figure, axes = _figure(2.3)
+    time = _times(rolling)
+    value, low, high = (factor * _bounded(rolling[name]) for name in ("value", "low", "high"))
+    look = {"color": NETWORK, "alpha": 0.2, "linewidth": 0, "label": "95 % interval"}
+    axes.fill_between(time, low, high, **look)
+    axes.axhline(0, color=INK, linewidth=1)
+    axes.plot(time, value, color=NETWORK, linewidth=1.6, label=f"last {rolling['days']} days")
+    axes.set_ylabel(unit)
+    return _finish(figure, dates=True)
+
+
+def returns_plot(returns: Mapping[str, Any]) -> Figure:
+    """How often each return came; what lies beyond the axis is in its outermost bins.
+
+    Args:
+        returns: As `tear_sheet.distribution` gives it.
+    """
+    figure, axes = _figure(2.3)
+    edges = 100 * np.array(returns["edges"])
+    middle = (edges[1:] + edges[:-1]) / 2
+    axes.axvline(0, color=LINE, linewidth=1)
+    axes.fill_between(
+        middle, returns["strategy"], step="mid", color=NETWORK, alpha=0.2, linewidth=0
+    )
+    steps = {"drawstyle": "steps-mid"}
+    axes.plot(middle, returns["buy_and_hold"], color=MUTED, label="buy and hold", lw=1.2, **steps)
+    axes.plot(
+        middle, returns["strategy"], color=NETWORK, label="strategy after fees", lw=1.6, **steps
+    )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("return, %")
+    axes.set_ylabel("times")
+    return _finish(figure)
 
 
 def to_svg(figure: Figure, name: str) -> str:
@@ -160,12 +223,64 @@ def to_svg(figure: Figure, name: str) -> str:
     svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    # A hundredth of a point is finer than any screen.
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     view = re.search(r'viewBox="[^"]*"', svg)
-    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{html.escape(name)}">'
+    label = f'role="img" aria-label="{html.escape(name)}"'
+    opening = f"<svg {view[0] if view else ''} {label}{_values_of(figure)}>"
     svg = opening + svg[svg.index(">") + 1 :]
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", svg))
+
+
+def _values_of(figure: Figure) -> str:
+    """The attribute that holds the values of a picture's lines, which its page shows on hover.
+
+    It is JSON: "x", where each value stands, and "y", where the axes begin and end, in
+    ten-thousandths of the picture's width and height; "at", what stands there on the axis; "lines",
+    name -> values. Lines of other places than the longest's are left out. Empty without lines.
+    """
+    [axes, *_] = figure.axes
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    if not lines:
+        return ""
+    points = {str(line.get_label()): np.asarray(line.get_xydata()) for line in lines}
+    place = max(points.values(), key=len)[:, 0]
+    to_figure = axes.transData + figure.transFigure.inverted()
+    across = to_figure.transform(np.column_stack([place, np.zeros(len(place))]))[:, 0]
+    low, high = axes.get_position().intervaly
+    values = {
+        "x": _ten_thousandths(across),
+        "y": _ten_thousandths(np.array([1 - high, 1 - low])),
+        "at": _labels(axes, place),
+        "lines": {
+            name: _short(of[:, 1]) for name, of in points.items() if np.array_equal(of[:, 0], place)
+        },
+    }
+    written = html.escape(json.dumps(values, separators=(",", ":")), quote=False)
+    return " data-values='" + written.replace("'", "&#39;") + "'"
+
+
+def _ten_thousandths(shares: np.ndarray) -> list[int]:
+    return [round(1e4 * share) for share in shares.tolist()]
+
+
+def _labels(axes: Any, place: np.ndarray) -> list[str]:
+    """What stands at places of an axis: times, or numbers with the axis' name."""
+    from matplotlib.dates import ConciseDateFormatter, num2date
+
+    if isinstance(axes.xaxis.get_major_formatter(), ConciseDateFormatter):
+        return [f"{time:%Y-%m-%d %H:%M}" for time in num2date(place)]
+    return [f"{axes.get_xlabel()}: {number:.3g}" for number in place]
+
+
+def _short(values: np.ndarray) -> list[float | None]:
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+
+
+def _times(table: Mapping[str, Sequence[Any]]) -> pd.DatetimeIndex:
+    return pd.to_datetime(list(table["timestamp"])).tz_localize(None)
 
 
 def _figure(height: float) -> tuple[Figure, Any]:

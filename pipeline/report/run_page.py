@@ -38,7 +38,8 @@ def html_report(
     """One self-contained page of a run.
 
     Args:
-        metrics: Content of the metrics file: "data", "split", "test", "backtest" and "folds".
+        metrics: Content of the metrics file: "data", "split", "test", "backtest" and "folds",
+            and "importance" where that is known.
         predictions: Rows of the predictions file.
         history: "loss", "val_loss" (a number an epoch) and "best_epoch"; of several networks, name
             -> such a mapping.
@@ -82,6 +83,8 @@ def html_report(
         coverages=coverage_rows(test["interval"]),
         weeks=weeks,
         money=metrics.get("backtest"),
+        importance=metrics.get("importance"),
+        relied=importance_rows(metrics.get("importance")),
         folds=metrics.get("folds") or [],
         curves=curves,
         settings=settings,
@@ -151,6 +154,12 @@ def coverage_rows(interval: Mapping[str, Any] | None) -> list[tuple]:
     whole = map(_percent, (interval[f"coverage{end}"] for end in ("", "_low", "_high")))
     by_symbol = interval["by_symbol"].items()
     return [("all", *whole), *((symbol, 100 * share, None, None) for symbol, share in by_symbol)]
+
+
+def importance_rows(importance: Mapping[str, Any] | None) -> list[tuple]:
+    """Rows of the picture of what the network relies on, in points: (group, lost, low, high)."""
+    rows = importance["groups"] if importance else []
+    return [(of["group"], *map(_percent, (of["skill_lost"], of["low"], of["high"]))) for of in rows]
 
 
 def _percent(value: float | None) -> float | None:

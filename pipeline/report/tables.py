@@ -6,6 +6,7 @@ what is None. A table is a list of rows of text cells, a heading first.
 
 from __future__ import annotations
 
+import calendar
 import math
 import re
 import textwrap
@@ -222,6 +223,44 @@ def candle_rows(data: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def importance_rows(importance: Mapping[str, Any]) -> Rows:
+    """What `permutation_importance` returns."""
+    rows = [["group of features", "skill lost, points", "95 % interval", "forecast moves by, %"]]
+    for of in importance["groups"]:
+        interval = span(of["low"], of["high"], "{:+.2f}", 100)
+        numbers = [show(of["skill_lost"], "{:+.2f}", 100), interval]
+        name = f"{of['group']}: {', '.join(of['features'])}"
+        rows.append([name, *numbers, show(of["moved"], "{:.0f}", 100)])
+    return rows
+
+
+def month_rows(months: Sequence[Mapping[str, Any]], account: str) -> list[tuple[str, list]]:
+    """A calendar of what an account earned, a row a year: its name, and a number a month and year.
+
+    Months that no year has are left out; the last number is the whole year's.
+
+    Args:
+        months: `tear_sheet.months`.
+        account: "strategy" or "buy_and_hold".
+
+    Example:
+        >>> months = [{"month": "2024-01", "it": 0.5}, {"month": "2024-02", "it": -0.5}]
+        >>> month_rows(months, "it")
+        [('year', ['Jan', 'Feb', 'year']), ('2024', [0.5, -0.5, -0.25])]
+    """
+    earned = {row["month"]: row[account] for row in months}
+    numbers = sorted({month[5:] for month in earned})
+    rows: list[tuple[str, list]] = [
+        ("year", [*(calendar.month_abbr[int(number)] for number in numbers), "year"])
+    ]
+    for year in sorted({month[:4] for month in earned}):
+        of_year = [earned.get(f"{year}-{number}") for number in numbers]
+        known = [value for month, value in earned.items() if month[:4] == year]
+        whole = None if None in known else math.prod(1 + value for value in known) - 1
+        rows.append((year, [*of_year, whole]))
+    return rows
+
+
 def run_facts(run: Mapping[str, Any]) -> dict[str, str]:
     """When, by which command and with which code a run was made, from `origin.run_facts`.
 
@@ -302,6 +341,11 @@ def head_error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Mapping[str, 
 
 def verdict_sentence(test: Mapping[str, Any]) -> str:
     """The run's verdict and its reason, in a sentence for people."""
+    return f"{test['verdict']}: {reason_sentence(test)}"
+
+
+def reason_sentence(test: Mapping[str, Any]) -> str:
+    """What the run's verdict rests on."""
     naive, others = against_naive(test), _lost_to(test)
     if naive["skill"] is None:
         skill, p_value = "an undefined skill", "not tested"
@@ -317,7 +361,7 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
         reason += f" and LOSES to {', '.join(others)}"
     if is_over(test):
         reason += ", but not any more in the last whole quarter"
-    return f"{test['verdict']}: {reason}, {test['n']:,} forecasts out of sample"
+    return f"{reason}, {test['n']:,} forecasts out of sample"
 
 
 def is_over(test: Mapping[str, Any]) -> bool:
@@ -539,6 +583,31 @@ def _differing_sentences(test: Mapping[str, Any]) -> list[str]:
 
 def _listed_by(names: Mapping[str, Sequence[str]]) -> str:
     return " and ".join(f"{verb} {', '.join(of)}" for verb, of in names.items())
+
+
+def importance_items(importance: Mapping[str, Any]) -> list[str]:
+    """The skill that each group of features is worth, in points."""
+    told = [
+        f"{of['group']} {show(of['skill_lost'], '{:+.2f}', 100)} "
+        f"({span(of['low'], of['high'], '{:+.2f}', 100)})"
+        for of in importance["groups"]
+    ]
+    return [f"points of skill lost without {told[0]}", *told[1:]]
+
+
+def importance_sentence(importance: Mapping[str, Any]) -> str:
+    """Which groups of features made the network's forecasts better, or worse."""
+    groups = importance["groups"]
+    if not any(of["moved"] for of in groups):
+        return "The forecasts are the same whatever the inputs, so no group is worth anything."
+    helpful = [of["group"] for of in groups if (of["low"] or 0) > 0]
+    harmful = [of["group"] for of in groups if (of["high"] or 0) < 0]
+    if not helpful and not harmful:
+        return "Every bar touches the line: luck may explain what any group seems worth."
+    told = [f"Wholly right of the line: {', '.join(helpful)}."] if helpful else []
+    if harmful:
+        told.append(f"Wholly left of it, so that they did harm: {', '.join(harmful)}.")
+    return " ".join([*told, "One bar in twenty lies so by luck alone."])
 
 
 def lag_sentence(test: Mapping[str, Any]) -> str:
