@@ -68,8 +68,10 @@ def run(seed: int, market: dict[str, pd.DataFrame]) -> dict[str, Any]:
         for symbol, candles in market.items():
             made = with_random_signs(candles.tail(n).reset_index(drop=True), signs)
             write_candles(made, Path(folder) / "candles", symbol, "1h")
-        paths = {"candles_dir": Path(folder) / "candles", "output_dir": Path(folder) / "v2"}
-        test: dict[str, Any] = train_v2_production.main(replace(settings, **paths))["test"]
+        config = replace(
+            settings, candles_dir=Path(folder) / "candles", output_dir=Path(folder) / "v2"
+        )
+        test: dict[str, Any] = train_v2_production.main(config)["test"]
         return test
 
 
