@@ -58,6 +58,7 @@ def score_unseen(
     metadata: Mapping[str, Any],
     since_ms: int | None = None,
     fee_bps: float = 5.0,
+    prices_between: Mapping[str, pd.Series] = {},
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Forecast from every candle that the model has not seen, and score the forecasts.
 
@@ -72,11 +73,12 @@ def score_unseen(
         metadata: Metadata of the bundle (`read_metadata`); may be empty.
         since_ms: Only forecasts made at or after this instant, epoch ms.
         fee_bps: See `backtest`; its threshold is the bundle's own.
+        prices_between: See `score_run`.
 
     Returns:
         Plain data for JSON: "data" (`CandleSet.provenance`), "span", "seen_until",
-        "untrained_symbols", "notes" (what a reader must know), "test", "backtest" and "folds"
-        (`score_run`), "drift" (`measure_drift`); and the forecasts, a row a sample in time order,
+        "untrained_symbols", "notes" (what a reader must know), "test", "backtest", "delayed_entry" and
+        "folds" (`score_run`), "drift" (`measure_drift`); and the forecasts, a row a sample in time order,
         with the columns of predictions_v2.parquet that a bundle can fill.
 
     Raises:
@@ -105,6 +107,7 @@ def score_unseen(
         fee_bps=fee_bps,
         threshold=_threshold_of(metadata),
         funding=market.funding,
+        prices_between=prices_between,
     )
     scores["test"]["warnings"] += market.doubts.values()
     quantiles = metadata.get("feature_quantiles", {})
