@@ -73,7 +73,7 @@ def score_run(
     )
     money, late = None, []
     if usable:
-        rules = {
+        rules: dict[str, Any] = {
             "timeframe_ms": timeframe_ms(timeframe),
             "horizon": horizon,
             "fee_bps": fee_bps,
