@@ -15,7 +15,7 @@ import pytest
 import inference_v2
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import commands
-from pipeline.bundle import files
+from pipeline.bundle import files, hub_transfer
 from pipeline.bundle.files import sha256_of
 from pipeline.candles.schema import utc_from_ms
 from pipeline.candles.store import write_candles
@@ -275,6 +275,12 @@ def test_a_new_bundle_leaves_none_of_the_old_one_s_behind(bundle):
     assert not (bundle / FILES.recalibration).exists()
 
 
+def test_a_push_to_the_hub_leaves_it_out(bundle):
+    recalibrate(bundle)
+    files.write_metadata(bundle / FILES.metadata, {}, hashed=[FILES.model, FILES.scalers])
+    assert FILES.recalibration not in hub_transfer.read_bundle(bundle).names
+
+
 def run(monkeypatch, *words, predictor_class=CryptoPricePredictorV2):
     monkeypatch.setattr(sys, "argv", ["inference_v2.py", *map(str, words)])
     commands.main(predictor_class, inference_v2.__doc__)
@@ -296,8 +302,8 @@ def test_the_command_writes_it_and_the_others_tell_of_it(
     assert "Fitted on 1,488 forecasts of BTC/USDT, ETH/USDT" in printed  # 2 * 24 * 31
     fitted = CryptoPricePredictorV2.from_directory(bundle).recalibration
     assert fitted is not None and fitted.n == 1488
-    assert fitted.until_ms == until.value // 10**6 and fitted.first_ms == (
-        predictor.cuts["val_end"]
+    assert (
+        fitted.until_ms == until.value // 10**6 and fitted.first_ms == (predictor.cuts["val_end"])
     )
     run(monkeypatch, "predict", candles_dir / "BTCUSDT_1h.parquet", "--model-dir", bundle)
     assert f"recalibrated: size and confidence are fitted on forecasts up to {until:%Y-%m-%d}" in (
