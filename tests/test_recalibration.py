@@ -29,6 +29,8 @@ from pipeline.forecasts.recalibration import (
     write_recalibration,
 )
 from pipeline.forecasts.shrinkage import Calibration, fit_calibration
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
 from tests.test_bundle_numbers import sound
 
 HOUR = 3_600_000
@@ -324,6 +326,23 @@ def test_the_command_writes_it_and_the_others_tell_of_it(
     assert before["test"] == written["test"] and len(before["calibrations"]) == (
         len(written["calibrations"]) - 1
     )
+
+
+def test_without_a_folder_the_exchange_is_asked_for_as_much_as_it_takes(
+    bundle, market, monkeypatch, capsys
+):
+    last = market["BTC/USDT"]["timestamp"].iloc[-1]
+    now_ms = last.value // 10**6 + HOUR
+    monkeypatch.setattr(commands, "_now_ms", lambda: now_ms)
+    truth = {symbol: {"1h": candles} for symbol, candles in market.items()}
+    with ExchangeServer(market_of(truth), now_ms=now_ms, limits={}) as server:
+        place = ("--exchange", "binance", "--base-url", server.url_of("binance"))
+        run(monkeypatch, "recalibrate", "--model-dir", bundle, *place)
+    assert "had come true by" in capsys.readouterr().out
+    fitted = CryptoPricePredictorV2.from_directory(bundle).recalibration
+    assert fitted is not None and fitted.until_ms == now_ms
+    # Made from candle 799 on, which closes where validation ends, to the last but one.
+    assert fitted.n == 2 * (1700 - 1 - 799)
 
 
 def synthetic_times(folder):
