@@ -34,7 +34,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.commands import no_model
 from pipeline.evaluation.outcomes import find_outcomes
-from pipeline.forecasts.prediction import aged, as_json, untrained_note
+from pipeline.forecasts.prediction import aged, as_json, recalibrated, untrained_note
 from pipeline.options import read_options
 from pipeline.report import live_page, page
 from pipeline.report.live_guard import Guard, Turns
@@ -124,7 +124,8 @@ class Forecaster:
             raise ValueError(
                 f"{folder / FILES.metrics}: nothing says what the model has seen; train it again"
             )
-        self.seen_until_ms = cuts["val_end"]
+        later = self.predictor.recalibration
+        self.seen_until_ms = max(cuts["val_end"], later.until_ms if later else 0)
         self.step_ms = timeframe_ms(self.predictor.timeframe)
         self._kept: dict[str, Answer] = {}
         self._failed: dict[str, tuple[float, Exception]] = {}
@@ -237,9 +238,8 @@ class Forecaster:
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
         notes = [self.for_visitors(w.message) for w in caught if w.category is UserWarning]
         prediction["age_candles"] = max(now_ms - closes_ms, 0) // self.step_ms  # at one instant
-        untrained = untrained_note(symbol, predictor.symbols)
-        if untrained is not None:
-            notes.append(untrained)
+        told = (untrained_note(symbol, predictor.symbols), recalibrated(prediction))
+        notes += [note for note in told if note]
         banners = [live_page.SYNTHETIC_CANDLES] if market.is_synthetic else []
         old = aged(prediction)
         if old is not None:

@@ -4,9 +4,9 @@
     predictor = CryptoPricePredictorV2.from_directory("all_models/v2")
     predictor.predict(df)["price"]
 
-As a command it forecasts from a file or an exchange, and scores what came true:
+As a command it forecasts from a file or an exchange, scores what came true, and recalibrates:
 
-    python inference_v2.py predict | live | evaluate
+    python inference_v2.py predict | live | evaluate | recalibrate
 
 Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
 loads Keras.
@@ -58,6 +58,7 @@ FILES = BundleFiles(
     report="report_v2.html",
     log="training_log_v2.txt",
     metadata="metadata_v2.json",
+    recalibration="recalibration_v2.json",
 )
 MODEL_FILE, SCALER_FILE, METADATA_FILE = FILES.model, FILES.scalers, FILES.metadata
 
@@ -70,6 +71,8 @@ class CryptoPricePredictorV2(LivePredictor):
     Args:
         model_path: `crypto_v2_final_model.h5` (or `best_v2_model.h5`).
         scaler_path: `scalers_v2.pkl` of the same training run.
+        recalibrated: Whether a later calibration beside them is used, if there is one; False serves
+            what the training run judged.
     """
 
     files = FILES

@@ -1,4 +1,4 @@
-"""The commands predict, live and evaluate of a predictor: their options, and the order of calls."""
+"""The commands of a predictor, predict, live, evaluate, recalibrate: options and order of calls."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
 from pipeline import options, terminal
-from pipeline.bundle.metadata import MAX_SHOWN, shown
+from pipeline.bundle.metadata import MAX_SHOWN, minute, shown
 from pipeline.candles import fetch_cache, folders, formats, store
+from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols, fetch_candles
+from pipeline.candles.finer import prices_between
 from pipeline.candles.job import Job
 from pipeline.candles.pairs import pair_of
-from pipeline.candles.schema import instant_ms, timeframe_ms, timestamps_ms
+from pipeline.candles.schema import DAY_MS, instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.live import LivePredictor, watch
 from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
-from pipeline.report.tables import summary
+from pipeline.forecasts.recalibration import DAYS, write_recalibration
+from pipeline.report.tables import summary, text_table
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 def main(predictor_class: type[LivePredictor], description: str | None) -> None:
     """Parse the subcommand and run it with this class of predictors."""
     commands: dict[str, type] = {"predict": Predict, "live": Live, "evaluate": Evaluate}
+    if predictor_class.files.recalibration:
+        commands["recalibrate"] = Recalibrate
     command = options.read_command(commands, description, _file_by_place(sys.argv[1:]))
     with terminal.plain_warnings(), terminal.notices(getattr(command, "verbose", False)):
         command.run(predictor_class)
@@ -49,14 +54,16 @@ def _file_by_place(words: Sequence[str]) -> list[str]:
     return [word.removeprefix("--candles=") for word in words if word != "--candles"]
 
 
-def open_bundle(predictor_class: type[LivePredictor], folder: Path) -> LivePredictor:
-    """The predictor of a bundle's folder.
+def open_bundle(
+    predictor_class: type[LivePredictor], folder: Path, **options: Any
+) -> LivePredictor:
+    """The predictor of a bundle's folder; options as for its class.
 
     Raises:
         ValueError: There is no trained model, or its files are damaged or not of one run.
     """
     try:
-        return predictor_class.from_directory(folder)
+        return predictor_class.from_directory(folder, **options)
     except FileNotFoundError as error:
         raise ValueError(no_model(folder)) from error
 
@@ -268,21 +275,25 @@ class Evaluate:
         metadata = predictor.metadata
         predictions = self.model_dir / predictor.files.predictions
         unseen.check_test_part(predictions, predictor, metadata, since_ms)
+        source = SourceConfig(candles_dir=candles_dir, timezone=self.timezone, cache_dir=None)
         read = functools.partial(
             fetch_candles,
             timeframe=predictor.timeframe,
-            source=SourceConfig(candles_dir=candles_dir, timezone=self.timezone, cache_dir=None),
+            source=source,
             end_ms=instant_ms(self.until, "--until"),
         )
         there = folders.symbols_in(candles_dir, predictor.symbols, predictor.timeframe)
         market = read(self.symbols or there or predictor.symbols)
         if there and predictor.wants_context:
             predictor = predictor.with_context(read(there).candles)
-        features = {
-            symbol: predictor._features(candles) for symbol, candles in market.candles.items()
-        }
         result, forecasts = unseen.score_unseen(
-            predictor, market, features, metadata, since_ms, self.fee_bps
+            predictor,
+            market,
+            _features_of(predictor, market),
+            metadata,
+            since_ms,
+            self.fee_bps,
+            prices_between(market, source),
         )
         lacking = [symbol for symbol in predictor.symbols if symbol not in there]
         if lacking and not self.symbols:
@@ -334,6 +345,87 @@ class Evaluate:
         unseen.write(result, forecasts, self.output, self.predictions)
         print(ledger_text(result))
         return [model["test"] for model in result["models"] if model["test"] is not None]
+
+
+@dataclass(frozen=True)
+class Recalibrate:
+    """Fit shrinkage and confidence anew on the last 180 days of the model's own forecasts.
+
+    python inference_v2.py recalibrate --candles-dir candles/binance
+    """
+
+    candles_dir: Path | None = None
+    """folder of candles up to now; default: an exchange's candles"""
+    exchange: str | None = None
+    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py"""
+    timezone: str | None = None
+    """zone of times in --candles-dir that name none, such as Europe/Berlin; default: UTC"""
+    until: str | None = None
+    """only candles that have closed by this instant, UTC; default: the newest"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
+
+    def run(self, predictor_class: type[LivePredictor]) -> None:
+        """Write the calibration beside the bundle, and print it beside the judged one."""
+        from pipeline.evaluation import unseen
+
+        predictor = open_bundle(predictor_class, self.model_dir, recalibrated=False)
+        metadata = predictor.metadata
+        unseen.check_test_part(self.model_dir / predictor.files.predictions, predictor, metadata)
+        market = self._market(predictor)
+        if predictor.wants_context:
+            predictor = predictor.with_context(market.candles)
+        features = _features_of(predictor, market)
+        fitted = unseen.recalibrate(predictor, market, features, metadata)
+        path = self.model_dir / predictor.files.recalibration
+        judged, anew = predictor.calibration.as_dict(), fitted.calibration.as_dict()
+        write_recalibration(path, fitted, predictor.calibration, predictor.sha256)
+        rows = [["", "judged", "recalibrated"]]
+        rows += [[name, f"{judged[name]:.4f}", f"{anew[name]:.4f}"] for name in judged]
+        print(text_table(rows, indent=""))
+        print(
+            f"\nFitted on {fitted.n:,} forecasts of {terminal.listed(market.candles)}, made from "
+            f"{minute(fitted.first_ms)} on, that had come true by {minute(fitted.until_ms)}.\n"
+            f"{path}: predict, live and the page use it from now on; evaluate shows both."
+        )
+
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        return options.page("--model-dir", self.model_dir)
+
+    def _market(self, predictor: LivePredictor) -> CandleSet:
+        """Candles of the pairs that the model was trained on, as many as it takes."""
+        end_ms = instant_ms(self.until, "--until")
+        if self.candles_dir is not None:
+            formats.demand_files(self.candles_dir, [], "")
+            there = folders.symbols_in(self.candles_dir, predictor.symbols, predictor.timeframe)
+            source = SourceConfig(
+                candles_dir=self.candles_dir, timezone=self.timezone, cache_dir=None
+            )
+            return fetch_candles(
+                there or predictor.symbols, predictor.timeframe, source=source, end_ms=end_ms
+            )
+        source = SourceConfig(
+            "exchange", exchange=self.exchange, base_url=self.base_url, cache_dir=None
+        )
+        before_ms = DAYS * DAY_MS + predictor.required_candles * timeframe_ms(predictor.timeframe)
+        return fetch_candles(
+            predictor.symbols,
+            predictor.timeframe,
+            source=source,
+            since_ms=(end_ms or _now_ms()) - before_ms,
+            end_ms=end_ms,
+            published=predictor.published,
+        )
+
+
+def _features_of(predictor: LivePredictor, market: CandleSet) -> dict[str, pd.DataFrame]:
+    """Symbol -> what the model sees, a row a candle."""
+    return {symbol: predictor._features(candles) for symbol, candles in market.candles.items()}
 
 
 def _with_neighbours(

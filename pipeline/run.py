@@ -26,6 +26,7 @@ from pipeline import hub, terminal
 from pipeline.bundle import files, origin
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
+from pipeline.candles.finer import prices_between
 from pipeline.candles.schema import canonical_timeframe
 from pipeline.forecasts.baselines import BASELINE_NAMES, FURTHER_BASELINES
 from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
@@ -170,6 +171,7 @@ class Run:
             fee_bps=self.config.fee_bps,
             threshold=self.config.threshold,
             funding=market.funding,
+            prices_between=prices_between(market, self.config),
         )
         scores["test"]["warnings"] += market.doubts.values()
         print(tables.terminal_tables(scores))

@@ -27,6 +27,7 @@ from app import Forecaster, Options
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
+from pipeline.forecasts.recalibration import Recalibration, write_recalibration
 from pipeline.report import live_page
 from pipeline.report.tables import verdict_sentence
 from tests import browser
@@ -65,6 +66,26 @@ def test_the_endpoint_s_forecast_is_the_predictor_s(forecaster, signal_market):
     assert forecast["timestamp"] == expected["timestamp"].isoformat() and forecast["symbol"] == BTC
     assert forecast["synthetic"] is False and forecast["verdict"] == forecaster.test["verdict"]
     assert json.loads(json.dumps(forecast)) == forecast
+
+
+def test_a_recalibration_is_told_of_and_what_it_was_fitted_on_counts_as_seen(
+    options, forecaster, tmp_path
+):
+    folder = tmp_path / "bundle"
+    shutil.copytree(options.model_dir, folder)
+    judged, target = forecaster.predictor, forecaster.answer(BTC).outcomes["target"].iloc[-5]
+    until_ms = target.value // 10**6 + HOUR_MS
+    later = Recalibration(replace(judged.calibration, shrinkage=0.01), 0, until_ms, 500)
+    write_recalibration(folder / "recalibration_v2.json", later, judged.calibration, judged.sha256)
+    recalibrated = Forecaster(replace(options, model_dir=folder))
+    answer, before = recalibrated.answer(BTC), forecaster.answer(BTC)
+    shares = answer.prediction["return"] / before.prediction["return"]
+    assert shares == pytest.approx(0.01 / judged.calibration.shrinkage)
+    assert any(note.startswith("recalibrated: ") for note in answer.notes)
+    assert not any(note.startswith("recalibrated: ") for note in before.notes)
+    # Made from the candle before its target, so at the target's open.
+    is_before = answer.outcomes["target"] < target + pd.Timedelta("1h")
+    assert answer.outcomes["is_seen"].equals(is_before)
 
 
 def test_what_came_true_is_the_test_part_s_own(forecaster, tiny_bundle):

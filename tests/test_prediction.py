@@ -13,6 +13,7 @@ from pipeline.forecasts.prediction import (
     judge,
     money,
     quote_of,
+    recalibrated,
     subject,
     untrained_note,
 )
@@ -45,6 +46,7 @@ def forecast_of(**changes):
         "venue": "binance",
         "synthetic": False,
         "trained_until": None,
+        "calibrated_until": None,
         "missing_inputs": [],
         **changes,
     }
@@ -140,3 +142,11 @@ def test_json_holds_every_key_and_reads_back():
     read = json.loads(json.dumps(as_json(forecast_of())))
     assert read["target_timestamp"] == read["timestamp"] == "2024-06-16T12:00:00+00:00"
     assert read["price"] == 101.0 and set(read) == set(forecast_of())
+
+
+def test_a_recalibrated_forecast_says_until_when():
+    trained = pd.Timestamp("2024-01-01", tz="UTC")
+    later = trained + pd.Timedelta("30D")
+    assert recalibrated(forecast_of(trained_until=trained, calibrated_until=trained)) is None
+    lines = forecast_lines(forecast_of(trained_until=trained, calibrated_until=later))
+    assert lines[-1].startswith("! recalibrated: ") and "up to 2024-01-31 00:00 UTC" in lines[-1]

@@ -87,7 +87,7 @@ class CryptoPricePredictorV9(CandlePredictor):
         "ensemble": dict,
         "sha256": dict,
     }
-    history_columns: ClassVar[tuple[str, ...]] = (
+    history_columns = (
         *CandlePredictor.history_columns,
         "direction",
         "direction_p_up",

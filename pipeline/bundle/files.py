@@ -50,6 +50,8 @@ class BundleFiles:
     metadata: str
     extra: tuple[str, ...] = ()
     """further files of the generation"""
+    recalibration: str = ""
+    """of a later calibration, which no training run writes; "" where the generation has none"""
 
     @property
     def hashed(self) -> tuple[str, ...]:
@@ -82,8 +84,9 @@ class BundleFiles:
 
     @property
     def bundle(self) -> tuple[str, ...]:
-        """All but the metadata."""
-        return (*self.hashed, *self.optional, self.log)
+        """All but the metadata; what a run has not written is removed when it moves its files."""
+        later = (self.recalibration,) if self.recalibration else ()
+        return (*self.hashed, *self.optional, self.log, *later)
 
 
 @contextlib.contextmanager

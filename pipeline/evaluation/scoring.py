@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.bundle import files
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.backtest import backtest
+from pipeline.evaluation.delayed_entry import delayed_entries
 from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.tear_sheet import tear_sheet
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
@@ -31,6 +32,7 @@ def score_run(
     fee_bps: float,
     threshold: float,
     funding: Mapping[str, pd.DataFrame | None],
+    prices_between: Mapping[str, pd.Series] = {},
 ) -> dict[str, Any]:
     """Score the forecasts of all folds together, and each fold's alone.
 
@@ -45,11 +47,12 @@ def score_run(
         fee_bps: See `backtest`, as are threshold and funding.
         threshold: In volatilities.
         funding: Symbol -> settled rates, or None.
+        prices_between: Symbol -> prices by instant, for late entries (`finer.prices_between`).
 
     Returns:
         Plain data for JSON (`files.plain`): "test" (`evaluate_forecasts`), "backtest" (None
-        where the network's forecasts are unusable) and "folds" (span, size and comparison with
-        naive of each).
+        where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`) and "folds"
+        (span, size and comparison with naive of each).
     """
     predictions = pd.concat(parts, ignore_index=True)
     usable = forecast_fault(predictions, network) is None
@@ -68,17 +71,18 @@ def score_run(
         directions=directions,
         quantile_baselines=[name for name in interval_baselines if is_there[f"{name}_q10"]],
     )
-    money = None
+    money, late = None, []
     if usable:
-        rules = {
+        rules: dict[str, Any] = {
             "timeframe_ms": timeframe_ms(timeframe),
             "horizon": horizon,
             "fee_bps": fee_bps,
             "funding": funding or None,
         }
         money = _trade(predictions, network, threshold, rules)
+        late = delayed_entries(predictions, network, prices_between, threshold=threshold, **rules)
     folds = [_fold(part, network, horizon) for part in parts]
-    return files.plain({"test": test, "backtest": money, "folds": folds})
+    return files.plain({"test": test, "backtest": money, "delayed_entry": late, "folds": folds})
 
 
 def _trade(

@@ -21,11 +21,13 @@ from pipeline.bundle import files
 from pipeline.bundle.metadata import agreed_cuts, demand, minute, shown
 from pipeline.candles import table_size
 from pipeline.candles.candle_set import CandleSet
-from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.candles.schema import DAY_MS, parse_times, timeframe_ms, timestamps_ms, utc_from_ms
+from pipeline.evaluation.calibrations import compare_calibrations
 from pipeline.evaluation.probability import QUANTILES
 from pipeline.evaluation.scoring import score_run
 from pipeline.forecasts.baselines import reversal_forecast
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.forecasts.recalibration import DAYS, MIN_DAYS, MIN_FORECASTS, Recalibration, refit
 from pipeline.samples.drift import measure_drift
 from pipeline.samples.windows import make_windows
 
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 NETWORK = "lstm"
 """the network's name in tables and files, as in training"""
+COLUMNS = {"predicted_return": NETWORK, "raw_return": f"{NETWORK}_raw"}
+"""What `predict_history` calls the network's columns -> what these are called"""
 EVALUATION_FILE = "evaluation_v2.json"
 METADATA = "metadata"
 """what the bundle's metadata is called in errors"""
@@ -58,9 +62,11 @@ def score_unseen(
     metadata: Mapping[str, Any],
     since_ms: int | None = None,
     fee_bps: float = 5.0,
+    prices_between: Mapping[str, pd.Series] = {},
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Forecast from every candle that the model has not seen, and score the forecasts.
 
+    What is scored is the calibration that the training run judged; later ones stand beside it.
     A forecast counts if it is made (its candle t closes) at or after the end of the bundle's
     validation part, which is where the test part of training begins. That holds for coins it was
     not trained on as well: what moves one coin moves the others in the same hour.
@@ -72,19 +78,22 @@ def score_unseen(
         metadata: Metadata of the bundle (`read_metadata`); may be empty.
         since_ms: Only forecasts made at or after this instant, epoch ms.
         fee_bps: See `backtest`; its threshold is the bundle's own.
+        prices_between: See `score_run`.
 
     Returns:
         Plain data for JSON: "data" (`CandleSet.provenance`), "span", "seen_until",
-        "untrained_symbols", "notes" (what a reader must know), "test", "backtest" and "folds"
-        (`score_run`), "drift" (`measure_drift`); and the forecasts, a row a sample in time order,
-        with the columns of predictions_v2.parquet that a bundle can fill.
+        "untrained_symbols", "notes" (what a reader must know), "test", "backtest", "delayed_entry"
+        and "folds" (`score_run`), "calibrations" (`compare_calibrations`), "drift"
+        (`measure_drift`); and the forecasts, a row a sample in time order, with the columns of
+        predictions_v2.parquet that a bundle can fill.
 
     Raises:
         ValueError: Nothing says what the model has seen and since_ms is not given, what says it
             contradicts itself, or no forecast is left.
     """
     cuts = agreed_cuts(predictor.cuts, metadata, METADATA)
-    parts = _forecast_all(predictor, market, features, _first_instant(cuts, since_ms))
+    first_ms = _first_instant(cuts, since_ms)
+    parts = _forecast_all(predictor.as_judged(), market, features, first_ms)
     interval_baselines = metadata.get("interval_baselines", {})
     predictions = _join(parts.values(), interval_baselines)
     baselines = ["naive"]
@@ -103,10 +112,21 @@ def score_unseen(
         horizon=predictor.horizon,
         synthetic=predictor.is_synthetic or market.is_synthetic,
         fee_bps=fee_bps,
-        threshold=_threshold_of(metadata),
+        threshold=_setting(metadata, "threshold"),
         funding=market.funding,
+        prices_between=prices_between,
     )
     scores["test"]["warnings"] += market.doubts.values()
+    scores["calibrations"] = files.plain(
+        compare_calibrations(
+            predictions,
+            NETWORK,
+            step_ms=timeframe_ms(predictor.timeframe),
+            horizon=predictor.horizon,
+            caution=_caution_of(metadata),
+            later=predictor.recalibration,
+        )
+    )
     quantiles = metadata.get("feature_quantiles", {})
     rows = np.concatenate([part.features for part in parts.values()])
     time_ms = np.concatenate([part.time_ms for part in parts.values()])
@@ -134,6 +154,59 @@ def score_unseen(
         **scores,
         "drift": measure_drift(rows, time_ms, predictor.feature_cols, quantiles),
     }, predictions
+
+
+def recalibrate(
+    predictor: CandlePredictor,
+    market: CandleSet,
+    features: Mapping[str, pd.DataFrame],
+    metadata: Mapping[str, Any],
+) -> Recalibration:
+    """Fit the model's calibration anew, on its own forecasts of the last of these candles.
+
+    Forecasts made before the end of the bundle's validation part do not count.
+
+    Args:
+        predictor: The model.
+        market: See `score_unseen`, as are features and metadata.
+
+    Raises:
+        ValueError: Nothing says what the model has seen, or the forecasts are too few.
+    """
+    cuts = agreed_cuts(predictor.cuts, metadata, METADATA)
+    if not cuts:
+        raise ValueError(
+            "nothing beside the model says which candles it has seen, so which of its forecasts "
+            "are honest; train it again"
+        )
+    step_ms = timeframe_ms(predictor.timeframe)
+    lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
+    until_ms = max(lasts_ms) + step_ms
+    since_ms = _first_instant(cuts, until_ms - DAYS * DAY_MS)
+    forecasts = _join(_forecast_all(predictor.as_judged(), market, features, since_ms).values(), {})
+    fitted = refit(
+        forecasts,
+        NETWORK,
+        until_ms,
+        step_ms=step_ms,
+        horizon=predictor.horizon,
+        caution=_caution_of(metadata),
+    )
+    if fitted is None:
+        raise ValueError(
+            f"{len(forecasts):,} forecasts from {minute(since_ms)} to {minute(until_ms)} are too "
+            f"few to recalibrate: it takes {MIN_FORECASTS} over {MIN_DAYS} days that the model has "
+            "not seen; pass newer candles, or wait for them"
+        )
+    return fitted
+
+
+def _caution_of(metadata: Mapping[str, Any]) -> float:
+    """With how much caution the training run shrank its forecasts; see `fit_shrinkage`."""
+    caution = _setting(metadata, "caution")
+    if not 0 <= caution <= 1:
+        raise ValueError(f"{METADATA}, 'config', 'caution': {shown(caution)} is not within 0 and 1")
+    return caution
 
 
 def write(
@@ -209,10 +282,11 @@ def _opens_of(path: Path) -> np.ndarray:
         ) from error
 
 
-def _threshold_of(metadata: Mapping[str, Any]) -> float:
-    threshold = metadata.get("config", {}).get("threshold", 0.0)
-    demand(threshold, float, f"{METADATA}, 'config', 'threshold'")
-    return float(threshold)
+def _setting(metadata: Mapping[str, Any], name: str) -> float:
+    """A number of the training run's settings; 0 where older ones had none."""
+    value = metadata.get("config", {}).get(name, 0.0)
+    demand(value, float, f"{METADATA}, 'config', {name!r}")
+    return float(value)
 
 
 def _first_instant(cuts: Mapping[str, int], since_ms: int | None) -> int:
@@ -291,7 +365,7 @@ def _forecast(
         "actual_return": samples.log_return[chosen],
         "volatility": samples.volatility[chosen],
         "naive": 0.0,
-        **served.rename(columns={"predicted_return": NETWORK}).reset_index(drop=True),
+        **served.rename(columns=COLUMNS).reset_index(drop=True),
     }
     return _Part(pd.DataFrame(columns), samples.rows[end], time_ms)
 

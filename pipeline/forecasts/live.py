@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from config import SourceConfig
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.forecasts.prediction import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
+from pipeline.forecasts.recalibration import read_recalibration
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,22 @@ RETRY_S = 10.0
 
 
 class LivePredictor(CandlePredictor):
-    """A predictor that fetches the candles it looks at."""
+    """A predictor that fetches the candles it looks at, and may be recalibrated."""
+
+    def __init__(
+        self, model_path: str | Path, scaler_path: str | Path, *, recalibrated: bool = True
+    ) -> None:
+        """Open a trained model; see `BundlePredictor`.
+
+        Args:
+            model_path: The .h5 file of the network, or of its best checkpoint.
+            scaler_path: The scaler file of the same training run.
+            recalibrated: Whether a later calibration beside them is used, if there is one.
+        """
+        super().__init__(model_path, scaler_path)
+        if recalibrated and self.files.recalibration:
+            path = Path(model_path).with_name(self.files.recalibration)
+            self.recalibration = read_recalibration(path, self.sha256)
 
     @property
     def wants_context(self) -> bool:

@@ -44,6 +44,7 @@ Prediction = TypedDict(
         "venue": "str | None",  # exchange that the candles come from
         "synthetic": bool,  # a generator made what the model has learnt from, or these candles
         "trained_until": "pd.Timestamp | None",  # the model has learnt nothing later, UTC
+        "calibrated_until": "pd.Timestamp | None",  # later than that where recalibrated, UTC
         "missing_inputs": "list[str]",  # features that the forecast had to do without
     },
 )
@@ -131,6 +132,17 @@ def aged(prediction: Prediction) -> str | None:
     return sentence
 
 
+def recalibrated(prediction: Prediction) -> str | None:
+    """A sentence for a forecast whose calibration is not the one that was judged."""
+    until = prediction["calibrated_until"]
+    if until is None or until == prediction["trained_until"]:
+        return None
+    return (
+        f"recalibrated: size and confidence are fitted on forecasts up to {until:%Y-%m-%d %H:%M} "
+        "UTC; the training run's verdict is about those before"
+    )
+
+
 def forecast_lines(prediction: Prediction) -> list[str]:
     """The forecast as the command prints it, as the guide shows it."""
     quote = prediction["quote"]
@@ -149,9 +161,7 @@ def forecast_lines(prediction: Prediction) -> list[str]:
         f"{prediction['target_timestamp']:%Y-%m-%d %H:%M} UTC, from {last}; the last candle known "
         f"opened at {prediction['last_timestamp']:%Y-%m-%d %H:%M}",
     ]
-    old = aged(prediction)
-    if old is not None:
-        lines.append(f"! {old}")
+    lines += [f"! {told}" for told in (recalibrated(prediction), aged(prediction)) if told]
     if prediction["synthetic"]:
         lines.append(f"! {SYNTHETIC}")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import itertools
 import numbers
 import time
@@ -39,6 +40,7 @@ from pipeline.forecasts.intervals import (
 )
 from pipeline.forecasts.picture import SHOWN, plot_forecast
 from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
+from pipeline.forecasts.recalibration import Recalibration
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
 from pipeline.samples.indicators import VOLATILITY_SPAN
 from pipeline.samples.probe import Probe, changed_feature
@@ -60,7 +62,7 @@ class BundlePredictor(abc.ABC):
     warmup: ClassVar[int]
     """candles after which the features have forgotten where the history starts"""
     scaler_types: ClassVar[Mapping[str, type]] = SCALER_TYPES
-    history_columns: ClassVar[tuple[str, ...]] = ("predicted_return", *QUANTILE_NAMES, "p_up")
+    history_columns: tuple[str, ...] = ("predicted_return", *QUANTILE_NAMES, "p_up")
     """what `predict_history` tells of each candle"""
     log_returns: ClassVar[frozenset[str]] = frozenset({"predicted_return", *QUANTILE_NAMES})
     probabilities: ClassVar[frozenset[str]] = frozenset({"p_up"})
@@ -71,6 +73,8 @@ class BundlePredictor(abc.ABC):
     """windows that a forecast looks at"""
     symbol: str | None = None
     """the pair that the model is for, of models that are for one alone"""
+    recalibration: Recalibration | None = None
+    """the later calibration that is in use, if any"""
 
     def __init__(self, model_path: str | Path, scaler_path: str | Path) -> None:
         """Open a trained model.
@@ -108,6 +112,10 @@ class BundlePredictor(abc.ABC):
         except ValueError as error:
             raise ValueError(f"{scaler_path}: {error}") from error
         self._step_ms = timeframe_ms(self.timeframe)
+        self.sha256 = {
+            "model_sha256": self.model_sha256,
+            "scalers_sha256": bundle.sha256(bundle.scaler_path.name),
+        }
         self._open_networks(bundle, scalers)
 
     @classmethod
@@ -206,6 +214,24 @@ class BundlePredictor(abc.ABC):
         return self._bundle.read_json(self.files.metrics)
 
     @property
+    def calibration(self) -> Calibration:
+        """The one in use: of the training run, or later."""
+        return self._calibration if self.recalibration is None else self.recalibration.calibration
+
+    @property
+    def calibrated_until(self) -> pd.Timestamp | None:
+        """Shrinkage and p_up know nothing later; that is `trained_until` unless recalibrated."""
+        later = self.recalibration
+        return self.trained_until if later is None else _timestamp(later.until_ms)
+
+    def as_judged(self) -> Self:
+        """This predictor without recalibration; its history tells `raw_return` too, unshrunk."""
+        judged = copy.copy(self)
+        judged.recalibration = None
+        judged.history_columns = (*type(self).history_columns, "raw_return")
+        return judged
+
+    @property
     def required_candles(self) -> int:
         """Candles from which on a forecast no longer depends on where the history starts."""
         return self.lookback + self.warmup
@@ -240,7 +266,8 @@ class BundlePredictor(abc.ABC):
         self, outputs: np.ndarray, volatility: np.ndarray, inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Calibrated forecasts from (n, 1) log-returns, or (n, 3) quantiles of them."""
-        served = apply_calibration(self._calibration, point_forecast(outputs), volatility)
+        raw = point_forecast(outputs)
+        served = apply_calibration(self.calibration, raw, volatility) | {"raw_return": raw}
         centre = served["predicted_return"]
         if isinstance(self._intervals, QuantileFactors):
             if outputs.shape[1] != 3:
@@ -320,6 +347,7 @@ class BundlePredictor(abc.ABC):
             "venue": instrument.venue,
             "synthetic": self.is_synthetic or instrument.venue == "synthetic",
             "trained_until": self.trained_until,
+            "calibrated_until": self.calibrated_until,
             "missing_inputs": [],
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,16 @@ from pipeline.evaluation.ledger_scores import OTHER_PRICE
 from pipeline.evaluation.significance import instants_needed
 from pipeline.report.tables import INDENT, show, terminal_tables, text_table, verdict_banner
 from pipeline.samples.drift import MOVED, SHIFTED
-from pipeline.terminal import listed
+from pipeline.terminal import WIDTH, listed
 
+LATER = {"monthly": "fitted monthly", "file": "recalibrated"}
+RULES = {
+    "monthly": "Calibrations: at the start of each month shrinkage and the slope of p_up are "
+    "fitted anew on the forecasts of the 180 days before, and scored on that month's. Off: "
+    "percentage points between confidence and share of right directions.",
+    "file": "The recalibration in use, on the forecasts made after its date:",
+}
+"""rule of `compare_calibrations` -> the later calibration, and what was done"""
 FEATURES_SHOWN = 5
 """features whose drift is printed: the worst"""
 ENTRIES_SHOWN = 5
@@ -31,8 +40,26 @@ def unseen_text(result: Mapping[str, Any]) -> str:
         f"{span['last']}",
         *notes,
     )
+    blocks = [told, terminal_tables(result), *map(calibration_table, result["calibrations"])]
     drift = drift_table(result["drift"])
-    return f"{told}\n{terminal_tables(result)}\n{drift}{verdict_banner(result['test'])}"
+    return "\n".join([*blocks, f"{drift}{verdict_banner(result['test'])}"])
+
+
+def calibration_table(compared: Mapping[str, Any]) -> str:
+    """The judged calibration and a later one on the same forecasts (`compare_calibrations`)."""
+    span = f"{compared['n']:,} forecasts of {compared['first']} to {compared['last']}"
+    heading = "calibration, skill %, Diebold-Mariano, R² %, off, slope, top tenth said %, true %"
+    rows = [heading.split(", ")]
+    names = {"judged": "judged", "later": LATER[compared["rule"]]}
+    for key, name in names.items():
+        of = compared[key]
+        numbers = [show(of["skill"], "{:+.3f}", 100), show(of["statistic"])]
+        numbers += [show(of["r2"], "{:+.3f}", 100), show(of["off"], "{:.2f}", 100)]
+        numbers += [show(of["slope"], "{:.2f}")]
+        tops = [show(of[top], "{:.1f}", 100) for top in ("top_said", "top_true")]
+        rows.append([name, *numbers, *tops])
+    rule = textwrap.fill(f"{RULES[compared['rule']]} {span}.", WIDTH - len(INDENT))
+    return f"{textwrap.indent(rule, INDENT)}\n\n{text_table(rows)}\n"
 
 
 def drift_table(drift: Sequence[Mapping[str, Any]]) -> str:

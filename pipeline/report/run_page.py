@@ -76,7 +76,7 @@ def html_report(
         test=test,
         network=network,
         scores=_by_column(tables.score_rows(test)),
-        sections=Markup("\n".join(sections)),
+        sections=Markup("\n".join([*sections, *entry_section(metrics)])),
         skills=skill_rows(
             {**(test["skill_by"] or {}), "quarter": _whole_quarters(test["skill_over_time"])}
         ),
@@ -114,6 +114,19 @@ def members_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
         "its own factor.",
         page.table(tables.member_rows(ensemble)),
         *map(page.text, tables.member_sentences(ensemble, n_folds)),
+    )
+
+
+def entry_section(metrics: Mapping[str, Any]) -> list[str]:
+    """Late entries (`delayed_entry.delayed_entries`) as a section, where any are known."""
+    rows = tables.entry_rows(metrics.get("delayed_entry") or [])
+    if not rows:
+        return []
+    return page.section(
+        "Entry minutes late",
+        "Nobody trades at the close itself. The forecasts are the same; what comes true of them is "
+        "counted from the price some minutes later, beside entry at the close on the same ones.",
+        page.table(rows),
     )
 
 

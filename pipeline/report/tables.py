@@ -172,6 +172,29 @@ def trading_rows(money: Mapping[str, Any]) -> Rows:
     ]
 
 
+def entry_rows(delayed: Sequence[Mapping[str, Any]]) -> Rows:
+    """What is left of the forecasts for those who enter late; no rows where nobody knows.
+
+    An entry at the close stands before each late one, once where both are of the same forecasts.
+    """
+    if not delayed:
+        return []
+    heading = "entry, forecasts, skill %, Diebold-Mariano, direction %, break-even bps, 95 % CI"
+    rows = [heading.split(", ")]
+    for late in delayed:
+        for title, entry in (
+            ("at the close", late["at_close"]),
+            (f"{late['delay_minutes']} min later", late["delayed"]),
+        ):
+            skill, statistic = show(entry["skill"], "{:+.3f}", 100), show(entry["statistic"])
+            right = show(entry["direction_accuracy"], "{:.2f}", 100)
+            ends = span(entry["break_even_low"], entry["break_even_high"], "{:+.2f}")
+            fee = [show(entry["break_even_fee_bps"]), ends]
+            row = [title, f"{late['n']:,}", skill, statistic, right, *fee]
+            rows += [row] if row not in rows else []
+    return rows
+
+
 def fold_rows(folds: Sequence[Mapping[str, Any]]) -> Rows:
     """The folds of a walk-forward run."""
     rows = [["fold from", "days", "forecasts", "skill %", "p", "verdict"]]
@@ -732,7 +755,9 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
         for title, text in facts.items()
         if text
     )
-    blocks = (text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"])))
+    blocks = [text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"]))]
+    if late := entry_rows(scores.get("delayed_entry") or []):
+        blocks.append(text_table(late))
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"
 
 
