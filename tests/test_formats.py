@@ -9,7 +9,6 @@ import zipfile
 
 import numpy as np
 import pandas as pd
-import polars
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -447,6 +446,11 @@ def test_two_timeframes_are_a_question_where_none_is_named_too():
 
 def test_a_frame_of_another_library_is_read():
     assert_frame_equal(load_candles(Interchanged(), "1h"), HOURS)
+
+
+def test_a_frame_of_polars_is_read():
+    """TA-Lib imports polars where it is, which costs every process time; so it is not required."""
+    polars = pytest.importorskip("polars", reason="polars is not installed")
     assert_frame_equal(load_candles(polars.from_pandas(HOURS), "1h"), HOURS)
 
 
