@@ -319,11 +319,6 @@ class Evaluate:
         from pipeline.evaluation import ledger_scores, unseen
         from pipeline.report.evaluate_text import ledger_text
 
-        ledger = ledgers.read(path)
-        if not ledger.entries:
-            raise ValueError(
-                f"{path}: no forecast is in it yet; predict --ledger or live --ledger enters them"
-            )
         source = SourceConfig(
             source="auto" if self.candles_dir else "exchange",
             exchange=self.exchange,
@@ -331,14 +326,8 @@ class Evaluate:
             base_url=self.base_url,
             cache_dir=None,
         )
-        symbols: dict[str, list[str]] = {}  # timeframe -> symbols
-        for entry in ledger.entries:
-            symbols.setdefault(entry["timeframe"], []).append(entry["symbol"])
-        markets = {}
-        for timeframe, named in symbols.items():
-            since_ms = ledger_scores.first_needed_ms(ledger, timeframe)
-            wanted = list(dict.fromkeys(named))
-            markets[timeframe] = fetch_candles(wanted, timeframe, source=source, since_ms=since_ms)
+        ledger = ledger_scores.read_begun(path)
+        markets = ledger_scores.fetch_markets(ledger, source)
         result, forecasts = ledger_scores.score_ledger(
             ledger, path, markets, _now_ms(), self.fee_bps
         )

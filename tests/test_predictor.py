@@ -21,6 +21,7 @@ from pipeline import commands
 from pipeline.candles.schema import timestamps_ms
 from pipeline.forecasts import predictor as predictor_module
 from pipeline.forecasts.baselines import BASELINE_NAMES
+from pipeline.forecasts.width import MEMORY
 from pipeline.samples import leakage
 from tests.conftest import TINY
 from tests.exchange_market import market_of
@@ -112,7 +113,7 @@ def test_a_history_names_both_instants_as_predict_does(predictor, candles):
 
 def test_a_history_without_an_input_that_the_model_uses_says_so_once(predictor, candles):
     bare = candles.drop(columns=["funding_rate", "open_interest"])
-    n_warm = len(candles) - predictor.required_candles + 1
+    n_warm = len(candles) - predictor.warm_candles + 1
     with pytest.warns(UserWarning, match=f"^{n_warm} of {n_warm} forecasts: .*2 of 18") as caught:
         predictor.predict_history(bare)
     assert len(caught) == 1
@@ -144,7 +145,7 @@ def test_a_history_that_starts_later_gives_the_same_features_and_forecasts(predi
         later = (
             predictor.predict_history(cut)
             .set_index("timestamp")
-            .iloc[predictor.required_candles - 60 :]
+            .iloc[predictor.warm_candles - 60 :]
         )
         difference = (
             (later["predicted_return"] - whole.loc[later.index, "predicted_return"]).abs().max()
@@ -155,8 +156,9 @@ def test_a_history_that_starts_later_gives_the_same_features_and_forecasts(predi
         assert (gap <= 1e-6 * feature_spread).all()
 
 
-def test_required_candles_is_lookback_plus_warm_up(predictor):
-    assert predictor.required_candles == 60 + V2_WARMUP == 534
+def test_required_candles_are_those_of_the_features_and_of_the_interval_s_width(predictor):
+    assert predictor.warm_candles == 60 + V2_WARMUP == 534
+    assert predictor.required_candles == V2_WARMUP + MEMORY + 1 == 925
 
 
 def test_batch_and_single_forecasts_are_the_same_bits(predictor, market):

@@ -262,7 +262,8 @@ print(*(float(np.ravel(value)[0]) for value in ensemble_output.values()))
     p_up, ratio, output = map(float, numbers.split())
     prediction = predictor.predict(candles)
     assert prediction["direction"] == pytest.approx(p_up, rel=1e-5)
-    har = predictor._har.variance(predictor._inputs(candles)[-1:, -3:])[0]
+    last = np.array([len(candles) - 1])
+    har = predictor._har.variance(predictor._inputs(candles, last)[:, -3:])[0]
     assert prediction["volatility"] == pytest.approx(np.sqrt(ratio * har), rel=1e-5)
     y_scale = pickle.loads((bundle / FILES.scalers).read_bytes())["y"].scale_[0]
     shrunk = (
@@ -299,7 +300,8 @@ def test_predict_and_predict_batch_equal_the_history_bit_for_bit(predictor, cand
         assert prediction["combined_low"] == close * np.exp(row["combined_q10"])
         assert prediction["combined_low"] < prediction["combined_high"]
         assert 0 < prediction["direction"] < 1 and 0 < prediction["volatility"] < 1
-    assert predictor.required_candles == 60 + 720
+    assert predictor.warm_candles == 60 + 720
+    assert predictor.required_candles == 925
 
 
 def test_a_forecast_from_few_candles_warns_once_and_is_finite(predictor, candles):

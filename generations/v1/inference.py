@@ -168,7 +168,7 @@ class CryptoPricePredictorV1(BundlePredictor):
                 Stream(self._scale(self._features(hours, HOUR), HOUR), t, self.lookback),
                 Stream(self._scale(self._features(quarters, QUARTER), QUARTER), row, self.lookback),
             ]
-            forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours)[t])
+            forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours, t))
         self._demand_numbers(forecast, hours["close"].to_numpy()[t], times[t])
         columns = self._times_of(hours, t)
         return pd.DataFrame(columns | {name: forecast[name] for name in FORECASTS})
@@ -180,7 +180,7 @@ class CryptoPricePredictorV1(BundlePredictor):
         base: list[float] = []
         missing: list[list[str]] = []
         rows: dict[str, list[np.ndarray]] = {HOUR: [], QUARTER: []}
-        required = self.required_candles
+        required = self.warm_candles
         for i, ((df_1h, df_15m), price) in enumerate(zip(pairs, prices)):
             pair = "" if len(pairs) == 1 else f"pair {i} of {len(pairs)}, "
             where = f"{pair}{HOUR} candles"
@@ -203,7 +203,8 @@ class CryptoPricePredictorV1(BundlePredictor):
         streams = [Stream(np.concatenate(part), end, self.lookback) for part in rows.values()]
         with numbers_unjudged():
             volatility = np.array([self._volatility(hours)[-1] for hours in frames])
-            inputs = np.array([self._inputs(hours)[-1] for hours in frames])
+            last = (np.array([len(hours) - 1]) for hours in frames)
+            inputs = np.vstack([self._inputs(*of) for of in zip(frames, last)])
             forecast = self._forecast(streams, volatility, inputs)
         self._demand_numbers(forecast, np.array(base), last_ms_of(frames))
         if lacking := list(dict.fromkeys(name for names in missing for name in names)):

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from config import SourceConfig
 from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.schema import parse_times, timeframe_ms, timestamps_ms, utc_from_ms
 from pipeline.evaluation.scoring import score_run
 from pipeline.evaluation.significance import instants_needed
 from pipeline.evaluation.unseen import NETWORK
+from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.ledger import Ledger
 
 SAME_PRICE = 1e-9
@@ -30,6 +33,32 @@ KEYS = ["model_sha256", "timeframe", "horizon"]
 """columns of an entry: forecasts that share them are scored together"""
 NUMBERS = ["base_price", "current_return", "actual_return", "volatility", NETWORK]
 QUANTILES_AND_P = ["q10", "q50", "q90", "p_up"]
+
+
+def read_begun(path: Path) -> Ledger:
+    """A ledger that holds a forecast at least; a ValueError where it is broken or holds none."""
+    ledger = ledgers.read(path)
+    if not ledger.entries:
+        raise ValueError(
+            f"{path}: no forecast is in it yet; predict --ledger or live --ledger enters them"
+        )
+    return ledger
+
+
+def fetch_markets(ledger: Ledger, source: SourceConfig) -> dict[str, CandleSet]:
+    """Timeframe -> the candles that judging a ledger's entries takes."""
+    symbols: dict[str, list[str]] = {}
+    for entry in ledger.entries:
+        symbols.setdefault(entry["timeframe"], []).append(entry["symbol"])
+    return {
+        timeframe: fetch_candles(
+            list(dict.fromkeys(named)),
+            timeframe,
+            source=source,
+            since_ms=first_needed_ms(ledger, timeframe),
+        )
+        for timeframe, named in symbols.items()
+    }
 
 
 def first_needed_ms(ledger: Ledger, timeframe: str) -> int:

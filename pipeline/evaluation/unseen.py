@@ -252,7 +252,7 @@ def check_test_part(
         )
     tested = made_ms[made_ms >= cuts["test_start"]]
     first_ms = int(tested.min()) if len(tested) else int(made_ms.max())
-    is_late = first_ms - cuts["test_start"] > predictor.required_candles * step_ms
+    is_late = first_ms - cuts["test_start"] > predictor.warm_candles * step_ms
     if is_late and (since_ms is None or since_ms < first_ms):
         raise ValueError(
             f"{path}: its forecasts of the test part begin at {minute(first_ms)}, and the bundle "
@@ -338,7 +338,7 @@ def _forecast(
             predictor.timeframe,
             predictor.lookback,
             predictor.horizon,
-            predictor.required_candles - predictor.lookback,
+            predictor.warmup,
         )
     except ValueError as error:  # too short, or nothing but gaps; the other symbols can be scored
         logger.warning("left out: %s", error)

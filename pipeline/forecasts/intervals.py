@@ -26,6 +26,7 @@ import pandas as pd
 from pipeline.bundle.metadata import shown
 from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.forecasts.fitted import FittedNumbers
+from pipeline.forecasts.width import width_factors
 from pipeline.samples.indicators import (
     VOLATILITY_SPAN,
     NamedColumns,
@@ -34,7 +35,7 @@ from pipeline.samples.indicators import (
     log_returns,
 )
 from pipeline.samples.splitting import Split
-from pipeline.samples.windows import Samples
+from pipeline.samples.windows import Samples, segmented_volatility
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,6 +75,8 @@ PENALTY = 100.0
 """ridge penalty on b, in samples: chosen at 1,000 to 400,000 training samples (docs/log.md)"""
 CALIBRATION_SPAN = np.timedelta64(365, "D")
 """up to the validation part's end, of whose moves the quantiles are taken"""
+LARGEST_MEMORY = 10_000.0
+"""bound on the candles that correct the width"""
 FEW_SAMPLES = 100
 """such moves below which the quantiles are rough"""
 
@@ -84,7 +87,10 @@ class IntervalModel(FittedNumbers):
 
     what: ClassVar[str] = "interval model:"
     kind: ClassVar[str] = "scale"
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"slopes": (0.0, 1.0)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "slopes": (0.0, 1.0),
+        "memory": (0.0, LARGEST_MEMORY),
+    }
 
     intercept: float
     coefficients: dict[str, float]
@@ -93,19 +99,27 @@ class IntervalModel(FittedNumbers):
     """`QUANTILE_NAMES` -> quantile of residual / scale, in ascending order"""
     slopes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(QUANTILE_NAMES, 1.0))
     """`QUANTILE_NAMES` -> share of the forecast that the quantile moves by, 0 to 1"""
+    memory: float = 0.0
+    """completed candles whose moves correct the width (`width`); 0 of models of before"""
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` wrote; bundles of before have no slopes.
+        """Read what `as_dict` wrote; bundles of before have no slopes and no memory.
 
         Raises:
             ValueError: A number is missing, out of its range or out of order; names it.
         """
-        model = super().from_dict({"slopes": dict.fromkeys(QUANTILE_NAMES, 1.0), **numbers})
+        of_before = {"slopes": dict.fromkeys(QUANTILE_NAMES, 1.0), "memory": 0.0}
+        model = super().from_dict({**of_before, **numbers})
         check_quantiles(model.quantiles, cls.what)
         if tuple(model.slopes) != QUANTILE_NAMES:
             raise ValueError(
                 f"interval model: the slopes are {shown(model.slopes)}, not one of each quantile; "
+                "train it again"
+            )
+        if model.memory % 1:
+            raise ValueError(
+                f"interval model: the memory is {model.memory:g}, no whole number of candles; "
                 "train it again"
             )
         return model
@@ -223,6 +237,7 @@ def fit_intervals(
     forecast: np.ndarray | float = 0.0,
     *,
     is_shifted: bool = False,
+    memory: int = 0,
 ) -> IntervalModel:
     """Fit the scale on all known samples, then its quantiles on those that calibrate.
 
@@ -242,6 +257,7 @@ def fit_intervals(
             theirs.
         is_shifted: All quantiles move by the whole forecast: where that is a price, which stays
             what it is from wherever the return to it is counted.
+        memory: Completed candles that correct the width where it is served; see `width`.
     """
     from sklearn.linear_model import GammaRegressor  # lazy: only training needs it
 
@@ -259,11 +275,15 @@ def fit_intervals(
         _quantile(moves - slope * centres, level) for level, slope in zip(LEVELS, slopes.values())
     ]
     quantiles = dict(zip(QUANTILE_NAMES, sorted(calibrated)))
-    return IntervalModel(intercept, coefficients, quantiles, slopes)
+    return IntervalModel(intercept, coefficients, quantiles, slopes, float(memory))
 
 
 def apply_intervals(
-    model: IntervalModel, inputs: np.ndarray, volatility: np.ndarray, forecast: np.ndarray
+    model: IntervalModel,
+    inputs: np.ndarray,
+    volatility: np.ndarray,
+    forecast: np.ndarray,
+    width: np.ndarray | float = 1.0,
 ) -> dict[str, np.ndarray]:
     """Quantiles of the log-return, (n,) each, named `QUANTILE_NAMES`; they never cross.
 
@@ -276,6 +296,7 @@ def apply_intervals(
         inputs: (n, k) rows of `scale_inputs`.
         volatility: (n,) EWMA volatility times sqrt(horizon).
         forecast: (n,) shrunk point forecasts, log-returns.
+        width: (n,) `candle_widths`.
 
     Raises:
         ValueError: The model was fitted on other inputs.
@@ -286,11 +307,69 @@ def apply_intervals(
             "inputs; was it trained on another timeframe or by another version? train the model "
             "again"
         )
-    scale = _scale(model.intercept, model.coefficients, inputs, volatility)
+    scale = width * _scale(model.intercept, model.coefficients, inputs, volatility)
     table = [
         model.slopes[name] * forecast + value * scale for name, value in model.quantiles.items()
     ]
     return dict(zip(QUANTILE_NAMES, np.sort(table, axis=0)))
+
+
+def candle_widths(
+    model: IntervalModel,
+    candles: pd.DataFrame,
+    inputs: np.ndarray,
+    volatility: np.ndarray,
+    timeframe: str,
+    horizon: int,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """(k,) factors on the intervals of one symbol's candles `rows`, by what came true until then.
+
+    Args:
+        model: Fitted numbers.
+        candles: n candles in the schema.
+        inputs: (n, k) their `scale_inputs`.
+        volatility: (n,) their EWMA volatility times sqrt(horizon).
+        timeframe: Length of a candle.
+        horizon: Candles that the forecast spans.
+        rows: (k,) candles that are forecast from.
+    """
+    memory = int(model.memory)
+    if not memory:
+        return np.ones(len(rows))
+    scale = _scale(model.intercept, model.coefficients, inputs, volatility)
+    half_width = (model.quantiles["q90"] - model.quantiles["q10"]) / 2 * scale
+    return width_factors(
+        half_width,
+        candles["close"].to_numpy(),
+        timestamps_ms(candles),
+        timeframe_ms(timeframe),
+        horizon,
+        memory,
+        rows,
+    )
+
+
+def sample_widths(
+    model: IntervalModel, candles: Mapping[str, pd.DataFrame], samples: Samples
+) -> np.ndarray:
+    """(n_samples,) `candle_widths` at each sample's candle t.
+
+    Args:
+        model: Fitted numbers.
+        candles: Symbol -> the candles that the samples were made of.
+        samples: Their samples.
+    """
+    widths = np.ones(len(samples))
+    first = 0
+    for index, frame in enumerate(candles.values()):
+        own = samples.symbol == index
+        inputs = scale_inputs(frame, samples.timeframe, samples.horizon)
+        volatility = segmented_volatility(frame, samples.timeframe, samples.horizon)
+        of_candles = (frame, inputs, volatility, samples.timeframe, samples.horizon)
+        widths[own] = candle_widths(model, *of_candles, samples.end[own] - first)
+        first += len(frame)
+    return widths
 
 
 def fit_slopes(moves: np.ndarray, centres: np.ndarray) -> dict[str, float]:

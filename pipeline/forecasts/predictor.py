@@ -35,6 +35,7 @@ from pipeline.forecasts.intervals import (
     QUANTILE_NAMES,
     IntervalModel,
     apply_intervals,
+    candle_widths,
     input_names,
     scale_inputs,
 )
@@ -42,7 +43,7 @@ from pipeline.forecasts.picture import SHOWN, plot_forecast
 from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
 from pipeline.forecasts.recalibration import Recalibration
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
-from pipeline.samples.indicators import VOLATILITY_SPAN
+from pipeline.samples.indicators import VOLATILITY_SPAN, VOLATILITY_WARMUP
 from pipeline.samples.probe import Probe, changed_feature
 from pipeline.samples.scaling import scale_rows
 from pipeline.samples.windows import segmented_volatility, usable_rows
@@ -233,7 +234,18 @@ class BundlePredictor(abc.ABC):
 
     @property
     def required_candles(self) -> int:
-        """Candles from which on a forecast no longer depends on where the history starts."""
+        """Candles from which on nothing of a forecast depends on where the history starts.
+
+        With fewer the width of the interval is corrected less, by what is known.
+        """
+        memory = getattr(self._intervals, "memory", 0)
+        if not memory:
+            return self.warm_candles
+        return max(self.warm_candles, VOLATILITY_WARMUP + int(memory) + self.horizon)
+
+    @property
+    def warm_candles(self) -> int:
+        """Candles from which on the features have forgotten where the history starts."""
         return self.lookback + self.warmup
 
     @property
@@ -244,8 +256,14 @@ class BundlePredictor(abc.ABC):
     def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
         return segmented_volatility(candles, self.timeframe, self.horizon)
 
-    def _inputs(self, candles: pd.DataFrame) -> np.ndarray:
-        return scale_inputs(candles, self.timeframe, self.horizon)
+    def _inputs(self, candles: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+        """(k, n_inputs + 1) what the intervals of the candles `rows` take: `scale_inputs`, and the
+        factor on the width."""
+        inputs = scale_inputs(candles, self.timeframe, self.horizon)
+        if isinstance(self._intervals, QuantileFactors):
+            return np.column_stack([inputs[rows], np.ones(len(rows))])
+        of_candles = (candles, inputs, self._volatility(candles), self.timeframe, self.horizon)
+        return np.column_stack([inputs[rows], candle_widths(self._intervals, *of_candles, rows)])
 
     def _instrument_of(self, df: pd.DataFrame, symbol: str | None) -> Instrument:
         """Whose candles these are, as far as the caller, the frame or the model says it."""
@@ -276,7 +294,8 @@ class BundlePredictor(abc.ABC):
                     "intervals take q10, q50 and q90; use the two files of one training run"
                 )
             return served | apply_quantiles(self._intervals, outputs, centre)
-        return served | apply_intervals(self._intervals, inputs, volatility, centre)
+        *_, width = inputs.T
+        return served | apply_intervals(self._intervals, inputs[:, :-1], volatility, centre, width)
 
     def _demand_numbers(
         self, forecast: Mapping[str, np.ndarray], base_price: np.ndarray, last_ms: np.ndarray
@@ -455,11 +474,11 @@ class CandlePredictor(BundlePredictor):
                 t,
                 base,
                 self._volatility(candles)[t],
-                self._inputs(candles)[t],
+                self._inputs(candles, t),
             )
         self._demand_numbers(forecast, base, timestamps_ms(candles)[t])
         # Before, much is missing by its nature.
-        is_warm = t >= min(self.required_candles - 1, t[-1])
+        is_warm = t >= min(self.warm_candles - 1, t[-1])
         note = self.missing_note(features.iloc[t[is_warm]])
         if note is not None:
             warnings.warn(note, stacklevel=2)
@@ -499,13 +518,13 @@ class CandlePredictor(BundlePredictor):
         for i, (df, price) in enumerate(zip(dfs, prices)):
             where = "candles" if len(dfs) == 1 else f"frame {i} of {len(dfs)}"
             candles = read_recent(
-                df, self.timeframe, needed=self._needed, required=self.required_candles, where=where
+                df, self.timeframe, needed=self._needed, required=self.warm_candles, where=where
             )
             with numbers_unjudged():
                 features = self._features(candles)
                 rows.append(self._scale(features)[-self.lookback :])
                 volatility.append(self._volatility(candles)[-1])
-                inputs.append(self._inputs(candles)[-1])
+                inputs.append(self._inputs(candles, np.array([len(candles) - 1]))[0])
             frames.append(candles)
             missing.append(self._missing_inputs(features))
             base.append(base_price(candles, price))

@@ -31,8 +31,10 @@ from pipeline.forecasts.intervals import (
     fit_intervals,
     input_names,
     sample_inputs,
+    sample_widths,
 )
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration, fit_calibration
+from pipeline.forecasts.width import MEMORY
 from pipeline.samples.drift import feature_quantiles
 from pipeline.samples.scaling import ScaledSamples, rows_seen
 from pipeline.samples.windows import Samples
@@ -179,9 +181,17 @@ def forecast_test(
         # 0 at training samples, whose moves the network may know by heart.
         shrunk = np.zeros(len(calibrating))
         shrunk[: len(val)] = shrunk_val
-        intervals = fit_to_known(inputs, names, forecast=shrunk, is_shifted=not is_shrunk)
+        # The width is corrected by moves, which are not what a network of prices errs by.
+        memory = MEMORY if is_shrunk else 0
+        intervals = fit_to_known(
+            inputs, names, forecast=shrunk, is_shifted=not is_shrunk, memory=memory
+        )
         served |= apply_intervals(
-            intervals, inputs[test], samples.volatility[test], served["predicted_return"]
+            intervals,
+            inputs[test],
+            samples.volatility[test],
+            served["predicted_return"],
+            sample_widths(intervals, candles, samples)[test],
         )
     else:
         intervals = fit_quantiles(outputs_val, shrunk_val, samples.log_return[val])

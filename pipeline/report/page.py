@@ -94,6 +94,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return str(_part("table")(rows))
 
 
+def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
+    """Numbers that stand out: name, value and a note each."""
+    return str(_part("tiles")(facts))
+
+
 def warning(sentence: str) -> str:
     """What a reader must not miss."""
     return str(_part("warning")(sentence))
