@@ -17,7 +17,6 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
-SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
 root = next(
     (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
@@ -43,39 +42,54 @@ print(
     "start again."
 )
 
+# %% tags=["parameters"]
+# @title Settings
+# @markdown Pairs with spaces between them; "all" takes the 22 of the house list.
+symbols = "BTC/USDT ETH/USDT"  # @param {type:"string"}
+# @markdown Hours per pair; four times as many 15m candles come along.
+candles = 8000  # @param {type:"integer"}
+# @markdown At most: training stops when the validation part gets no better.
+epochs = 30  # @param {type:"integer"}
+# @markdown In Colab: keep all on Google Drive, so that it survives a disconnect.
+keep_on_drive = False  # @param {type:"boolean"}
+# @markdown Go on with a run that was cut off. The settings must be the same.
+resume = False  # @param {type:"boolean"}
+# @markdown Share the result on the Hugging Face Hub: the name of a repository, as user/repo.
+hub_repo = ""  # @param {type:"string"}
+# @markdown Further settings of ConfigV1, such as {"fee_bps": 2.0}; config.py lists them all.
+more = {}  # @param {type:"raw"}
+
 # %%
-# Settings. Every field of ConfigV1 may stand here; config.py lists them with their units.
+# The same as the scripts take it. What stands in `more` wins.
 from dataclasses import replace
 
 from config import ConfigV1, default_output_dir
 
 config = ConfigV1(
-    symbols=("BTC/USDT", "ETH/USDT"),
-    candles=8000,  # hours per pair; four times as many 15m candles come along
+    symbols=tuple(symbols.split()),
+    candles=candles,
+    epochs=epochs,
     batch_size=128,
-    epochs=30,  # at most
     early_stopping_patience=5,
-    output_dir=default_output_dir("v1"),
-    resume=False,  # True goes on with a run that was cut off
 )
-if SMALL:
-    config = replace(
-        config,
-        source="synthetic",
-        candles=500,
-        epochs=1,
-        lstm_units=(6, 4),
-        conv_filters=(4, 4),
-        conv_lstm_units=(4, 3),
-    )
+folders = {"output_dir": default_output_dir("v1")}
+if keep_on_drive:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    home = Path("/content/drive/MyDrive/crypto_system")
+    folders = {"output_dir": home / "v1", "cache_dir": home / "candles"}
+config = replace(config, resume=resume, **folders)
+config = replace(config, **more)
+print(f"the bundle goes to {config.output_dir}")
 
 # %%
 # Fetch both timeframes.
-from generations.v1 import candles
+from generations.v1.candles import fetch
 from pipeline import terminal
 
 with terminal.notices():
-    market = candles.fetch(config)
+    market = fetch(config)
 for part in market.values():
     terminal.tell(*part.describe())
 
@@ -106,23 +120,17 @@ print(f"uncertainty {100 * prediction['uncertainty']:.2f} %, hint: {prediction['
 plot_forecast(hours[symbol], prediction, title=f"{symbol}, the next hour: median and 80 % interval")
 
 # %%
-# Keep it: Colab forgets its disk when the session ends, Google Drive does not.
-if IN_COLAB:
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-    kept = Path("/content/drive/MyDrive/crypto_system/v1")
-    shutil.copytree(config.output_dir, kept, dirs_exist_ok=True)
-    print(f"copied to {kept}")
-else:
-    print(f"the bundle is in {config.output_dir.resolve()}")
-
-# %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
-# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
-REPO = ""
-
-if REPO:
+# Share it, if the settings name a repository. Asks for a token that may write, unless HF_TOKEN is
+# set or you are logged in; it is not shown and not stored.
+if hub_repo:
     from pipeline import hub
 
-    hub.push(config.output_dir, REPO)
+    hub.push(config.output_dir, hub_repo)
+
+# %% [markdown]
+# ## What to try next
+# - **A single value instead of quantiles**: `more = {"quantile_regression": False}`.
+# - **What the quantiles are worth**: [docs/v1.md](https://github.com/caizongxun/crypto_system/blob/main/docs/v1.md)
+#   compares them with EWMA and GARCH on real candles.
+# - **The generation to use**, with a calibrated interval and a live forecast:
+#   [train_v2](https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/train_v2.ipynb).

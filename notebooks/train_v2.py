@@ -5,6 +5,7 @@
 # against the baselines: no change, drift, the last move turned around, two linear models and
 # XGBoost. **NO EDGE is a normal, useful result.** `verdict.ipynb` explains every number, and
 # `predict_v2.ipynb` uses what is saved here. Run the cells from top to bottom.
+# What stands below the cells is from a run on candles of Binance's futures to 2024-06-16.
 
 # %%
 # In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
@@ -17,7 +18,6 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
-SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
 root = next(
     (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
@@ -43,35 +43,48 @@ print(
     "start again."
 )
 
+# %% tags=["parameters"]
+# @title Settings
+# @markdown Pairs with spaces between them; "all" takes the 22 of the house list.
+symbols = "BTC/USDT ETH/USDT"  # @param {type:"string"}
+timeframe = "1h"  # @param ["15m", "1h", "4h", "1d"]
+# @markdown Per pair; 0 takes all that the exchange has.
+candles = 8000  # @param {type:"integer"}
+# @markdown At most: training stops when the validation part gets no better.
+epochs = 50  # @param {type:"integer"}
+# @markdown Instead of these four: the strongest network, of all coins (docs/pooled.md); 8 minutes
+# @markdown of training on 2 cores.
+all_coins = False  # @param {type:"boolean"}
+# @markdown In Colab: keep all on Google Drive, so that it survives a disconnect.
+keep_on_drive = False  # @param {type:"boolean"}
+# @markdown Go on with a run that was cut off. The settings must be the same.
+resume = False  # @param {type:"boolean"}
+# @markdown Share the result on the Hugging Face Hub: the name of a repository, as user/repo.
+hub_repo = ""  # @param {type:"string"}
+# @markdown Further settings of ConfigV2, such as {"fee_bps": 2.0}; config.py lists them all.
+more = {}  # @param {type:"raw"}
+
 # %%
-# Settings. Every field of ConfigV2 may stand here; config.py lists them with their units.
+# The same as the scripts take it. What stands in `more` wins.
 from dataclasses import replace
 
 from config import PRESETS_V2, ConfigV2, default_output_dir
 
-config = ConfigV2(
-    symbols=("BTC/USDT", "ETH/USDT"),  # ("all",) takes the 22 pairs of the house list
-    timeframe="1h",
-    candles=8000,  # per pair; 0 takes all that the exchange has
-    # at most: training stops when the validation part gets no better (ALL_COINS: always four)
-    epochs=50,
-    output_dir=default_output_dir("v2"),
-    resume=False,  # True goes on with a run that was cut off
-)
-# True: the strongest network, of all coins (docs/pooled.md); 8 minutes of training on 2 cores
-ALL_COINS = False
-if ALL_COINS:
-    config = replace(PRESETS_V2["pooled"], output_dir=config.output_dir, resume=config.resume)
-if SMALL:
-    config = replace(
-        config,
-        source="synthetic",
-        candles=700,
-        epochs=2,
-        lstm_units=(6, 4),
-        conv_filters=4,
-        conv_lstm_units=4,
-    )
+if all_coins:
+    config = PRESETS_V2["pooled"]
+else:
+    pairs = tuple(symbols.split())
+    config = ConfigV2(symbols=pairs, timeframe=timeframe, candles=candles, epochs=epochs)
+folders = {"output_dir": default_output_dir("v2")}
+if keep_on_drive:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    home = Path("/content/drive/MyDrive/crypto_system")
+    folders = {"output_dir": home / "v2", "cache_dir": home / "candles"}
+config = replace(config, resume=resume, **folders)
+config = replace(config, **more)
+print(f"the bundle goes to {config.output_dir}")
 
 # %%
 # Fetch: from the first exchange that answers (Binance refuses Colab's addresses, so there it is
@@ -94,7 +107,9 @@ metrics = train_v2_production.main(config)
 # %% [markdown]
 # ## The report
 # The same page lies beside the network as `report_v2.html`. Each section says in a sentence how to
-# read it.
+# read it. This is how the top of one looks; the cell below shows this run's whole page.
+#
+# ![The report page of a run: verdict, numbers, pictures](https://raw.githubusercontent.com/caizongxun/crypto_system/main/docs/report.png)
 
 # %%
 from pipeline.report import page
@@ -111,23 +126,24 @@ predictor = CryptoPricePredictorV2.from_directory(config.output_dir).with_contex
 predictor.plot(market.candles[symbol])
 
 # %%
-# Keep it: Colab forgets its disk when the session ends, Google Drive does not.
-if IN_COLAB:
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-    kept = Path("/content/drive/MyDrive/crypto_system/v2")
-    shutil.copytree(config.output_dir, kept, dirs_exist_ok=True)
-    print(f"copied to {kept}")
-else:
-    print(f"the bundle is in {config.output_dir.resolve()}")
-
-# %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
-# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
-REPO = ""
-
-if REPO:
+# Share it, if the settings name a repository. Asks for a token that may write, unless HF_TOKEN is
+# set or you are logged in; it is not shown and not stored.
+if hub_repo:
     from pipeline import hub
 
-    hub.push(config.output_dir, REPO)
+    hub.push(config.output_dir, hub_repo)
+
+# %% [markdown]
+# ## What to try next
+# - **Forecast with it**: [predict_v2](https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/predict_v2.ipynb)
+#   opens what was saved here, and asks an exchange for the newest candles.
+# - **Ask what the numbers are worth**: [verdict](https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/verdict.ipynb)
+#   takes this run apart.
+# - **Change a setting**: `timeframe = "4h"`, or `more = {"horizon": 24}` for a day ahead, or
+#   `more = {"ensemble": 5}` for the mean of five networks
+#   ([docs/ensembles.md](https://github.com/caizongxun/crypto_system/blob/main/docs/ensembles.md)).
+#   `python -m pipeline.report.compare` puts two runs side by side.
+# - **The strongest network here**: tick `all_coins`
+#   ([docs/pooled.md](https://github.com/caizongxun/crypto_system/blob/main/docs/pooled.md)).
+# - **Candles of your own**: `more = {"candles_dir": "FOLDER"}`; which files can be read is
+#   listed in [docs/data.md](https://github.com/caizongxun/crypto_system/blob/main/docs/data.md).

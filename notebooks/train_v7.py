@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Train v7: 20 coins, a network each
 #
-# 20 coins in two timeframes are 40 networks, which is more than a Colab session may last. Each is
-# on Google Drive as soon as it is done. **After a disconnect: open this notebook again and run all
-# cells**; finished networks are kept, the one in hand goes on at its last epoch. Each network
-# forecasts the next candle's open, high, low and close.
+# 20 coins in two timeframes are 40 networks, which is more than a Colab session may last.
+# **Tick `keep_on_drive` in the settings, and the run survives a disconnect**: open this notebook
+# again, tick it again and run all cells. Finished networks are kept, the one in hand goes on at its
+# last epoch. Each network forecasts the next candle's open, high, low and close.
 
 # %%
 # In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
@@ -17,7 +17,6 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
-SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
 root = next(
     (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
@@ -43,47 +42,54 @@ print(
     "start again."
 )
 
+# %% tags=["parameters"]
+# @title Settings
+# @markdown Pairs with spaces between them; "all" takes the document's 20.
+symbols = "all"  # @param {type:"string"}
+timeframes = "15m 1h"  # @param {type:"string"}
+# @markdown Per coin and timeframe; 0 takes all that the exchange has.
+candles = 8000  # @param {type:"integer"}
+# @markdown At most: training stops when the validation part gets no better.
+epochs = 100  # @param {type:"integer"}
+# @markdown In Colab: keep all on Google Drive, so that it survives a disconnect.
+keep_on_drive = False  # @param {type:"boolean"}
+# @markdown Go on with a run that was cut off. The settings must be the same.
+resume = True  # @param {type:"boolean"}
+# @markdown Share the result on the Hugging Face Hub: the name of a repository, as user/repo.
+hub_repo = ""  # @param {type:"string"}
+# @markdown Further settings of ConfigV7, such as {"fee_bps": 2.0}; config.py lists them all.
+more = {}  # @param {type:"raw"}
+
 # %%
-# Settings. Every field of ConfigV7 may stand here; config.py lists them with their units.
+# The same as the scripts take it. What stands in `more` wins.
 from dataclasses import replace
 
-from config import ConfigV7, SourceConfig, default_output_dir
+from config import ConfigV7, default_output_dir
 
-folder = default_output_dir("v7")
-if IN_COLAB:
+config = ConfigV7(
+    symbols=tuple(symbols.split()),
+    timeframes=tuple(timeframes.split()),
+    candles=candles,
+    epochs=epochs,
+)
+folders = {"output_dir": default_output_dir("v7")}
+if keep_on_drive:
     from google.colab import drive
 
     drive.mount("/content/drive")
-    folder = Path("/content/drive/MyDrive/crypto_system/v7")
-
-config = ConfigV7(
-    symbols=("all",),  # the 20 coins; ("BTC/USDT", "ETH/USDT") is done much sooner
-    timeframes=("15m", "1h"),
-    candles=8000,  # per coin and timeframe
-    epochs=100,  # at most: training stops when the validation part gets no better
-    output_dir=folder,
-    # Also on Drive, so that a resumed run finds the candles of the first one.
-    cache_dir=folder.parent / "candles",
-    resume=True,  # go on where a run was cut off; False begins again
-)
-if SMALL:
-    config = replace(
-        config,
-        symbols=("BTC/USDT", "ETH/USDT"),
-        timeframes=("1h",),
-        source="synthetic",
-        candles=400,
-        epochs=1,
-        lstm_units=(4, 4, 4),
-        dense_units=(4, 4),
-    )
+    home = Path("/content/drive/MyDrive/crypto_system")
+    folders = {"output_dir": home / "v7", "cache_dir": home / "candles"}
+config = replace(config, resume=resume, **folders)
+config = replace(config, **more)
+print(f"the bundle goes to {config.output_dir}")
 
 # %%
 # Train. "about … left" is an estimate from the networks that are done.
 from generations.v7 import train_v7_main
 
+folder = config.output_dir
 if config.resume and (folder / "metrics_v7.json").is_file() and not (folder / ".partial").is_dir():
-    print(f"complete already: {folder}; resume=False trains again")
+    print(f"complete already: {folder}; without `resume` it is trained again")
 else:
     metrics = train_v7_main.main(config)
 
@@ -104,24 +110,30 @@ from generations.v7 import inference
 from pipeline import terminal
 from pipeline.candles.fetching import fetch_candles
 
-symbol = "BTC/USDT"
+symbol = "BTC/USDT" if "all" in config.symbols else config.symbols[0]
 predictor = inference.CryptoPricePredictorV7.from_directory(
     folder, symbol=symbol, timeframe=timeframe
 )
-source = SourceConfig(source="synthetic" if SMALL else "exchange", cache_dir=None)
 with terminal.notices():
+    source = replace(config, cache_dir=None)  # a resumed run must find the candles it began with
     market = fetch_candles([symbol], timeframe, predictor.required_candles, source)
-candles = market.candles[symbol]
-prediction = predictor.predict(candles)
+recent = market.candles[symbol]
+prediction = predictor.predict(recent)
 print("  ".join(f"{name} {prediction[name]:,.6g}" for name in ("open", "high", "low", "close")))
-predictor.plot(candles)
+predictor.plot(recent)
 
 # %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
-# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
-REPO = ""
-
-if REPO:
+# Share it, if the settings name a repository. Asks for a token that may write, unless HF_TOKEN is
+# set or you are logged in; it is not shown and not stored.
+if hub_repo:
     from pipeline import hub
 
-    hub.push(folder, REPO, dataset=True, path_in_repo="models_v7")
+    hub.push(folder, hub_repo, dataset=True, path_in_repo="models_v7")
+
+# %% [markdown]
+# ## What to try next
+# - **A coin alone**: `symbols = "ETH/USDT"` and `timeframes = "1h"` take a few minutes.
+# - **Why it loses to "no change"**: [docs/v7.md](https://github.com/caizongxun/crypto_system/blob/main/docs/v7.md)
+#   has the figures of all 20 coins beside the document's.
+# - **One network for all coins** instead of one each: tick `all_coins` in
+#   [train_v2](https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/train_v2.ipynb).

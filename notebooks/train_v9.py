@@ -17,7 +17,6 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
-SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
 root = next(
     (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
@@ -43,32 +42,38 @@ print(
     "start again."
 )
 
+# %% tags=["parameters"]
+# @title Settings
+symbols = "BTC/USDT"  # @param {type:"string"}
+candles = 10000  # @param {type:"integer"}
+# @markdown At most, as for the direction network's 100; 8 are enough for a first look.
+epochs = 150  # @param {type:"integer"}
+# @markdown In Colab: keep all on Google Drive, so that it survives a disconnect.
+keep_on_drive = False  # @param {type:"boolean"}
+# @markdown Go on with a run that was cut off. The settings must be the same.
+resume = False  # @param {type:"boolean"}
+# @markdown Share the result on the Hugging Face Hub: the name of a repository, as user/repo.
+hub_repo = ""  # @param {type:"string"}
+# @markdown Further settings of ConfigV9, such as {"fee_bps": 2.0}; config.py lists them all.
+more = {}  # @param {type:"raw"}
+
 # %%
-# Settings. Every field of ConfigV9 may stand here; config.py lists them with their units.
+# The same as the scripts take it. What stands in `more` wins.
 from dataclasses import replace
 
 from config import ConfigV9, default_output_dir
 
-config = ConfigV9(
-    symbols=("BTC/USDT",),
-    candles=10_000,
-    epochs=150,  # at most, as for the direction network's 100
-    output_dir=default_output_dir("v9"),
-    resume=False,  # True goes on with a run that was cut off
-)
-if SMALL:
-    config = replace(
-        config,
-        source="synthetic",
-        candles=700,
-        epochs=1,
-        direction_lstm_units=(4, 4),
-        attention_heads=1,
-        direction_dense_units=(4, 4),
-        price_lstm_units=(4, 4),
-        price_dense_units=(4, 4, 4),
-        trees=5,
-    )
+config = ConfigV9(symbols=tuple(symbols.split()), candles=candles, epochs=epochs)
+folders = {"output_dir": default_output_dir("v9")}
+if keep_on_drive:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    home = Path("/content/drive/MyDrive/crypto_system")
+    folders = {"output_dir": home / "v9", "cache_dir": home / "candles"}
+config = replace(config, resume=resume, **folders)
+config = replace(config, **more)
+print(f"the bundle goes to {config.output_dir}")
 
 # %%
 from generations.v9 import btc_1h_v9_training
@@ -105,23 +110,18 @@ print(
 predictor.plot(market.candles[symbol])
 
 # %%
-# Keep it: Colab forgets its disk when the session ends, Google Drive does not.
-if IN_COLAB:
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-    kept = Path("/content/drive/MyDrive/crypto_system/v9")
-    shutil.copytree(config.output_dir, kept, dirs_exist_ok=True)
-    print(f"copied to {kept}")
-else:
-    print(f"the bundle is in {config.output_dir.resolve()}")
-
-# %%
-# Share it on the Hugging Face Hub: name a repository, as user/repo. Asks for a token that may
-# write, unless HF_TOKEN is set or you are logged in; it is not shown and not stored.
-REPO = ""
-
-if REPO:
+# Share it, if the settings name a repository. Asks for a token that may write, unless HF_TOKEN is
+# set or you are logged in; it is not shown and not stored.
+if hub_repo:
     from pipeline import hub
 
-    hub.push(config.output_dir, REPO)
+    hub.push(config.output_dir, hub_repo)
+
+# %% [markdown]
+# ## What to try next
+# - **Another pair**: `symbols = "ETH/USDT"`; or a longer past: `candles = 20000`.
+# - **The part that works**, the volatility: [docs/v9.md](https://github.com/caizongxun/crypto_system/blob/main/docs/v9.md)
+#   compares it with EWMA and HAR.
+# - **A strategy on top of it**: [docs/v9_strategy.md](https://github.com/caizongxun/crypto_system/blob/main/docs/v9_strategy.md)
+#   says what is left of it after fees.
+# - **How 72 % come about**: [verdict](https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/verdict.ipynb).

@@ -3,6 +3,7 @@
 #
 # Forecasts of crypto prices are sold with numbers: "error below 1 %", "72 % right directions". This
 # notebook takes a real run of `train_v2_production.py` and asks of each number what it is worth.
+# What stands below the cells is of the run that `train_v2.ipynb` shows.
 
 # %%
 # In Colab this gets the code and its libraries (a minute or two); elsewhere it finds the folder.
@@ -15,7 +16,6 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/caizongxun/crypto_system"
 IN_COLAB = "google.colab" in sys.modules
-SMALL = os.environ.get("NOTEBOOK_SMALL") == "1"  # how the tests run it: tiny, and without a network
 
 root = next(
     (p for p in (Path.cwd(), *Path.cwd().parents) if (p / "train_v2_production.py").is_file()), None
@@ -41,9 +41,21 @@ print(
     "start again."
 )
 
+# %% tags=["parameters"]
+# @title Settings
+# @markdown The run of train_v2.ipynb is taken if it is there. Else a new one is made with these.
+symbols = "BTC/USDT ETH/USDT"  # @param {type:"string"}
+candles = 8000  # @param {type:"integer"}
+# @markdown The run lies on Google Drive, where train_v2.ipynb keeps it if asked to.
+from_drive = False  # @param {type:"boolean"}
+# @markdown Further settings of ConfigV2, such as {"fee_bps": 2.0}; config.py lists them all.
+more = {}  # @param {type:"raw"}
+
 # %%
-# The run of train_v2.ipynb if it is there, else a new one with these settings.
+# The run: its numbers, and a row a forecast of the test part.
 import json
+import textwrap
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,24 +65,20 @@ from matplotlib.dates import ConciseDateFormatter
 import train_v2_production
 from config import ConfigV2, default_output_dir
 from pipeline import terminal
-from pipeline.report import page, pictures, tables
+from pipeline.report import pictures, tables
 
-config = ConfigV2(output_dir=default_output_dir("v2"), candles=8000)
-if SMALL:
-    config = ConfigV2(
-        output_dir=Path("all_models/v2"),
-        source="synthetic",
-        candles=700,
-        epochs=1,
-        lstm_units=(6, 4),
-    )
+folder = default_output_dir("v2")
+if from_drive:
+    from google.colab import drive
 
+    drive.mount("/content/drive")
+    folder = Path("/content/drive/MyDrive/crypto_system/v2")
+config = ConfigV2(symbols=tuple(symbols.split()), candles=candles, output_dir=folder)
+config = replace(config, **more)
 if not (config.output_dir / "metadata_v2.json").is_file():
     train_v2_production.main(config)
 metrics = json.loads((config.output_dir / "metrics_v2.json").read_text())
-predictions = pd.read_parquet(
-    config.output_dir / "predictions_v2.parquet"
-)  # a row a forecast of the test part
+predictions = pd.read_parquet(config.output_dir / "predictions_v2.parquet")
 test, money = metrics["test"], metrics["backtest"]
 actual = predictions["actual_return"].to_numpy()
 print(tables.verdict_banner(test))
@@ -144,7 +152,12 @@ axes.hist(lucky, bins=40, color="#c3c9d1")
 for value, colour, label in ((right_percent, "#2b5c9e", "this network"), (72, "#b3423a", "72 %")):
     axes.axvline(value, color=colour, linewidth=2)
     axes.text(value + 0.2, axes.get_ylim()[1] * 0.9, label, color=colour)
-axes.set(xlabel="right directions, %", yticks=[], xlim=(min(44, *lucky), 75))
+axes.set(
+    title="2,000 coin tossers, and where the network stands among them",
+    xlabel="right directions, %",
+    yticks=[],
+    xlim=(min(44, *lucky), 75),
+)
 axes.spines[["top", "right", "left"]].set_visible(False)
 plt.show()
 interval = tables.span(
@@ -155,10 +168,8 @@ print(
     f"{max(lucky):.1f} %"
 )
 
-move = np.abs(
-    actual
-).mean()  # if being right does not depend on the size of the move, an hour earns this on average
-gain = (2 * 0.72 - 1) * move
+# If being right does not depend on the size of the move, an hour earns this on average.
+gain = (2 * 0.72 - 1) * np.abs(actual).mean()
 month = np.exp(720 * gain)
 print(
     f"72 % right would earn {100 * gain:.3f} % an hour before fees: $1,000 become "
@@ -172,12 +183,14 @@ print(
 # statistician's sense may be far smaller than the fees; the curve starts at 1.
 
 # %%
-sentences = [
+from IPython.display import display
+
+for sentence in (
     tables.interval_sentence(test),
     tables.confidence_sentence(test),
     tables.fee_sentence(money),
-]
-print(*sentences, sep="\n")
+):
+    print(textwrap.fill(sentence, 100))
 held = test["interval"]
 shares = [("all", held["coverage"], held["coverage_low"], held["coverage_high"])]
 shares += [(name, share, None, None) for name, share in held["by_symbol"].items()]
@@ -193,8 +206,10 @@ figures["Capital after fees"] = pictures.equity_plot(money["equity"])
 figures["Returns in the 80 % interval"] = pictures.forest_plot(
     rows, 100 * held["nominal"], "returns held, %", reach=5
 )
-pictures = [page.picture(figure, caption) for caption, figure in figures.items()]
-page.in_notebook(page.whole("", [page.pair(*pictures)]), height=640)
+for title, figure in figures.items():
+    figure.set_size_inches(7, 1.3 * figure.get_figheight())
+    figure.suptitle(title)
+    display(figure)
 
 # %% [markdown]
 # ## 4. How to get 72 %: let the future in
@@ -223,9 +238,8 @@ def honest(candles):
 
 
 def leaky(candles):
-    smooth = (
-        candles["close"].rolling(11, center=True).mean()
-    )  # five candles back, this one, five ahead
+    # Five candles back, this one, and five ahead.
+    smooth = candles["close"].rolling(11, center=True).mean()
     return honest(candles).assign(trend=smooth / candles["close"] - 1)
 
 
@@ -240,21 +254,32 @@ def right_directions(make_features):
     return np.mean((forecast > 0)[parts.test] == (samples.log_return > 0)[parts.test])
 
 
-candles = next(iter(market.candles.values()))
+one_pair = next(iter(market.candles.values()))
 for function in (honest, leaky):
     print(f"{function.__name__:7} {right_directions(function):.1%} right directions")
     try:
-        leakage.check(function, candles)
+        leakage.check(function, one_pair)
         print("        nothing looks ahead")
     except leakage.LookAheadError as error:
-        print(f"        {error}")
+        print(textwrap.indent(textwrap.fill(str(error), 92), 8 * " "))
 
 # %% [markdown]
 # ## What to ask of anybody's 72 %
 # 1. Against what? Ask for the error of "no change" on the same hours.
 # 2. On which candles? Later than all that was trained, scaled or chosen on; how many forecasts, and
-# which interval. 3. Can the features be computed when the candle closes? Run `leakage.check`.
+#    which interval.
+# 3. Can the features be computed when the candle closes? Run `leakage.check`.
 # 4. What is left after fees, and at which fee does it break even?
 #
 # A run here warns by itself above 56 % right directions. NO EDGE is an answer, too: it saves the
 # fees.
+
+# %% [markdown]
+# ## What to try next
+# - **Check features of your own**: put them in place of `leaky` above and run the cell again.
+# - **More coins show smaller edges**: run this notebook again after a run with `all_coins` in
+#   [train_v2](https://colab.research.google.com/github/caizongxun/crypto_system/blob/main/notebooks/train_v2.ipynb).
+# - **Read what a column means**:
+#   [docs/numbers.md](https://github.com/caizongxun/crypto_system/blob/main/docs/numbers.md).
+# - **See figures that were published beside measured ones**:
+#   [docs/published_figures.md](https://github.com/caizongxun/crypto_system/blob/main/docs/published_figures.md).

@@ -15,19 +15,12 @@ FIXTURES = (foreign_hosts, nothing_leaves)
 loopback_hub = hub_server.loopback_hub
 
 
-def notebook_with(name: str, old: str, new: str):
-    """A notebook with another line in its settings."""
-    notebook = build.build(name)
-    (cell,) = (cell for cell in notebook.cells if old in cell.source)
-    cell.source = cell.source.replace(old, new)
-    return notebook
-
-
 def push_cell_alone(name: str, folder: Path):
-    """The first and the last cell of a training notebook, and between them a finished bundle."""
-    notebook = notebook_with(name, 'REPO = ""', 'REPO = "user/repo"')
-    notebook.cells = [notebook.cells[1], notebook.cells[2], notebook.cells[-1]]
-    notebook.cells[1].source = (
+    """The first and the last code of a training notebook, and between them a finished bundle."""
+    notebook = build.with_parameters(build.build(name), {"hub_repo": "user/repo"})
+    first, form, injected, run, *_, last = build.code_cells(notebook)
+    notebook.cells = [first, form, injected, run, last]
+    run.source = (
         f"import types\nfolder = Path({str(folder)!r})\nconfig = "
         "types.SimpleNamespace(output_dir=folder)"
     )
@@ -41,9 +34,8 @@ def test_what_a_training_notebook_pushes_the_prediction_notebook_opens(
     text, _ = execute(push_cell_alone("train_v2", tiny_bundle), tmp_path)
     assert f"pushed to {loopback_hub.url}/user/repo" in text
     write_candles(signal_market["BTC/USDT"], tmp_path, "BTC/USDT", "1h")
-    notebook = notebook_with(
-        "predict_v2", 'MODEL = default_output_dir("v2")', 'MODEL = "user/repo"'
-    )
+    settings = {"hub_repo": "user/repo", "candles_file": "BTCUSDT_1h.parquet"}
+    notebook = build.with_parameters(build.build("predict_v2"), settings)
     text, shown = execute(notebook, tmp_path)
     assert "trained on BTC/USDT, ETH/USDT" in text
     assert "image/png" in shown[-1]
