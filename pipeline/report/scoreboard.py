@@ -114,7 +114,7 @@ def _model_section(model: Mapping[str, Any], judged: pd.DataFrame, n_models: int
     if test is None:
         content.append(page.text("There are too few forecasts for a test yet."))
         return page.section(name, how, *content)
-    content.insert(0, page.text(f"{tables.verdict_sentence(test)}. {tables.power_sentence(test)}"))
+    content.insert(0, page.text(page.minus(f"{tables.verdict_sentence(test)}.")))
     rolling = decay.rolling_skill(judged, NETWORK, "naive", model["horizon"])
     if rolling:
         figure = pictures.rolling_plot(rolling, "skill against naive, %", 100)
