@@ -30,6 +30,7 @@ from pipeline.forecasts import ledger as ledgers
 from pipeline.forecasts.live import LivePredictor, watch
 from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
 from pipeline.forecasts.recalibration import DAYS, write_recalibration
+from pipeline.forecasts.webhook import Webhook
 from pipeline.report.tables import summary, text_table
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,10 @@ class Live:
     """where to reach the exchange instead of its own address"""
     ledger: Path | None = None
     """also enter each forecast into this file, before its candle closes"""
+    webhook: str | None = None
+    """also post each forecast to this address, as JSON; what goes wrong there stops no forecast"""
+    discord: bool = False
+    """the webhook is one of Discord: post a message for people"""
     json: bool = False
     """for programs: each forecast as one JSON object on stdout, all else on stderr"""
     verbose: bool = False
@@ -164,15 +169,24 @@ class Live:
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Print the forecast; with `watch` one at every close, and what came true of the last."""
         expand_symbols([self.symbol])  # refuses one that is not written as pairs are
+        webhook = (
+            Webhook(self.webhook, is_discord=self.discord) if self.webhook is not None else None
+        )
         with terminal.only_json(self.json) as json_out:
-            self._follow(open_bundle(predictor_class, self.model_dir), json_out)
+            self._follow(open_bundle(predictor_class, self.model_dir), json_out, webhook)
+        if webhook is not None:
+            webhook.finish()
 
-    def _follow(self, predictor: LivePredictor, json_out: TextIO | None) -> None:
+    def _follow(
+        self, predictor: LivePredictor, json_out: TextIO | None, webhook: Webhook | None
+    ) -> None:
         place: dict[str, Any] = {"exchange": self.exchange, "base_url": self.base_url}
         if not self.watch:
             candles = predictor.fetch_live(self.symbol, **place)
             informed = self._informed(predictor)
             prediction = _show(informed, candles, None, self.picture, json_out)
+            if webhook is not None:
+                webhook.post(prediction)
             _enter(self.ledger, predictor, self.symbol, candles, prediction)
             return
         if self.ledger is not None:
@@ -186,6 +200,8 @@ class Live:
             except ValueError as error:  # a gap, say, which later candles leave behind
                 logger.warning("no forecast: %s", error)
                 continue
+            if webhook is not None:
+                webhook.post(pending[-1])
             try:
                 _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
             except ValueError as error:  # fetched too late, say, which the next candle need not be
