@@ -15,8 +15,8 @@ from pipeline.forecasts.webhook import Webhook
 INSTANT = pd.Timestamp("2024-06-16 12:00", tz="UTC")
 PREDICTION = {
     "price": 101.0, "last_price": 100.0, "return": 0.00995, "return_percent": 1.0,
-    "price_change": 1.0, "return_low": -0.01, "return_median": 0.0, "return_high": 0.02, "price_low": 99.0,
-    "price_high": 102.0, "p_up": 0.6, "confidence": 0.6, "timestamp": INSTANT,
+    "price_change": 1.0, "return_low": -0.01, "return_median": 0.0, "return_high": 0.02,
+    "price_low": 99.0, "price_high": 102.0, "p_up": 0.6, "confidence": 0.6, "timestamp": INSTANT,
     "target_timestamp": INSTANT, "last_timestamp": INSTANT, "age_candles": 0, "timeframe": "1h",
     "horizon": 1, "symbol": "BTC/USDT", "quote": "USDT", "venue": "binance", "synthetic": False,
     "trained_until": INSTANT, "calibrated_until": INSTANT, "missing_inputs": [],
