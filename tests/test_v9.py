@@ -263,7 +263,9 @@ print(*(float(np.ravel(value)[0]) for value in ensemble_output.values()))
     prediction = predictor.predict(candles)
     assert prediction["direction"] == pytest.approx(p_up, rel=1e-5)
     last = np.array([len(candles) - 1])
-    har = predictor._har.variance(predictor._inputs(candles, last)[:, -3:])[0]
+    har = predictor._har.variance(
+        predictor._inputs(candles, predictor._volatility(candles), last)[:, -3:]
+    )[0]
     assert prediction["volatility"] == pytest.approx(np.sqrt(ratio * har), rel=1e-5)
     y_scale = pickle.loads((bundle / FILES.scalers).read_bytes())["y"].scale_[0]
     shrunk = (

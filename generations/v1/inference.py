@@ -168,7 +168,9 @@ class CryptoPricePredictorV1(BundlePredictor):
                 Stream(self._scale(self._features(hours, HOUR), HOUR), t, self.lookback),
                 Stream(self._scale(self._features(quarters, QUARTER), QUARTER), row, self.lookback),
             ]
-            forecast = self._forecast(streams, self._volatility(hours)[t], self._inputs(hours, t))
+            volatility = self._volatility(hours)
+            inputs = self._inputs(hours, volatility, t)
+            forecast = self._forecast(streams, volatility[t], inputs)
         self._demand_numbers(forecast, hours["close"].to_numpy()[t], times[t])
         columns = self._times_of(hours, t)
         return pd.DataFrame(columns | {name: forecast[name] for name in FORECASTS})
@@ -202,9 +204,10 @@ class CryptoPricePredictorV1(BundlePredictor):
         end = np.arange(1, len(frames) + 1) * self.lookback - 1
         streams = [Stream(np.concatenate(part), end, self.lookback) for part in rows.values()]
         with numbers_unjudged():
-            volatility = np.array([self._volatility(hours)[-1] for hours in frames])
+            scales = [self._volatility(hours) for hours in frames]
             last = (np.array([len(hours) - 1]) for hours in frames)
-            inputs = np.vstack([self._inputs(*of) for of in zip(frames, last)])
+            inputs = np.vstack([self._inputs(*of) for of in zip(frames, scales, last)])
+            volatility = np.array([scale[-1] for scale in scales])
             forecast = self._forecast(streams, volatility, inputs)
         self._demand_numbers(forecast, np.array(base), last_ms_of(frames))
         if lacking := list(dict.fromkeys(name for names in missing for name in names)):

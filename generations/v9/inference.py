@@ -138,9 +138,11 @@ class CryptoPricePredictorV9(CandlePredictor):
     ) -> np.ndarray:
         return to_log_return(output, volatility, self._y_scaler)
 
-    def _inputs(self, candles: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    def _inputs(
+        self, candles: pd.DataFrame, volatility: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
         har = har_inputs(candles, self.timeframe, self.volatility_horizon)
-        return np.hstack([super()._inputs(candles, rows), har[rows]])
+        return np.hstack([super()._inputs(candles, volatility, rows), har[rows]])
 
     def _forecast(
         self,

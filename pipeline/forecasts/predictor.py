@@ -256,13 +256,15 @@ class BundlePredictor(abc.ABC):
     def _volatility(self, candles: pd.DataFrame) -> np.ndarray:
         return segmented_volatility(candles, self.timeframe, self.horizon)
 
-    def _inputs(self, candles: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    def _inputs(
+        self, candles: pd.DataFrame, volatility: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
         """(k, n_inputs + 1) what the intervals of the candles `rows` take: `scale_inputs`, and the
         factor on the width."""
         inputs = scale_inputs(candles, self.timeframe, self.horizon)
         if isinstance(self._intervals, QuantileFactors):
             return np.column_stack([inputs[rows], np.ones(len(rows))])
-        of_candles = (candles, inputs, self._volatility(candles), self.timeframe, self.horizon)
+        of_candles = (candles, inputs, volatility, self.timeframe, self.horizon)
         return np.column_stack([inputs[rows], candle_widths(self._intervals, *of_candles, rows)])
 
     def _instrument_of(self, df: pd.DataFrame, symbol: str | None) -> Instrument:
@@ -469,12 +471,9 @@ class CandlePredictor(BundlePredictor):
         base = candles["close"].to_numpy()[t]
         with numbers_unjudged():
             features = self.with_context(context)._features(candles)
+            volatility = self._volatility(candles)
             forecast = self._forecast(
-                self._scale(features),
-                t,
-                base,
-                self._volatility(candles)[t],
-                self._inputs(candles, t),
+                self._scale(features), t, base, volatility[t], self._inputs(candles, volatility, t)
             )
         self._demand_numbers(forecast, base, timestamps_ms(candles)[t])
         # Before, much is missing by its nature.
@@ -523,8 +522,9 @@ class CandlePredictor(BundlePredictor):
             with numbers_unjudged():
                 features = self._features(candles)
                 rows.append(self._scale(features)[-self.lookback :])
-                volatility.append(self._volatility(candles)[-1])
-                inputs.append(self._inputs(candles, np.array([len(candles) - 1]))[0])
+                of_candles = self._volatility(candles)
+                volatility.append(of_candles[-1])
+                inputs.append(self._inputs(candles, of_candles, np.array([len(candles) - 1]))[0])
             frames.append(candles)
             missing.append(self._missing_inputs(features))
             base.append(base_price(candles, price))
