@@ -1,4 +1,4 @@
-"""Twenty-four mistakes of arithmetic, each of which a test of `make test` must notice.
+"""Twenty-six mistakes of arithmetic, each of which a test of `make test` must notice.
 
     python -m tests.mutations            all of them, in a copy of the working tree
     python -m tests.mutations 3 7        some, by number
@@ -184,6 +184,19 @@ MUTATIONS = (
         'if entry["previous"] != sha256:',
         'if entry["previous"] == "":',
         "test_ledger",
+    ),
+    # the interval's width: what had come true by then
+    Mutation(
+        "pipeline/forecasts/width.py",
+        'np.searchsorted(begun, rows - horizon, side="right")',
+        'np.searchsorted(begun, rows, side="right")',
+        "test_width",
+    ),
+    Mutation(
+        "pipeline/forecasts/width.py",
+        "return min(math.ceil(round(LEVEL * (n + 1), 9)), n)",
+        "return min(math.ceil(round(LEVEL * n, 9)), n)",
+        "test_width",
     ),
 )
 
