@@ -46,6 +46,7 @@ def forecast_of(**changes):
         "venue": "binance",
         "synthetic": False,
         "trained_until": None,
+        "age_days": None,
         "calibrated_until": None,
         "missing_inputs": [],
         **changes,

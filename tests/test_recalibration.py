@@ -248,6 +248,8 @@ def test_it_changes_size_and_confidence_and_nothing_of_the_network(bundle, marke
     before = CryptoPricePredictorV2.from_directory(bundle)
     judged, said = before.predict_history(candles), before.predict(candles)
     assert said["calibrated_until"] == said["trained_until"] == before.trained_until
+    last_close = said["last_timestamp"] + pd.Timedelta("1h")
+    assert said["age_days"] == (last_close - before.trained_until) / pd.Timedelta("1d")
     later = recalibrate(bundle)
     raw = before.as_judged().predict_history(candles)["raw_return"]
     assert np.array_equal(judged["predicted_return"], 0.5 * raw)

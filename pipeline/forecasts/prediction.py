@@ -44,6 +44,7 @@ Prediction = TypedDict(
         "venue": "str | None",  # exchange that the candles come from
         "synthetic": bool,  # a generator made what the model has learnt from, or these candles
         "trained_until": "pd.Timestamp | None",  # the model has learnt nothing later, UTC
+        "age_days": "float | None",  # from then to the close of the last candle that it knows
         "calibrated_until": "pd.Timestamp | None",  # later than that where recalibrated, UTC
         "missing_inputs": "list[str]",  # features that the forecast had to do without
     },

@@ -333,6 +333,12 @@ class BundlePredictor(abc.ABC):
                 crosses = forecast[low] > forecast[high]
                 _refuse(crosses, f"{low} is above {high}", forecast[low], last_ms)
 
+    def _age_days(self, closed_ms: int) -> float | None:
+        """Days from what the model learnt last to a candle's close; None of bundles of before."""
+        if self.trained_until is None:
+            return None
+        return (_timestamp(closed_ms) - self.trained_until) / pd.Timedelta(days=1)
+
     def _as_prediction(
         self,
         candles: pd.DataFrame,
@@ -368,6 +374,7 @@ class BundlePredictor(abc.ABC):
             "venue": instrument.venue,
             "synthetic": self.is_synthetic or instrument.venue == "synthetic",
             "trained_until": self.trained_until,
+            "age_days": self._age_days(closed_ms),
             "calibrated_until": self.calibrated_until,
             "missing_inputs": [],
         }
