@@ -442,17 +442,19 @@ def build(models: Models) -> gradio.Blocks:
             return headline, live_page.problem(hide(error)) + about
 
     def change(model: str | None, symbol: str, request: gr.Request) -> tuple[Any, ...]:
-        """Another model, which may know other coins."""
+        """Another model, which may know other coins; the table was the one before's."""
         coins = gr.skip()
-        with contextlib.suppress(ValueError):  # `look` tells of it
+        with contextlib.suppress(ValueError), turns.taken(_client_of(request)):  # `look` tells
             offered = models.open(model).symbols
             symbol = symbol if symbol in offered else offered[0]
             coins = gr.Dropdown(offered, value=symbol)
-        return coins, *look(model, symbol, request)
+        return coins, "", *look(model, symbol, request)
 
     def look_at_all(model: str | None, request: gr.Request) -> Iterator[str]:
         try:
-            yield from _tables(models.open(model), turns, _client_of(request))
+            with turns.taken(_client_of(request)):
+                forecaster = models.open(model)
+            yield from _tables(forecaster, turns, _client_of(request))
         except (ValueError, OSError) as error:
             yield live_page.problem(hide(error))
 
@@ -496,9 +498,10 @@ def build(models: Models) -> gradio.Blocks:
             compute = gr.Button("forecast all coins")
             table = gr.HTML()
         seen = [headline, content]
-        gr.on([blocks.load, coin.input, update.click], look, [model, coin], seen, **shared)
-        compute.click(look_at_all, model, table, **shared)
-        model.input(change, [model, coin], [coin, *seen], **shared)
+        asked = shared | {"show_progress_on": content}
+        gr.on([blocks.load, coin.input, update.click], look, [model, coin], seen, **asked)
+        all_asked = compute.click(look_at_all, model, table, show_progress="hidden", **shared)
+        model.input(change, [model, coin], [coin, table, *seen], cancels=[all_asked], **asked)
         gr.api(endpoint, api_name="predict", **private)
     return blocks.queue(max_size=MAX_QUEUE, api_open=False)
 

@@ -200,7 +200,9 @@ def test_all_coins_stand_in_the_order_of_their_confidence_with_what_failed_below
     )
     assert "1 of 3 coins …" in live_page.all_coins([answer_of()], [], 1, 3)
     old = answer_of(banners=("old candles",))
-    assert live_page.all_coins([old, old], [], 2, 2).count("old candles") == 1
+    made_up = answer_of(banners=(live_page.SYNTHETIC_CANDLES,))
+    page = live_page.all_coins([old, made_up, made_up], [], 3, 3)
+    assert page.count("SYNTHETIC CANDLES") == 1 and "old candles (1 of these coins)" in page
 
 
 def test_the_record_says_what_is_counted_and_what_was_seen():

@@ -181,7 +181,14 @@ def all_coins(answers: Sequence[Answer], failures: Sequence[str], n_done: int, n
                 f"{told['last_timestamp']:%d %b %H:%M}",
             ]
         )
-    banners = list(dict.fromkeys(text for answer in answers for text in answer.banners))
+    told_of = [text for answer in answers for text in answer.banners]
+    n_old = len(told_of) - told_of.count(SYNTHETIC_CANDLES)
+    banners = [SYNTHETIC_CANDLES] if SYNTHETIC_CANDLES in told_of else []
+    if n_old:
+        banners.append(
+            f"old candles ({n_old} of these coins): the last column tells how old. What is forecast "
+            "of them may have happened already."
+        )
     return page.render(
         "live_coins.html",
         rows=rows,
