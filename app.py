@@ -37,7 +37,7 @@ from pipeline.commands import no_model
 from pipeline.evaluation.outcomes import find_outcomes
 from pipeline.forecasts.prediction import aged, as_json, recalibrated, untrained_note
 from pipeline.options import read_options
-from pipeline.report import compare, live_page, page
+from pipeline.report import live_page, page
 from pipeline.report.live_guard import Guard, Turns
 from pipeline.report.live_page import Answer
 
@@ -405,7 +405,7 @@ def _metadata_of(folder: Path) -> dict[str, Any]:
 def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
     """What visitors read of each bundle -> its folder."""
     labelled: dict[str, Path] = {}
-    for name, folder in zip(compare.names_of(folders), folders):
+    for name, folder in zip(privacy.names_of(folders), folders):
         told, label = _metadata_of(folder), name
         if {"timeframe", "horizon"} <= set(told):
             label += f" · {told['timeframe']} · {told['horizon']} ahead"

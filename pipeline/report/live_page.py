@@ -186,8 +186,8 @@ def all_coins(answers: Sequence[Answer], failures: Sequence[str], n_done: int, n
     banners = [SYNTHETIC_CANDLES] if SYNTHETIC_CANDLES in told_of else []
     if n_old:
         banners.append(
-            f"old candles ({n_old} of these coins): the last column tells how old. What is forecast "
-            "of them may have happened already."
+            f"old candles ({n_old} of these coins): the last column tells how old. What is "
+            "forecast of them may have happened already."
         )
     return page.render(
         "live_coins.html",
