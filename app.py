@@ -18,6 +18,7 @@ import re
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -405,13 +406,14 @@ def _metadata_of(folder: Path) -> dict[str, Any]:
 def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
     """What visitors read of each bundle -> its folder."""
     labelled: dict[str, Path] = {}
+    same: Counter[str] = Counter()
     for name, folder in zip(privacy.names_of(folders), folders):
         told, label = _metadata_of(folder), name
         if {"timeframe", "horizon"} <= set(told):
             label += f" · {told['timeframe']} · {told['horizon']} ahead"
         label += " · synthetic" if told.get("synthetic") else ""
-        same = sum(other.startswith(label) for other in labelled)
-        labelled[f"{label} ({same + 1})" if same else label] = folder
+        same[label] += 1
+        labelled[f"{label} ({same[label]})" if same[label] > 1 else label] = folder
     return labelled
 
 
