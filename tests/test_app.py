@@ -95,12 +95,12 @@ def test_a_recalibration_is_told_of_and_what_it_was_fitted_on_counts_as_seen(
     options, forecaster, tmp_path
 ):
     folder = tmp_path / "bundle"
-    shutil.copytree(options.model_dir, folder)
+    shutil.copytree(options.model_dir[0], folder)
     judged, target = forecaster.predictor, forecaster.answer(BTC).outcomes["target"].iloc[-5]
     until_ms = target.value // 10**6 + HOUR_MS
     later = Recalibration(replace(judged.calibration, shrinkage=0.01), 0, until_ms, 500)
     write_recalibration(folder / "recalibration_v2.json", later, judged.calibration, judged.sha256)
-    recalibrated = Forecaster(replace(options, model_dir=folder))
+    recalibrated = Forecaster(replace(options, model_dir=(folder,)))
     answer, before = recalibrated.answer(BTC), forecaster.answer(BTC)
     shares = answer.prediction["return"] / before.prediction["return"]
     assert shares == pytest.approx(0.01 / judged.calibration.shrinkage)
