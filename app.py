@@ -500,7 +500,8 @@ def build(models: Models) -> gradio.Blocks:
             compute = gr.Button("forecast all coins")
             table = gr.HTML()
         seen = [headline, content]
-        asked = shared | {"show_progress_on": content}
+        # By default Gradio drops a choice that is made while the one before is answered.
+        asked = shared | {"show_progress_on": content, "trigger_mode": "always_last"}
         gr.on([blocks.load, coin.input, update.click], look, [model, coin], seen, **asked)
         all_asked = compute.click(look_at_all, model, table, show_progress="hidden", **shared)
         model.input(change, [model, coin], [coin, table, *seen], cancels=[all_asked], **asked)

@@ -14,6 +14,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,11 @@ async def _visit(
         await call("Emulation.setEmulatedMedia", page, features=scheme)
         await call("Page.navigate", page, url=url)
         for step in steps:
+            until_s = time.monotonic() + PATIENCE_S / 2
             while await evaluate(step) is not True:
+                if time.monotonic() > until_s:
+                    text = await evaluate("document.body.innerText")
+                    raise AssertionError(f"{step} is not true of this page: {text}")
                 await asyncio.sleep(0.1)
         if picture is not None:
             await asyncio.sleep(0.5)  # for transitions
