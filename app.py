@@ -2,14 +2,15 @@
 
     python app.py --candles-dir DIR       # then open http://127.0.0.1:7860
 
-It opens a bundle of train_v2_production.py, trains nothing, and asks for nothing outside but
-candles. Programs ask its endpoint /predict. Importing this module loads neither Gradio (optional:
-pip install gradio) nor Keras.
+It opens bundles of train_v2_production.py, trains nothing, and asks for nothing outside but
+candles. Programs ask its endpoint /predict, and assistants the tool of that name (--mcp).
+Importing this module loads neither Gradio (optional: pip install gradio) nor Keras.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import math
 import os
@@ -17,7 +18,8 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +30,7 @@ from config import TRADING_PAIRS, SourceConfig, default_output_dir
 from data_fetcher import expand_symbols, fetch_candles
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import privacy, terminal
-from pipeline.bundle.metadata import agreed_cuts, demand
+from pipeline.bundle.metadata import agreed_cuts, demand, read_metadata
 from pipeline.candles import folders, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
@@ -58,6 +60,10 @@ FAILURE_KEPT_S = 15.0
 """For how long it is remembered that a coin's candles cannot be had."""
 MAX_NAME = 40
 """Letters of a pair's name"""
+MAX_COINS = 25
+"""Rows of the table of all coins"""
+TABLE_S = 60.0
+"""For how long a table of all coins asks for further ones."""
 ANSWERS_AT_ONCE, MAX_QUEUE = 32, 64
 """Questions that are being answered, of all clients, and that wait for their turn"""
 
@@ -79,8 +85,9 @@ def demand_port(port: int) -> None:
 class Options:
     """The page's settings."""
 
-    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
-    """output folder of train_v2_production.py"""
+    model_dir: tuple[Path, ...] = field(default_factory=lambda: (default_output_dir("v2"),))
+    """output folders of train_v2_production.py, or folders of such folders; the first model opens
+    the page, and visitors choose among all"""
     candles_dir: Path | None = None
     """directory of BTCUSDT_1h.parquet or of other files of candles"""
     timezone: str | None = None
@@ -99,18 +106,25 @@ class Options:
     """port to listen on"""
     share: bool = False
     """also open a public tunnel through Gradio's servers"""
+    mcp: bool = False
+    """also offer /predict as a tool to assistants, by the Model Context Protocol"""
+
+    def for_visitors(self, text: object) -> str:
+        """A text without the server's folders and passwords."""
+        folders = (*self.model_dir, self.candles_dir)
+        return privacy.without_secrets(privacy.without_folders(str(text), folders))
 
 
 class Forecaster:
     """An open bundle and its candles; an answer is kept until the next candle closes."""
 
-    def __init__(self, options: Options) -> None:
-        """Open the bundle.
+    def __init__(self, options: Options, folder: Path | None = None) -> None:
+        """Open the bundle of a folder, by default the first that the options name.
 
         Raises:
             ValueError: There is no trained model, or its files are damaged or not of one run.
         """
-        folder = options.model_dir
+        folder = folder or options.model_dir[0]
         try:
             self.predictor = CryptoPricePredictorV2.from_directory(folder)
             metrics = self.predictor.metrics()
@@ -124,6 +138,9 @@ class Forecaster:
             raise ValueError(
                 f"{folder / FILES.metrics}: nothing says what the model has seen; train it again"
             )
+        with page.of_file(FILES.metrics):
+            self.headline = live_page.headline(self.test, self.predictor.is_synthetic)
+            self.about = live_page.about(self.test, self.predictor)
         later = self.predictor.recalibration
         self.seen_until_ms = max(cuts["val_end"], later.until_ms if later else 0)
         self.step_ms = timeframe_ms(self.predictor.timeframe)
@@ -204,11 +221,6 @@ class Forecaster:
         kept = self._kept.get(symbol)
         return kept if kept is not None and now_ms < kept.kept_until_ms else None
 
-    def for_visitors(self, text: object) -> str:
-        """A text without the server's folders and passwords."""
-        folders = (self.options.model_dir, self.options.candles_dir)
-        return privacy.without_secrets(privacy.without_folders(str(text), folders))
-
     def predict(self, symbol: str) -> dict[str, Any]:
         """The forecast as plain data for JSON; arguments and errors of `answer`."""
         answer = self.answer(symbol)
@@ -236,7 +248,7 @@ class Forecaster:
             history, candles, predictor.timeframe, predictor.horizon, self.seen_until_ms
         )
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
-        notes = [self.for_visitors(w.message) for w in caught if w.category is UserWarning]
+        notes = [self.options.for_visitors(w.message) for w in caught if w.category is UserWarning]
         prediction["age_candles"] = max(now_ms - closes_ms, 0) // self.step_ms  # at one instant
         told = (untrained_note(symbol, predictor.symbols), recalibrated(prediction))
         notes += [note for note in told if note]
@@ -309,7 +321,103 @@ def _source_of(market: CandleSet, symbol: str) -> str:
     )
 
 
-def build(forecaster: Forecaster) -> gradio.Blocks:
+class Models:
+    """The bundles that the page offers: each is opened when it is first asked for, and kept."""
+
+    def __init__(self, options: Options) -> None:
+        """Find the bundles, and open the first that can be opened.
+
+        Raises:
+            ValueError: None can; of several, it tells of the first.
+        """
+        self.options = options
+        # What holds no bundle stays, so that it is told of.
+        found = [find_bundles(folder) or [folder] for folder in options.model_dir]
+        self.folders = _labelled(list(dict.fromkeys(run for runs in found for run in runs)))
+        self._opened: dict[str, Forecaster] = {}
+        self._failed: dict[str, tuple[float, ValueError]] = {}
+        self._lock = threading.Lock()
+        self.first = self._first_that_opens()
+
+    def _first_that_opens(self) -> str:
+        failures = []
+        for name in self.folders:
+            try:
+                self.open(name)
+            except ValueError as error:
+                failures.append(error)
+                if len(self.folders) > 1:
+                    warnings.warn(f"{name}: {error}", stacklevel=3)
+            else:
+                return name
+        raise failures[0]
+
+    def open(self, name: str | None) -> Forecaster:
+        """The forecaster of a label; None stands for the first.
+
+        Raises:
+            ValueError: There is no such model, or its bundle cannot be opened.
+        """
+        name = name or self.first
+        if name not in self.folders:
+            raise ValueError(
+                f"{name[:MAX_NAME]!r} is no model of this page; choose {', '.join(self.folders)}"
+            )
+        if name in self._opened:
+            return self._opened[name]
+        with self._lock:
+            until_s, failure = self._failed.get(name, (0.0, None))
+            if failure is not None and time.monotonic() < until_s:
+                raise failure.with_traceback(None)
+            if name not in self._opened:
+                try:
+                    self._opened[name] = Forecaster(self.options, self.folders[name])
+                except (ValueError, OSError, ImportError) as error:
+                    failure = ValueError(str(error))
+                    self._failed[name] = (time.monotonic() + FAILURE_KEPT_S, failure)
+                    raise failure from error
+            return self._opened[name]
+
+
+def find_bundles(folder: Path) -> list[Path]:
+    """The bundle of a folder and its runs of --horizons (h1, h4, …).
+
+    Where there are none, those directly below it, synthetic ones last.
+    """
+    found = _runs_of(folder)
+    if found or not folder.is_dir():
+        return found
+    below = [run for child in sorted(folder.iterdir()) for run in _runs_of(child)]
+    return sorted(below, key=lambda run: _metadata_of(run).get("synthetic") is True)
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    by_horizon = sorted(folder.glob("h[0-9]*"), key=lambda run: (len(run.name), run.name))
+    return [run for run in (folder, *by_horizon) if (run / FILES.scalers).is_file()]
+
+
+def _metadata_of(folder: Path) -> dict[str, Any]:
+    """A bundle's metadata; what is wrong with them is told of where the bundle is opened."""
+    with contextlib.suppress(ValueError, OSError):
+        return read_metadata(folder / FILES.metadata)
+    return {}
+
+
+def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
+    """What visitors read of each bundle -> its folder."""
+    labelled: dict[str, Path] = {}
+    same: Counter[str] = Counter()
+    for name, folder in zip(privacy.names_of(folders), folders):
+        told, label = _metadata_of(folder), name
+        if {"timeframe", "horizon"} <= set(told):
+            label += f" · {told['timeframe']} · {told['horizon']} ahead"
+        label += " · synthetic" if told.get("synthetic") else ""
+        same[label] += 1
+        labelled[f"{label} ({same[label]})" if same[label] > 1 else label] = folder
+    return labelled
+
+
+def build(models: Models) -> gradio.Blocks:
     """The page and its endpoint, not served yet.
 
     Raises:
@@ -323,48 +431,106 @@ def build(forecaster: Forecaster) -> gradio.Blocks:
             f"the page needs Gradio, which cannot be imported ({error}); pip install gradio"
         ) from error
 
-    predictor, turns = forecaster.predictor, Turns()
+    turns, hide = Turns(), models.options.for_visitors
 
-    def look(symbol: str, request: gr.Request) -> str:
+    def look(model: str | None, symbol: str, request: gr.Request) -> tuple[str, str]:
+        headline, about = "", ""
         try:
             with turns.taken(_client_of(request)):
-                return live_page.body(forecaster.answer(symbol or ""), predictor.timeframe)
+                forecaster = models.open(model)
+                headline, about = forecaster.headline, forecaster.about
+                return headline, live_page.body(forecaster.answer(symbol or ""), about)
         except (ValueError, OSError) as error:
-            return live_page.problem(forecaster.for_visitors(error))
+            return headline, live_page.problem(hide(error)) + about
+
+    def change(model: str | None, symbol: str, request: gr.Request) -> tuple[Any, ...]:
+        """Another model, which may know other coins; the table was the one before's."""
+        coins = gr.skip()
+        with contextlib.suppress(ValueError), turns.taken(_client_of(request)):  # `look` tells
+            offered = models.open(model).symbols
+            symbol = symbol if symbol in offered else offered[0]
+            coins = gr.Dropdown(offered, value=symbol)
+        return coins, "", *look(model, symbol, request)
+
+    def look_at_all(model: str | None, request: gr.Request) -> Iterator[str]:
+        try:
+            with turns.taken(_client_of(request)):
+                forecaster = models.open(model)
+            yield from _tables(forecaster, turns, _client_of(request))
+        except (ValueError, OSError) as error:
+            yield live_page.problem(hide(error))
+
+    def ask(symbol: str, model: str | None, request: gr.Request) -> dict[str, Any]:
+        try:
+            with turns.taken(_client_of(request)):
+                return models.open(model).predict(symbol)
+        except (ValueError, OSError) as error:
+            raise gr.Error(hide(error), print_exception=False) from None
 
     def predict(symbol: str, request: gr.Request) -> dict[str, Any]:
-        """Forecast the next candle of a pair such as BTC/USDT."""
-        try:
-            with turns.taken(_client_of(request)):
-                return forecaster.predict(symbol)
-        except (ValueError, OSError) as error:
-            raise gr.Error(forecaster.for_visitors(error), print_exception=False) from None
+        return ask(symbol, None, request)
 
-    for function in (look, predict):  # Gradio looks at the type, not at its name
+    def predict_by(symbol: str, request: gr.Request, model: str = models.first) -> dict[str, Any]:
+        return ask(symbol, model, request)
+
+    has_choice = len(models.folders) > 1
+    endpoint = predict_by if has_choice else predict
+    endpoint.__name__ = "predict"
+    endpoint.__doc__ = live_page.endpoint_text(list(models.folders))
+    for function in (look, change, look_at_all, endpoint):  # Gradio looks at the type, not its name
         function.__annotations__["request"] = gr.Request
 
+    forecaster = models.open(None)
     symbols = forecaster.symbols
-    with page.of_file(FILES.metrics):
-        heading = live_page.heading(
-            forecaster.test,
-            predictor.timeframe,
-            predictor.lookback,
-            predictor.horizon,
-            predictor.is_synthetic,
-        )
+    private: dict[str, Any] = {"concurrency_limit": ANSWERS_AT_ONCE, "concurrency_id": "answers"}
+    shared = private | {"api_visibility": "private"}
     with gr.Blocks(title="Crypto forecasts", analytics_enabled=False) as blocks:
-        gr.HTML(heading)
+        headline = gr.HTML(forecaster.headline)
         with gr.Row(elem_classes="chooser"):
-            chooser = gr.Dropdown(
-                symbols, value=symbols[0], label="coin", allow_custom_value=True, scale=3
-            )
-            update = gr.Button("update", scale=1)
-        content = gr.HTML('<div class="forecasts"><p class="how">Fetching candles …</p></div>')
-        events = [blocks.load, chooser.change, update.click]
-        shared: dict[str, Any] = {"concurrency_limit": ANSWERS_AT_ONCE, "concurrency_id": "answers"}
-        gr.on(events, look, chooser, content, api_visibility="private", **shared)
-        gr.api(predict, api_name="predict", **shared)
+            with gr.Column(min_width=300, scale=4, visible=has_choice):
+                model = gr.Dropdown(list(models.folders), value=models.first, label="model")
+            with gr.Column(min_width=180, scale=4):
+                coin = gr.Dropdown(symbols, value=symbols[0], label="coin", allow_custom_value=True)
+            with gr.Column(min_width=90, scale=1):
+                update = gr.Button("update")
+        with gr.Tab("one coin"):
+            content = gr.HTML(live_page.WAITING)
+        with gr.Tab("all coins"):
+            gr.HTML(live_page.ALL_COINS)
+            compute = gr.Button("forecast all coins")
+            table = gr.HTML()
+        seen = [headline, content]
+        # By default Gradio drops a choice that is made while the one before is answered.
+        asked = shared | {"show_progress_on": content, "trigger_mode": "always_last"}
+        gr.on([blocks.load, coin.input, update.click], look, [model, coin], seen, **asked)
+        all_asked = compute.click(look_at_all, model, table, show_progress="hidden", **shared)
+        model.input(change, [model, coin], [coin, table, *seen], cancels=[all_asked], **asked)
+        gr.api(endpoint, api_name="predict", **private)
     return blocks.queue(max_size=MAX_QUEUE, api_open=False)
+
+
+def _tables(forecaster: Forecaster, turns: Turns, client: str) -> Iterator[str]:
+    """The table of the coins that the model was trained on, again after each of them.
+
+    Each coin is a turn of its own, so that whoever leaves meanwhile leaves none taken.
+
+    Raises:
+        ValueError: The client waits for too many answers already.
+    """
+    trained = forecaster.predictor.symbols
+    symbols = [symbol for symbol in forecaster.symbols if symbol in trained][:MAX_COINS]
+    answers: list[Answer] = []
+    failures: list[str] = []
+    until_s = time.monotonic() + TABLE_S
+    for n, symbol in enumerate(symbols):
+        with turns.taken(client):
+            try:
+                if time.monotonic() > until_s:
+                    raise TimeoutError(f"not asked, since {TABLE_S:g} seconds are over")
+                answers.append(forecaster.answer(symbol))
+            except (ValueError, OSError) as error:
+                failures.append(f"{symbol}: {forecaster.options.for_visitors(error)}")
+        yield live_page.all_coins(answers, failures, n + 1, len(symbols))
 
 
 def _client_of(request: gradio.Request) -> str:
@@ -378,26 +544,47 @@ def main() -> None:
     options = read_options(Options, __doc__)
     demand_port(options.port)
     with terminal.plain_warnings(), terminal.notices():
-        serve(build(Forecaster(options)), options)
+        models = Models(options)
+        blocks = build(models)
+        # The first visitor need not wait until drawing is loaded.
+        threading.Thread(target=_make_first, args=[models.open(None)], daemon=True).start()
+        serve(blocks, options)
+
+
+def _make_first(forecaster: Forecaster) -> None:
+    with contextlib.suppress(ValueError, OSError):  # the visitor is told
+        live_page.body(forecaster.answer(forecaster.symbols[0]), forecaster.about)
 
 
 def serve(blocks: gradio.Blocks, options: Options, *, wait: bool = True) -> str:
-    """Serve the page; returns its address at once where it need not `wait` for Ctrl-C."""
+    """Serve the page; returns its address at once where it need not `wait` for Ctrl-C.
+
+    Raises:
+        ValueError: Assistants are to be served, and the package for that is missing or refuses.
+    """
     import gradio as gr
     from starlette.middleware import Middleware  # which Gradio stands on
 
+    if options.mcp and importlib.util.find_spec("mcp") is None:
+        raise ValueError('--mcp needs the package mcp; pip install "gradio[mcp]"')
     font = ["system-ui", "sans-serif"]  # the visitor's own: nothing is loaded from elsewhere
     _, address, _ = blocks.launch(
         server_name=options.host,
         server_port=options.port,
         share=options.share,
-        prevent_thread_lock=not wait,
+        prevent_thread_lock=True,
         theme=gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
         css=live_page.STYLE,
         footer_links=["api"],
         ssr_mode=False,
-        app_kwargs={"middleware": [Middleware(Guard)]},
+        mcp_server=options.mcp,
+        app_kwargs={"middleware": [Middleware(Guard, mcp=options.mcp)]},
     )
+    if options.mcp and not blocks.mcp_server:
+        blocks.close(verbose=False)
+        raise ValueError(f'--mcp: {blocks.mcp_error}; pip install "gradio[mcp]"')
+    if wait:
+        blocks.block_thread()
     return str(address)
 
 

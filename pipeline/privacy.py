@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 NO_TELEMETRY = {
@@ -119,3 +119,17 @@ def folder_name(path: Path | str) -> str:
     if os.path.abspath(path) == os.path.abspath(Path.home()):
         return "~"
     return Path(path).name or "."
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Short names of folders, each unlike the others.
+
+    Example:
+        >>> names_of([Path("a/v2"), Path("b/v2"), Path("pooled")])
+        ['a/v2', 'b/v2', 'pooled']
+    """
+    paths = [folder.resolve() for folder in folders]
+    last = [path.name for path in paths]
+    return [
+        str(Path(*path.parts[-2:])) if last.count(path.name) > 1 else path.name for path in paths
+    ]

@@ -14,6 +14,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,26 @@ FLAGS = (
     "--no-proxy-server",
 )
 PATIENCE_S = 60.0
+FAINT = """const faintOf = selector => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+  const faint = [];
+  for (const element of document.querySelectorAll(selector)) {
+    if (![...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())) continue;
+    if (!element.getClientRects().length) continue;
+    const look = getComputedStyle(element), drawn = element.closest("svg") !== null;
+    let behind = element;
+    while (!/^rgb\\(/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+    const colours = [drawn ? look.fill : look.color, getComputedStyle(behind).backgroundColor];
+    const [low, high] = colours.map(channels).map(light).sort((a, b) => a - b);
+    const contrast = (high + .05) / (low + .05);
+    if (contrast < 4.5) faint.push(`${element.textContent.trim().slice(0, 30)} ${contrast}`);
+  }
+  return faint;
+};"""
+"""JavaScript: the texts below a selector whose contrast is under 4.5."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +69,7 @@ class Visit:
     requests: tuple[str, ...]
     """addresses, `data:` ones left out"""
     overflow: int
-    """pixels by which the page is wider than the window"""
+    """pixels by which the page is wider than the window; a phone's would grow with the page"""
     errors: tuple[str, ...]
     """uncaught errors of the page's scripts"""
 
@@ -152,13 +173,17 @@ async def _visit(
         await call("Emulation.setEmulatedMedia", page, features=scheme)
         await call("Page.navigate", page, url=url)
         for step in steps:
+            until_s = time.monotonic() + PATIENCE_S / 2
             while await evaluate(step) is not True:
+                if time.monotonic() > until_s:
+                    text = await evaluate("document.body.innerText")
+                    raise AssertionError(f"{step} is not true of this page: {text}")
                 await asyncio.sleep(0.1)
         if picture is not None:
             await asyncio.sleep(0.5)  # for transitions
             taken = await call("Page.captureScreenshot", page, captureBeyondViewport=True)
             picture.write_bytes(base64.b64decode(taken["data"]))
-        overflow = await evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        overflow = await evaluate(f"document.documentElement.scrollWidth - {width}")
         html = await evaluate("document.documentElement.outerHTML")
         text = await evaluate("document.body.innerText")
     addresses = tuple(url for url in requests if not url.startswith(("data:", "blob:")))

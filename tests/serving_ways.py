@@ -99,7 +99,7 @@ def find_ways(
         df = candles[symbol]
         context = candles if predictor.wants_context else None
         file = "ETHUSDT_1h.parquet"
-        page: dict[str, Any] = {"model_dir": bundle, "port": _free_port()}
+        page: dict[str, Any] = {"model_dir": (bundle,), "port": _free_port()}
 
         ways: dict[str, Callable[[], Mapping[str, Any]]] = {
             "predict": lambda: predictor.predict(df, context=context),
@@ -165,7 +165,7 @@ def _ask_endpoint(options: app.Options, symbol: str) -> Mapping[str, Any]:
     """What the endpoint of the page answers to a program."""
     from gradio_client import Client
 
-    blocks = app.build(app.Forecaster(options))
+    blocks = app.build(app.Models(options))
     address = app.serve(blocks, options, wait=False)
     try:
         client = Client(address, verbose=False, analytics_enabled=False)

@@ -1,8 +1,12 @@
 """The interactive page: its answers, its endpoint by a client, its looks in a headless browser."""
 
+import ast
+import asyncio
 import concurrent.futures
 import contextlib
+import html
 import http.client
+import importlib.util
 import json
 import math
 import os
@@ -23,13 +27,14 @@ import pandas as pd
 import pytest
 
 import app
-from app import Forecaster, Options
+from app import Forecaster, Models, Options
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.forecasts.recalibration import Recalibration, write_recalibration
 from pipeline.report import live_page
-from pipeline.report.tables import verdict_sentence
+from pipeline.report.live_guard import Turns
+from pipeline.report.tables import brief_sentence, verdict_sentence
 from tests import browser
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
@@ -37,6 +42,7 @@ from tests.exchange_server import ExchangeServer
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 HOUR_MS = 3_600_000
 ROOT = Path(app.__file__).parent
+HAS_MCP = importlib.util.find_spec("mcp") is not None
 
 
 # --- the bundle and its candles
@@ -44,7 +50,7 @@ ROOT = Path(app.__file__).parent
 
 @pytest.fixture(scope="module")
 def options(tiny_bundle, signal_dir) -> Options:
-    return Options(model_dir=tiny_bundle, candles_dir=signal_dir, source="directory")
+    return Options(model_dir=(tiny_bundle,), candles_dir=signal_dir, source="directory")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,23 @@ def forecaster(open_forecaster) -> Forecaster:
     open_forecaster._kept.clear()
     open_forecaster._failed.clear()
     return open_forecaster
+
+
+@pytest.fixture(scope="module")
+def several(tiny_bundle, tmp_path_factory) -> Path:
+    """A folder of bundles: a good one and a broken one, and a run of a further horizon."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(tiny_bundle, folder / "good")
+    for name in ("broken", "good/h4"):
+        shutil.copytree(tiny_bundle, folder / name)
+    (folder / "broken" / "metrics_v2.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def models(options, open_forecaster, monkeypatch) -> Models:
+    monkeypatch.setattr(app, "Forecaster", lambda *_: open_forecaster)
+    return Models(options)
 
 
 def test_the_endpoint_s_forecast_is_the_predictor_s(forecaster, signal_market):
@@ -72,12 +95,12 @@ def test_a_recalibration_is_told_of_and_what_it_was_fitted_on_counts_as_seen(
     options, forecaster, tmp_path
 ):
     folder = tmp_path / "bundle"
-    shutil.copytree(options.model_dir, folder)
+    shutil.copytree(options.model_dir[0], folder)
     judged, target = forecaster.predictor, forecaster.answer(BTC).outcomes["target"].iloc[-5]
     until_ms = target.value // 10**6 + HOUR_MS
     later = Recalibration(replace(judged.calibration, shrinkage=0.01), 0, until_ms, 500)
     write_recalibration(folder / "recalibration_v2.json", later, judged.calibration, judged.sha256)
-    recalibrated = Forecaster(replace(options, model_dir=folder))
+    recalibrated = Forecaster(replace(options, model_dir=(folder,)))
     answer, before = recalibrated.answer(BTC), forecaster.answer(BTC)
     shares = answer.prediction["return"] / before.prediction["return"]
     assert shares == pytest.approx(0.01 / judged.calibration.shrinkage)
@@ -124,7 +147,7 @@ def test_a_stopgap_is_marked_everywhere_and_kept_for_a_minute(forecaster, monkey
     now_ms = int(timestamps_ms(market[BTC])[-1]) + HOUR_MS
     answer = forecaster.answer(BTC, now_ms=now_ms)
     assert answer.kept_until_ms == now_ms + 60_000 and answer.is_synthetic
-    assert "SYNTHETIC CANDLES" in live_page.body(answer, "1h")
+    assert "SYNTHETIC CANDLES" in live_page.body(answer, "")
     forecaster._kept[BTC] = replace(answer, kept_until_ms=2**62)
     assert forecaster.predict(BTC)["synthetic"] is True
     assert forecaster.predict(BTC)["verdict"] == "NO CLAIM (synthetic data)"
@@ -151,7 +174,7 @@ def test_live_candles_come_from_the_exchange(tiny_bundle, signal_market):
     )  # a minute into the candle after the closed ones
     with ExchangeServer(market_of({BTC: {"1h": candles}}), now_ms=now_ms, limits={}) as server:
         live = Forecaster(
-            Options(tiny_bundle, source="exchange", exchange="binance", base_url=server.url)
+            Options((tiny_bundle,), source="exchange", exchange="binance", base_url=server.url)
         )
         answer = live.answer(BTC)
     assert answer.source == "exchange binance" and not answer.is_synthetic
@@ -186,8 +209,8 @@ def test_the_chooser_begins_with_the_coins_of_the_training(
         shutil.copy(
             signal_dir / "BTCUSDT_1h.parquet", tmp_path / f"{name}.csv"
         )  # their names are enough
-    assert Forecaster(Options(tiny_bundle, tmp_path)).symbols == [BTC, ETH, "ADA/USDT"]
-    assert Forecaster(Options(tiny_bundle)).symbols[:3] == [BTC, ETH, "SOL/USDT"]
+    assert Forecaster(Options((tiny_bundle,), tmp_path)).symbols == [BTC, ETH, "ADA/USDT"]
+    assert Forecaster(Options((tiny_bundle,))).symbols[:3] == [BTC, ETH, "SOL/USDT"]
 
 
 def test_a_verdict_that_was_doctored_is_refused(tiny_bundle, tmp_path):
@@ -195,7 +218,7 @@ def test_a_verdict_that_was_doctored_is_refused(tiny_bundle, tmp_path):
     path = tmp_path / "bundle" / "metrics_v2.json"
     path.write_text(path.read_text().replace('"verdict": "', '"verdict": "VERY GOOD: '))
     with pytest.raises(ValueError, match=r"metrics_v2.json: its bytes are not those"):
-        Forecaster(Options(tmp_path / "bundle"))
+        Forecaster(Options((tmp_path / "bundle",)))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +234,7 @@ def test_a_verdict_that_was_doctored_is_refused(tiny_bundle, tmp_path):
 def test_metrics_of_another_shape_end_in_one_line(tiny_bundle, tmp_path, change, message):
     folder = metrics_with(tiny_bundle, tmp_path / "bundle", change)
     with pytest.raises(ValueError, match=message) as caught:
-        app.build(Forecaster(Options(folder)))
+        Forecaster(Options((folder,)))
     assert str(caught.value).isprintable()
 
 
@@ -220,7 +243,7 @@ def test_metrics_that_move_the_cuts_contradict_the_scaler_file(tiny_bundle, tmp_
     cuts["test_end"] = "2025-01-01T00:00:00Z"
     folder = metrics_with(tiny_bundle, tmp_path / "bundle", {"cuts": cuts})
     with pytest.raises(ValueError, match="metrics_v2.json: .* and 2024-12-.* in the scaler file"):
-        Forecaster(Options(folder))
+        Forecaster(Options((folder,)))
 
 
 def metrics_with(bundle, folder, change):
@@ -233,9 +256,119 @@ def metrics_with(bundle, folder, change):
 
 
 def test_a_synthetic_model_says_so_above_its_verdict(forecaster):
-    page = live_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=True)
-    assert page.index("SYNTHETIC MODEL") < page.index("out of sample")
-    assert "SYNTHETIC" not in live_page.heading(forecaster.test, "1h", 60, 1, is_synthetic=False)
+    page = live_page.headline(forecaster.test, is_synthetic=True)
+    assert page.index("SYNTHETIC MODEL") < page.index("in absolute error it")
+    assert "SYNTHETIC" not in live_page.headline(forecaster.test, is_synthetic=False)
+
+
+# --- several models
+
+
+def bundle_at(folder: Path, **metadata: object) -> Path:
+    """What looks like a bundle from outside."""
+    folder.mkdir(parents=True)
+    (folder / "scalers_v2.pkl").touch()
+    if metadata:
+        (folder / "metadata_v2.json").write_text(json.dumps(metadata))
+    return folder
+
+
+def test_bundles_are_found_with_their_horizons_or_below_a_folder_synthetic_ones_last(tmp_path):
+    run = bundle_at(tmp_path / "v2")
+    by_horizon = [bundle_at(run / name) for name in ("h1", "h4", "h24")]
+    bundle_at(run / "member_1")
+    demo = bundle_at(tmp_path / "demo", synthetic=True)
+    (tmp_path / "notes").mkdir()
+    assert app.find_bundles(run) == [run, *by_horizon]
+    assert app.find_bundles(tmp_path) == [run, *by_horizon, demo]
+    assert app.find_bundles(tmp_path / "notes") == app.find_bundles(tmp_path / "none") == []
+
+
+def test_a_model_is_called_by_its_folder_timeframe_and_horizon(tmp_path):
+    told = {"timeframe": "1h", "horizon": 4}
+    folders = [bundle_at(tmp_path / a / "v2" / "h4", **told) for a in ("a", "b")]
+    folders += [bundle_at(tmp_path / "old"), bundle_at(tmp_path / "odd", **told, synthetic=True)]
+    (tmp_path / "old" / "metadata_v2.json").write_text("no JSON")
+    assert list(app._labelled(folders)) == [
+        "v2/h4 · 1h · 4 ahead",
+        "v2/h4 · 1h · 4 ahead (2)",
+        "old",
+        "odd · 1h · 4 ahead · synthetic",
+    ]
+
+
+def test_each_model_is_opened_once_and_one_that_cannot_be_is_told_of(
+    options, tmp_path, monkeypatch
+):
+    opened = []
+
+    def open_(_, folder):
+        opened.append(folder.name)
+        if folder.name == "broken":
+            raise ValueError(f"{folder}: damaged")
+        return folder.name
+
+    monkeypatch.setattr(app, "Forecaster", open_)
+    folders = tuple(bundle_at(tmp_path / name) for name in ("broken", "one", "two"))
+    with pytest.warns(UserWarning, match="broken: .*damaged"):
+        models = Models(replace(options, model_dir=folders))
+    assert (models.first, models.open(None), models.open("two")) == ("one", "one", "two")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="damaged"):
+            models.open("broken")
+        models.open("two")
+    with pytest.raises(ValueError, match="'v9' is no model of this page; choose broken, one, two"):
+        models.open("v9")
+    assert opened == ["broken", "one", "two"]
+    with pytest.raises(ValueError, match="damaged"):
+        Models(replace(options, model_dir=folders[:1]))
+
+
+def test_the_endpoint_takes_a_model_where_there_are_several(models, forecaster):
+    pytest.importorskip("gradio", reason="Gradio is optional: pip install gradio")
+
+    async def arguments() -> list[str]:  # Gradio makes a loop where none runs
+        endpoints = app.build(models).get_api_info()["named_endpoints"]
+        assert list(endpoints) == ["/predict"]
+        return [one["parameter_name"] for one in endpoints["/predict"]["parameters"]]
+
+    assert asyncio.run(arguments()) == ["symbol"]
+    models.folders["other"] = Path()
+    assert asyncio.run(arguments()) == ["symbol", "model"]
+
+
+# --- all coins
+
+
+def test_the_table_of_all_coins_grows_and_tells_what_fails(forecaster, monkeypatch):
+    fetch = app.fetch_candles
+
+    def fetch_some(symbols, *sent, **options):
+        if symbols == [ETH]:
+            raise ValueError("nobody has /home/me/ETHUSDT_1h.csv")
+        return fetch(symbols, *sent, **options)
+
+    monkeypatch.setattr(app, "fetch_candles", fetch_some)
+    first, last = app._tables(forecaster, Turns(), "me")
+    assert "1 of 2 coins …" in first and BTC in first and ETH not in first
+    assert "! ETH/USDT: nobody has ETHUSDT_1h.csv" in last and "1 of 2 coins, the most" in last
+
+
+def test_a_table_is_a_turn_a_coin_and_ends_in_time(forecaster, monkeypatch):
+    turns = Turns()
+    table = app._tables(forecaster, turns, "me")
+    next(table)
+    assert turns._waiting == {}  # whoever leaves now has left none taken
+    with contextlib.ExitStack() as busy:
+        for _ in range(4):
+            busy.enter_context(turns.taken("me"))
+        with pytest.raises(ValueError, match="of your questions are being answered"):
+            next(table)
+    monkeypatch.setattr(app, "TABLE_S", -1.0)
+    assert (
+        "! ETH/USDT: not asked, since -1 seconds are over"
+        in [*app._tables(forecaster, turns, "me")][-1]
+    )
 
 
 def test_without_a_trained_model_the_command_says_how_to_train_one(tmp_path):
@@ -292,14 +425,15 @@ def foreign(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(options, foreign) -> Iterator[subprocess.Popen]:
+def server(options, several, foreign) -> Iterator[subprocess.Popen]:
     """A process that serves the page, and reaches no other host."""
     pytest.importorskip("gradio", reason="Gradio is optional: pip install gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folders = ["--model-dir", str(options.model_dir), "--candles-dir", str(options.candles_dir)]
+    folders = ["--model-dir", str(several), "--candles-dir", str(options.candles_dir)]
     command = [sys.executable, "-c", GUARDED, str(foreign), *folders, "--port", str(port)]
+    command += ["--mcp"] if HAS_MCP else []
     log = foreign.with_name("server.log")
     with (
         log.open("w") as output,
@@ -318,7 +452,7 @@ def server(options, foreign) -> Iterator[subprocess.Popen]:
 @pytest.fixture(scope="module")
 def address(server) -> str:
     """Where the page is served."""
-    return f"http://127.0.0.1:{server.args[-1]}"
+    return f"http://127.0.0.1:{server.args[server.args.index('--port') + 1]}"
 
 
 def _answers(address: str) -> bool:
@@ -347,7 +481,7 @@ def test_a_program_gets_the_forecast_from_the_endpoint(address, options):
 
 SEES_FORECAST = "document.querySelector('.forecasts h2')?.innerText === '{}: the forecast'"
 CHOOSE = """(() => {{
-  const input = document.querySelector('.chooser input');
+  const input = document.querySelector('.chooser input[aria-label="coin"]');
   input.focus();
   input.value = '{}';
   input.dispatchEvent(new Event('input', {{bubbles: true}}));
@@ -357,25 +491,56 @@ CHOOSE = """(() => {{
 }})()"""
 
 
+LOOK = (
+    f"""(() => {{{browser.FAINT}"""
+    + """
+  const order = [...document.querySelectorAll("a[href], button, input")]
+    .filter(element => element.getClientRects().length && element.tabIndex >= 0)
+    .map(element => element.innerText || element.ariaLabel);
+  document.body.dataset.look = JSON.stringify({
+    faint: faintOf(".gradio-container *"),
+    first: document.querySelector(".tiles").getBoundingClientRect().bottom,
+    jumps: document.querySelectorAll("[tabindex]:not([tabindex='0'], [tabindex='-1'])").length,
+    order,
+  });
+  return true;
+})()"""
+)
+
+
 @pytest.mark.parametrize("width, dark", [(1280, False), (390, True)])
 def test_a_visitor_sees_verdict_forecast_and_record_and_nothing_is_loaded_from_elsewhere(
     address, chromium, tiny_bundle, tmp_path, width, dark
 ):
     picture = tmp_path / "page.png"
     visit = browser.visit(
-        address, steps=[SEES_FORECAST.format(BTC)], width=width, dark=dark, picture=picture
+        address, steps=[SEES_FORECAST.format(BTC), LOOK], width=width, dark=dark, picture=picture
     )
     test = json.loads((tiny_bundle / "metrics_v2.json").read_text())["test"]
     text = visit.text.replace("−", "-")
-    assert (
-        text.index(verdict_sentence(test))
-        < text.index("For the close of the 1h candle")
-        < text.index("last 48")
-    )
-    assert (
-        re.search(r"directions right\s+\d+ of \d+\s+a coin toss: \d", text)
-        and "not trading advice" in text
-    )
+    order = [
+        brief_sentence(test),
+        "coin",
+        "forecast, USDT",
+        "the last 36" if width < 600 else "the last 72",
+        "last 48",
+        verdict_sentence(test),
+        "not trading advice",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert re.search(r"directions right\s+\d+ of \d+\s+a coin toss: \d", text)
+    look = json.loads(html.unescape(re.search(r'data-look="(.*?)"', visit.html)[1]))
+    assert look["faint"] == [] and look["jumps"] == 0
+    assert look["first"] < (844 if width < 600 else 800)
+    assert look["order"][:6] == [
+        "Details below",
+        "model",
+        "coin",
+        "update",
+        "one coin",
+        "all coins",
+    ]
     assert all(asked.startswith(address) for asked in visit.requests) and len(visit.requests) > 5
     assert visit.overflow <= 0 and visit.errors == ()
     assert picture.stat().st_size > 50_000
@@ -387,6 +552,59 @@ def test_a_visitor_chooses_another_coin_and_reads_why_there_is_none(address, chr
     visit = browser.visit(address, steps=asks)
     assert "No forecast: XYZ/USDT is not offered here; choose BTC/USDT" in visit.text
     assert "Traceback" not in visit.text and "Error" not in visit.text
+
+
+PICK = """(() => {{
+  const input = document.querySelector('.chooser input[aria-label="model"]');
+  input.focus();
+  const options = [...document.querySelectorAll('[role=option]')];
+  const wanted = options.find(option => option.innerText.includes('{}'));
+  wanted?.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}));
+  return wanted !== undefined;
+}})()"""
+PRESS = """(() => {{
+  const buttons = [...document.querySelectorAll('button')];
+  // The first of a tab's buttons is a hidden one, by which Gradio measures its width.
+  const wanted = buttons.findLast(button => button.innerText === '{}');
+  wanted?.click();
+  return wanted !== undefined;
+}})()"""
+
+
+def test_a_visitor_chooses_another_model_and_sees_all_coins(address, chromium):
+    said = "document.body.innerText.includes('{}')"
+    steps = [SEES_FORECAST.format(BTC), PICK.format("broken")]
+    steps += [said.format("No forecast: "), PICK.format("h4")]
+    steps += [SEES_FORECAST.format(BTC), PRESS.format("all coins")]
+    steps += [PRESS.format("forecast all coins"), said.format("2 of 2 coins, the most confident")]
+    visit = browser.visit(address, steps=steps, width=390)
+    assert re.search(rf"{ETH}\s+[+−]0\.\d+", visit.text)
+    assert visit.overflow <= 0 and visit.errors == ()
+
+
+@pytest.mark.skipif(not HAS_MCP, reason='the protocol is optional: pip install "gradio[mcp]"')
+def test_an_assistant_finds_one_tool_and_gets_the_endpoint_s_forecast(address, options):
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def talk():
+        async with (
+            streamablehttp_client(f"{address}/gradio_api/mcp/") as (*streams, _),
+            ClientSession(*streams) as session,
+        ):
+            await session.initialize()
+            tools = (await session.list_tools()).tools
+            asked = ({"symbol": ETH}, {"symbol": "SOL/USDT"}, {"symbol": 3}, {"model": "x"})
+            return tools, [await session.call_tool("predict", one) for one in asked]
+
+    [tool], (forecast, *refused) = asyncio.run(asyncio.wait_for(talk(), 60))
+    assert tool.name == "predict" and "80 % band" in tool.description
+    assert list(tool.inputSchema["properties"]) == ["symbol", "model"]
+    assert tool.inputSchema["required"] == ["symbol"]
+    assert ast.literal_eval(forecast.content[0].text) == Forecaster(options).predict(ETH)
+    assert all(one.isError for one in refused)
+    told = refused[0].content[0].text
+    assert "BTCUSDT_1h.csv of http://host/" in told and "secret" not in told
 
 
 def test_the_server_has_asked_for_no_other_host(address, foreign):
@@ -464,17 +682,17 @@ def test_a_question_just_below_the_limit_is_read(address):
         assert _send(address, "POST", "/gradio_api/call/predict", b"x" * n_bytes)[0] == expected
 
 
-def test_an_error_names_no_folder_of_the_server(forecaster, options):
+def test_an_error_names_no_folder_of_the_server(options):
     for text in (
         FileNotFoundError(2, "no such file", str(options.candles_dir / "BTCUSDT_1h.csv")),
-        ValueError(f"{options.model_dir}: damaged"),
+        ValueError(f"{options.model_dir[0]}: damaged"),
         ValueError("http://me:secret@host/x failed"),
     ):
-        shown = forecaster.for_visitors(text)
-        assert str(options.model_dir.parent) not in shown and "secret" not in shown
+        shown = options.for_visitors(text)
+        assert str(options.model_dir[0].parent) not in shown and "secret" not in shown
         assert str(options.candles_dir.parent) not in shown
     damaged = f"{options.candles_dir / 'BTCUSDT_1h.parquet'}: damaged"
-    assert forecaster.for_visitors(damaged) == "BTCUSDT_1h.parquet: damaged"
+    assert options.for_visitors(damaged) == "BTCUSDT_1h.parquet: damaged"
 
 
 def test_an_unknown_coin_is_refused_and_a_third_answers_while_a_slow_one_is_fetched(
@@ -531,7 +749,7 @@ def test_a_forecast_that_is_no_number_is_an_error(forecaster, monkeypatch):
 
 def _asked(address: str, symbol: object) -> str:
     """What the endpoint says of a pair, as it comes over the wire."""
-    question = json.dumps({"data": [symbol]}).encode()
+    question = json.dumps({"data": [symbol, None]}).encode()
     path = "/gradio_api/call/predict"
     status, text = _send(address, "POST", path, question, {"Content-Type": "application/json"})
     assert status == 200
@@ -576,7 +794,9 @@ def test_visitors_of_a_slow_exchange_do_not_keep_each_other_waiting(tiny_bundle,
     now_ms = int(timestamps_ms(candles[BTC])[closed]) + 60_000
     market = market_of({symbol: {"1h": frame} for symbol, frame in candles.items()})
     with ExchangeServer(market, now_ms=now_ms, limits={}) as server:
-        options = Options(tiny_bundle, source="exchange", exchange="binance", base_url=server.url)
+        options = Options(
+            (tiny_bundle,), source="exchange", exchange="binance", base_url=server.url
+        )
         live = Forecaster(options)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             answers = list(pool.map(live.answer, [BTC, ETH] * 4))
@@ -584,7 +804,14 @@ def test_visitors_of_a_slow_exchange_do_not_keep_each_other_waiting(tiny_bundle,
     assert len({id(answer) for answer in answers}) == 2  # one of each coin
 
 
-def test_without_gradio_the_page_says_what_to_install(forecaster, monkeypatch):
+def test_without_gradio_the_page_says_what_to_install(models, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ValueError, match="pip install gradio"):
-        app.build(forecaster)
+        app.build(models)
+
+
+def test_without_its_package_the_protocol_of_assistants_says_what_to_install(monkeypatch):
+    pytest.importorskip("gradio", reason="Gradio is optional: pip install gradio")
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'--mcp needs .*; pip install "gradio\[mcp\]"'):
+        app.serve(None, Options(mcp=True))  # before anything is served

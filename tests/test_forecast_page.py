@@ -1,6 +1,7 @@
 """What the interactive page says: outcomes counted by hand, and the words and tables on them."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,13 @@ def candles_of(closes: dict[int, float]) -> pd.DataFrame:
 
 
 def history_of(forecasts: dict[int, float], low: float = -0.1, high: float = 0.1) -> pd.DataFrame:
-    columns = {"timestamp": hours(*forecasts), "predicted_return": list(forecasts.values())}
+    made = hours(*forecasts)
+    columns = {
+        "timestamp": made,
+        "last_timestamp": made,
+        "target_timestamp": made + pd.Timedelta("1h"),
+        "predicted_return": list(forecasts.values()),
+    }
     return pd.DataFrame({**columns, "q10": low, "q90": high})
 
 
@@ -106,6 +113,8 @@ def answer_of(outcomes: pd.DataFrame | None = None, **changes) -> Answer:
         "price_low": 66_500.0,
         "price_high": 67_400.0,
         "timestamp": pd.Timestamp("2024-06-16 12:00", tz="UTC"),
+        "last_timestamp": pd.Timestamp("2024-06-16 11:00", tz="UTC"),
+        "timeframe": "1h",
         "quote": "USDT",
     }
     prediction |= {name: changes.pop(name) for name in list(changes) if name in prediction}
@@ -126,35 +135,91 @@ def answer_of(outcomes: pd.DataFrame | None = None, **changes) -> Answer:
     return Answer(**fields | changes)
 
 
-def test_the_forecast_in_words():
-    assert live_page.forecast_sentence(answer_of(), "1h") == (
-        "For the close of the 1h candle that opens at 2024-06-16 12:00 UTC it forecasts a rise to "
-        "67,000.50 USDT, from 66,933.50. That the direction is right has a probability of 52.1 %, "
-        "where a coin toss has 50 %; with one of 80 % the close lies between 66,500.00 and "
-        "67,400.00."
+def text_of(page: str) -> str:
+    """A page's words, one space between them."""
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+def test_the_numbers_stand_first_then_picture_notes_record_and_verdict():
+    page = live_page.body(
+        answer_of(notes=("few candles",)), "<p>all of the verdict</p>", hour_ms(9)
     )
-    down = {"return": -0.01, "price": 0.1234567}
-    assert "a fall to 0.123457 USDT" in live_page.forecast_sentence(answer_of(**down), "1h")
-    assert "it forecasts no change, from" in live_page.forecast_sentence(
-        answer_of(**{"return": 0.0}), "1h"
+    text = text_of(page)
+    order = [
+        "BTC/USDT: the forecast For 2024-06-16 13:00 UTC, when the 1h candle of 12:00 closes.",
+        "forecast, USDT 67,000.50 +0.100 % from 66,933.50",
+        "confidence: up 52.1 % a coin toss: 50 %",
+        "80 % band, USDT 66,500.00 – 67,400.00",
+        "the last 72 candles",
+        "! few candles",
+        "The last forecasts",
+        "all of the verdict",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    none = live_page.body(answer_of(return_percent=-0.0001, price=0.1234567), "")
+    assert "0.123457 +0.000 % from" in text_of(none)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "now_ms", "told"),
+    [
+        ("1h", hour_ms(5) + 37 * 60_000, "at 06:00 UTC, in 23 minutes."),
+        ("1h", hour_ms(5) + 59 * 60_000 + 1, "at 06:00 UTC, in 1 minute."),
+        ("1h", hour_ms(6), "at 07:00 UTC, in 60 minutes."),
+        ("4h", hour_ms(5) + 30 * 60_000, "at 08:00 UTC, in 2 hours 30 minutes."),
+        ("1d", hour_ms(0), "at 02 Jun 00:00 UTC, in 24 hours."),
+    ],
+)
+def test_the_next_candle_closes_on_the_grid_of_the_candles(timeframe, now_ms, told):
+    candles = candles_of({-24: 100.0, 0: 100.0})  # the newest opened at midnight
+    assert live_page.next_close(candles, timeframe, now_ms) == f"The next candle closes {told}"
+
+
+def test_past_bands_are_drawn_over_the_candles_but_not_those_of_seen_forecasts():
+    candles = answer_of().candles
+    history = history_of(dict.fromkeys(range(70, 78), 0.0))
+    history.loc[3, "q10"] = 0.05
+    judged, fitted = (find_outcomes(history, candles, "1h", 1, hour_ms(cut)) for cut in (0, 99))
+    page = live_page.body(answer_of(judged), "")
+    # One was missed, on the wide and the narrow picture, and seven held.
+    assert "Bands behind candles" in page and page.count("stroke: #d9822b") == 2
+    assert "Bands behind candles" not in live_page.body(answer_of(fitted), "")
+
+
+def test_all_coins_stand_in_the_order_of_their_confidence_with_what_failed_below():
+    sure = answer_of(symbol="ETH/USDT", confidence=0.61, p_up=0.39, return_percent=-0.0001)
+    failures = ["SOL/USDT: <b>no</b> candles"]
+    page = live_page.all_coins([answer_of(), sure], failures, 3, 3)
+    assert text_of(page) == (
+        "2 of 3 coins, the most confident first. Times are UTC. "
+        "coin forecast % 80 % band % confidence last candle "
+        "ETH/USDT +0.000 −0.65 to +0.70 61.0 % down 16 Jun 11:00 "  # 66,500 / 66,933.5 - 1
+        "BTC/USDT +0.100 −0.65 to +0.70 52.1 % up 16 Jun 11:00 "
+        "! SOL/USDT: &lt;b&gt;no&lt;/b&gt; candles"
     )
+    assert "1 of 3 coins …" in live_page.all_coins([answer_of()], [], 1, 3)
+    old = answer_of(banners=("old candles",))
+    made_up = answer_of(banners=(live_page.SYNTHETIC_CANDLES,))
+    page = live_page.all_coins([old, made_up, made_up], [], 3, 3)
+    assert page.count("SYNTHETIC CANDLES") == 1 and "old candles (1 of these coins)" in page
 
 
 def test_the_record_says_what_is_counted_and_what_was_seen():
     counts = Tally(n=10, n_calls=10, n_right=6, n_inside=8, error=0.1, naive_error=0.1)
-    assert live_page.record_sentence(counts, 0) == (
-        "In a series of 10 coin tosses, 2 to 8 come out right 95 times in 100, so a count inside "
-        "that range proves nothing."
+    assert live_page.record_sentences(counts, 0) == (
+        "Of 10 coin tosses, 2 to 8 come out right 95 times in 100. A count inside that range "
+        "proves nothing."
     )
-    assert live_page.record_sentence(counts, 38).endswith(
-        " 38 of these 48 were made at a time that the model was fitted or calibrated on; they are "
+    assert live_page.record_sentences(counts, 38).endswith(
+        " 38 of these 48 were made at a time that the model was fitted or calibrated on. They are "
         "marked and not counted."
     )
     nothing = Tally(0, 0, 0, 0, math.nan, math.nan)
-    assert live_page.record_sentence(nothing, 48).endswith(
-        "say nothing about forecasts, and no hits are counted."
+    assert live_page.record_sentences(nothing, 48).endswith(
+        "They say nothing about forecasts, and no hits are counted."
     )
-    assert live_page.record_sentence(nothing, 0).startswith("Nothing has come true yet")
+    assert live_page.record_sentences(nothing, 0).startswith("Nothing has come true yet")
 
 
 def test_the_table_shows_the_newest_forecast_first_and_marks_what_was_seen():
@@ -168,12 +233,12 @@ def test_the_table_shows_the_newest_forecast_first_and_marks_what_was_seen():
 
 
 def test_a_page_without_outcomes_or_with_seen_ones_alone_counts_none():
-    assert "Nothing has come true yet" in live_page.body(answer_of(), "1h")
+    assert "Nothing has come true yet" in live_page.body(answer_of(), "")
     candles = candles_of({hour: 100.0 + hour for hour in range(5)})
     outcomes = find_outcomes(
         history_of(dict.fromkeys(range(4), 0.01)), candles, "1h", 1, hour_ms(99)
     )
-    page = live_page.body(answer_of(outcomes), "1h")
+    page = live_page.body(answer_of(outcomes), "")
     assert (
         "right (seen)" in page
         and "directions right" not in page
@@ -183,8 +248,7 @@ def test_a_page_without_outcomes_or_with_seen_ones_alone_counts_none():
 
 def test_banners_and_notes_are_on_the_page_and_nothing_foreign_runs_there():
     noted = answer_of(banners=(live_page.SYNTHETIC_CANDLES,), notes=("<b>few</b> candles",))
-    page = live_page.body(noted, "1h")
+    page = live_page.body(noted, "")
     assert "SYNTHETIC CANDLES" in page and "&lt;b&gt;few&lt;/b&gt; candles" in page
-    assert "not trading advice" in page
     alert = live_page.problem(ValueError("<script>x</script>"))
     assert "No forecast: &lt;script&gt;" in alert and 'role="alert"' in alert

@@ -3,6 +3,8 @@ is."""
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -28,7 +30,9 @@ class Behind:
 
     def __init__(self) -> None:
         self.reached: list[tuple[str, str, int]] = []
+        self.forwarded: list[bytes] = []
         self.fails = False
+        self.waits_for: threading.Event | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -42,17 +46,20 @@ class Behind:
             self.fails = False
             raise KeyError("event")
         self.reached.append((scope["method"], scope["path"], len(message["body"])))
+        self.forwarded = [of for name, of in scope["headers"] if name == b"x-forwarded-for"]
+        while self.waits_for is not None and not self.waits_for.is_set():
+            await asyncio.sleep(0.01)
         body = json.dumps(len(message["body"])).encode()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[int, Behind]]:
+@contextlib.contextmanager
+def serving(mcp: bool) -> Iterator[tuple[int, Behind]]:
     """Port of a server in a thread of this process, and what stands behind the guard."""
     behind = Behind()
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(Guard(behind), log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(Guard(behind, mcp=mcp), log_level="critical"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
@@ -60,6 +67,18 @@ def served() -> Iterator[tuple[int, Behind]]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[int, Behind]]:
+    with serving(mcp=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def for_assistants() -> Iterator[tuple[int, Behind]]:
+    with serving(mcp=True) as found:
+        yield found
 
 
 @pytest.fixture
@@ -101,7 +120,8 @@ def test_a_small_question_reaches_the_page_whole(served, port, path):
         b"[]",
         b'{"data": "BTC/USDT"}',
         b'{"data": []}',
-        b'{"data": ["BTC/USDT", "ETH/USDT"]}',
+        b'{"data": ["BTC/USDT", "v2", "ETH/USDT"]}',
+        b'{"data": ["BTC/USDT", ["v2"]]}',
         b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}',
         b'{"data": [["BTC/USDT"]]}',
         b'{"data": [true]}',
@@ -109,7 +129,7 @@ def test_a_small_question_reaches_the_page_whole(served, port, path):
     ],
     ids=lambda body: str(body[:50]),
 )
-def test_what_names_no_single_pair_does_not_reach_the_page(served, port, body):
+def test_what_names_no_pair_and_model_does_not_reach_the_page(served, port, body):
     assert ask(port, "POST", CALL, body) == (422, live_guard._TEXTS[422])
     assert served[1].reached == []
 
@@ -117,6 +137,7 @@ def test_what_names_no_single_pair_does_not_reach_the_page(served, port, body):
 def test_a_question_by_the_name_of_its_argument_is_one_too(served, port):
     path = "/gradio_api/call/v2/predict"
     assert ask(port, "POST", path, b'{"symbol": "BTC/USDT"}') == (200, "22")
+    assert ask(port, "POST", path, b'{"symbol": "BTC/USDT", "model": "v2"}') == (200, "37")
     for body in (QUESTION, b"{}", b"[]", b'{"symbol": {"path": "/etc/passwd"}}'):
         assert ask(port, "POST", path, body)[0] == 422
 
@@ -144,11 +165,12 @@ def test_whoever_only_looks_is_let_in(served, port, method):
         ("GET", "/gradio_api/upload_progress", 404),
         ("GET", "/gradio_api/file=/etc/passwd", 404),
         ("GET", "/file/x", 404),
+        ("POST", "/gradio_api/mcp/", 405),
         ("POST", "/gradio_api/run/predict", 405),
         ("POST", "/gradio_api/call/look", 405),
         ("POST", CALL + "/x", 405),
         ("PUT", CALL, 405),
-        ("BREW", "/", 405),
+        ("PATCH", "/", 405),
     ],
 )
 def test_no_other_request_reaches_the_page(served, port, method, path, status):
@@ -213,6 +235,73 @@ def test_a_question_that_breaks_off_is_none(served, port):
             connection.sendall(request)
     assert ask(port, "POST", CALL, QUESTION) == (200, "22")  # later than those
     assert served[1].reached == [("POST", CALL, len(QUESTION))]
+
+
+# --- by the Model Context Protocol
+
+TOOL = "/gradio_api/mcp/"
+
+
+def call_of(**arguments: object) -> bytes:
+    params = {"name": "predict", "arguments": arguments}
+    return json.dumps(
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    ).encode()
+
+
+@pytest.mark.parametrize("path", [TOOL, TOOL.rstrip("/")])
+def test_an_assistant_s_message_reaches_the_page_and_names_who_asks(for_assistants, path):
+    port, behind = for_assistants
+    begin = b'{"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}'
+    for body in (begin, call_of(symbol="BTC/USDT", model="v2"), call_of(symbol=3)):
+        assert ask(port, "POST", path, body) == (200, str(len(body)))
+    assert behind.forwarded == [b"127.0.0.1"]
+    ask(port, "POST", path, begin, **{"X-Forwarded-For": "10.0.0.9"})
+    [named] = behind.forwarded
+    assert named.startswith(b"10.0.0.9, ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", TOOL, b"[]", 422),
+        ("POST", TOOL, b'{"method": 3}', 422),
+        ("POST", TOOL, b"[" * 30_000, 422),
+        ("POST", TOOL, call_of(symbol={"path": "/etc/passwd"}), 422),
+        ("POST", TOOL, call_of(symbol=["https://example.org/"]), 422),
+        ("POST", TOOL, call_of(symbol="x" * MAX_BODY_BYTES), 413),
+        ("GET", TOOL, b"", 405),  # a stream that stays open
+        ("DELETE", TOOL, b"", 405),
+        ("GET", TOOL + "sse", b"", 404),
+        ("POST", TOOL + "messages/", b"{}", 404),
+        ("GET", TOOL + "schema", b"", 404),
+    ],
+)
+def test_an_assistant_sends_messages_and_nothing_else(for_assistants, method, path, body, status):
+    port, behind = for_assistants
+    behind.reached.clear()
+    assert ask(port, method, path, body) == (status, live_guard._TEXTS[status])
+    assert behind.reached == []
+
+
+def test_assistants_who_wait_keep_no_visitor_waiting_and_are_not_too_many(
+    for_assistants, monkeypatch
+):
+    port, behind = for_assistants
+    monkeypatch.setattr(live_guard, "MAX_TOOLS_AT_ONCE", 2)
+    behind.reached.clear()
+    behind.waits_for = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(ask, port, "POST", TOOL, call_of(symbol="X/Y")) for _ in range(2)]
+        while len(behind.reached) < 2:
+            time.sleep(0.01)
+        assert ask(port, "POST", TOOL, call_of(symbol="X/Y"))[0] == 503
+        look = pool.submit(ask, port, "GET", "/")
+        while len(behind.reached) < 3:
+            time.sleep(0.01)
+        behind.waits_for.set()
+        assert [one.result(20)[0] for one in (*waiting, look)] == [200, 200, 200]
+    assert ask(port, "POST", TOOL, call_of(symbol="X/Y"))[0] == 200
 
 
 def test_turns_are_taken_from_one_client_alone():

@@ -380,21 +380,21 @@ def test_the_page_forecasts_with_the_other_coins_of_its_source(
     predictor, bundle, market, candles_dir, exchange, tmp_path
 ):
     informed = predictor.predict(market["ETH/USDT"], context=market)
-    page = Forecaster(Options(model_dir=bundle, candles_dir=candles_dir, source="directory"))
+    page = Forecaster(Options(model_dir=(bundle,), candles_dir=candles_dir, source="directory"))
     shown = page.predict("ETH/USDT")
     assert shown["missing_inputs"] == []
     # The page's frame begins later, so the last bits of its indicators may differ.
     assert shown["return"] == pytest.approx(informed["return"], rel=1e-6)
 
     live = Forecaster(
-        Options(model_dir=bundle, source="exchange", exchange="binance", base_url=exchange.url)
+        Options(model_dir=(bundle,), source="exchange", exchange="binance", base_url=exchange.url)
     ).predict("ETH/USDT")
     closed = {coin: frame.iloc[:-2] for coin, frame in market.items()}
     expected = predictor.predict(closed["ETH/USDT"], context=closed)
     assert live["return"] == pytest.approx(expected["return"], rel=1e-6)
 
     shutil.copy(candles_dir / "ETHUSDT_1h.parquet", tmp_path)
-    blind = Forecaster(Options(model_dir=bundle, candles_dir=tmp_path, source="directory"))
+    blind = Forecaster(Options(model_dir=(bundle,), candles_dir=tmp_path, source="directory"))
     answer = blind.answer("ETH/USDT")
     assert answer.prediction["missing_inputs"] == list(POOLED_MARKET_FEATURES)
     assert any("does without 4 of 14 inputs" in note for note in answer.notes)

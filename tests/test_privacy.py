@@ -215,10 +215,9 @@ except ValueError as error:
 import app
 from types import SimpleNamespace
 class Nobody:
-    predictor = SimpleNamespace(timeframe="1h", lookback=60, horizon=1, is_synthetic=False)
-    symbols = ["BTC/USDT"]
-    test = {}
-app.live_page.heading = lambda *_: ""
+    options, folders, first = app.Options(), {"v2": None}, "v2"
+    def open(self, name):
+        return SimpleNamespace(headline="", symbols=["BTC/USDT"])
 app.build(Nobody())
 """,
     "ray": """

@@ -203,22 +203,10 @@ def test_the_page_asks_for_nothing_outside_itself(page):
     assert "@import" not in source and not parsed.tags["img"] and not parsed.tags["iframe"]
 
 
-LOOK = """(() => {
-  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
-    .map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
-  const faint = [];
-  for (const element of document.querySelectorAll("main *, .alarm *")) {
-    if (![...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())) continue;
-    const look = getComputedStyle(element), drawn = element.closest("svg") !== null;
-    let behind = element;
-    while (!/^rgb\\(/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
-    const colours = [drawn ? look.fill : look.color, getComputedStyle(behind).backgroundColor];
-    const [low, high] = colours.map(channels).map(light).sort((a, b) => a - b);
-    const contrast = (high + .05) / (low + .05);
-    if (contrast < 4.5) faint.push(`${element.textContent.trim().slice(0, 30)} ${contrast}`);
-  }
+LOOK = (
+    f"""(() => {{{browser.FAINT}"""
+    + """
+  const faint = faintOf("main *, .alarm *");
   // Such good forecasts have warnings, which come first and may be as many as they are.
   for (const warning of document.querySelectorAll(".banner:not(:has(.verdict))")) warning.remove();
   const end = document.querySelector("figure svg").getBoundingClientRect().bottom;
@@ -238,6 +226,7 @@ LOOK = """(() => {
   document.body.dataset.seen = JSON.stringify(seen);
   return true;
 })()"""
+)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app import Forecaster, Options, build, serve
+from app import Models, Options, build, serve
 from tests.trials import BTC, Home, Trial
 
 JSON = {"Content-Type": "application/json"}
@@ -25,8 +25,8 @@ def trials(home: Home) -> list[Trial]:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 started.append(free.getsockname()[1])
-            options = Options(home.bundle, home.candles, source="directory", port=started[0])
-            blocks = build(Forecaster(options))
+            options = Options((home.bundle,), home.candles, source="directory", port=started[0])
+            blocks = build(Models(options))
             serve(blocks, options, wait=False)
             home.callback(blocks.close)
         return started[0]

@@ -110,7 +110,7 @@ def _draw_history(
     for held, colour in ((True, FORECAST), (False, MISSED)):
         which = is_inside == held
         x = target[which] - first
-        axes.vlines(x, low[which], high[which], color=colour, linewidth=5, alpha=0.22, zorder=0)
+        axes.vlines(x, low[which], high[which], color=colour, linewidth=5, alpha=0.3, zorder=0)
     n, n_inside = len(actual), int(is_inside.sum())
     return (
         f"bands behind the candles: {n_inside} of the last {n} forecasts held their 80 % interval "

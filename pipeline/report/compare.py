@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline import atomic, options, terminal
+from pipeline import atomic, options, privacy, terminal
 from pipeline.bundle.hub_transfer import read_bundle
 from pipeline.bundle.metadata import read_json
 from pipeline.candles import store
@@ -105,20 +105,6 @@ def _settings(
         "commit": str(metadata.get("run", {}).get("commit") or "")[:7] or None,
         "keras backend": metadata.get("environment", {}).get("keras backend"),
     }
-
-
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """Short names of folders, each unlike the others.
-
-    Example:
-        >>> names_of([Path("a/v2"), Path("b/v2"), Path("pooled")])
-        ['a/v2', 'b/v2', 'pooled']
-    """
-    paths = [folder.resolve() for folder in folders]
-    last = [path.name for path in paths]
-    return [
-        str(Path(*path.parts[-2:])) if last.count(path.name) > 1 else path.name for path in paths
-    ]
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
@@ -234,7 +220,7 @@ def main() -> None:
     asked = options.read_options(Options, __doc__)
     if len(asked.folders) < 2:
         raise ValueError(f"{len(asked.folders)} run(s) named; name two folders or more")
-    names = names_of(asked.folders)
+    names = privacy.names_of(asked.folders)
     runs = [read_run(folder, name) for folder, name in zip(asked.folders, names)]
     compared = compare(runs)
     if asked.page:

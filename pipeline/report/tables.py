@@ -367,6 +367,15 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
     return f"{test['verdict']}: {reason_sentence(test)}"
 
 
+def brief_sentence(test: Mapping[str, Any]) -> str:
+    """The run's verdict without its numbers."""
+    naive, others = against_naive(test), _lost_to(test)
+    sentence = f"{test['verdict']}: in absolute error it {_VERBS[naive['verdict']]} naive"
+    if others:
+        sentence += f" and LOSES to {', '.join(others)}"
+    return sentence + (", but not any more" if is_over(test) else "")
+
+
 def reason_sentence(test: Mapping[str, Any]) -> str:
     """What the run's verdict rests on."""
     naive, others = against_naive(test), _lost_to(test)
