@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
 
 from pipeline.evaluation.probability import (
     brier_decomposition,
@@ -297,3 +298,17 @@ def test_confidence_is_the_probability_of_the_called_direction():
 def test_what_cannot_be_scored_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("spread", [1e-16, 1e-15, 1e-9, 0.1])
+def test_the_parts_of_the_brier_score_are_numbers_however_alike_the_probabilities_are(spread):
+    generator = np.random.default_rng(0)
+    probability = 0.5 + spread * generator.standard_normal(500)
+    outcome = generator.random(500) < 0.5
+    found = brier_decomposition(probability, outcome)
+    parts = found["miscalibration"] - found["discrimination"] + found["uncertainty"]
+    assert parts == pytest.approx(found["brier"], abs=1e-12)
+    fitted = IsotonicRegression().fit(probability, outcome)
+    if spread > 1e-12:  # where it can interpolate
+        best = np.mean((fitted.predict(probability) - outcome) ** 2)
+        assert found["miscalibration"] == pytest.approx(found["brier"] - best, abs=1e-9)

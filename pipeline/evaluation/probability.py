@@ -303,10 +303,13 @@ def brier_decomposition(probability: Any, outcome: Any) -> BrierScore:
         >>> brier_decomposition([0.5, 0.5, 0.9, 0.9], [0, 1, 1, 1])  # doctest: +ELLIPSIS
         {'brier': 0.13, 'miscalibration': 0.005..., 'discrimination': 0.0625, 'uncertainty': 0.1875}
     """
-    from sklearn.isotonic import IsotonicRegression
+    from sklearn.isotonic import isotonic_regression
 
     probability, outcome = finite_vectors(probability=probability, outcome=outcome)
-    recalibrated = IsotonicRegression().fit(probability, outcome).predict(probability)
+    # Not IsotonicRegression, which interpolates: between levels that differ by rounding, to NaN.
+    _, level, counts = np.unique(probability, return_inverse=True, return_counts=True)
+    shares = np.bincount(level, outcome) / counts
+    recalibrated = isotonic_regression(shares, sample_weight=counts)[level]
     brier, best = (float(np.mean((p - outcome) ** 2)) for p in (probability, recalibrated))
     uncertainty = float(outcome.mean() * (1 - outcome.mean()))
     return {
