@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import privacy
 from pipeline.evaluation.losses import deciding
 from pipeline.report import tables
 
@@ -64,6 +65,7 @@ def _to_tensorboard(
 def _to_trackio(
     name: str, metadata: Mapping[str, Any], test: Mapping[str, Any], folder: Path
 ) -> str:
+    privacy.no_telemetry()  # it stands on Gradio, which would report to its makers
     import trackio  # lazy: optional
 
     trackio.init(project=PROJECT, name=name, config=dict(metadata.get("config", {})), embed=False)
