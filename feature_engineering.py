@@ -109,8 +109,9 @@ def compute_features(
         table[row] = _optional_values(candles, feature)
     # The last row is a change, which does not reach across a long gap.
     table[-1, segment_starts(timestamps_ms(candles), timeframe_ms(timeframe))[1:]] = np.nan
-    frame = pd.DataFrame(table.T, index=candles.index, columns=list(V2_FEATURES), copy=False)
-    return frame if tuple(feature_cols) == V2_FEATURES else frame[list(feature_cols)]
+    if tuple(feature_cols) != V2_FEATURES:
+        table = table[[V2_FEATURES.index(name) for name in feature_cols]]
+    return pd.DataFrame(table.T, index=candles.index, columns=list(feature_cols), copy=False)
 
 
 def compute_market(

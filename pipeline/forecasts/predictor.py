@@ -555,11 +555,12 @@ class CandlePredictor(BundlePredictor):
 
     def _missing_inputs(self, features: pd.DataFrame) -> list[str]:
         """Optional features that the newest candle lacks, or most of its window."""
-        names = [name for name in self.feature_cols if name in self.optional_inputs]
+        names = [name for name in features.columns if name in self.optional_inputs]
+        places = [place for place, name in enumerate(features.columns) if name in names]
         # The first rows of a history lack inputs because these are still warming up.
-        is_nan = features[names].iloc[VOLATILITY_SPAN:].iloc[-self.lookback :].isna()
-        is_missing = is_nan.iloc[-1] | (is_nan.mean() > 0.5)
-        return [name for name in names if is_missing[name]]
+        is_nan = np.isnan(features.to_numpy()[VOLATILITY_SPAN:, places][-self.lookback :])
+        is_missing = is_nan[-1] | (is_nan.mean(axis=0) > 0.5)
+        return list(itertools.compress(names, is_missing))
 
     def count_missing(self, features: pd.DataFrame) -> dict[str, int]:
         """Optional feature -> how many of these rows lack it, of those that any row lacks."""

@@ -104,7 +104,8 @@ def unknown_volume(candles: pd.DataFrame) -> np.ndarray:
 
     Yahoo's hourly candles have such volumes, and feeds that publish none at all.
     """
-    return ((candles["volume"] == 0) & (candles["high"] > candles["low"])).to_numpy()
+    volume, high, low = (candles[name].to_numpy() for name in ("volume", "high", "low"))
+    return np.asarray((volume == 0) & (high > low))
 
 
 def demand_features(feature_cols: Iterable[str], known: Sequence[str], owner: str) -> None:
