@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pipeline import script
 from pipeline.evaluation.losses import LOSS, SQUARED_LOSS
 from pipeline.report import track
 
@@ -65,3 +66,16 @@ def test_a_missing_tracker_is_told_of_before_the_training(monkeypatch):
     track.demand(None)
     with pytest.raises(ValueError, match="--track trackio needs .*: pip install trackio"):
         track.demand("trackio")
+
+
+def test_a_run_is_logged_beside_its_folder_under_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "all_models" / "v2"
+    folder.mkdir(parents=True)
+    told = METADATA | {"run": {"started": "2026-11-27T05:45:09+00:00"}}
+    (folder / "metadata_v2.json").write_text(json.dumps(told))
+    metrics = {"test": TEST, "data": {"timeframe": "1h"}}
+    judged = script.Judged(metrics, folder, "report_v2.html", 1)
+    shown = script._log("tensorboard", judged, "metadata_v2.json")
+    assert shown == "tensorboard --logdir all_models/tensorboard"
+    assert (tmp_path / "all_models/tensorboard/v2-1h-1-20261127054509").is_dir()
