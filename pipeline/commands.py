@@ -335,15 +335,9 @@ class Evaluate:
         from pipeline.evaluation import ledger_scores, unseen
         from pipeline.report.evaluate_text import ledger_text
 
-        source = SourceConfig(
-            source="auto" if self.candles_dir else "exchange",
-            exchange=self.exchange,
-            candles_dir=self.candles_dir,
-            base_url=self.base_url,
-            cache_dir=None,
-        )
         ledger = ledger_scores.read_begun(path)
-        markets = ledger_scores.fetch_markets(ledger, source)
+        place = (self.candles_dir, self.exchange, self.base_url)
+        markets = ledger_scores.fetch_markets(ledger, *place)
         result, forecasts = ledger_scores.score_ledger(
             ledger, path, markets, _now_ms(), self.fee_bps
         )

@@ -188,8 +188,8 @@ MUTATIONS = (
     # the interval's width: what had come true by then
     Mutation(
         "pipeline/forecasts/width.py",
-        'np.searchsorted(begun, rows - horizon, side="right")',
-        'np.searchsorted(begun, rows, side="right")',
+        'np.searchsorted(begun[first:last], rows[own] - horizon, side="right")',
+        'np.searchsorted(begun[first:last], rows[own], side="right")',
         "test_width",
     ),
     Mutation(

@@ -210,10 +210,10 @@ def read_text(source: Path | bytes) -> Table:
     lines = _head_lines(text, is_whole=len(start) < HEAD_BYTES)
     form = find_form(lines)
     try:
-        with _open_text(source, encoding) as stream, _system_memory():
+        with _open_text(source, encoding) as stream:
             table, n_repeated = _read_rows(stream, form, _kinds_in(lines, form))
     except _OtherKindError:
-        with _open_text(source, encoding) as stream, _system_memory():
+        with _open_text(source, encoding) as stream:
             table, n_repeated = _read_rows(stream, form, None)
     told: tuple[str, ...] = ("UTF-16",) if encoding == "utf-16" else ()
     if not form.names:
@@ -348,6 +348,7 @@ def _is_values(row: Sequence[str]) -> bool:
     return n_numbers + has_time >= max(LEAST_COLUMNS, (len(cells) + 1) // 2)
 
 
+@_system_memory()
 def _read_rows(
     stream: io.BufferedReader, form: Form, kinds: Sequence[pa.DataType] | None
 ) -> tuple[pd.DataFrame, int]:

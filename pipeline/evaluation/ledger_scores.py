@@ -45,8 +45,26 @@ def read_begun(path: Path) -> Ledger:
     return ledger
 
 
-def fetch_markets(ledger: Ledger, source: SourceConfig) -> dict[str, CandleSet]:
-    """Timeframe -> the candles that judging a ledger's entries takes."""
+def fetch_markets(
+    ledger: Ledger,
+    candles_dir: Path | None = None,
+    exchange: str | None = None,
+    base_url: str | None = None,
+) -> dict[str, CandleSet]:
+    """Timeframe -> the candles that judging a ledger's entries takes, an exchange's by default.
+
+    Args:
+        ledger: With at least one entry.
+        candles_dir: Folder of candles.
+        exchange: See `SourceConfig`, as is base_url.
+    """
+    source = SourceConfig(
+        source="auto" if candles_dir else "exchange",
+        exchange=exchange,
+        candles_dir=candles_dir,
+        base_url=base_url,
+        cache_dir=None,
+    )
     symbols: dict[str, list[str]] = {}
     for entry in ledger.entries:
         symbols.setdefault(entry["timeframe"], []).append(entry["symbol"])

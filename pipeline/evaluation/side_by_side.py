@@ -78,10 +78,8 @@ def _compare(first: pd.DataFrame, second: pd.DataFrame, horizon: int) -> dict[st
     told = {"n": len(both), "n_instants": n_instants}
     if n_instants < instants_needed(horizon):
         return told | {"why": f"only {n_instants} common instants"}
-    actual, volatility = both["actual_return"], both["volatility"]
     loss_first, loss_second = (
-        ((actual - both[name]).abs() / volatility).to_numpy()
-        for name in (FORECAST, f"{FORECAST}_second")
+        scaled_absolute_error(both, name) for name in (FORECAST, f"{FORECAST}_second")
     )
     told["skill"] = skill(loss_second, loss_first, times)
     try:

@@ -290,7 +290,7 @@ def _fit_lightgbm(scaled: ScaledSamples, seed: int, refit: bool) -> tuple[np.nda
     import lightgbm
 
     train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
-    known = hand_made(scaled, train)
+    inputs = hand_made(scaled, np.arange(len(scaled.samples)))
     settings = LIGHTGBM_SETTINGS | {
         "min_child_samples": max(20, int(LEAF_SHARE * len(train))),
         "random_state": seed,
@@ -298,16 +298,14 @@ def _fit_lightgbm(scaled: ScaledSamples, seed: int, refit: bool) -> tuple[np.nda
     stop: list[Any] = [lightgbm.early_stopping(50, verbose=False)]
     model = lightgbm.LGBMRegressor(n_estimators=600, **settings)
     model.fit(
-        known,
+        inputs[train],
         scaled.target[train],
-        eval_set=[(hand_made(scaled, val), scaled.target[val])],
+        eval_set=[(inputs[val], scaled.target[val])],
         callbacks=stop,
     )
-    output = np.asarray(model.predict(hand_made(scaled, np.arange(len(scaled.samples)))))
-    rounds = int(model.best_iteration_)
+    output, rounds = np.asarray(model.predict(inputs)), int(model.best_iteration_)
     if refit:
         both = scaled.split.known
         again = lightgbm.LGBMRegressor(n_estimators=rounds, **settings)
-        again.fit(hand_made(scaled, both), scaled.target[both])
-        output[test] = again.predict(hand_made(scaled, test))
+        output[test] = again.fit(inputs[both], scaled.target[both]).predict(inputs[test])
     return output, rounds

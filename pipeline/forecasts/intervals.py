@@ -362,6 +362,8 @@ def sample_widths(
     """
     widths = np.ones(len(samples))
     first = 0
+    # The inputs are computed again, one symbol's at a time: those of all candles, which the fit saw
+    # but the samples' rows of, take a lot of memory.
     for index, frame in enumerate(candles.values()):
         own = samples.symbol == index
         inputs = scale_inputs(frame, samples.timeframe, samples.horizon)

@@ -62,12 +62,13 @@ class Webhook:
         content: dict[str, Any] = as_json(prediction)
         if self._is_discord:
             content = {"content": "\n".join(forecast_lines(prediction))[:2000]}
+        encoded = json.dumps(content).encode()
         try:
-            self._waiting.put_nowait(json.dumps(content).encode())
+            self._waiting.put_nowait(encoded)
         except queue.Full:
             self._waiting.get_nowait()
             self._waiting.task_done()
-            self._waiting.put_nowait(json.dumps(content).encode())
+            self._waiting.put_nowait(encoded)
             logger.warning("webhook %s: too slow, the oldest forecast is left out", self._host)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
@@ -114,7 +115,7 @@ class Webhook:
         request = urllib.request.Request(
             self._url, content, {"Content-Type": "application/json", "User-Agent": "crypto_system"}
         )
-        with _opener().open(request, timeout=TIMEOUT_S):
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
             pass
 
 
@@ -123,10 +124,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_NoRedirect)
 
 
 def _asked_wait_s(error: urllib.error.HTTPError) -> float:

@@ -56,43 +56,26 @@ def width_factors(
     Returns:
         (k,) factors.
     """
-    factors = np.ones(len(rows))
-    if memory < 1:
-        return factors
-    # After a long gap everything starts afresh.
-    starts = segment_starts(times, step_ms)
-    for start, end in zip(starts, [*starts[1:], len(times)]):
-        own = (rows >= start) & (rows < end)
-        if own.any() and end - start > horizon:
-            part = slice(start, end)
-            of_part = (half_width[part], close[part], times[part], step_ms, horizon, memory)
-            factors[own] = _segment_factors(*of_part, rows[own] - start)
-    return factors
-
-
-def _segment_factors(
-    half_width: np.ndarray,
-    close: np.ndarray,
-    times: np.ndarray,
-    step_ms: int,
-    horizon: int,
-    memory: int,
-    rows: np.ndarray,
-) -> np.ndarray:
-    """`width_factors` of candles without a long gap."""
+    if memory < 1 or len(close) <= horizon:
+        return np.ones(len(rows))
     begun = np.arange(len(close) - horizon)
     is_whole = times[horizon:] - times[:-horizon] == horizon * step_ms
     begun = begun[is_whole & (half_width[:-horizon] > 0)]
     moves = np.abs(np.log(close[begun + horizon] / close[begun]))
-    # A move counts from the candle on whose close it ends.
-    n_known = np.searchsorted(begun, rows - horizon, side="right")
-    quantile = np.clip(
-        _last_quantiles(moves / half_width[begun], memory, n_known),
-        1 / LARGEST_FACTOR,
-        LARGEST_FACTOR,
-    )
+    scores = moves / half_width[begun]
+
+    n_known, quantile = np.zeros(len(rows), dtype=np.int64), np.ones(len(rows))
+    # After a long gap everything starts afresh; a move across one is none.
+    starts = segment_starts(times, step_ms)
+    for start, end in zip(starts, [*starts[1:], len(times)]):
+        own = (rows >= start) & (rows < end)
+        first, last = np.searchsorted(begun, [start, end])
+        # A move counts from the candle on whose close it ends.
+        known = np.searchsorted(begun[first:last], rows[own] - horizon, side="right")
+        n_known[own], quantile[own] = known, _last_quantiles(scores[first:last], memory, known)
+    bounded = np.clip(quantile, 1 / LARGEST_FACTOR, LARGEST_FACTOR)
     share = np.minimum(n_known, memory) / memory
-    return quantile ** (STRENGTH / math.sqrt(horizon) * share)
+    return bounded ** (STRENGTH / math.sqrt(horizon) * share)
 
 
 def _last_quantiles(scores: np.ndarray, memory: int, n_known: np.ndarray) -> np.ndarray:

@@ -184,11 +184,7 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tables.Rows:
 def skill_rows(runs: Sequence[Run]) -> list[tuple]:
     """(run, skill against naive, low, high) in percent."""
     found = {run.name: side_by_side.skill_against_naive(run.forecasts, run.horizon) for run in runs}
-    return [(name, *map(_percent, ends)) for name, ends in found.items()]
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+    return [(name, *map(tables.percent, ends)) for name, ends in found.items()]
 
 
 def html_page(runs: Sequence[Run], compared: Mapping[str, Any]) -> str:

@@ -148,7 +148,9 @@ def skill_rows(groups: Mapping[str, Any]) -> list[tuple[str, list[tuple]]]:
     for by, title in titles.items():
         groups_of = groups.get(by, [])
         told = [row for row in groups_of if row["low"] is not None] or groups_of
-        rows = [(row[by], *map(_percent, (row["skill"], row["low"], row["high"]))) for row in told]
+        rows = [
+            (row[by], *map(tables.percent, (row["skill"], row["low"], row["high"]))) for row in told
+        ]
         if any(row["skill"] is not None for row in told):
             shown.append((title, rows))
     return shown
@@ -164,7 +166,7 @@ def coverage_rows(interval: Mapping[str, Any] | None) -> list[tuple]:
     """Rows of the picture of the interval's coverage, in percent: (label, coverage, low, high)."""
     if not interval:
         return []
-    whole = map(_percent, (interval[f"coverage{end}"] for end in ("", "_low", "_high")))
+    whole = map(tables.percent, (interval[f"coverage{end}"] for end in ("", "_low", "_high")))
     by_symbol = interval["by_symbol"].items()
     return [("all", *whole), *((symbol, 100 * share, None, None) for symbol, share in by_symbol)]
 
@@ -172,11 +174,10 @@ def coverage_rows(interval: Mapping[str, Any] | None) -> list[tuple]:
 def importance_rows(importance: Mapping[str, Any] | None) -> list[tuple]:
     """Rows of the picture of what the network relies on, in points: (group, lost, low, high)."""
     rows = importance["groups"] if importance else []
-    return [(of["group"], *map(_percent, (of["skill_lost"], of["low"], of["high"]))) for of in rows]
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+    return [
+        (of["group"], *map(tables.percent, (of["skill_lost"], of["low"], of["high"])))
+        for of in rows
+    ]
 
 
 def excerpts(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from config import ConfigV2, SourceConfig
+from config import ConfigV2
 from pipeline import atomic, options, terminal
 from pipeline.bundle import files
 from pipeline.evaluation import decay, ledger_scores
@@ -58,15 +58,9 @@ class Options:
 
 def score(asked: Options, now_ms: int) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """What came true of a ledger: scores, the judged forecasts, and all entries."""
-    source = SourceConfig(
-        source="auto" if asked.candles_dir else "exchange",
-        exchange=asked.exchange,
-        candles_dir=asked.candles_dir,
-        base_url=asked.base_url,
-        cache_dir=None,
-    )
     ledger = ledger_scores.read_begun(asked.ledger)
-    markets = ledger_scores.fetch_markets(ledger, source)
+    place = (asked.candles_dir, asked.exchange, asked.base_url)
+    markets = ledger_scores.fetch_markets(ledger, *place)
     result, judged = ledger_scores.score_ledger(
         ledger, Path(asked.ledger.name), markets, now_ms, asked.fee_bps
     )

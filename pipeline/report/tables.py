@@ -67,6 +67,11 @@ def show(value: float | None, form: str = "{:+.2f}", factor: float = 1.0) -> str
     return text
 
 
+def percent(value: float | None) -> float | None:
+    """A share in percent; None stays None."""
+    return None if value is None else 100 * value
+
+
 def span(low: float | None, high: float | None, form: str = "{:.1f}", factor: float = 1.0) -> str:
     """An interval, or "–" where an end is None."""
     if low is None or high is None:
