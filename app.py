@@ -142,7 +142,8 @@ class Forecaster:
             self.headline = live_page.headline(self.test, self.predictor.is_synthetic)
             self.about = live_page.about(self.test, self.predictor)
         later = self.predictor.recalibration
-        self.seen_until_ms = max(cuts["val_end"], later.until_ms if later else 0)
+        learnt_ms = self.predictor.learnt_until_ms(cuts) or cuts["val_end"]
+        self.seen_until_ms = max(learnt_ms, later.until_ms if later else 0)
         self.step_ms = timeframe_ms(self.predictor.timeframe)
         self._kept: dict[str, Answer] = {}
         self._failed: dict[str, tuple[float, Exception]] = {}
@@ -363,16 +364,19 @@ class Models:
             raise ValueError(
                 f"{name[:MAX_NAME]!r} is no model of this page; choose {', '.join(self.folders)}"
             )
-        if name in self._opened:
+        if name in self._opened and not self._opened[name].predictor.is_replaced():
             return self._opened[name]
         with self._lock:
             until_s, failure = self._failed.get(name, (0.0, None))
             if failure is not None and time.monotonic() < until_s:
                 raise failure.with_traceback(None)
-            if name not in self._opened:
+            before = self._opened.get(name)
+            if before is None or before.predictor.is_replaced():
                 try:
                     self._opened[name] = Forecaster(self.options, self.folders[name])
                 except (ValueError, OSError, ImportError) as error:
+                    if before is not None and before.predictor.reopened() is before.predictor:
+                        return before  # which says once that it goes on
                     failure = ValueError(str(error))
                     self._failed[name] = (time.monotonic() + FAILURE_KEPT_S, failure)
                     raise failure from error

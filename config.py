@@ -127,6 +127,9 @@ class RecipeConfig(FitConfig):
     refit: bool = False
     """once the validation part has calibrated the network, train it again on that part too (with
     --one-cycle)"""
+    final_fit: bool = False
+    """after the verdict, train what will be served once more, on everything up to the end of the
+    test part; the judged network stays in the bundle beside it (with --one-cycle)"""
     horizons: tuple[int, ...] = ()
     """a run for each of these horizons, in folders such as h4 below the output folder, then their
     verdicts together"""
@@ -293,8 +296,9 @@ class ConfigV2(RecipeConfig, RunConfig):
             _require(is_there, "baselines", name, f"it once it is there (pip install {name})")
         is_within = 0 <= self.skip_candles <= self.lookback
         _require(is_within, "skip_candles", self.skip_candles, "0 to --lookback")
-        is_counted = self.one_cycle or not self.refit
-        _require(is_counted, "refit", self.refit, "one_cycle too, or the epochs are not known")
+        for setting in ("refit", "final_fit"):
+            is_counted = self.one_cycle or not getattr(self, setting)
+            _require(is_counted, setting, True, "one_cycle too, or the epochs are not known")
 
 
 PRESETS_V2 = {
@@ -310,6 +314,7 @@ PRESETS_V2 = {
         one_cycle=True,
         weight_decay=1.0,
         refit=True,
+        final_fit=True,
         ensemble=5,
         lstm_units=(16,),
         conv_filters=8,

@@ -4,9 +4,10 @@
     predictor = CryptoPricePredictorV2.from_directory("all_models/v2")
     predictor.predict(df)["price"]
 
-As a command it forecasts from a file or an exchange, scores what came true, and recalibrates:
+As a command it forecasts from a file or an exchange, scores what came true, and keeps the model
+young:
 
-    python inference_v2.py predict | live | evaluate | recalibrate
+    python inference_v2.py predict | live | evaluate | recalibrate | retrain
 
 Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
 loads Keras.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from config import PRESETS_V2
+from config import PRESETS_V2, ConfigV2
 from feature_engineering import (
     V2_FEATURES,
     V2_OPTIONAL_FEATURES,
@@ -59,6 +60,8 @@ FILES = BundleFiles(
     log="training_log_v2.txt",
     metadata="metadata_v2.json",
     recalibration="recalibration_v2.json",
+    judged_model="judged_v2_model.h5",
+    judged_scalers="judged_scalers_v2.pkl",
 )
 MODEL_FILE, SCALER_FILE, METADATA_FILE = FILES.model, FILES.scalers, FILES.metadata
 
@@ -159,8 +162,15 @@ class CryptoPricePredictorV2(LivePredictor):
         return to_log_return(output, volatility, self._y_scaler)
 
 
+def train_again(config: ConfigV2) -> dict[str, Any]:
+    """The training run that makes such a bundle, for the command `retrain`; returns its metrics."""
+    import train_v2_production  # lazy, and only here: it imports this module
+
+    return train_v2_production.main(config)
+
+
 if __name__ == "__main__":
     from pipeline import commands, terminal
 
     with terminal.one_line_errors():
-        commands.main(CryptoPricePredictorV2, __doc__)
+        commands.main(CryptoPricePredictorV2, __doc__, train_again)

@@ -121,12 +121,13 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
         run.phase("Train", f"{len(split.train):,} windows, batches of {config.batch_size}")
         of_fold = functools.partial(forecast_fold, samples, market, config, build)
         parts = recipes.run_folds(earlier, of_fold, run.folder, workers=config.workers)
-        history = train(scaled, config, run.folder, build)
+        judged = recipes.judged_folder(config, run.folder)
+        history = train(scaled, config, judged, build)
 
         # Evaluate: the saved file forecasts the test part, as serving will. Every score stands
         # beside the baselines', and a verdict with a test statistic beside every score.
         run.phase("Evaluate", "forecasts out of sample")
-        saved = SavedNetwork(run.folder / FILES.model, scalers, config.refit)
+        saved = SavedNetwork(judged / FILES.model, scalers, config.refit)
         forecasts = forecast_test(saved, scaled, baselines, market.candles)
         parts.append(forecasts.predictions)
         metrics = {
@@ -139,6 +140,11 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
             "importance": find_importance(saved, scaled, forecasts, config),
         }
         sections = compare_members(metrics, saved, forecasts.predictions, scaled, history, config)
+
+        # The network that is served may learn the newest candles too, once the verdict stands.
+        if config.final_fit:
+            fit_one = functools.partial(fit_network, build)
+            recipes.final_fit(fit_one, scaled, config, run.folder, FILES, history)
 
         # Save: network, scalers, numbers, forecasts, report and log, moved into place as one.
         forecasts = replace(forecasts, predictions=pd.concat(parts))

@@ -1,4 +1,7 @@
-"""The commands of a predictor, predict, live, evaluate, recalibrate: options and order of calls."""
+"""The commands of a predictor: options and order of calls.
+
+They are predict, live, evaluate, and of v2 recalibrate and retrain.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
-from pipeline import options, terminal
+from pipeline import atomic, options, retraining, terminal
 from pipeline.bundle.metadata import MAX_SHOWN, minute, shown
 from pipeline.candles import fetch_cache, folders, formats, store
 from pipeline.candles.candle_set import CandleSet
@@ -31,19 +34,41 @@ from pipeline.forecasts.live import LivePredictor, watch
 from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
 from pipeline.forecasts.recalibration import DAYS, write_recalibration
 from pipeline.forecasts.webhook import Webhook
-from pipeline.report.tables import summary, text_table
+from pipeline.report.tables import summary, text_table, verdict_sentence
+from pipeline.training import parallel
 
 logger = logging.getLogger(__name__)
 
 
-def main(predictor_class: type[LivePredictor], description: str | None) -> None:
-    """Parse the subcommand and run it with this class of predictors."""
+Train = Callable[[ConfigV2], Mapping[str, Any]]
+"""A training run: settings -> metrics."""
+
+EXIT_KEPT = 3
+"""Status of `retrain` where the old bundle stays; errors end with 1 or 2."""
+
+
+def main(
+    predictor_class: type[LivePredictor], description: str | None, train: Train | None = None
+) -> None:
+    """Parse the subcommand and run it.
+
+    Args:
+        predictor_class: Class of the predictors.
+        description: Docstring of the script.
+        train: The training run that makes such bundles, for `retrain`.
+    """
     commands: dict[str, type] = {"predict": Predict, "live": Live, "evaluate": Evaluate}
     if predictor_class.files.recalibration:
         commands["recalibrate"] = Recalibrate
+    if train is not None:
+        commands["retrain"] = Retrain
     command = options.read_command(commands, description, _file_by_place(sys.argv[1:]))
     with terminal.plain_warnings(), terminal.notices(getattr(command, "verbose", False)):
-        command.run(predictor_class)
+        if isinstance(command, Retrain):
+            assert train is not None  # else there is no such command
+            command.run(predictor_class, train)
+        else:
+            command.run(predictor_class)
         with contextlib.redirect_stdout(sys.stderr):  # stdout ends with the forecast or verdict
             terminal.tell_next(command.next_steps())
 
@@ -194,6 +219,7 @@ class Live:
         pending: list[Prediction] = []  # forecasts whose candle has not closed yet
         for candles in watch(predictor, self.symbol, **place):
             pending = _show_outcomes(pending, candles)
+            predictor = predictor.reopened()  # a bundle that was replaced since the last candle
             try:
                 informed = self._informed(predictor)
                 pending.append(_show(informed, candles, None, self.picture, json_out))
@@ -248,6 +274,9 @@ class Evaluate:
     """pairs; default: those the model was trained on, as far as --candles-dir has them"""
     timezone: str | None = None
     """zone of times in --candles-dir that name none, such as Europe/Berlin; default: UTC"""
+    judged: bool = False
+    """score the network that the training run's verdict is about, where the one that is served
+    was trained once more, on the test part too; also done where no candle is newer than that"""
     since: str | None = None
     """only forecasts made at or after this instant, UTC; default: right after what the model has
     seen"""
@@ -272,7 +301,7 @@ class Evaluate:
                 scored = self._score_ledger(self.ledger)
             elif self.candles_dir is not None:
                 formats.demand_files(self.candles_dir, [], "")  # before a model is opened
-                predictor = open_bundle(predictor_class, self.model_dir)
+                predictor = open_bundle(predictor_class, self.model_dir, judged=self.judged)
                 scored = self._score_model(predictor, self.candles_dir)
             else:
                 raise ValueError(
@@ -300,6 +329,13 @@ class Evaluate:
         )
         there = folders.symbols_in(candles_dir, predictor.symbols, predictor.timeframe)
         market = read(self.symbols or there or predictor.symbols)
+        if _has_learnt_all(predictor, market):
+            logger.warning(
+                "the network that is served has learnt all candles up to %s; scored is the one "
+                "that the training run judged",
+                f"{predictor.trained_until:%Y-%m-%d %H:%M}",
+            )
+            predictor = open_bundle(type(predictor), self.model_dir, judged=True)
         if there and predictor.wants_context:
             predictor = predictor.with_context(read(there).candles)
         result, forecasts = unseen.score_unseen(
@@ -370,56 +406,264 @@ class Recalibrate:
 
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Write the calibration beside the bundle, and print it beside the judged one."""
-        from pipeline.evaluation import unseen
-
-        predictor = open_bundle(predictor_class, self.model_dir, recalibrated=False)
-        metadata = predictor.metadata
-        unseen.check_test_part(self.model_dir / predictor.files.predictions, predictor, metadata)
-        market = self._market(predictor)
-        if predictor.wants_context:
-            predictor = predictor.with_context(market.candles)
-        features = _features_of(predictor, market)
-        fitted = unseen.recalibrate(predictor, market, features, metadata)
-        path = self.model_dir / predictor.files.recalibration
-        judged, anew = predictor.calibration.as_dict(), fitted.calibration.as_dict()
-        write_recalibration(path, fitted, predictor.calibration, predictor.sha256)
-        rows = [["", "judged", "recalibrated"]]
-        rows += [[name, f"{judged[name]:.4f}", f"{anew[name]:.4f}"] for name in judged]
-        print(text_table(rows, indent=""))
-        print(
-            f"\nFitted on {fitted.n:,} forecasts of {terminal.listed(market.candles)}, made from "
-            f"{minute(fitted.first_ms)} on, that had come true by {minute(fitted.until_ms)}.\n"
-            f"{path}: predict, live and the page use it from now on; evaluate shows both."
-        )
+        judged = open_bundle(predictor_class, self.model_dir, judged=True)
+        place = Place(self.candles_dir, self.exchange, self.base_url, self.timezone)
+        until_ms = instant_ms(self.until, "--until")
+        since_ms = (until_ms or _now_ms()) - DAYS * DAY_MS
+        print(_recalibrate(judged, self.model_dir, place.read(judged, since_ms, until_ms)))
 
     def next_steps(self) -> dict[str, str]:
         """What one may want then -> the command to paste."""
         return options.page("--model-dir", self.model_dir)
 
-    def _market(self, predictor: LivePredictor) -> CandleSet:
-        """Candles of the pairs that the model was trained on, as many as it takes."""
-        end_ms = instant_ms(self.until, "--until")
+
+@dataclass(frozen=True)
+class Retrain:
+    """Train again on what is newer, and serve the new bundle unless it is worse.
+
+    python inference_v2.py retrain --every 30d
+    """
+
+    model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
+    """output folder of train_v2_production.py; the bundle before goes to previous/ inside it"""
+    candles_dir: Path | None = None
+    """folder of candles up to now; default: an exchange's candles"""
+    exchange: str | None = None
+    """ccxt id of the exchange; default: binance, then the others that can be reached"""
+    base_url: str | None = None
+    """where to reach the exchange instead of its own address"""
+    cache_dir: Path | None = field(default_factory=default_cache_dir)
+    """folder that keeps fetched candles, so that the next run fetches only what is new"""
+    timezone: str | None = None
+    """zone of times in --candles-dir that name none, such as Europe/Berlin; default: UTC"""
+    force: bool = False
+    """replace the bundle whatever the guard says"""
+    every: str | None = None
+    """go on: train again whenever so much time has passed, such as 30d or 12h, until Ctrl-C"""
+    own_process: bool = True
+    """train in a process of its own, which gives all its memory back; costs some seconds"""
+    json: bool = False
+    """for programs: what happened as one JSON object on stdout, all else on stderr"""
+    verbose: bool = False
+    """also say why each source of candles was left"""
+
+    def run(self, predictor_class: type[LivePredictor], train: Train) -> None:
+        """Retrain once, or again and again; a bundle that stays ends with status `EXIT_KEPT`."""
+        pause_ms = retraining.span_ms(self.every) if self.every is not None else None
+        while True:
+            begun_ms = _now_ms()
+            with terminal.only_json(self.json) as json_out:
+                told = self._once(predictor_class, train)
+                if json_out is not None:
+                    print(json.dumps(told), file=json_out, flush=True)
+            if pause_ms is None:
+                break
+            due_ms = begun_ms + pause_ms
+            print(f"Next retraining: {minute(due_ms)}", flush=True)
+            time.sleep(max(due_ms - _now_ms(), 0) / 1000)
+        if not told["replaced"]:
+            raise SystemExit(EXIT_KEPT)
+
+    def next_steps(self) -> dict[str, str]:
+        """What one may want then -> the command to paste."""
+        return options.page("--model-dir", self.model_dir)
+
+    def _once(self, predictor_class: type[LivePredictor], train: Train) -> dict[str, Any]:
+        """Train, judge, replace or not; returns what happened."""
+        with atomic.locked(self.model_dir / retraining.NEXT, wait_s=0.0):
+            served = open_bundle(predictor_class, self.model_dir)
+            judged = open_bundle(predictor_class, self.model_dir, judged=True)
+            metadata = served.metadata
+            place = Place(
+                self.candles_dir, self.exchange, self.base_url, self.timezone, self.cache_dir
+            )
+            market = place.read(judged, served.cuts.get("val_end", 0))
+            until_ms = _ends_at(market)
+            told: dict[str, Any] = {"replaced": False, "trained_until": minute(until_ms)}
+            told["on_new_candles"] = _score_served(served, market)
+            if until_ms <= served.cuts.get("test_end", 0):
+                return _tell_kept(
+                    told, f"no candle closes after {minute(until_ms)}, which is known"
+                )
+
+            config = retraining.settings_again(metadata, until_ms)
+            config = replace(place.settings_in(config), output_dir=self.model_dir / retraining.NEXT)
+            left = retraining.find_left(self.model_dir, served.files, config)
+            if not left.is_complete:
+                _train(train, replace(config, resume=left.is_resumable), self.own_process)
+            new = open_bundle(predictor_class, self.model_dir / retraining.NEXT, judged=True)
+            decision = _decide(judged, new, market, self.model_dir / retraining.NEXT)
+            told |= {"reason": decision.reason, "verdict": new.metrics()["test"]["verdict"]}
+            if not (decision.is_accepted or self.force):
+                retraining.discard(self.model_dir)
+                told["recalibrated"] = _try_recalibrating(judged, self.model_dir, market)
+                return _tell_kept(told, decision.reason)
+            retraining.install(self.model_dir, served.files)
+            told["replaced"] = True
+            told["recalibrated"] = _try_recalibrating(new, self.model_dir, market)
+            by_force = "" if decision.is_accepted else " (--force)"
+            print(f"Replaced{by_force}: {decision.reason}; trained to {minute(until_ms)}.")
+            return told
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the candles of a bundle's pairs come from."""
+
+    candles_dir: Path | None
+    exchange: str | None
+    base_url: str | None
+    timezone: str | None
+    cache_dir: Path | None = None
+
+    @property
+    def source(self) -> SourceConfig:
+        """The same as settings; candles are never made up."""
+        return SourceConfig(
+            "exchange" if self.candles_dir is None else "directory",
+            candles_dir=self.candles_dir,
+            timezone=self.timezone,
+            exchange=self.exchange,
+            base_url=self.base_url,
+            cache_dir=self.cache_dir if self.candles_dir is None else None,
+        )
+
+    def settings_in(self, config: ConfigV2) -> ConfigV2:
+        """A run's settings, with its candles from here."""
+        source = self.source
+        own = ("source", "candles_dir", "timezone", "exchange", "base_url", "cache_dir")
+        found: dict[str, Any] = {name: getattr(source, name) for name in own}
+        return replace(config, **found)
+
+    def read(self, predictor: LivePredictor, since_ms: int, end_ms: int | None = None) -> CandleSet:
+        """Candles of the pairs that a model was trained on, and the history before them.
+
+        Args:
+            predictor: The model.
+            since_ms: When the first forecast is made that is wanted, epoch ms; a folder is read as
+                a whole.
+            end_ms: See `fetch_candles`.
+        """
         if self.candles_dir is not None:
             formats.demand_files(self.candles_dir, [], "")
             there = folders.symbols_in(self.candles_dir, predictor.symbols, predictor.timeframe)
-            source = SourceConfig(
-                candles_dir=self.candles_dir, timezone=self.timezone, cache_dir=None
-            )
-            return fetch_candles(
-                there or predictor.symbols, predictor.timeframe, source=source, end_ms=end_ms
-            )
-        source = SourceConfig(
-            "exchange", exchange=self.exchange, base_url=self.base_url, cache_dir=None
-        )
-        before_ms = DAYS * DAY_MS + predictor.required_candles * timeframe_ms(predictor.timeframe)
+            symbols = there or predictor.symbols
+            return fetch_candles(symbols, predictor.timeframe, source=self.source, end_ms=end_ms)
+        before_ms = predictor.required_candles * timeframe_ms(predictor.timeframe)
         return fetch_candles(
             predictor.symbols,
             predictor.timeframe,
-            source=source,
-            since_ms=(end_ms or _now_ms()) - before_ms,
+            source=self.source,
+            since_ms=max(since_ms - before_ms, 0),
             end_ms=end_ms,
             published=predictor.published,
         )
+
+
+def _recalibrate(judged: LivePredictor, folder: Path, market: CandleSet) -> str:
+    """Fit a calibration on the judged network's forecasts, for the served one; returns the text.
+
+    The judged network has forecast more candles that it has not learnt. The one that is served is
+    shrunk by the same rule.
+    """
+    from pipeline.evaluation import unseen
+
+    served = open_bundle(type(judged), folder, recalibrated=False)
+    metadata = judged.metadata
+    unseen.check_test_part(folder / judged.files.predictions, judged, metadata)
+    informed = _in_market(judged, market)
+    fitted = unseen.recalibrate(informed, market, _features_of(informed, market), metadata)
+    path = folder / judged.files.recalibration
+    before, anew = judged.calibration.as_dict(), fitted.calibration.as_dict()
+    write_recalibration(path, fitted, judged.calibration, served.sha256)
+    rows = [["", "judged", "recalibrated"]]
+    rows += [[name, f"{before[name]:.4f}", f"{anew[name]:.4f}"] for name in before]
+    return (
+        f"{text_table(rows, indent='')}\n"
+        f"\nFitted on {fitted.n:,} forecasts of {terminal.listed(market.candles)}, made from "
+        f"{minute(fitted.first_ms)} on, that had come true by {minute(fitted.until_ms)}.\n"
+        f"{path}: predict, live and the page use it from now on; evaluate shows both."
+    )
+
+
+def _try_recalibrating(judged: LivePredictor, folder: Path, market: CandleSet) -> bool:
+    """Recalibrate where enough has come true; whether it was done."""
+    reopened = open_bundle(type(judged), folder, judged=True)
+    try:
+        text = _recalibrate(reopened, folder, market)
+    except ValueError as error:
+        logger.info("not recalibrated: %s", error)
+        return False
+    print(f"{text}\n")
+    return True
+
+
+def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | None:
+    """Print how the served network fared on candles that it has not learnt; None without any."""
+    from pipeline.evaluation import unseen
+
+    informed = _in_market(served, market)
+    features = _features_of(informed, market)
+    try:
+        result, _ = unseen.score_unseen(informed, market, features, served.metadata)
+    except ValueError as error:
+        logger.info("the served network is not scored on newer candles: %s", error)
+        return None
+    told = summary(result["test"])
+    span = result["span"]
+    print(
+        f"Served so far, on {span['n']:,} forecasts of {span['first']} to {span['last']} that it "
+        f"had not learnt: {verdict_sentence(result['test'])}.",
+        flush=True,
+    )
+    return told
+
+
+def _train(train: Train, config: ConfigV2, own_process: bool) -> None:
+    """The training run, told as it goes on."""
+    logger.info("%s", "going on with what was cut off" if config.resume else "training anew")
+    parallel.run_all({"retraining": functools.partial(train, config)}, own_process=own_process)
+
+
+def _decide(
+    judged: LivePredictor, new: LivePredictor, market: CandleSet, folder: Path
+) -> retraining.Decision:
+    """What the guard says of a new bundle, by the judged networks of both."""
+    from pipeline.evaluation import unseen
+
+    predictions = pd.read_parquet(folder / new.files.predictions)
+    since_ms = max(new.cuts["val_end"], judged.learnt_until_ms({}) or 0)
+    informed = _in_market(judged, market)
+    old = unseen.forecast_unseen(informed, market, _features_of(informed, market), since_ms)
+    return retraining.decide(
+        retraining.forecasts_of(old, unseen.NETWORK),
+        retraining.forecasts_of(predictions, unseen.NETWORK),
+        new.metrics()["test"],
+        new.horizon,
+    )
+
+
+def _tell_kept(told: dict[str, Any], reason: str) -> dict[str, Any]:
+    print(f"Kept: {reason}.")
+    return told | {"reason": reason}
+
+
+def _ends_at(market: CandleSet) -> int:
+    """Close of the newest candle, epoch ms."""
+    lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
+    return max(lasts_ms) + timeframe_ms(market.timeframe)
+
+
+def _in_market(predictor: LivePredictor, market: CandleSet) -> LivePredictor:
+    """The predictor with the other coins' candles, if it looks at them."""
+    return predictor.with_context(market.candles) if predictor.wants_context else predictor
+
+
+def _has_learnt_all(predictor: LivePredictor, market: CandleSet) -> bool:
+    """Whether the network that is served has learnt the test part, and no candle is newer."""
+    if not predictor.has_judged_beside:
+        return False
+    return _ends_at(market) <= (predictor.learnt_until_ms({}) or 0)
 
 
 def _features_of(predictor: LivePredictor, market: CandleSet) -> dict[str, pd.DataFrame]:

@@ -33,7 +33,21 @@ logger = logging.getLogger(__name__)
 PARTIAL = ".partial"
 KERAS_SUFFIX = ".keras"
 """Beside a network's .h5 file: the same network in Keras' own format."""
+TWIN_SUFFIX = ".onnx"
+"""Beside it likewise: the same network for onnxruntime."""
 RUN_FILE = "run.json"
+
+
+def forms_of(model: str) -> tuple[str, ...]:
+    """The names of a network's files: .h5, Keras' own format, and the ONNX twin.
+
+    Example:
+        >>> forms_of("network.h5")
+        ('network.h5', 'network.keras', 'network.onnx')
+    """
+    return tuple(
+        Path(model).with_suffix(suffix).name for suffix in (".h5", KERAS_SUFFIX, TWIN_SUFFIX)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +66,11 @@ class BundleFiles:
     """further files of the generation"""
     recalibration: str = ""
     """of a later calibration, which no training run writes; "" where the generation has none"""
+    judged_model: str = ""
+    """the network that was judged, where another one is served that has learnt the test part too;
+    "" where the generation has no such thing"""
+    judged_scalers: str = ""
+    """the scaler file that belongs to it"""
 
     @property
     def hashed(self) -> tuple[str, ...]:
@@ -74,13 +93,24 @@ class BundleFiles:
     @property
     def twin(self) -> str:
         """The network's ONNX twin, which not every bundle has."""
-        return Path(self.model).with_suffix(".onnx").name
+        return Path(self.model).with_suffix(TWIN_SUFFIX).name
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The twin, and the networks in Keras' own format, which not every bundle has."""
+        """The twin, the networks in Keras' own format, and the judged network beside a served one.
+
+        Not every bundle has them.
+        """
         networks = [name for name in self.hashed if name.endswith(".h5")]
-        return (self.twin, *(Path(name).with_suffix(KERAS_SUFFIX).name for name in networks))
+        in_keras = (Path(name).with_suffix(KERAS_SUFFIX).name for name in networks)
+        return (self.twin, *in_keras, *self.judged)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The judged network in all its forms, and its scaler file."""
+        if not self.judged_model:
+            return ()
+        return (*forms_of(self.judged_model), self.judged_scalers)
 
     @property
     def bundle(self) -> tuple[str, ...]:
@@ -295,17 +325,27 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
     """
     metrics = content.metrics
     facts = {**content.facts, "synthetic": metrics["data"]["synthetic"]}
-    identity = {"model_sha256": sha256_of(folder / names.model)}
-    if (folder / names.twin).is_file():
-        identity["twin_sha256"] = sha256_of(folder / names.twin)
-    served = {**content.served, **facts, "cuts": dict(metrics["cuts"]), **identity}
-    save_scalers(served, folder / names.scalers)
+    cuts = dict(metrics["cuts"])
+    scalers = {**content.served, **facts, "cuts": cuts}
+    trained_until = cuts["val_end"]  # of network, shrinkage and intervals
+    both = {}
+    if names.judged_model and (folder / names.judged_model).is_file():
+        judged = {**scalers, **_identity(folder / names.judged_model)}
+        save_scalers(judged, folder / names.judged_scalers)
+        both = {
+            "judged": {"model": names.judged_model, "trained_until": trained_until},
+            "served": {"model": names.model, "trained_until": cuts["test_end"]},
+        }
+        trained_until = cuts["test_end"]
+        scalers["trained_until"] = trained_until
+    save_scalers({**scalers, **_identity(folder / names.model)}, folder / names.scalers)
     write_json(folder / names.metrics, metrics)
     content.predictions.to_parquet(folder / names.predictions, index=False)
     (folder / names.report).write_text(content.page, encoding="utf-8")
     metadata = {
         **facts,
-        "trained_until": metrics["cuts"]["val_end"],  # of network, shrinkage and intervals
+        "trained_until": trained_until,
+        **both,
         "verdict": metrics["test"]["verdict"],
         "config": content.settings,
         **{name: metrics[name] for name in ("data", "split", "cuts")},
@@ -316,6 +356,15 @@ def save_run(folder: Path, names: BundleFiles, content: BundleContent) -> None:
     }
     hashed = [*names.hashed, *(n for n in names.optional if (folder / n).is_file())]
     write_metadata(folder / names.metadata, metadata, hashed=hashed, unhashed=(names.log,))
+
+
+def _identity(model: Path) -> dict[str, str]:
+    """What a scaler file says of the network that it belongs to."""
+    identity = {"model_sha256": sha256_of(model)}
+    twin = model.with_suffix(TWIN_SUFFIX)
+    if twin.is_file():
+        identity["twin_sha256"] = sha256_of(twin)
+    return identity
 
 
 def write_metadata(

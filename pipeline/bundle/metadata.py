@@ -38,6 +38,8 @@ SHAPES: dict[str, Any] = {
     "interval_baselines": {str: {"q10": float, "q50": float, "q90": float}},
     "reversal_share": float,
     "jobs": {str: dict},
+    "judged": {"trained_until": str},
+    "served": {"trained_until": str},
 }
 """Keys of a metadata file that are read, and their shapes (`demand`); a file may lack any."""
 

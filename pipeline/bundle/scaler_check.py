@@ -36,7 +36,7 @@ OPTIONAL_TYPES: dict[str, type] = {
     "twin_sha256": str,
     "preset": str,
     "quantile_regression": bool,
-    "trained_until": str,  # of bundles without cuts, and some with
+    "trained_until": str,  # of bundles without cuts, and of networks that learnt the test part too
     "cuts": dict,
 }
 """What it may hold as well."""
@@ -142,11 +142,12 @@ def _check_instants(path: Path, scalers: dict[str, Any]) -> None:
     until_ms = None if until is None else read_instant(until, f"{path}, 'trained_until'")
     if cuts is None:
         return
-    val_end_ms = read_cuts(cuts, f"{path}, 'cuts'")["val_end"]
-    if until_ms not in (None, val_end_ms):
+    ends_ms = read_cuts(cuts, f"{path}, 'cuts'")
+    # The end of the test part where the network was trained once more after the verdict.
+    if until_ms not in (None, ends_ms["val_end"], ends_ms["test_end"]):
         raise ValueError(
             f"{path}: 'trained_until' is {until}, and the validation part ends at "
-            f"{cuts['val_end']}; train the model again"
+            f"{cuts['val_end']}, the test part at {cuts['test_end']}; train the model again"
         )
 
 

@@ -67,9 +67,10 @@ def score_unseen(
     """Forecast from every candle that the model has not seen, and score the forecasts.
 
     What is scored is the calibration that the training run judged; later ones stand beside it.
-    A forecast counts if it is made (its candle t closes) at or after the end of the bundle's
-    validation part, which is where the test part of training begins. That holds for coins it was
-    not trained on as well: what moves one coin moves the others in the same hour.
+    A forecast counts if it is made (its candle t closes) at or after all that the network has
+    learnt from. That is the end of the bundle's validation part, where the test part of training
+    begins, or the end of the test part where that was learnt too. It holds for coins it was not
+    trained on as well: what moves one coin moves the others in the same hour.
 
     Args:
         predictor: The model.
@@ -92,7 +93,8 @@ def score_unseen(
             contradicts itself, or no forecast is left.
     """
     cuts = agreed_cuts(predictor.cuts, metadata, METADATA)
-    first_ms = _first_instant(cuts, since_ms)
+    learnt_ms = predictor.learnt_until_ms(cuts)
+    first_ms = _first_instant(learnt_ms, since_ms)
     parts = _forecast_all(predictor.as_judged(), market, features, first_ms)
     interval_baselines = metadata.get("interval_baselines", {})
     predictions = _join(parts.values(), interval_baselines)
@@ -131,7 +133,7 @@ def score_unseen(
     rows = np.concatenate([part.features for part in parts.values()])
     time_ms = np.concatenate([part.time_ms for part in parts.values()])
     untrained = [symbol for symbol in parts if symbol not in predictor.symbols]
-    notes = _notes_on_time(predictor, market, cuts, time_ms, since_ms)
+    notes = _notes_on_time(predictor, market, cuts, learnt_ms, time_ms, since_ms)
     notes += _notes_on_symbols(untrained, market, parts)
     missing = predictor.missing_note(pd.DataFrame(rows, columns=predictor.feature_cols))
     if missing is not None:
@@ -148,12 +150,34 @@ def score_unseen(
             "last": minute(time_ms.max()),
             "n": len(predictions),
         },
-        "seen_until": minute(cuts["val_end"]) if cuts else None,
+        "seen_until": None if learnt_ms is None else minute(learnt_ms),
         "untrained_symbols": untrained,
         "notes": notes,
         **scores,
         "drift": measure_drift(rows, time_ms, predictor.feature_cols, quantiles),
     }, predictions
+
+
+def forecast_unseen(
+    predictor: CandlePredictor,
+    market: CandleSet,
+    features: Mapping[str, pd.DataFrame],
+    since_ms: int,
+) -> pd.DataFrame:
+    """Forecasts as they were judged, of every candle that closes at an instant or later.
+
+    Args:
+        predictor: The model.
+        market: See `score_unseen`, as are features.
+        since_ms: The instant, epoch ms.
+
+    Returns:
+        See `score_unseen`.
+
+    Raises:
+        ValueError: There is no such candle.
+    """
+    return _join(_forecast_all(predictor.as_judged(), market, features, since_ms).values(), {})
 
 
 def recalibrate(
@@ -182,8 +206,8 @@ def recalibrate(
     step_ms = timeframe_ms(predictor.timeframe)
     lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
     until_ms = max(lasts_ms) + step_ms
-    since_ms = _first_instant(cuts, until_ms - DAYS * DAY_MS)
-    forecasts = _join(_forecast_all(predictor.as_judged(), market, features, since_ms).values(), {})
+    since_ms = _first_instant(predictor.learnt_until_ms(cuts), until_ms - DAYS * DAY_MS)
+    forecasts = forecast_unseen(predictor, market, features, since_ms)
     fitted = refit(
         forecasts,
         NETWORK,
@@ -289,15 +313,15 @@ def _setting(metadata: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _first_instant(cuts: Mapping[str, int], since_ms: int | None) -> int:
+def _first_instant(learnt_ms: int | None, since_ms: int | None) -> int:
     """From when on forecasts count, epoch ms."""
-    if not cuts and since_ms is None:
+    if learnt_ms is None and since_ms is None:
         raise ValueError(
             "neither the scaler file nor metadata beside it says which candles the model has seen; "
             "copy metadata_v2.json of its training run there, or pass --since with an instant "
             "after all it was trained, validated and calibrated on"
         )
-    return max(ms for ms in (cuts.get("val_end"), since_ms) if ms is not None)
+    return max(ms for ms in (learnt_ms, since_ms) if ms is not None)
 
 
 def _forecast_all(
@@ -387,23 +411,24 @@ def _notes_on_time(
     predictor: CandlePredictor,
     market: CandleSet,
     cuts: Mapping[str, int],
+    learnt_ms: int | None,
     time_ms: np.ndarray,
     since_ms: int | None,
 ) -> list[str]:
     """What was left out, and what has been looked at before."""
-    if not cuts:
+    if learnt_ms is None:
         return [
             "nothing beside the model says what it has seen: that it has not seen these candles is "
             "taken on trust (--since)"
         ]
-    until = minute(cuts["val_end"])
+    until = minute(learnt_ms)
     notes = [f"that the model has learnt nothing after {until} is its author's word"]
     if not predictor.cuts:
         notes = [f"{notes[0]}, in the metadata alone"]
     step_ms = timeframe_ms(predictor.timeframe)
     opens = np.concatenate([timestamps_ms(candles) for candles in market.candles.values()])
     closes = opens + step_ms
-    n_seen = int(((closes <= cuts["val_end"]) & (closes >= (since_ms or 0))).sum())
+    n_seen = int(((closes <= learnt_ms) & (closes >= (since_ms or 0))).sum())
     if n_seen:
         notes.append(
             f"{n_seen:,} candles up to {until} left out, since the network, its "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,6 +17,9 @@ from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.forecasts.prediction import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.forecasts.recalibration import read_recalibration
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +41,65 @@ class LivePredictor(CandlePredictor):
             scaler_path: The scaler file of the same training run.
             recalibrated: Whether a later calibration beside them is used, if there is one.
         """
+        self._paths = (Path(model_path), Path(scaler_path))
+        self._is_recalibrated = recalibrated
+        self._stamps = self._stamps_now()  # before the files are read: a later change is noticed
         super().__init__(model_path, scaler_path)
         if recalibrated and self.files.recalibration:
             path = Path(model_path).with_name(self.files.recalibration)
             self.recalibration = read_recalibration(path, self.sha256)
+
+    @classmethod
+    def from_directory(cls, directory: str | Path, *, judged: bool = False, **options: Any) -> Self:
+        """Open the bundle in a training run's output folder.
+
+        Args:
+            directory: The folder.
+            judged: Open the network that the run's verdict is about, where another one is served
+                that was trained once more, on the test part too. It is never recalibrated.
+            options: As for the class itself.
+        """
+        folder = Path(directory)
+        if not judged:
+            return super().from_directory(folder, **options)
+        options["recalibrated"] = False
+        if not (cls.files.judged_model and (folder / cls.files.judged_model).is_file()):
+            return super().from_directory(folder, **options)
+        return cls(folder / cls.files.judged_model, folder / cls.files.judged_scalers, **options)
+
+    def is_replaced(self) -> bool:
+        """Whether the bundle's files are others by now, as after a training or a recalibration."""
+        return self._stamps_now() != self._stamps
+
+    def reopened(self) -> Self:
+        """The predictor of what lies there now; itself where nothing has changed.
+
+        Where the new files cannot be opened it stays with the old ones, which it knows by heart,
+        under a warning.
+        """
+        if not self.is_replaced():
+            return self
+        try:
+            newer = type(self)(*self._paths, recalibrated=self._is_recalibrated)
+        except (ValueError, OSError) as error:
+            warnings.warn(
+                f"{self._paths[0].parent}: the bundle there has changed and cannot be opened; the "
+                f"forecast goes on with the one before ({error})",
+                stacklevel=2,
+            )
+            self._stamps = self._stamps_now()  # told once
+            return self
+        logger.info("a newer bundle is used, trained to %s", newer.trained_until)
+        return newer
+
+    def _stamps_now(self) -> list[tuple[int, int] | None]:
+        """What changes when the bundle's files are replaced."""
+        model, scalers = self._paths
+        later = (self.files.metadata, self.files.recalibration)
+        return [
+            _stamp(path)
+            for path in (model, scalers, *(model.with_name(name) for name in later if name))
+        ]
 
     @property
     def wants_context(self) -> bool:
@@ -101,6 +162,15 @@ class LivePredictor(CandlePredictor):
         return fetch_candles(
             symbols, self.timeframe, n_candles, source, published=published
         ).candles
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is moved or written; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def watch(

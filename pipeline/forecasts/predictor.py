@@ -99,7 +99,7 @@ class BundlePredictor(abc.ABC):
         self.symbols: list[str] = scalers["symbols"]
         self.is_synthetic: bool = scalers["synthetic"]
         self.cuts = _cuts_of(scalers)
-        self.trained_until = _timestamp(self.cuts["val_end"]) if self.cuts else None
+        self.trained_until = _trained_until(scalers, self.cuts)
         self.model_sha256: str = scalers["model_sha256"]
         unknown = [name for name in self.feature_cols if name not in self.known_features]
         if unknown:
@@ -194,7 +194,7 @@ class BundlePredictor(abc.ABC):
             hub_transfer.Place(repo, is_dataset, folder),
             cls.files.metadata,
             cls.files.served,
-            optional=(cls.files.twin,),
+            optional=(cls.files.twin, *(cls.files.judged if options.get("judged") else ())),
             revision=revision,
             cache_dir=cache_dir,
         )
@@ -231,6 +231,27 @@ class BundlePredictor(abc.ABC):
         judged.recalibration = None
         judged.history_columns = (*type(self).history_columns, "raw_return")
         return judged
+
+    def learnt_until_ms(self, cuts: Mapping[str, int]) -> int | None:
+        """Until when the network has learnt from candles, epoch ms; None where nothing says it.
+
+        Args:
+            cuts: What the bundle's files say (`agreed_cuts`); of older bundles the scaler file says
+                less.
+        """
+        if self.trained_until is None:
+            return cuts.get("val_end")
+        return int(self.trained_until.timestamp() * 1000)
+
+    @property
+    def judged_until(self) -> pd.Timestamp | None:
+        """The network that the verdict is about has learnt nothing later."""
+        return _timestamp(self.cuts["val_end"]) if self.cuts else None
+
+    @property
+    def has_judged_beside(self) -> bool:
+        """Whether this network has learnt the test part too, so that the verdict is another's."""
+        return self.judged_until != self.trained_until
 
     @property
     def required_candles(self) -> int:
@@ -338,6 +359,13 @@ class BundlePredictor(abc.ABC):
         if self.trained_until is None:
             return None
         return (_timestamp(closed_ms) - self.trained_until) / pd.Timedelta(days=1)
+
+    def _is_unseen(self, history: pd.DataFrame) -> np.ndarray:
+        """(n,) bool: was a forecast made after everything that the model has learnt from?"""
+        if self.trained_until is None:
+            return np.ones(len(history), dtype=bool)
+        closed_ms = timestamps_ms(history) + self._step_ms
+        return closed_ms >= int(self.trained_until.timestamp() * 1000)
 
     def _as_prediction(
         self,
@@ -506,7 +534,8 @@ class CandlePredictor(BundlePredictor):
     def picture_of(self, prediction: Prediction, df: pd.DataFrame) -> Figure:
         """The same of a forecast that has been made from these candles already.
 
-        Past forecasts are drawn too, of as many candles as are shown and can be forecast from.
+        Past forecasts are drawn too: of as many candles as are shown, can be forecast from and were
+        not learnt from.
         """
         # What is odd was told of where the forecast was made.
         candles = formats.recognise(df, self.timeframe, tell=lambda text: None)
@@ -515,6 +544,7 @@ class CandlePredictor(BundlePredictor):
         with warnings.catch_warnings(), contextlib.suppress(ValueError):  # there may be too few
             warnings.simplefilter("ignore")
             history = self.predict_history(closed.iloc[-self.required_candles - SHOWN :])
+            history = history[self._is_unseen(history)]
         return plot_forecast(closed, prediction, history=history)
 
     def _predict(
@@ -648,6 +678,18 @@ def _cuts_of(scalers: Mapping[str, Any]) -> dict[str, int]:
     if scalers.get("trained_until") is not None:
         return {"val_end": read_instant(scalers["trained_until"], "trained_until")}
     return {}
+
+
+def _trained_until(scalers: Mapping[str, Any], cuts: Mapping[str, int]) -> pd.Timestamp | None:
+    """The network has learnt nothing later; None of bundles of before that do not tell.
+
+    That is the end of the validation part, or of the test part where the network was trained once
+    more after the verdict.
+    """
+    told = scalers.get("trained_until")
+    if told is not None:
+        return _timestamp(read_instant(told, "trained_until"))
+    return _timestamp(cuts["val_end"]) if cuts else None
 
 
 def _read_intervals(scalers: Mapping[str, Any]) -> IntervalModel | QuantileFactors:

@@ -75,6 +75,7 @@ def html_report(
         split=metrics["split"],
         test=test,
         network=network,
+        served=_served_note(metrics, settings),
         scores=_by_column(tables.score_rows(test)),
         sections=Markup("\n".join([*sections, *entry_section(metrics)])),
         skills=skill_rows(
@@ -202,6 +203,13 @@ def excerpts(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
             first, last = part["timestamp"].iloc[[0, -1]]
             chosen.append((f"{symbol}, {first:%Y-%m-%d} to {last:%Y-%m-%d} ({name})", part))
     return chosen
+
+
+def _served_note(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """What to say of a run whose served network is not the one that was judged."""
+    if not settings.get("final_fit"):
+        return ""
+    return tables.served_sentence(metrics["cuts"]["val_end"], metrics["cuts"]["test_end"])
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -484,6 +484,24 @@ def power_sentence(test: Mapping[str, Any]) -> str:
     )
 
 
+def served_sentence(judged_until: str, served_until: str) -> str:
+    """Which network the figures are of, where another one is served that was trained once more.
+
+    Args:
+        judged_until: The network of the figures has learnt nothing later.
+        served_until: Nor has the one that is served.
+
+    Example:
+        >>> served_sentence("2024-01-01", "2024-06-16")[:67]
+        'The figures are of the network that learnt nothing after 2024-01-01'
+    """
+    return (
+        f"The figures are of the network that learnt nothing after {judged_until}. Forecasts come "
+        "from one that was trained once more in the same way, on everything up to "
+        f"{served_until}: nothing was left to judge that one by."
+    )
+
+
 def time_sentences(test: Mapping[str, Any]) -> str:
     """Whether the skill lasts: by quarter, its trend, the next quarter; "" where none is known."""
     over_time = test.get("skill_over_time")

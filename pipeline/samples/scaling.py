@@ -51,6 +51,11 @@ class ScaledSamples:
         """The same with the validation part in the training part: it judges nothing any more."""
         return replace(self, split=replace(self.split, train=self.split.known))
 
+    def learning_everything(self) -> ScaledSamples:
+        """The same with every sample up to the end of the test part in the training part."""
+        ended = self.samples.target_time.astype("datetime64[ms]") <= self.split.test_end
+        return replace(self, split=replace(self.split, train=np.flatnonzero(ended)))
+
 
 @dataclass(frozen=True)
 class Scalers:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import pandas as pd
 
 from config import RecipeConfig
 from pipeline import atomic, terminal
-from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.files import BundleFiles, forms_of
 from pipeline.bundle.network import import_keras
 from pipeline.samples.scaling import ScaledSamples
 from pipeline.samples.splitting import Split, cut_at
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 HELD_OUT = "held_out"
 """Folder beside a refitted network: the same network, trained without the validation part."""
+JUDGED, SERVED = "judged", "served"
+"""Folders of a run whose served network learns the test part too, and of the one before it."""
 PREDICTIONS = "predictions.parquet"
 SHORTEST_FOLD = 0.5
 """A last fold shorter than this share of the others joins the one before it."""
@@ -66,12 +69,9 @@ def train(
     """
     if config.ensemble == 1:
         return train_one(fit_network, scaled, config, folder)
-    folders = {
-        f"member_{n + 1}": replace(config, seed=config.seed + n) for n in range(config.ensemble)
-    }
     jobs = {
         name: functools.partial(train_one, fit_network, scaled, member, folder / name)
-        for name, member in folders.items()
+        for name, member in _members(config).items()
     }
     # In this process, to spare the seconds that another takes to start; TensorFlow keeps some
     # memory of each member.
@@ -79,6 +79,71 @@ def train(
     for below in (HELD_OUT, "") if config.refit else ("",):
         save_average([folder / name / below / names.model for name in jobs], folder / below, names)
     return histories
+
+
+def final_fit(
+    fit_network: FitNetwork,
+    scaled: ScaledSamples,
+    config: RecipeConfig,
+    folder: Path,
+    names: BundleFiles,
+    history: Mapping[str, Any],
+) -> None:
+    """Train once more what will be served, on everything up to the end of the test part.
+
+    Settings and epochs are those of the judged network, and so are scalers, shrinkage and
+    intervals. Nothing is left that could judge the result: the verdict is about the judged network.
+
+    Args:
+        fit_network: See `train`.
+        scaled: The samples that the judged network was trained and tested on.
+        config: See `train`.
+        folder: Where the final files go; the judged network is in its folder `JUDGED`.
+        names: Names of the bundle's files, those of the judged network among them.
+        history: Of the judged network, as `train` returned it.
+    """
+    terminal.tell("the network that will be served, once more on everything")
+    everything = scaled.learning_everything()
+    served = folder / SERVED
+    if config.ensemble == 1:
+        fit_network(everything, config, served, kept_epoch=history["best_epoch"])
+    else:
+        members = _members(config)
+        jobs = {
+            name: functools.partial(
+                fit_network,
+                everything,
+                member,
+                served / name,
+                kept_epoch=history[name]["best_epoch"],
+            )
+            for name, member in members.items()
+        }
+        parallel.run_all(jobs, own_process=False, workers=config.workers)
+        save_average([served / name / names.model for name in jobs], served, names)
+    # Copies: a run that is killed here begins again with what it has trained.
+    for judged, name in zip(forms_of(names.judged_model), forms_of(names.model)):
+        _copy(folder / JUDGED / name, folder / judged)
+    for name in (*forms_of(names.model), *forms_of(names.checkpoint)):
+        _copy(served / name, folder / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file that need not be there, such as a network's ONNX twin."""
+    if source.is_file():
+        shutil.copyfile(source, target)
+
+
+def judged_folder(config: RecipeConfig, folder: Path) -> Path:
+    """Where the network goes that is judged: into the run's folder unless another is served."""
+    return folder / JUDGED if config.final_fit else folder
+
+
+def _members(config: RecipeConfig) -> dict[str, Any]:
+    """Name of an ensemble's member -> its settings, with a seed of its own."""
+    return {
+        f"member_{n + 1}": replace(config, seed=config.seed + n) for n in range(config.ensemble)
+    }
 
 
 def train_one(

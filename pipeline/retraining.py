@@ -1,0 +1,269 @@
+"""A bundle made anew on newer candles, and whether the new one may take the old one's place.
+
+The new bundle is trained in the folder `next` inside the old one's. The old one is kept in
+`previous` when it is replaced. A kill at any moment leaves one complete bundle to serve:
+the old one until the new one's files are moved, which `files` does so that readers see either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from config import PRESETS_V2, ConfigV2, SourceConfig
+from pipeline import atomic
+from pipeline.bundle import files
+from pipeline.bundle.files import BundleFiles
+from pipeline.bundle.metadata import demand, minute, read_cuts, read_json, shown
+from pipeline.evaluation.losses import deciding
+from pipeline.evaluation.side_by_side import FORECAST, compare_pairs
+from pipeline.run import NO_SETTINGS
+
+NEXT, PREVIOUS = "next", "previous"
+"""Folders inside a bundle's: where the new one is trained, and where the old one is kept."""
+GONE_ON_WITH_S = 86_400.0
+"""For how long a retraining that was cut off is gone on with; its candles are old after that."""
+DATES = ("train_end", "val_end", "test_start", "test_end")
+"""Settings that are instants; a split by dates moves along."""
+OWN = {field.name for field in dataclasses.fields(SourceConfig)} - {"seed"} | set(NO_SETTINGS)
+"""Settings that are not the recipe's: whoever trains again says where candles come from."""
+
+
+# --- the same settings
+
+
+def settings_again(metadata: Mapping[str, Any], until_ms: int) -> ConfigV2:
+    """The settings of the run that made a bundle, for a run that ends later.
+
+    A split by shares of the time is taken anew. One by dates moves along with the candles' end,
+    the last test part included. A walk forward becomes a single split, of which the served network
+    is the last.
+
+    Args:
+        metadata: The bundle's.
+        until_ms: Close of the newest candle, epoch ms.
+
+    Raises:
+        ValueError: The metadata tells no settings, or some that this version cannot use.
+    """
+    stored = metadata.get("config")
+    if not isinstance(stored, dict) or "cuts" not in metadata:
+        raise ValueError(
+            "the bundle's metadata does not say with which settings it was trained; train it "
+            "anew with train_v2_production.py"
+        )
+    base = PRESETS_V2.get(str(stored.get("preset")), ConfigV2())
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(ConfigV2):
+        if field.name in stored and field.name not in OWN:
+            changes[field.name] = _as_kind_of(field.name, stored[field.name], base)
+    config = replace(base, **changes)
+    if config.train_end is not None or config.val_end is not None:
+        cuts = read_cuts(metadata["cuts"], "metadata, 'cuts'")
+        moved = until_ms - cuts["test_end"]
+        ends: dict[str, Any] = {name: minute(cuts[name] + moved) for name in DATES}
+        config = replace(config, **{**ends, "test_end": None})
+    config = replace(config, walk_forward=False, horizons=(), horizon=metadata["horizon"])
+    config.check()
+    return config
+
+
+def _as_kind_of(name: str, value: Any, base: ConfigV2) -> Any:
+    """A setting out of JSON, of the kind that the default is of."""
+    default = getattr(base, name)
+    if isinstance(default, tuple):
+        demand(value, list, f"metadata, 'config', {name!r}")
+        return tuple(value)
+    if default is None:
+        if value is None:
+            return None
+        demand(value, str, f"metadata, 'config', {name!r}")
+        return value
+    demand(value, type(default), f"metadata, 'config', {name!r}")
+    return value
+
+
+# --- where it is trained
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an earlier retraining has left in the folder `next`."""
+
+    is_complete: bool
+    """a bundle that was trained on candles which the served one has not learnt"""
+    is_resumable: bool
+    """an interrupted run with these settings"""
+
+
+def find_left(folder: Path, names: BundleFiles, config: ConfigV2) -> Found:
+    """Look at what an earlier retraining has left; what is older than a day is as good as nothing.
+
+    Args:
+        folder: The old bundle's folder.
+        names: Names of a bundle's files.
+        config: Settings of the run to come.
+    """
+    begun = folder / NEXT / files.PARTIAL / files.RUN_FILE
+    settings = files.settings_of(config, leave_out=NO_SETTINGS)
+    is_resumable = False
+    if _is_fresh(begun):
+        try:
+            is_resumable = read_json(begun).get("settings") == settings
+        except ValueError:
+            is_resumable = False  # damaged; a fresh run replaces it
+    there = folder / NEXT / names.metadata
+    if not _is_fresh(there):
+        return Found(False, is_resumable)
+    new, old = (_hashes(place / names.metadata) for place in (folder / NEXT, folder))
+    is_whole = bool(new) and all(
+        (folder / NEXT / name).is_file() and files.sha256_of(folder / NEXT / name) == sha256
+        for name, sha256 in new.items()
+    )
+    return Found(is_whole and new.get(names.model) != old.get(names.model), is_resumable)
+
+
+def _is_fresh(path: Path) -> bool:
+    return path.is_file() and time.time() - path.stat().st_mtime < GONE_ON_WITH_S
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """Name -> sha256 of the files that a bundle's metadata names; empty where it cannot be read."""
+    try:
+        hashes = read_json(path)["files"]
+        demand(hashes, {str: str}, str(path))
+    except (OSError, ValueError, KeyError):
+        return {}
+    return dict(hashes)
+
+
+# --- the guard
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the new bundle may take the old one's place, and why."""
+
+    is_accepted: bool
+    reason: str
+    """a clause"""
+    against_old: Mapping[str, Any]
+    """of the two judged networks: a row of `side_by_side.compare_pairs`, the new one second"""
+
+
+def decide(old: pd.DataFrame, new: pd.DataFrame, test: Mapping[str, Any], horizon: int) -> Decision:
+    """Accept the new bundle unless a test says that it is worse than naive or than the old one.
+
+    Old and new are compared by their judged networks, which differ in age alone, on the forecasts
+    of the new test part that neither has learnt. The served networks have no such candles in
+    common.
+
+    Args:
+        old: Forecasts of the old judged network, a row a candle that it has not learnt: `symbol`,
+            `timestamp`, `actual_return`, `volatility`, `forecast` (log-returns).
+        new: The same of the new one, of its test part.
+        test: "test" of the new run's metrics.
+        horizon: Candles that a forecast spans.
+    """
+    horizons = {"old": horizon, "new": horizon}
+    [row] = compare_pairs({"old": old, "new": new}, horizons)
+    [naive] = [one for one in deciding(test["verdicts"]) if one["baseline"] == "naive"]
+    if naive["verdict"] == "LOSES":
+        told = _numbers(naive["skill"], naive["p_holm"])
+        return Decision(False, f"the new one loses to naive ({told})", row)
+    if row["verdict"] is None:
+        return Decision(True, f"it could not be compared with the old one ({row['why']})", row)
+    told = f"{_numbers(row['skill'], row['p_holm'])} on {row['n']:,} forecasts neither had learnt"
+    if row["verdict"] == "worse":
+        return Decision(False, f"the new one is worse than the old one ({told})", row)
+    what = "is better than" if row["verdict"] == "better" else "ties with"
+    return Decision(True, f"the new one {what} the old one ({told})", row)
+
+
+def _numbers(skill: float | None, p_value: float | None) -> str:
+    told = "skill unknown" if skill is None else f"skill {100 * skill:+.3f} %"
+    return told if p_value is None else f"{told}, p {p_value:.2g}"
+
+
+def forecasts_of(predictions: pd.DataFrame, network: str) -> pd.DataFrame:
+    """What `decide` takes, of a bundle's predictions."""
+    columns = ["symbol", "timestamp", "base_price", "actual_return", "volatility"]
+    return predictions[columns].assign(**{FORECAST: predictions[network].to_numpy()})
+
+
+# --- the new one in the old one's place
+
+
+def install(folder: Path, names: BundleFiles) -> None:
+    """Put the bundle in `next` in the place of the one in the folder, which goes to `previous`.
+
+    Args:
+        folder: The bundle's folder.
+        names: Names of a bundle's files.
+
+    Raises:
+        ValueError: Another run is at work in the folder, or was cut off there; or `next` holds no
+            complete bundle.
+    """
+    ready = folder / NEXT
+    hashes = _hashes(ready / names.metadata)
+    unknown = set(hashes) - set(names.bundle)
+    if not hashes or unknown:
+        what = f"names {shown(min(unknown))}" if unknown else "is missing or damaged"
+        raise ValueError(f"{ready / names.metadata}: it {what}; retrain again")
+    if (folder / files.PARTIAL / files.RUN_FILE).is_file():
+        raise ValueError(
+            f"{folder / files.PARTIAL}: a training run was cut off there; go on with it "
+            "(--resume), or train it anew, before the bundle is replaced"
+        )
+    _keep_previous(folder, names)
+    with files.new_bundle(folder, names.metadata, names.bundle) as partial:
+        for name in (*hashes, names.log):
+            if (ready / name).is_file():
+                shutil.copyfile(ready / name, partial / name)
+        with atomic.replacing(partial / names.metadata) as unfinished:
+            shutil.copyfile(ready / names.metadata, unfinished)
+    shutil.rmtree(ready)
+
+
+def _keep_previous(folder: Path, names: BundleFiles) -> None:
+    """Copy the bundle to `previous`; what was there before is no longer needed."""
+    aside, kept = folder / f".{PREVIOUS}", folder / PREVIOUS
+    for place in (aside, kept):
+        atomic.refuse_link(place)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name in (*names.bundle, names.metadata):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, aside / name)
+    shutil.rmtree(kept, ignore_errors=True)
+    aside.rename(kept)
+
+
+def discard(folder: Path) -> None:
+    """Remove a new bundle that was refused."""
+    shutil.rmtree(folder / NEXT, ignore_errors=True)
+
+
+def span_ms(text: str) -> int:
+    """Milliseconds of a span such as 30d or 12h.
+
+    Raises:
+        ValueError: It is no such span.
+
+    Example:
+        >>> span_ms("30d"), span_ms("12h")
+        (2592000000, 43200000)
+    """
+    units = {"d": 86_400_000, "h": 3_600_000}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isdecimal() or not 0 < int(number) < 10_000:
+        raise ValueError(f"--every is {shown(text)}; write days or hours, such as 30d or 12h")
+    return int(number) * units[unit]
