@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,10 @@ logger = logging.getLogger(__name__)
 Train = Callable[[ConfigV2], Mapping[str, Any]]
 """A training run: settings -> metrics."""
 
+RECALIBRATED_EVERY_MS = 30 * DAY_MS
+"""How old a calibration may be while `live --watch` runs."""
+MOST_CANDLES = 20_000
+"""A coin's candles that a recalibration while watching may fetch: of 15m and longer."""
 EXIT_KEPT = 3
 """Status of `retrain` where the old bundle stays; errors end with 1 or 2."""
 
@@ -217,6 +222,7 @@ class Live:
         if self.ledger is not None:
             ledgers.check(self.ledger)  # a damaged file ends the run at once
         pending: list[Prediction] = []  # forecasts whose candle has not closed yet
+        tried_ms = 0
         for candles in watch(predictor, self.symbol, **place):
             pending = _show_outcomes(pending, candles)
             predictor = predictor.reopened()  # a bundle that was replaced since the last candle
@@ -232,6 +238,9 @@ class Live:
                 _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
             except ValueError as error:  # fetched too late, say, which the next candle need not be
                 logger.warning("%s", error)
+            if _now_ms() - tried_ms > RECALIBRATED_EVERY_MS and _is_recalibration_due(predictor):
+                tried_ms = _now_ms()
+                self._recalibrate_aside(type(predictor))
 
     def next_steps(self) -> dict[str, str]:
         """What one may want then -> the command to paste."""
@@ -239,6 +248,23 @@ class Live:
         watching = ("live", "--symbol", self.symbol, "--watch", *bundle)
         follow = options.command("inference_v2.py", *watching)
         return {"at every close": follow, **options.page(*bundle)}
+
+    def _recalibrate_aside(self, predictor_class: type[LivePredictor]) -> None:
+        """Recalibrate in a thread, so that no forecast waits; the next one finds it.
+
+        What goes wrong is told and stops nothing.
+        """
+
+        def recalibrate() -> None:
+            place = Place(None, self.exchange, self.base_url, None, None)
+            try:
+                judged = open_bundle(predictor_class, self.model_dir, judged=True)
+                market = place.read(judged, _now_ms() - DAYS * DAY_MS)
+                logger.info("%s", _recalibrate(judged, self.model_dir, market))
+            except (ValueError, OSError) as error:
+                logger.warning("not recalibrated: %s", error)
+
+        threading.Thread(target=recalibrate, daemon=True, name="recalibration").start()
 
     def _informed(self, predictor: LivePredictor) -> LivePredictor:
         """The predictor with the newest candles of the coins it looks at, where they can be had."""
@@ -657,6 +683,16 @@ def _ends_at(market: CandleSet) -> int:
 def _in_market(predictor: LivePredictor, market: CandleSet) -> LivePredictor:
     """The predictor with the other coins' candles, if it looks at them."""
     return predictor.with_context(market.candles) if predictor.wants_context else predictor
+
+
+def _is_recalibration_due(predictor: LivePredictor) -> bool:
+    """Whether the calibration in use is old, and candles for a newer one are not too many."""
+    until = predictor.calibrated_until
+    if not predictor.files.recalibration or until is None:
+        return False
+    n_candles = DAYS * DAY_MS // timeframe_ms(predictor.timeframe)
+    is_old = _now_ms() - int(until.timestamp() * 1000) > RECALIBRATED_EVERY_MS
+    return is_old and n_candles <= MOST_CANDLES
 
 
 def _has_learnt_all(predictor: LivePredictor, market: CandleSet) -> bool:

@@ -47,6 +47,7 @@ def forecast_of(**changes):
         "synthetic": False,
         "trained_until": None,
         "age_days": None,
+        "judged_until": None,
         "calibrated_until": None,
         "missing_inputs": [],
         **changes,
@@ -148,6 +149,6 @@ def test_json_holds_every_key_and_reads_back():
 def test_a_recalibrated_forecast_says_until_when():
     trained = pd.Timestamp("2024-01-01", tz="UTC")
     later = trained + pd.Timedelta("30D")
-    assert recalibrated(forecast_of(trained_until=trained, calibrated_until=trained)) is None
-    lines = forecast_lines(forecast_of(trained_until=trained, calibrated_until=later))
+    assert recalibrated(forecast_of(judged_until=trained, calibrated_until=trained)) is None
+    lines = forecast_lines(forecast_of(judged_until=trained, calibrated_until=later))
     assert lines[-1].startswith("! recalibrated: ") and "up to 2024-01-31 00:00 UTC" in lines[-1]

@@ -64,6 +64,7 @@ def before_cuts(predictor, **cuts):
     """The predictor of a bundle whose scaler file names no cuts, or these alone."""
     old = copy.copy(predictor)
     old.cuts = cuts
+    old.trained_until = pd.Timestamp(cuts["val_end"], unit="ms", tz="UTC") if cuts else None
     return old
 
 

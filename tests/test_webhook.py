@@ -19,7 +19,8 @@ PREDICTION = {
     "price_low": 99.0, "price_high": 102.0, "p_up": 0.6, "confidence": 0.6, "timestamp": INSTANT,
     "target_timestamp": INSTANT, "last_timestamp": INSTANT, "age_candles": 0, "timeframe": "1h",
     "horizon": 1, "symbol": "BTC/USDT", "quote": "USDT", "venue": "binance", "synthetic": False,
-    "trained_until": INSTANT, "calibrated_until": INSTANT, "age_days": 0.0, "missing_inputs": [],
+    "trained_until": INSTANT, "judged_until": INSTANT, "calibrated_until": INSTANT,
+    "age_days": 0.0, "missing_inputs": [],
 }  # fmt: skip
 
 

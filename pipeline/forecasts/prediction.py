@@ -45,6 +45,7 @@ Prediction = TypedDict(
         "synthetic": bool,  # a generator made what the model has learnt from, or these candles
         "trained_until": "pd.Timestamp | None",  # the model has learnt nothing later, UTC
         "age_days": "float | None",  # from then to the close of the last candle that it knows
+        "judged_until": "pd.Timestamp | None",  # nor had the network that the verdict is about
         "calibrated_until": "pd.Timestamp | None",  # later than that where recalibrated, UTC
         "missing_inputs": "list[str]",  # features that the forecast had to do without
     },
@@ -136,7 +137,7 @@ def aged(prediction: Prediction) -> str | None:
 def recalibrated(prediction: Prediction) -> str | None:
     """A sentence for a forecast whose calibration is not the one that was judged."""
     until = prediction["calibrated_until"]
-    if until is None or until == prediction["trained_until"]:
+    if until is None or until == prediction["judged_until"]:
         return None
     return (
         f"recalibrated: size and confidence are fitted on forecasts up to {until:%Y-%m-%d %H:%M} "

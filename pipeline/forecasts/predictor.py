@@ -221,9 +221,9 @@ class BundlePredictor(abc.ABC):
 
     @property
     def calibrated_until(self) -> pd.Timestamp | None:
-        """Shrinkage and p_up know nothing later; that is `trained_until` unless recalibrated."""
+        """Shrinkage and p_up know nothing later; that is `judged_until` unless recalibrated."""
         later = self.recalibration
-        return self.trained_until if later is None else _timestamp(later.until_ms)
+        return self.judged_until if later is None else _timestamp(later.until_ms)
 
     def as_judged(self) -> Self:
         """This predictor without recalibration; its history tells `raw_return` too, unshrunk."""
@@ -403,6 +403,7 @@ class BundlePredictor(abc.ABC):
             "synthetic": self.is_synthetic or instrument.venue == "synthetic",
             "trained_until": self.trained_until,
             "age_days": self._age_days(closed_ms),
+            "judged_until": self.judged_until,
             "calibrated_until": self.calibrated_until,
             "missing_inputs": [],
         }
