@@ -191,6 +191,9 @@ class Live:
     """also post each forecast to this address, as JSON; what goes wrong there stops no forecast"""
     discord: bool = False
     """the webhook is one of Discord: post a message for people"""
+    recalibrate: bool = True
+    """with --watch: recalibrate once the calibration in use is a month old, which fetches the
+    candles of 180 days"""
     json: bool = False
     """for programs: each forecast as one JSON object on stdout, all else on stderr"""
     verbose: bool = False
@@ -238,7 +241,8 @@ class Live:
                 _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
             except ValueError as error:  # fetched too late, say, which the next candle need not be
                 logger.warning("%s", error)
-            if _now_ms() - tried_ms > RECALIBRATED_EVERY_MS and _is_recalibration_due(predictor):
+            is_tried = _now_ms() - tried_ms < RECALIBRATED_EVERY_MS
+            if self.recalibrate and not is_tried and _is_recalibration_due(predictor):
                 tried_ms = _now_ms()
                 self._recalibrate_aside(type(predictor))
 

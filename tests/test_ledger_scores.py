@@ -316,6 +316,7 @@ def test_live_watch_enters_every_forecast_and_a_second_watch_goes_on(
     command = Live(
         "btc/usdt",
         watch=True,
+        recalibrate=False,
         model_dir=tiny_bundle,
         exchange="binance",
         base_url=server.url,
@@ -339,7 +340,13 @@ def test_live_watch_ends_at_once_on_a_changed_ledger_and_outlasts_a_late_forecas
     server, candles, tiny_bundle, path, monkeypatch, caplog
 ):
     command = Live(
-        BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url, ledger=path
+        BTC,
+        watch=True,
+        recalibrate=False,
+        model_dir=tiny_bundle,
+        exchange="binance",
+        base_url=server.url,
+        ledger=path,
     )
     frames = [candles.iloc[:-20], candles.iloc[:-6]]
     monkeypatch.setattr(commands, "watch", lambda *_, **__: iter(frames))

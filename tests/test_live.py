@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,7 +121,14 @@ def test_live_watch_prints_what_came_true_of_the_forecast_before(
             yield frame
 
     monkeypatch.setattr(commands, "watch", three)
-    command = Live(BTC, watch=True, model_dir=tiny_bundle, exchange="binance", base_url=server.url)
+    command = Live(
+        BTC,
+        watch=True,
+        recalibrate=False,
+        model_dir=tiny_bundle,
+        exchange="binance",
+        base_url=server.url,
+    )
     command.run(CryptoPricePredictorV2)
     told = capsys.readouterr().out
     assert told.count("Forecast price: $") == 3 and told.count("Came true: $") == 2
@@ -141,7 +149,7 @@ def test_live_watch_goes_on_where_one_close_gives_no_forecast(
     candles.attrs["symbol"] = BTC  # as fetched candles say
     frames = [candles.drop(index=len(candles) - 20), candles]
     monkeypatch.setattr(commands, "watch", lambda *_, **__: iter(frames))
-    Live(BTC, watch=True, model_dir=tiny_bundle).run(CryptoPricePredictorV2)
+    Live(BTC, watch=True, recalibrate=False, model_dir=tiny_bundle).run(CryptoPricePredictorV2)
     assert "no forecast: candles: 1 candle(s) missing among the last 60" in caplog.text
     assert capsys.readouterr().out.count("Forecast price: $") == 1
 
@@ -180,3 +188,36 @@ def test_the_live_command_forecasts_from_the_newest_candle(
         f"Expected return: {expected['return_percent']:+.4f}%" in done.stdout
         and picture.stat().st_size > 10_000
     )
+
+
+def test_watching_recalibrates_a_model_whose_calibration_is_old(
+    tiny_bundle, server, monkeypatch, caplog
+):
+    """It is done aside, once, with the exchange that the forecasts come from."""
+    fitted = []
+
+    def recalibrate(judged, folder, market):
+        fitted.append((judged.calibration, folder, set(market.candles)))
+        return "recalibrated"
+
+    monkeypatch.setattr(commands, "_recalibrate", recalibrate)
+    monkeypatch.setattr(commands, "_now_ms", lambda: server.now_ms)
+    monkeypatch.setattr(commands, "RECALIBRATED_EVERY_MS", 3_600_000)
+    place = {"exchange": "binance", "base_url": server.url}
+    live_watch = commands.watch
+    monkeypatch.setattr(
+        commands,
+        "watch",
+        lambda *given, **how: itertools.islice(live_watch(*given, **how, sleep=Sleeper(server)), 2),
+    )
+    Live(BTC, watch=True, model_dir=tiny_bundle, **place).run(CryptoPricePredictorV2)
+    for thread in threading.enumerate():
+        if thread.name == "recalibration":
+            thread.join()
+    [(_, folder, symbols)] = fitted
+    assert folder == tiny_bundle and BTC in symbols
+
+    fitted.clear()
+    watching = Live(BTC, watch=True, recalibrate=False, model_dir=tiny_bundle, **place)
+    watching.run(CryptoPricePredictorV2)
+    assert not fitted

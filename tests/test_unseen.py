@@ -64,7 +64,8 @@ def before_cuts(predictor, **cuts):
     """The predictor of a bundle whose scaler file names no cuts, or these alone."""
     old = copy.copy(predictor)
     old.cuts = cuts
-    old.trained_until = pd.Timestamp(cuts["val_end"], unit="ms", tz="UTC") if cuts else None
+    ended = cuts.get("val_end")
+    old.trained_until = None if ended is None else pd.Timestamp(ended, unit="ms", tz="UTC")
     return old
 
 
