@@ -36,7 +36,13 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.commands import no_model
 from pipeline.evaluation.outcomes import find_outcomes
-from pipeline.forecasts.prediction import aged, as_json, recalibrated, untrained_note
+from pipeline.forecasts.prediction import (
+    aged,
+    as_json,
+    long_uncalibrated,
+    recalibrated,
+    untrained_note,
+)
 from pipeline.options import read_options
 from pipeline.report import live_page, page
 from pipeline.report.live_guard import Guard, Turns
@@ -251,7 +257,11 @@ class Forecaster:
         closes_ms = int(timestamps_ms(candles)[-1]) + self.step_ms
         notes = [self.options.for_visitors(w.message) for w in caught if w.category is UserWarning]
         prediction["age_candles"] = max(now_ms - closes_ms, 0) // self.step_ms  # at one instant
-        told = (untrained_note(symbol, predictor.symbols), recalibrated(prediction))
+        told = (
+            untrained_note(symbol, predictor.symbols),
+            recalibrated(prediction),
+            long_uncalibrated(prediction),
+        )
         notes += [note for note in told if note]
         banners = [live_page.SYNTHETIC_CANDLES] if market.is_synthetic else []
         old = aged(prediction)

@@ -83,6 +83,7 @@ class CryptoPricePredictorV2(LivePredictor):
     volume_inputs = frozenset({*V2_VOLUME_FEATURES, *POOLED_VOLUME_FEATURES})
     optional_inputs = frozenset({*POOLED_MARKET_FEATURES, *V2_OPTIONAL_FEATURES, *volume_inputs})
     warmup = V2_WARMUP
+    is_cautious_with_age = True
     preset: str
     """whose features the model looks at, of `PRESETS_V2`"""
     _market: pd.DataFrame | None = None

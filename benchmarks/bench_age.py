@@ -24,7 +24,8 @@ from config import PRESETS_V2, SourceConfig
 from feature_engineering import V2_WARMUP, choose_preset_features, compute_market
 from inference_v2 import FILES
 from pipeline.candles.fetching import fetch_candles
-from pipeline.forecasts.shrinkage import fit_calibration
+from pipeline.forecasts.recalibration import DAYS, MIN_DAYS, MIN_FORECASTS
+from pipeline.forecasts.shrinkage import fit_calibration, fit_shrinkage
 from pipeline.forecasts.test_part import SavedNetwork, rows_of_test
 from pipeline.report.tables import text_table
 from pipeline.samples.scaling import scale_on_train
@@ -114,6 +115,24 @@ def score(part: pd.DataFrame, factor: np.ndarray) -> tuple[float, float, float]:
     return 100 * skill, 100 * squared, float(statistic)
 
 
+def recalibrated(forecasts: pd.DataFrame) -> pd.Series:
+    """The factor that a recalibration of each month's start gives, 1 before the first."""
+    factors = pd.Series(1.0, index=forecasts.index)
+    made = pd.to_datetime(forecasts["timestamp"], unit="ms", utc=True)
+    month = made.dt.to_period("M")
+    for (_, number), rows in forecasts.groupby(["origin", month]).groups.items():
+        origin = forecasts.loc[rows[0], "origin"]
+        start = number.start_time.tz_localize("UTC")
+        earlier = (made >= start - pd.Timedelta(days=DAYS)) & (made < start - pd.Timedelta(hours=2))
+        known = forecasts[earlier & (forecasts["origin"] == origin)]
+        if len(known) >= MIN_FORECASTS and known["age_days"].max() >= MIN_DAYS:
+            # Up to twice as large as it was judged: the raw forecast is larger still.
+            forecast, actual = 2 * known["forecast"], known["actual"]
+            found = fit_shrinkage(forecast.to_numpy(), actual.to_numpy(), CONFIG.caution)
+            factors[rows] = 2 * found
+    return factors
+
+
 def ending_at(days: float) -> Factor:
     """A factor that falls from 1 in a straight line, to 0 at an age."""
     return lambda age: np.clip(1 - age / days, 0.0, 1.0)
@@ -177,6 +196,12 @@ def main() -> None:
             own = forecasts[forecasts["origin"] == origin]
             told_all.append(f"{score(own, curve(own['age_days']))[1]:.3f}")
         rows.append([name, *told_all])
+    factor = recalibrated(forecasts)
+    told_all = [f"{number:.3f}" for number in score(forecasts, factor)]
+    for origin in ORIGINS:
+        is_own = forecasts["origin"] == origin
+        told_all.append(f"{score(forecasts[is_own], factor[is_own])[1]:.3f}")
+    rows.append(["recalibrated monthly", *told_all])
     print(text_table(rows))
 
 

@@ -16,6 +16,9 @@ DOLLARS = ("USD", "USDT", "USDC", "FDUSD", "BUSD", "TUSD", "DAI")
 OLD_CANDLES = 2
 """A forecast is old from so many candles on that have closed since the newest one known."""
 
+OLD_CALIBRATION_DAYS = 365
+"""A forecast is warned of from so many days on that its calibration knows nothing of."""
+
 SYNTHETIC = "SYNTHETIC: a generator made these candles up, or what the model has learnt from"
 
 Prediction = TypedDict(
@@ -145,6 +148,25 @@ def recalibrated(prediction: Prediction) -> str | None:
     )
 
 
+def long_uncalibrated(prediction: Prediction) -> str | None:
+    """A sentence for a forecast whose size was last fitted long before its candles; else None.
+
+    What is foreseeable changes with the market more than with the age of a network (docs/log.md),
+    so a year without a look at what came true is what is warned of.
+    """
+    until = prediction["calibrated_until"]
+    if until is None:
+        return None
+    days = (prediction["last_timestamp"] - until).days
+    if days < OLD_CALIBRATION_DAYS:
+        return None
+    return (
+        f"size and confidence were last fitted {days:,} days before these candles, and what is "
+        "foreseeable may have faded since: score the model (python inference_v2.py evaluate) and "
+        "recalibrate or retrain it"
+    )
+
+
 def forecast_lines(prediction: Prediction) -> list[str]:
     """The forecast as the command prints it, as the guide shows it."""
     quote = prediction["quote"]
@@ -163,7 +185,8 @@ def forecast_lines(prediction: Prediction) -> list[str]:
         f"{prediction['target_timestamp']:%Y-%m-%d %H:%M} UTC, from {last}; the last candle known "
         f"opened at {prediction['last_timestamp']:%Y-%m-%d %H:%M}",
     ]
-    lines += [f"! {told}" for told in (recalibrated(prediction), aged(prediction)) if told]
+    said = (recalibrated(prediction), long_uncalibrated(prediction), aged(prediction))
+    lines += [f"! {told}" for told in said if told]
     if prediction["synthetic"]:
         lines.append(f"! {SYNTHETIC}")
     return lines

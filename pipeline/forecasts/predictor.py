@@ -23,6 +23,7 @@ from pipeline.bundle.scaler_check import SCALER_TYPES, open_scalers
 from pipeline.bundle.snapshot import Snapshot, read_snapshot
 from pipeline.candles import belief, formats
 from pipeline.candles.schema import (
+    DAY_MS,
     drop_forming,
     missing_before,
     segment_starts,
@@ -30,6 +31,7 @@ from pipeline.candles.schema import (
     timestamps_ms,
     utc_from_ms,
 )
+from pipeline.forecasts.aging import age_factors
 from pipeline.forecasts.conformal import QuantileFactors, apply_quantiles, point_forecast
 from pipeline.forecasts.intervals import (
     QUANTILE_NAMES,
@@ -70,6 +72,8 @@ class BundlePredictor(abc.ABC):
     prices: ClassVar[frozenset[str]] = frozenset()
     ordered: ClassVar[tuple[tuple[str, ...], ...]] = (QUANTILE_NAMES,)
     """of what a forecast says, what is what; and which quantiles may not cross"""
+    is_cautious_with_age: ClassVar[bool] = False
+    """whether forecasts older than any that were judged are shrunk further (`aging`)"""
     n_streams: ClassVar[int] = 1
     """windows that a forecast looks at"""
     symbol: str | None = None
@@ -280,13 +284,24 @@ class BundlePredictor(abc.ABC):
     def _inputs(
         self, candles: pd.DataFrame, volatility: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        """(k, n_inputs + 1) what the intervals of the candles `rows` take: `scale_inputs`, and the
-        factor on the width."""
+        """(k, n_inputs + 2) what calibration and intervals of the candles `rows` take:
+        `scale_inputs`, the factor on the width, and the factor on the forecast."""
         inputs = scale_inputs(candles, self.timeframe, self.horizon)
-        if isinstance(self._intervals, QuantileFactors):
-            return np.column_stack([inputs[rows], np.ones(len(rows))])
-        of_candles = (candles, inputs, volatility, self.timeframe, self.horizon)
-        return np.column_stack([inputs[rows], candle_widths(self._intervals, *of_candles, rows)])
+        widths = np.ones(len(rows))
+        if isinstance(self._intervals, IntervalModel):
+            of_candles = (candles, inputs, volatility, self.timeframe, self.horizon)
+            widths = candle_widths(self._intervals, *of_candles, rows)
+        return np.column_stack([inputs[rows], widths, self._age_factors(candles, rows)])
+
+    def _age_factors(self, candles: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+        """(k,) factors on the forecasts from the candles `rows` (`aging`)."""
+        is_known = self.trained_until is not None and "test_end" in self.cuts
+        if not (self.is_cautious_with_age and is_known) or self.recalibration is not None:
+            return np.ones(len(rows))
+        closed_ms = timestamps_ms(candles)[rows] + self._step_ms
+        age_days = (closed_ms - (self.learnt_until_ms(self.cuts) or 0)) / DAY_MS
+        judged_days = (self.cuts["test_end"] - self.cuts["val_end"]) / DAY_MS
+        return age_factors(age_days, judged_days)
 
     def _instrument_of(self, df: pd.DataFrame, symbol: str | None) -> Instrument:
         """Whose candles these are, as far as the caller, the frame or the model says it."""
@@ -309,7 +324,8 @@ class BundlePredictor(abc.ABC):
         """Calibrated forecasts from (n, 1) log-returns, or (n, 3) quantiles of them."""
         raw = point_forecast(outputs)
         served = apply_calibration(self.calibration, raw, volatility) | {"raw_return": raw}
-        centre = served["predicted_return"]
+        *_, width, by_age = inputs.T
+        served["predicted_return"] = centre = by_age * served["predicted_return"]
         if isinstance(self._intervals, QuantileFactors):
             if outputs.shape[1] != 3:
                 raise ValueError(
@@ -317,8 +333,7 @@ class BundlePredictor(abc.ABC):
                     "intervals take q10, q50 and q90; use the two files of one training run"
                 )
             return served | apply_quantiles(self._intervals, outputs, centre)
-        *_, width = inputs.T
-        return served | apply_intervals(self._intervals, inputs[:, :-1], volatility, centre, width)
+        return served | apply_intervals(self._intervals, inputs[:, :-2], volatility, centre, width)
 
     def _demand_numbers(
         self, forecast: Mapping[str, np.ndarray], base_price: np.ndarray, last_ms: np.ndarray
