@@ -44,6 +44,7 @@ soak-short: $(VENV)/.installed-dev
 
 soak: soak-short mutations dates
 	$(BIN)/python -m tests.store_kills --kills 200
+	$(BIN)/python -m tests.retraining_kills --kills 20
 	$(BIN)/python -m tests.fault_schedules --schedules 10000
 	$(BIN)/python -m tests.two_nodes
 	$(BIN)/python -m tests.older_keras

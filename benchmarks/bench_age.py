@@ -38,6 +38,8 @@ VAL_DAYS = 184
 BUCKET_DAYS = 90
 CONFIG = replace(PRESETS_V2["pooled"], ensemble=1)
 
+FACTORS, SCORES = ("1", "0.7", "monthly"), ("skill", "R²", "t")
+
 Factor = Callable[[np.ndarray], np.ndarray]
 
 
@@ -202,6 +204,17 @@ def main() -> None:
         is_own = forecasts["origin"] == origin
         told_all.append(f"{score(forecasts[is_own], factor[is_own])[1]:.3f}")
     rows.append(["recalibrated monthly", *told_all])
+    print(text_table(rows))
+
+    rows = [["quarter", "n", *(f"{what}, {name}" for name in FACTORS for what in SCORES)]]
+    made = pd.to_datetime(forecasts["timestamp"], unit="ms")
+    for quarter, part in forecasts.groupby(made.dt.to_period("Q")):
+        if len(part) < MIN_FORECASTS:
+            continue
+        numbers = []
+        for one in (pd.Series(1.0, index=part.index), 0.7 + 0 * factor[part.index], factor):
+            numbers += [f"{number:.2f}" for number in score(part, one[part.index])]
+        rows.append([str(quarter), f"{len(part):,}", *numbers])
     print(text_table(rows))
 
 
