@@ -215,23 +215,27 @@ def only_json(is_wanted: bool) -> Iterator[TextIO | None]:
 
 @contextlib.contextmanager
 def notices(verbose: bool = False) -> Iterator[None]:
-    """Show what the parts log, until the block ends; with `verbose` the details too."""
+    """Show what the parts log, until the block ends; with `verbose` the details too.
+
+    Of blocks within blocks the inner one alone shows it.
+    """
     level = logging.DEBUG if verbose else logging.INFO
     handler = _Notices(level=level)
     loggers = [logging.getLogger(name) for name in PACKAGES]
     root, silent = logging.getLogger(), logging.NullHandler()
     if not root.handlers:  # else absl makes one, which would say everything once more
         root.addHandler(silent)
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
     for logger in loggers:
+        logger.handlers[:] = [one for one in logger.handlers if not isinstance(one, _Notices)]
         logger.addHandler(handler)
         logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, before in zip(loggers, levels):
-            logger.removeHandler(handler)
-            logger.setLevel(before)
+        for logger, (level_before, handlers) in zip(loggers, before):
+            logger.handlers[:] = handlers
+            logger.setLevel(level_before)
         root.removeHandler(silent)
 
 

@@ -156,3 +156,13 @@ def test_an_error_without_a_text_shows_its_kind(capsys, error):
         raise error
     assert exit.value.code == 2
     assert capsys.readouterr().err == f"error: {type(error).__name__}\n"
+
+
+def test_a_notice_within_two_blocks_is_shown_once(capsys):
+    log = logging.getLogger("pipeline.some_part")
+    with terminal.notices():
+        with terminal.notices():
+            log.info("an inner one")
+        log.info("an outer one")
+    shown = "".join(capsys.readouterr())
+    assert shown.count("an inner one") == shown.count("an outer one") == 1
