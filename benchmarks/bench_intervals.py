@@ -32,10 +32,12 @@ from pipeline.forecasts.intervals import (
     fit_intervals,
     input_names,
     sample_inputs,
+    sample_widths,
     scaled_quantiles,
 )
+from pipeline.forecasts.width import MEMORY
 from pipeline.samples.splitting import Split, split_by_dates
-from pipeline.samples.windows import Samples, make_windows
+from pipeline.samples.windows import Samples, make_windows, segmented_volatility
 
 LOOKBACK = 60
 
@@ -53,13 +55,22 @@ def forecast_all(
         samples.volatility,
         split.known,
         calibrating,
+        memory=MEMORY,
     )
     garch = garch_quantiles(candles, samples, split.val_end, calibrating)
+    scales = {
+        symbol: segmented_volatility(frame, timeframe, samples.horizon)
+        for symbol, frame in candles.items()
+    }
     return {
-        "EWMA": scaled_quantiles(samples.volatility, samples.log_return, calibrating),
+        "EWMA": scaled_quantiles(scales, candles, samples, calibrating),
         **({} if garch is None else {"GARCH(1,1)-t": garch}),
         "interval model": apply_intervals(
-            model, inputs, samples.volatility, np.zeros(len(samples))
+            model,
+            inputs,
+            samples.volatility,
+            np.zeros(len(samples)),
+            sample_widths(model, candles, samples),
         ),
     }
 

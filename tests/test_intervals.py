@@ -34,6 +34,7 @@ from pipeline.forecasts.intervals import (
     scale_inputs,
     scaled_quantiles,
 )
+from pipeline.forecasts.width import MEMORY, width_factors
 from pipeline.samples.indicators import log_returns
 from pipeline.samples.leakage import check
 from pipeline.samples.splitting import chronological_split, split_by_dates
@@ -260,12 +261,25 @@ def test_few_samples_are_warned_of(caplog):
 
 
 def test_a_baselines_quantiles_are_constants_times_its_scale():
+    candles = {"BTC/USDT": synthetic_candles(700, seed=3)}
+    samples, _ = samples_of(candles)
+    frame = candles["BTC/USDT"]
+    scale = np.linspace(0.01, 0.03, len(frame))
+    at = samples.end
     residual = np.array([9.0, 1, 8, 2, 7, 3, 6, 4, 5])
-    scale = np.linspace(1, 3, 12)
-    log_return = np.r_[residual * scale[:9], 0, 0, 0]
-    quantiles = scaled_quantiles(scale, log_return, np.arange(9))
-    assert quantiles["q10"] == pytest.approx(1.0 * scale)
-    assert quantiles["q50"] == pytest.approx(5.0 * scale)
+    log_return = np.zeros(len(samples))
+    log_return[:9] = residual * scale[at[:9]]
+    quantiles = scaled_quantiles(
+        {"BTC/USDT": scale}, candles, replace(samples, log_return=log_return), np.arange(9)
+    )
+    # q90 - q10 of the nine residuals is 9 - 1, so half the interval is four scales wide.
+    half = 4.0 * scale
+    widths = width_factors(
+        half, frame["close"].to_numpy(), timestamps_ms(frame), 3_600_000, 1, MEMORY, at
+    )
+    assert not np.allclose(widths, 1)
+    assert quantiles["q10"] == pytest.approx(1.0 * scale[at] * widths)
+    assert quantiles["q50"] == pytest.approx(5.0 * scale[at] * widths)
 
 
 # The model

@@ -400,10 +400,14 @@ def test_a_training_run_writes_what_drift_and_intervals_are_judged_by(
         assert edges == sorted(edges)
         assert sum(numbers["shares"]) == pytest.approx(1)
     trained = pd.read_parquet(tiny_bundle / "predictions_v2.parquet")
-    ratio = trained["ewma_q90"] / trained["volatility"]
-    assert ratio.to_numpy() == pytest.approx(
-        metadata["interval_baselines"]["ewma"]["q90"], rel=1e-12
+    constants = metadata["interval_baselines"]["ewma"]
+    of_low, of_high = (
+        trained[f"ewma_{name}"] / (constants[name] * trained["volatility"])
+        for name in ("q10", "q90")
     )
+    # What is left is the correction of the width, the same for every quantile.
+    assert of_low.to_numpy() == pytest.approx(of_high.to_numpy(), rel=1e-12)
+    assert of_low.between(0.5, 2).all()
 
 
 def test_a_feature_that_has_moved_is_found_and_the_others_are_not(predictor, market, unscored):

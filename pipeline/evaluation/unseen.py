@@ -26,10 +26,11 @@ from pipeline.evaluation.calibrations import compare_calibrations
 from pipeline.evaluation.probability import QUANTILES
 from pipeline.evaluation.scoring import score_run
 from pipeline.forecasts.baselines import reversal_forecast
+from pipeline.forecasts.intervals import scaled_widths
 from pipeline.forecasts.predictor import CandlePredictor
 from pipeline.forecasts.recalibration import DAYS, MIN_DAYS, MIN_FORECASTS, Recalibration, refit
 from pipeline.samples.drift import measure_drift
-from pipeline.samples.windows import make_windows
+from pipeline.samples.windows import make_windows, segmented_volatility
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +96,9 @@ def score_unseen(
     cuts = agreed_cuts(predictor.cuts, metadata, METADATA)
     learnt_ms = predictor.learnt_until_ms(cuts)
     first_ms = _first_instant(learnt_ms, since_ms)
-    parts = _forecast_all(predictor.as_judged(), market, features, first_ms)
     interval_baselines = metadata.get("interval_baselines", {})
-    predictions = _join(parts.values(), interval_baselines)
+    parts = _forecast_all(predictor.as_judged(), market, features, first_ms, interval_baselines)
+    predictions = _join(parts.values())
     baselines = ["naive"]
     if "reversal_share" in metadata:
         baselines.append("reversal")
@@ -177,7 +178,7 @@ def forecast_unseen(
     Raises:
         ValueError: There is no such candle.
     """
-    return _join(_forecast_all(predictor.as_judged(), market, features, since_ms).values(), {})
+    return _join(_forecast_all(predictor.as_judged(), market, features, since_ms).values())
 
 
 def recalibrate(
@@ -329,12 +330,15 @@ def _forecast_all(
     market: CandleSet,
     features: Mapping[str, pd.DataFrame],
     start_ms: int,
+    interval_baselines: Mapping[str, Mapping[str, float]] = {},
 ) -> dict[str, _Part]:
     """Symbol -> its forecasts, of the symbols that can be forecast; a ValueError if none can."""
     parts = {}
     with terminal.bar(len(market.candles), "forecasts", " symbols") as bar:
         for symbol, candles in market.candles.items():
-            part = _forecast(predictor, symbol, candles, features[symbol], start_ms)
+            part = _forecast(
+                predictor, symbol, candles, features[symbol], start_ms, interval_baselines
+            )
             if part is not None:
                 parts[symbol] = part
             bar.update()
@@ -353,6 +357,7 @@ def _forecast(
     candles: pd.DataFrame,
     features: pd.DataFrame,
     start_ms: int,
+    interval_baselines: Mapping[str, Mapping[str, float]],
 ) -> _Part | None:
     """Forecasts of one symbol made from `start_ms` on; None, under a warning, without any."""
     try:
@@ -391,20 +396,21 @@ def _forecast(
         "naive": 0.0,
         **served.rename(columns=COLUMNS).reset_index(drop=True),
     }
+    scale = segmented_volatility(candles, predictor.timeframe, predictor.horizon)
+    for name, constants in interval_baselines.items():
+        of_candles = (scale, candles, predictor.timeframe, predictor.horizon)
+        widths = scaled_widths(constants, *of_candles, end)
+        for quantile in QUANTILES:
+            columns[f"{name}_{quantile}"] = (
+                constants[quantile] * samples.volatility[chosen] * widths
+            )
     return _Part(pd.DataFrame(columns), samples.rows[end], time_ms)
 
 
-def _join(
-    parts: Iterable[_Part], interval_baselines: Mapping[str, Mapping[str, float]]
-) -> pd.DataFrame:
-    """Forecasts in time order, with baselines whose quantiles are constants times volatility."""
-    predictions = pd.concat([part.predictions for part in parts]).sort_values(
-        ["timestamp", "symbol"], ignore_index=True
-    )
-    for name, constants in interval_baselines.items():
-        for quantile in QUANTILES:
-            predictions[f"{name}_{quantile}"] = constants[quantile] * predictions["volatility"]
-    return predictions
+def _join(parts: Iterable[_Part]) -> pd.DataFrame:
+    """Forecasts in time order."""
+    predictions = pd.concat([part.predictions for part in parts])
+    return predictions.sort_values(["timestamp", "symbol"], ignore_index=True)
 
 
 def _notes_on_time(

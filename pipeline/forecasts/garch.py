@@ -36,7 +36,7 @@ def garch_quantiles(
     known_until: np.datetime64,
     calibrating: np.ndarray,
 ) -> dict[str, np.ndarray] | None:
-    """Quantiles of every sample's log-return: constants times GARCH volatility.
+    """Quantiles of every sample's log-return: constants times GARCH volatility and its correction.
 
     Args:
         candles: Symbol -> the candles that `samples` was made of.
@@ -50,7 +50,7 @@ def garch_quantiles(
         samples of a symbol that cannot be fitted. None where no symbol can.
     """
     known_ms = known_until.astype("datetime64[ms]").astype(np.int64)
-    parts = []
+    scales = {}
     for symbol, frame in candles.items():
         n_known = int((timestamps_ms(frame) + samples.step_ms <= known_ms).sum())
         part = garch_volatility(frame["close"].to_numpy(np.float64), n_known, samples.horizon)
@@ -61,12 +61,12 @@ def garch_quantiles(
                 n_known,
             )
             part = np.full(len(frame), np.nan)
-        parts.append(part)
-    scale = np.concatenate(parts)[samples.end]
+        scales[symbol] = part
+    scale = np.concatenate(list(scales.values()))[samples.end]
     calibrating = calibrating[np.isfinite(scale[calibrating])]
     if len(calibrating) == 0:
         return None
-    return scaled_quantiles(scale, samples.log_return, calibrating)
+    return scaled_quantiles(scales, candles, samples, calibrating)
 
 
 def garch_volatility(close: np.ndarray, n_train: int, horizon: int) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +26,7 @@ import pandas as pd
 from pipeline.bundle.metadata import shown
 from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
 from pipeline.forecasts.fitted import FittedNumbers
-from pipeline.forecasts.width import width_factors
+from pipeline.forecasts.width import MEMORY, width_factors
 from pipeline.samples.indicators import (
     VOLATILITY_SPAN,
     NamedColumns,
@@ -356,22 +356,38 @@ def sample_widths(
     """(n_samples,) `candle_widths` at each sample's candle t.
 
     Args:
-        model: Fitted numbers.
+        model: Fitted numbers, on all of `scale_inputs` or some.
         candles: Symbol -> the candles that the samples were made of.
         samples: Their samples.
     """
-    widths = np.ones(len(samples))
-    first = 0
-    # The inputs are computed again, one symbol's at a time: those of all candles, which the fit saw
-    # but the samples' rows of, take a lot of memory.
-    for index, frame in enumerate(candles.values()):
-        own = samples.symbol == index
-        inputs = scale_inputs(frame, samples.timeframe, samples.horizon)
+    names = input_names(samples.timeframe)
+    columns = [names.index(name) for name in model.coefficients]
+
+    def widths_of(symbol: str, rows: np.ndarray) -> np.ndarray:
+        frame = candles[symbol]
+        # The inputs are computed again, one symbol's at a time: those of all candles, which the
+        # fit saw but the samples' rows of, take a lot of memory.
+        inputs = scale_inputs(frame, samples.timeframe, samples.horizon)[:, columns]
         volatility = segmented_volatility(frame, samples.timeframe, samples.horizon)
         of_candles = (frame, inputs, volatility, samples.timeframe, samples.horizon)
-        widths[own] = candle_widths(model, *of_candles, samples.end[own] - first)
-        first += len(frame)
-    return widths
+        return candle_widths(model, *of_candles, rows)
+
+    return _by_symbol(widths_of, candles, samples)
+
+
+def _by_symbol(
+    of_rows: Callable[[str, np.ndarray], np.ndarray],
+    candles: Mapping[str, pd.DataFrame],
+    samples: Samples,
+) -> np.ndarray:
+    """(n_samples,) what a function says of each symbol's candles t, given as rows of its own."""
+    found = np.ones(len(samples))
+    first = 0
+    for index, symbol in enumerate(candles):
+        own = samples.symbol == index
+        found[own] = of_rows(symbol, samples.end[own] - first)
+        first += len(candles[symbol])
+    return found
 
 
 def fit_slopes(moves: np.ndarray, centres: np.ndarray) -> dict[str, float]:
@@ -415,19 +431,61 @@ def _quantile(residual: np.ndarray, level: float) -> float:
 
 
 def scaled_quantiles(
-    scale: np.ndarray, log_return: np.ndarray, calibrating: np.ndarray
+    scales: Mapping[str, np.ndarray],
+    candles: Mapping[str, pd.DataFrame],
+    samples: Samples,
+    calibrating: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Quantiles of a baseline around 0, (n_samples,) each: constants times its scale.
 
-    With the samples' own volatility this is the EWMA (RiskMetrics) interval.
+    With the EWMA volatility this is the RiskMetrics interval. Like the model's own, the width is
+    corrected by what came true of the last candles (`width`): a baseline without that would lose
+    to it for no merit of the model's.
 
     Args:
-        scale: (n_samples,) scale of each move, in any unit.
-        log_return: (n_samples,) targets.
+        scales: Symbol -> (n_candles,) scale of the next move, in any unit.
+        candles: Symbol -> the candles that the samples were made of.
+        samples: Their samples.
         calibrating: See `fit_intervals`.
     """
-    constants = conformal_quantiles(log_return[calibrating] / scale[calibrating])
-    return {name: value * scale for name, value in constants.items()}
+    scale = np.concatenate([scales[symbol] for symbol in candles])[samples.end]
+    constants = conformal_quantiles(samples.log_return[calibrating] / scale[calibrating])
+
+    def widths_of(symbol: str, rows: np.ndarray) -> np.ndarray:
+        of_candles = (candles[symbol], samples.timeframe, samples.horizon)
+        return scaled_widths(constants, scales[symbol], *of_candles, rows)
+
+    widths = _by_symbol(widths_of, candles, samples)
+    return {name: value * scale * widths for name, value in constants.items()}
+
+
+def scaled_widths(
+    constants: Mapping[str, float],
+    scale: np.ndarray,
+    candles: pd.DataFrame,
+    timeframe: str,
+    horizon: int,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """(k,) factors on the intervals of a baseline, at one symbol's candles `rows`; see `width`.
+
+    Args:
+        constants: "q10" and "q90" in units of the scale.
+        scale: (n,) scale of each candle's next move.
+        candles: n candles in the schema.
+        timeframe: Length of a candle.
+        horizon: Candles that a forecast spans.
+        rows: (k,) candles that are forecast from.
+    """
+    return width_factors(
+        (constants["q90"] - constants["q10"]) / 2 * scale,
+        candles["close"].to_numpy(),
+        timestamps_ms(candles),
+        timeframe_ms(timeframe),
+        horizon,
+        MEMORY,
+        rows,
+    )
 
 
 def conformal_quantiles(residual: np.ndarray) -> dict[str, float]:

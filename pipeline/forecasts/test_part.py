@@ -32,12 +32,13 @@ from pipeline.forecasts.intervals import (
     input_names,
     sample_inputs,
     sample_widths,
+    scaled_quantiles,
 )
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration, fit_calibration
 from pipeline.forecasts.width import MEMORY
 from pipeline.samples.drift import feature_quantiles
 from pipeline.samples.scaling import ScaledSamples, rows_seen
-from pipeline.samples.windows import Samples
+from pipeline.samples.windows import Samples, segmented_volatility
 from pipeline.training.recipes import HELD_OUT
 
 NETWORK = "lstm"
@@ -197,16 +198,28 @@ def forecast_test(
         intervals = fit_quantiles(outputs_val, shrunk_val, samples.log_return[val])
         served |= apply_quantiles(intervals, outputs, served["predicted_return"])
 
-    # What the interval is measured against: quantiles that know nothing but past moves.
+    # What the interval is measured against: quantiles that know nothing but past moves. Their width
+    # is corrected as the interval's own is.
     volatility = samples.volatility[test]
     ewma = conformal_quantiles(samples.log_return[calibrating] / samples.volatility[calibrating])
+    scales = {
+        symbol: segmented_volatility(frame, samples.timeframe, samples.horizon)
+        for symbol, frame in candles.items()
+    }
+    ewma_quantiles = scaled_quantiles(scales, candles, samples, calibrating)
     garch = garch_quantiles(candles, samples, samples.target_time[known].max(), calibrating)
     har = [names.index(column) for column in HAR_INPUTS]
-    har_model = fit_to_known(inputs[:, har], HAR_INPUTS)
+    har_model = fit_to_known(inputs[:, har], HAR_INPUTS, memory=MEMORY)
     compared = {
-        "ewma": {quantile: value * volatility for quantile, value in ewma.items()},
+        "ewma": {quantile: values[test] for quantile, values in ewma_quantiles.items()},
         "garch": garch and {quantile: values[test] for quantile, values in garch.items()},
-        "har": apply_intervals(har_model, inputs[test][:, har], volatility, np.zeros(len(test))),
+        "har": apply_intervals(
+            har_model,
+            inputs[test][:, har],
+            volatility,
+            np.zeros(len(test)),
+            sample_widths(har_model, candles, samples)[test],
+        ),
     }
     columns = _columns(samples, test, baselines, served, raw)
     for baseline, quantiles in compared.items():
