@@ -40,8 +40,8 @@ COINS = ("BTC/USDT", "ETH/USDT")
 N_CANDLES = 8000
 MONTH = pd.Timedelta(days=30)
 CONFIG = replace(
-    ConfigV2(), symbols=COINS, candles=N_CANDLES, epochs=3, one_cycle=True, refit=True,
-    learning_rate=1e-3, final_fit=True, source="exchange", exchange="binanceusdm",
+    ConfigV2(), symbols=COINS, candles=N_CANDLES, epochs=6, one_cycle=True, refit=True,
+    learning_rate=1e-2, final_fit=True, source="exchange", exchange="binanceusdm",
 )  # fmt: skip
 train = functools.partial(train_v2_production.main, build=networks.for_v2)
 
