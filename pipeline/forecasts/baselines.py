@@ -53,6 +53,7 @@ LEAF_SHARE = 0.005
 BASELINE_NAMES = ("naive", "drift", "reversal", "lad", "ridge", "xgboost")
 FURTHER_BASELINES = ("lightgbm",)
 """Those that a run has by `--baselines`."""
+KNOWN_BASELINES = (*BASELINE_NAMES, *FURTHER_BASELINES)
 FREE_FORECASTS = BASELINE_NAMES[:3]
 """They see no features, so they cannot leak."""
 REVERSAL_LIMIT = 2.0

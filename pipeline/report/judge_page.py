@@ -1,0 +1,70 @@
+"""Judged forecasts as one self-contained page: a training run's, with what a referee doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline.bundle import origin
+from pipeline.report import page, run_page
+from pipeline.report.judge_text import (
+    pair_rows,
+    published_sentences,
+    rival_rows,
+    sentence_of,
+    set_sentence,
+    without_doubts,
+)
+
+
+def judged_page(
+    metrics: Mapping[str, Any], predictions: pd.DataFrame, rivals: Mapping[str, Any] | None = None
+) -> str:
+    """The page of one model.
+
+    Args:
+        metrics: `judging.judge_one`.
+        predictions: The frame that was scored.
+        rivals: `judging.compare_rivals`, where there are several models.
+    """
+    sections = [*doubts_section(metrics), *rivals_section(rivals)]
+    test = without_doubts(metrics["test"])
+    test["warnings"] += [sentence_of(one) for one in metrics["suspicions"] if one["is_grave"]]
+    return run_page.html_report(
+        {**metrics, "test": test, "split": {}},
+        predictions,
+        {},
+        {"horizon": metrics["horizon"], "tried": metrics["tried"]},
+        generation=metrics["model"],
+        sections=sections,
+        run=origin.run_facts(),
+    )
+
+
+def doubts_section(metrics: Mapping[str, Any]) -> list[str]:
+    """What a referee doubts, and the notes."""
+    told = [page.text(sentence_of(one)) for one in metrics["suspicions"]]
+    told += [page.text(sentence) for sentence in published_sentences(metrics)]
+    told += [page.text(f"{note[0].upper()}{note[1:]}.") for note in metrics["notes"]]
+    return page.section(
+        "What a referee doubts",
+        "What stands in red above the numbers is to be answered before the verdict holds; the rest "
+        "says how to read it.",
+        *told,
+    )
+
+
+def rivals_section(rivals: Mapping[str, Any] | None) -> list[str]:
+    """Several models side by side."""
+    if not rivals:
+        return []
+    return page.section(
+        "Rivals",
+        f"All models on the {rivals['n']:,} instants that they share, the best first; then every "
+        "two of them, with Holm's correction over all pairs.",
+        page.table(rival_rows(rivals)),
+        page.table(pair_rows(rivals["pairs"])),
+        page.text(set_sentence(rivals)),
+    )
