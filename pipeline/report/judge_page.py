@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.bundle import origin
+from pipeline.evaluation.losses import IN_WORDS
 from pipeline.report import page, run_page
 from pipeline.report.judge_text import (
     pair_rows,
@@ -29,7 +30,6 @@ def judged_page(
         predictions: The frame that was scored.
         rivals: `judging.compare_rivals`, where there are several models.
     """
-    sections = [*doubts_section(metrics), *rivals_section(rivals)]
     test = without_doubts(metrics["test"])
     test["warnings"] += [sentence_of(one) for one in metrics["suspicions"] if one["is_grave"]]
     return run_page.html_report(
@@ -38,7 +38,8 @@ def judged_page(
         {},
         {"horizon": metrics["horizon"], "tried": metrics["tried"]},
         generation=metrics["model"],
-        sections=sections,
+        sections=rivals_section(rivals),
+        doubts=doubts_section(metrics),
         run=origin.run_facts(),
     )
 
@@ -49,7 +50,7 @@ def doubts_section(metrics: Mapping[str, Any]) -> list[str]:
     told += [page.text(sentence) for sentence in published_sentences(metrics)]
     told += [page.text(f"{note[0].upper()}{note[1:]}.") for note in metrics["notes"]]
     return page.section(
-        "What a referee doubts",
+        "Doubts",
         "What stands in red above the numbers is to be answered before the verdict holds; the rest "
         "says how to read it.",
         *told,
@@ -63,7 +64,7 @@ def rivals_section(rivals: Mapping[str, Any] | None) -> list[str]:
     return page.section(
         "Rivals",
         f"All models on the {rivals['n']:,} instants that they share, the best first; then every "
-        "two of them, with Holm's correction over all pairs.",
+        f"two of them, with Holm's correction over all pairs. Skill is in {IN_WORDS[rivals['loss']]}.",
         page.table(rival_rows(rivals)),
         page.table(pair_rows(rivals["pairs"])),
         page.text(set_sentence(rivals)),

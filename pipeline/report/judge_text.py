@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.evaluation.losses import IN_WORDS
 from pipeline.report.tables import (
     INDENT,
     NONE,
@@ -67,7 +68,10 @@ def published_sentences(metrics: Mapping[str, Any]) -> list[str]:
 
 def rivals_text(rivals: Mapping[str, Any]) -> str:
     """Several models side by side."""
-    head = f"{INDENT}Rivals on the {rivals['n']:,} instants that they share, the best first"
+    head = (
+        f"{INDENT}Rivals on the {rivals['n']:,} instants that they share, in "
+        f"{IN_WORDS[rivals['loss']]}, the best first"
+    )
     pairs = [text_table(pair_rows(rivals["pairs"]))]
     return "\n\n".join(
         [head, text_table(rival_rows(rivals)), *pairs, _filled(set_sentence(rivals))]
