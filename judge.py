@@ -30,7 +30,7 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.finer import prices_between
 from pipeline.candles.schema import canonical_timeframe, instant_ms, timeframe_ms, timestamps_ms
-from pipeline.forecasts.baselines import BASELINE_NAMES
+from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
 from pipeline.forecasts.foreign import ForeignForecasts, Stamped, read_forecasts
 from pipeline.forecasts.reference import HISTORY, Compute, Reference, fit_reference
 
@@ -180,6 +180,10 @@ def judge(
     """
     if horizon < 1 or tried < 1:
         raise ValueError(f"horizon is {horizon} and tried {tried}; each is at least 1")
+    if unknown := [name for name in baselines if name not in KNOWN_BASELINES]:
+        raise ValueError(
+            f"unknown baselines {', '.join(unknown)}; there are {', '.join(KNOWN_BASELINES)}"
+        )
     timeframe = canonical_timeframe(timeframe)
 
     # Read: one record a model, with what is sure of its rows.
@@ -199,7 +203,9 @@ def judge(
 
     # Match: (n,) forecasts beside what came true of each.
     targets = matching.make_targets(market, horizon)
+    names = [foreign.name for foreign in read]
     matched = [matching.match(foreign, market, targets, symbol) for foreign in read]
+    del read, targets, foreign  # of half a million forecasts each takes 50 MB
 
     # Baselines: fitted once, on candles before the first forecast; those of a run come with it.
     reference = Reference(pd.DataFrame(), ("naive",))
@@ -223,8 +229,7 @@ def judge(
     between = prices_between(market, source) if source.candles_dir else {}
     rules = judging.Rules(horizon, fee_bps, instant_ms(published, "published"), tried, between)
     metrics, predictions, rivals = {}, {}, []
-    for told, one in zip(read, matched):
-        name = told.name
+    for name, one in zip(names, matched):
         metrics[name], predictions[name] = judging.judge_one(one, reference, market, rules)
         compared = [model for model in metrics[name]["test"]["models"] if model != one.name]
         rivals.append(judging.Rival(name, one, predictions[name], compared))
@@ -262,7 +267,7 @@ def _named_apart(read: Sequence[ForeignForecasts]) -> list[ForeignForecasts]:
 RESERVED = frozenset(
     (
         *("symbol", "timestamp", "base_price", "current_return", "actual_return", "volatility"),
-        *("p_up", "q10", "q50", "q90", *BASELINE_NAMES, "lightgbm"),
+        *("p_up", "q10", "q50", "q90", *KNOWN_BASELINES),
     )
 )
 """Columns of a frame of predictions, which no model is called"""

@@ -118,11 +118,8 @@ def _with_baselines(
         return predictions, ["naive"], [f"naive alone is compared: {reference.why_not}"]
     if reference.columns.empty:
         return predictions, ["naive"], ["naive alone is compared (--baselines)"]
-    keys = ["symbol", "timestamp"]
-    together = predictions.merge(reference.columns, on=keys, how="left")
-    fitted = [name for name in reference.baselines if name != "naive"]
-    always = fitted[0] if fitted else f"{INTERVAL_BASELINES[0]}_q50"
-    there = together[always].notna()
+    place = _places(predictions, reference.columns)
+    there = place >= 0
     if there.mean() < COVERED:
         return (
             predictions,
@@ -142,8 +139,26 @@ def _with_baselines(
             f"{int((~there).sum()):,} forecasts that follow too few candles for the baselines are "
             "left out"
         )
-        together = together[there].reset_index(drop=True)
-    return together, list(reference.baselines), notes
+        predictions = predictions[there].reset_index(drop=True)
+    columns = {
+        name: reference.columns[name].to_numpy()[place[there]]
+        for name in reference.columns
+        if name not in ("symbol", "timestamp")
+    }
+    return predictions.assign(**columns), list(reference.baselines), notes
+
+
+def _places(predictions: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """(n,) the row of `others` of the same symbol and instant, -1 where there is none."""
+    names = pd.Index(others["symbol"].unique())
+    wanted, known = (
+        timestamps_ms(rows) // 1000 * (len(names) + 1) + names.get_indexer(rows["symbol"])
+        for rows in (predictions, others)
+    )
+    order = np.argsort(known, kind="stable")
+    place = order[np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)]
+    is_there = (known[place] == wanted) & (names.get_indexer(predictions["symbol"]) >= 0)
+    return np.where(is_there, place, -1)
 
 
 def correct_for_tried(test: dict[str, Any], tried: int) -> None:

@@ -58,7 +58,8 @@ def score_run(
         where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`) and "folds"
         (span, size and comparison with naive of each).
     """
-    predictions = pd.concat(parts, ignore_index=True)
+    predictions = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+    predictions = predictions.reset_index(drop=True)
     usable = forecast_fault(predictions, network) is None
     directions = {}
     if usable:  # a forecast that was shrunk to 0 keeps the direction that it had before

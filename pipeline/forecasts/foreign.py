@@ -171,7 +171,6 @@ def _read(
     keys = pd.DataFrame(index=frame.index)
     keys["symbol"] = _symbols(frame, plain, symbol)
     read = read_instants(frame[time], where=f"{where}, column {str(time)!r}", timezone=timezone)
-    keys["timestamp"] = as_times(read.ms).to_numpy()
     keys["timestamp"] = as_times(read.ms).set_axis(frame.index)
     if read.told:
         told.append(read.told)

@@ -15,8 +15,8 @@ import pandas as pd
 
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms, utc_from_ms
-from pipeline.forecasts.baselines import LAGS, fit_baselines
-from pipeline.forecasts.intervals import calibrating_samples, conformal_quantiles, sample_inputs
+from pipeline.forecasts.baselines import FURTHER_BASELINES, LAGS, fit_baselines
+from pipeline.forecasts.intervals import HAR_INPUTS, calibrating_samples, sample_inputs
 from pipeline.forecasts.past_intervals import past_quantiles
 from pipeline.samples.scaling import scale_on_train
 from pipeline.samples.splitting import cut_at
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 HISTORY = 10_000
 """Candles a symbol before the first forecast that are looked at, the warm-up aside"""
-MOST_SAMPLES = 30_000
+MOST_SAMPLES = 20_000
 """Of all symbols together; more would change the baselines little and take a while"""
 LEAST_SAMPLES = 1_000
 """Samples before the first forecast, of all symbols, below which nothing is fitted"""
@@ -77,12 +77,12 @@ def fit_reference(
         horizon: Candles that a forecast spans.
         first_ms: Open of the last candle that the first forecast knew, epoch ms.
         last_ms: The same of the last forecast.
-        wanted: Names of the baselines.
+        wanted: Names of the baselines; of naive alone nothing is fitted.
         has_quantiles: Whether there are intervals to be compared with EWMA's, GARCH's and HAR's.
         seed: Seed of the trees.
     """
     nothing = Reference(pd.DataFrame(), ("naive",))
-    if set(wanted) <= {"naive"} and not has_quantiles:
+    if set(wanted) <= {"naive"}:
         return nothing
     step_ms = timeframe_ms(market.timeframe)
     made_ms = first_ms + step_ms  # when the first forecast is made
@@ -116,8 +116,8 @@ def fit_reference(
             f"{LEAST_SAMPLES:,} samples after {warmup} candles of warm-up",
         )
     scaled, scalers = scale_on_train(samples, split)
-    further = [name for name in wanted if name not in ("naive", "drift", "reversal")]
-    fitted = fit_baselines(scaled, scalers.y, seed=seed, further=further)
+    further = [name for name in wanted if name in FURTHER_BASELINES]
+    fitted = fit_baselines(scaled, scalers.y, seed=seed, further=further, wanted=wanted)
     test = split.test
     columns = {
         "symbol": np.array(samples.symbols, dtype=object)[samples.symbol[test]],
@@ -161,6 +161,5 @@ def _quantiles(
     calibrating: np.ndarray,
     test: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    ewma = conformal_quantiles(samples.log_return[calibrating] / samples.volatility[calibrating])
-    inputs = sample_inputs(candles, samples)
-    return past_quantiles(candles, samples, inputs, known, calibrating, test, ewma)
+    inputs = sample_inputs(candles, samples, HAR_INPUTS)
+    return past_quantiles(candles, samples, inputs, known, calibrating, test)

@@ -64,7 +64,8 @@ def rivals_section(rivals: Mapping[str, Any] | None) -> list[str]:
     return page.section(
         "Rivals",
         f"All models on the {rivals['n']:,} instants that they share, the best first; then every "
-        f"two of them, with Holm's correction over all pairs. Skill is in {IN_WORDS[rivals['loss']]}.",
+        f"two of them, with Holm's correction over all pairs. Skill is in "
+        f"{IN_WORDS[rivals['loss']]}.",
         page.table(rival_rows(rivals)),
         page.table(pair_rows(rivals["pairs"])),
         page.text(set_sentence(rivals)),
