@@ -97,8 +97,8 @@ class Judgement:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Model -> EDGE or NO EDGE, or NO CLAIM of synthetic candles."""
-        return {name: of["test"]["verdict"] for name, of in self.metrics.items()}
+        """Model -> EDGE, NO EDGE or IN DOUBT; NO CLAIM of synthetic candles."""
+        return {name: of["verdict"] for name, of in self.metrics.items()}
 
     @property
     def text(self) -> str:
@@ -385,5 +385,6 @@ if __name__ == "__main__":
 
             for name, metrics in done.metrics.items():
                 doubts = [one["name"] for one in metrics["suspicions"]]
-                line = {"model": name, **summary(metrics["test"]), "suspicions": doubts}
+                verdict = {"verdict": metrics["verdict"], "suspicions": doubts}
+                line = {"model": name, **summary(metrics["test"]), **verdict}
                 print(json_format.dumps(line), file=json_out, flush=True)

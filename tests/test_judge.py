@@ -276,6 +276,9 @@ def test_a_leak_by_one_candle_is_named(candles):
     judged = free(frame_of(candles, 0.3 * ahead + noise), candles)
     assert "implausible_skill" in names_of(judged)
     assert "correlate +" in says_of(judged, "implausible_skill")
+    assert judged.verdicts == {"forecasts": "IN DOUBT"}
+    assert judged.metrics["forecasts"]["test"]["verdict"] == "EDGE"
+    assert "VERDICT  IN DOUBT" in judged.text and "IN DOUBT" in judged.page()
 
 
 def test_centred_smoothing_is_named(candles):
@@ -391,6 +394,7 @@ def test_quantiles_in_the_wrong_order_are_named(candles, noise):
     made = frame_of(candles, noise).assign(q10=0.006, q50=0.0, q90=-0.006)
     judged = free(made, candles)
     says = says_of(judged, "crossed_quantiles")
+    assert judged.metrics["forecasts"]["test"]["interval"] is None
     assert "1,495 of 1,495 rows" in says and "0.006, 0, -0.006" in says
 
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.comparison import (
     skill_interval,
 )
 from pipeline.evaluation.directions import as_directions
-from pipeline.evaluation.losses import LOSS, WRONG_DIRECTION, deciding
+from pipeline.evaluation.losses import IN_DOUBT, LOSS, WRONG_DIRECTION, deciding
 from pipeline.evaluation.matching import Matched
 from pipeline.evaluation.metrics import direction_metrics
 from pipeline.evaluation.scoring import score_run
@@ -62,9 +62,11 @@ def judge_one(
         rules: How to judge.
 
     Returns:
-        Plain data for JSON: "model", "kind", "data" (`CandleSet.provenance`), what `score_run`
-        returns, "suspicions" (name, says, is_grave), "notes", "published" (the comparison with
-        naive before and after that day, or None) and "tried"; and the frame that was scored.
+        Plain data for JSON: "model", "verdict" (that of the numbers, in "test", or `IN_DOUBT` where
+        it is EDGE and a grave suspicion stands against it), "kind", "data" (of
+        `CandleSet.provenance`), what `score_run` returns, "suspicions" (name, says, is_grave),
+        "notes", "published" (the comparison with naive before and after that day, or None) and
+        "tried"; and the frame that was scored.
     """
     predictions, baselines, notes = _with_baselines(matched, reference)
     scores = score_run(
@@ -92,8 +94,12 @@ def judge_one(
         published_ms=rules.published_ms,
         tried=rules.tried,
     )
+    verdict = scores["test"]["verdict"]
+    if verdict == "EDGE" and any(one.is_grave for one in found):
+        verdict = IN_DOUBT
     metrics = {
         "model": matched.name,
+        "verdict": verdict,
         "kind": matched.kind,
         "horizon": rules.horizon,
         "data": market.provenance(),

@@ -26,6 +26,8 @@ FAR_PRICE = 10.0
 """volatilities that the usual forecast of a price lies from the last one, beyond any forecast"""
 FAR_RETURN = 20.0
 """likewise of the usual size of a return"""
+MOST_CROSSED = 0.01
+"""Share of rows whose quantiles are not in order, beyond which these are not scored"""
 ENDS = 1_000
 """ms; a closing time of 12:59:59.999 is that of 13:00"""
 
@@ -140,7 +142,8 @@ def match(
                 f"{columns['symbol'][row]} at {columns['timestamp'].iloc[row]:%Y-%m-%d %H:%M}: "
                 f"{low[row]:.3g}, {middle[row]:.3g}, {high[row]:.3g}"
             )
-        columns |= {name: said[name][kept] for name in QUANTILES}
+        if n_crossed <= MOST_CROSSED * len(kept):
+            columns |= {name: said[name][kept] for name in QUANTILES}
     if "p_up" in said:
         columns["p_up"] = said["p_up"][kept]
     prices = said.get("price")

@@ -316,11 +316,13 @@ def _rows(matched: Matched) -> Iterator[Suspicion]:
         )
     if matched.n_crossed:
         n = len(matched.predictions)
+        is_scored = "q10" in matched.predictions
         yield Suspicion(
             "crossed_quantiles",
-            f"q10, q50 and q90 are not in order in {matched.n_crossed:,} of {n:,} rows (first: "
-            f"{matched.first_crossed}); are the columns exchanged?",
-            is_grave=matched.n_crossed > n / 100,
+            f"the quantiles q10, q50 and q90 are not in order in {matched.n_crossed:,} of {n:,} "
+            f"rows (first: {matched.first_crossed}){'' if is_scored else ', and are not scored'}; are the "
+            "columns exchanged?",
+            is_grave=not is_scored,
         )
     if matched.n_contradicting:
         yield Suspicion(

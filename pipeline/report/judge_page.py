@@ -16,7 +16,7 @@ from pipeline.report.judge_text import (
     rival_rows,
     sentence_of,
     set_sentence,
-    without_doubts,
+    shown_test,
 )
 
 
@@ -30,8 +30,10 @@ def judged_page(
         predictions: The frame that was scored.
         rivals: `judging.compare_rivals`, where there are several models.
     """
-    test = without_doubts(metrics["test"])
-    test["warnings"] += [sentence_of(one) for one in metrics["suspicions"] if one["is_grave"]]
+    test = shown_test(metrics)
+    grave = [one["name"].replace("_", " ") for one in metrics["suspicions"] if one["is_grave"]]
+    if grave:
+        test["warnings"].insert(0, f"To be answered first (Doubts): {', '.join(grave)}.")
     return run_page.html_report(
         {**metrics, "test": test, "split": {}},
         predictions,
@@ -46,13 +48,16 @@ def judged_page(
 
 def doubts_section(metrics: Mapping[str, Any]) -> list[str]:
     """What a referee doubts, and the notes."""
-    told = [page.text(sentence_of(one)) for one in metrics["suspicions"]]
-    told += [page.text(sentence) for sentence in published_sentences(metrics)]
+    told = [
+        (page.warning if one["is_grave"] else page.text)(page.minus(sentence_of(one)))
+        for one in metrics["suspicions"]
+    ]
+    told += [page.text(page.minus(sentence)) for sentence in published_sentences(metrics)]
     told += [page.text(f"{note[0].upper()}{note[1:]}.") for note in metrics["notes"]]
     return page.section(
         "Doubts",
-        "What stands in red above the numbers is to be answered before the verdict holds; the rest "
-        "says how to read it.",
+        "What has a red edge is to be answered before the verdict holds; the rest says how to read "
+        "it.",
         *told,
     )
 

@@ -32,16 +32,19 @@ def judged_text(metrics: Mapping[str, Any]) -> str:
     )
     notes = [f"! {note}" for note in metrics["notes"]]
     head = "\n".join(_filled(text) for text in (told, *notes))
+    shown = shown_test(metrics)
     blocks = [head, terminal_tables(metrics), *map(_filled, published_sentences(metrics))]
     if suspicions:
         blocks.append(f"{INDENT}What a referee doubts")
         blocks += [_filled(f"{mark_of(one)} {sentence_of(one)}") for one in suspicions]
-    return "\n".join([*blocks, verdict_banner(without_doubts(test))])
+    return "\n".join([*blocks, verdict_banner(shown)])
 
 
-def without_doubts(test: Mapping[str, Any]) -> dict[str, Any]:
-    """The evaluation without the warnings of look-ahead, which are among the suspicions."""
-    return {**test, "warnings": [text for text in test["warnings"] if "look-ahead" not in text]}
+def shown_test(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation with the verdict that stands, without what is among the suspicions."""
+    test = metrics["test"]
+    warnings = [text for text in test["warnings"] if "look-ahead" not in text]
+    return {**test, "verdict": metrics["verdict"], "warnings": warnings}
 
 
 def mark_of(suspicion: Mapping[str, Any]) -> str:

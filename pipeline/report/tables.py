@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.losses import IN_WORDS, LOSS, SQUARED_LOSS, WRONG_DIRECTION, deciding
+from pipeline.evaluation.losses import (
+    IN_DOUBT,
+    IN_WORDS,
+    LOSS,
+    SQUARED_LOSS,
+    WRONG_DIRECTION,
+    deciding,
+)
 from pipeline.forecasts.prediction import format_price
 from pipeline.terminal import WIDTH
 
@@ -124,6 +131,8 @@ def tone_of(test: Mapping[str, Any]) -> str:
     """How a page colours the verdict: good, bad or plain."""
     if test["verdict"] == "EDGE":
         return "good"
+    if test["verdict"] == IN_DOUBT:
+        return "bad"
     return "bad" if against_naive(test)["verdict"] == "LOSES" else "plain"
 
 
@@ -446,6 +455,11 @@ def meaning_sentence(test: Mapping[str, Any]) -> str:
     naive, others = against_naive(test), ", ".join(_lost_to(test))
     who = "this network" if network_of(test) == NETWORK else network_of(test)
     here = f"On these coins and months {who}"
+    if test["verdict"] == IN_DOUBT:
+        return (
+            f"The numbers alone say that {who} has an edge. They do not count before what is "
+            "doubted here is answered."
+        )
     if not says_sizes(test) and not is_synthetic(test):
         return _direction_meaning(test, here)
     standing = "assuming that the price stays where it is"
