@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -104,7 +105,13 @@ def main() -> None:
         write_files(Path(folder), options.forecasts)
         for kind in KINDS:
             command = [sys.executable, "-m", "benchmarks.bench_judge", "--one", folder, kind]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads of one core would only wait
+            )
             results[kind] = json.loads(done.stdout.splitlines()[-1])
     is_whole = options.forecasts >= 500_000
     for kind, found in results.items():

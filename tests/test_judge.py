@@ -15,9 +15,12 @@ from feature_engineering import V2_WARMUP
 from inference_v2 import FILES
 from judge import Judgement, judge
 from pipeline.candles import store
+from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_candles
 from tests import networks
 from tests.conftest import TINY
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
 
 HOUR = pd.Timedelta(hours=1)
 FREE = ("naive",)
@@ -514,9 +517,25 @@ def test_rivals_are_compared_on_the_instants_that_they_share(candles, noise):
     [pair] = table["pairs"]
     assert pair["verdict"] == "BEATS" and pair["p_holm"] == pair["p_value"]
     assert table["confidence_set"]["models"] == ["good"]
-    three = free(rivals, candles).rivals
-    assert three["loss"] == "wrong_direction" and len(three["pairs"]) == 3
-    assert "Rivals" in free(rivals, candles).page("good")
+    judged = free(rivals, candles)
+    assert judged.rivals["loss"] == "wrong_direction" and len(judged.rivals["pairs"]) == 3
+    assert "Rivals" in judged.page("good") and "wrong directions" in judged.text
+
+
+def test_without_a_folder_an_exchange_is_asked_for_the_candles(candles, noise):
+    now_ms = int(timestamps_ms(candles)[-1]) + 3_600_000
+    market = market_of({"BTC/USDT": {"1h": candles}})
+    with ExchangeServer(market, now_ms=now_ms, limits={}) as server:
+        made = frame_of(candles, noise)
+        asked = judge(made, exchange="binance", base_url=server.url, baselines=FREE)
+    [one], [other] = asked.predictions.values(), free(made, candles).predictions.values()
+    pd.testing.assert_frame_equal(one, other)
+    assert asked.metrics["forecasts"]["data"]["source"] == "exchange"
+
+
+def test_an_unknown_baseline_is_refused(candles, noise):
+    with pytest.raises(ValueError, match="unknown baselines arima; there are naive, drift"):
+        judge(frame_of(candles, noise), {"BTC/USDT": candles}, baselines=("arima",))
 
 
 # --- our own run

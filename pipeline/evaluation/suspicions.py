@@ -1,7 +1,8 @@
 """What a referee doubts about anyone's forecasts, a sentence each.
 
-Each says what was found, where, with its value, and asks or names the remedy. A grave one says that
-the verdict does not hold as it stands; the others say how to read it.
+Each says what was found, where, with its value, and asks or names the remedy. A grave one may have
+made the verdict what it is, which does not hold before it is answered. The others were put right
+here, or say how to read the numbers.
 """
 
 from __future__ import annotations
@@ -146,6 +147,7 @@ def _leaks(
             f"the forecasts tell more of the candle that they had already seen (correlation "
             f"{last:+.2f}) than of their target ({own or 0:+.2f}): do they copy it, or are their "
             "times those of the candle that is forecast (--stamped target)?",
+            is_grave=False,
         )
 
 
@@ -213,6 +215,7 @@ def _copies(matched: Matched, test: Mapping[str, Any]) -> Iterator[Suspicion]:
             "copies_last_move",
             f"the forecasts copy the last move: they correlate {last:+.2f} with it; a chart of "
             "them looks right, a candle late",
+            is_grave=False,
         )
     shares = np.sign(predictions[model].to_numpy(np.float64))
     calls = shares[shares != 0]
@@ -313,6 +316,7 @@ def _rows(matched: Matched) -> Iterator[Suspicion]:
             f"{matched.n_duplicates:,} of {matched.n_rows:,} rows are there twice (first: "
             f"{matched.first_duplicate}); each instant counts once here, and whoever counts them "
             "all takes luck for evidence",
+            is_grave=False,
         )
     if matched.n_crossed:
         n = len(matched.predictions)
@@ -320,9 +324,9 @@ def _rows(matched: Matched) -> Iterator[Suspicion]:
         yield Suspicion(
             "crossed_quantiles",
             f"the quantiles q10, q50 and q90 are not in order in {matched.n_crossed:,} of {n:,} "
-            f"rows (first: {matched.first_crossed}){'' if is_scored else ', and are not scored'}; are the "
-            "columns exchanged?",
-            is_grave=not is_scored,
+            f"rows (first: {matched.first_crossed})"
+            f"{'' if is_scored else ', and are not scored'}; are the columns exchanged?",
+            is_grave=False,
         )
     if matched.n_contradicting:
         yield Suspicion(
