@@ -40,7 +40,7 @@ class UserModel:
     name: str
     """what to call it in messages"""
     make: Callable[[], Any]
-    """gives the object for one symbol; a plain function is the same for all"""
+    """gives the object for one symbol; what does not learn is the same for all"""
     home: Path | None
     """file of its code, whose lines an error names"""
 
@@ -55,7 +55,7 @@ def as_model(what: object) -> UserModel:
 
     Args:
         what: "module:name" of the current folder, "folder/file.py:name", a function, a class with
-            `predict`, or an object of one, of which every symbol gets a copy.
+            `predict`, or an object of one. One that has `fit` too is copied for every symbol.
 
     Raises:
         ModelError: There is no such module or name, its code fails, or it is no model.
@@ -68,12 +68,11 @@ def as_model(what: object) -> UserModel:
     if inspect.isclass(what):
         if not hasattr(what, "predict"):
             raise ModelError(f"{name}: the class has no predict(candles); add it")
-        made = call(what, name, "when it is made", home)
-        return UserModel(name, lambda: copy.deepcopy(made), home)
-    if hasattr(what, "predict"):
+        what = call(what, name, "when it is made", home)
+    if hasattr(what, "fit") and hasattr(what, "predict"):
         return UserModel(name, lambda: copy.deepcopy(what), home)
-    if callable(what):
-        return UserModel(name, lambda: what, home)
+    if hasattr(what, "predict") or callable(what):
+        return UserModel(name, lambda: what, home)  # large weights are not copied
     raise ModelError(
         f"{name} is {type(what).__name__}; a function of candles is needed, or a class with "
         "predict(candles)"

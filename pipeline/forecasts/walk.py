@@ -353,6 +353,7 @@ class _Walker:
 
     def _table(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
         table = pd.DataFrame(rows)
+        table["timestamp"] = table["timestamp"].astype("datetime64[ms, UTC]")
         for name in FORECAST_NAMES:
             if name in table:
                 table[name] = table[name].astype(np.float64)
