@@ -2,10 +2,14 @@
 
     python judge.py --forecasts FILE --candles-dir DIR
     python judge.py --forecasts ONE.csv OTHER.parquet --exchange binance --timeframe 1h --horizon 1
+    python judge.py --model my_model:forecast --candles-dir DIR
 
 FILE is CSV, Parquet, JSON or Feather: a pair, a time, and any of forecast_return (log-return),
 forecast_price, direction (-1, 0, 1), p_up, q10 q50 q90. Frames of statsforecast, neuralforecast and
 Kronos, signals of a backtest, and predictions_v2.parquet are read as they are (docs/judge.md).
+
+A model is a function of your own, candles -> forecast. It is walked forward, and it is proved that
+it does not look ahead (docs/adapters.md); one that does gets the proof and no verdict.
 
 The verdict is that of a training run: BEATS, TIES or LOSES against naive, drift, reversal, LAD,
 ridge and XGBoost on the same candles and instants, with a test. What a referee would doubt is said.
@@ -13,12 +17,14 @@ ridge and XGBoost on the same candles and instants, with a test. What a referee 
 
 from __future__ import annotations
 
+import datetime
 import json as json_format
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import pandas as pd
 
@@ -29,11 +35,18 @@ from pipeline.candles import folders, formats
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.finer import prices_between
+from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import canonical_timeframe, instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
 from pipeline.forecasts.foreign import ForeignForecasts, Stamped, read_forecasts
 from pipeline.forecasts.reference import HISTORY, Compute, Reference, fit_reference
+from pipeline.forecasts.user_model import as_model, is_model
+from pipeline.forecasts.walk import ForecastLooksAheadError, Walk, walk
 
+WALKED = 10_000
+"""Candles that an exchange is asked for, where a model is walked and nothing else tells"""
+LOOKS_AHEAD = 3
+"""Exit status where a model looks ahead"""
 METRICS, PREDICTIONS, PAGE = "metrics.json", "predictions.parquet", "judged.html"
 """What the folder of a judged model holds"""
 
@@ -42,8 +55,28 @@ METRICS, PREDICTIONS, PAGE = "metrics.json", "predictions.parquet", "judged.html
 class Judge:
     """What is judged, by which candles, and how."""
 
-    forecasts: tuple[Path, ...] = field(metadata={"metavar": "FILE [FILE ...]"})
+    forecasts: tuple[Path, ...] = field(default=(), metadata={"metavar": "FILE [FILE ...]"})
     """files of forecasts; several models, in one file or more, are compared with each other too"""
+    model: tuple[str, ...] = field(
+        default=(), metadata={"metavar": "MODULE:FUNCTION [MODULE:FUNCTION ...]"}
+    )
+    """functions of your own, candles -> forecast, or classes with fit and predict, in the current
+    folder; each is walked forward, proved not to look ahead, timed and judged"""
+    symbols: tuple[str, ...] = ()
+    """pairs that a --model forecasts; default: those of the files, else all of --candles-dir"""
+    candles: int | None = None
+    """last candles of each pair that a --model is walked over; default: all of --candles-dir,
+    10,000 of an exchange"""
+    since: str | None = None
+    """a --model's first forecast is made at this instant, UTC; default: after 70 % of the
+    candles"""
+    every: int = 1
+    """a --model forecasts at every so many-th candle, for slow ones"""
+    refit_every: int | None = None
+    """a --model with fit learns again after so many candles; default: once, before the first
+    forecast"""
+    history: int | None = None
+    """candles that a --model is given at most; default: all up to its own"""
     candles_dir: Path | None = None
     """folder of candles, such as BTCUSDT_1h.parquet or .csv, with some 10,000 before the first
     forecast for the baselines to learn from; finer candles (1m, 5m, 15m) show what a late entry
@@ -152,15 +185,23 @@ def judge(
     tried: int = 1,
     exchange: str | None = None,
     base_url: str | None = None,
+    symbols: Sequence[str] = (),
+    n_candles: int | None = None,
+    since: str | float | datetime.datetime | None = None,
+    every: int = 1,
+    refit_every: int | None = None,
+    history: int | None = None,
 ) -> Judgement:
     """Judge forecasts.
 
         from judge import judge
         judge(my_forecasts, "candles/binance")
+        judge(my_function, "candles/binance", symbols=["BTC/USDT"])
 
     Args:
-        forecasts: A frame or the path of a file; a list of them, or name -> frame or path, of
-            several models.
+        forecasts: A frame or the path of a file; a function of candles or another model
+            (`user_model.as_model`), to be walked forward; a list of them, or name -> one of them,
+            of several models.
         candles: Folder of candles; pair -> frame of candles; or one frame, of one pair. None asks
             the exchange.
         timeframe: Length of a candle.
@@ -173,8 +214,13 @@ def judge(
         published: Day on which the forecasts became public.
         tried: Models that were tried before this one was shown.
         exchange: See `SourceConfig`, as is base_url.
+        symbols: Of a function: pairs that it forecasts; default: those of the other forecasts,
+            else all.
+        n_candles: Last candles of each pair that are looked at; None for all.
+        since: Of a function: see `walk`, as are every, refit_every and history.
 
     Raises:
+        ForecastLooksAheadError: A function looks ahead; it has the proof.
         ValueError: It is not sure what the forecasts are, the candles are unsound or of another
             time, or nothing can be judged; the text says what to do.
     """
@@ -188,15 +234,37 @@ def judge(
 
     # Read: one record a model, with what is sure of its rows.
     read: list[ForeignForecasts] = []
+    models: list[tuple[str | None, Any]] = []
     for name, what in _each(forecasts):
+        if is_model(what):
+            models.append((name, what))
+            continue
         read += read_forecasts(what, name=name, stamped=stamped, symbol=symbol, timezone=timezone)
-    read = _named_apart(read)
     for foreign in read:
         terminal.tell(foreign.line)
 
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
     source = _source(candles, exchange, base_url, timezone)
-    market = _candles(candles, read, timeframe, symbol, source)
+    pairs = _pairs(read, symbols, symbol)
+    market = _candles(candles, read, timeframe, pairs, source, n_candles)
+
+    # Walk: a model's forecasts are made here, each from candles that it could know.
+    walks: list[Walk | None] = [None] * len(read)
+    for name, what in models:
+        walked = walk(
+            what,
+            market.candles,
+            timeframe,
+            horizon=horizon,
+            since=since,
+            every=every,
+            refit_every=refit_every,
+            history=history,
+        )
+        terminal.tell(*walked.lines())
+        read += read_forecasts(walked.forecasts, name=name or walked.model, stamped="known")
+        walks.append(walked)
+    read = _named_apart(read)
 
     # scikit-learn and statsmodels take their time, so bad options do not wait for them
     from pipeline.evaluation import judging, matching
@@ -229,8 +297,11 @@ def judge(
     between = prices_between(market, source) if source.candles_dir else {}
     rules = judging.Rules(horizon, fee_bps, instant_ms(published, "published"), tried, between)
     metrics, predictions, rivals = {}, {}, []
-    for name, one in zip(names, matched):
+    for name, one, walked_one in zip(names, matched, walks):
         metrics[name], predictions[name] = judging.judge_one(one, reference, market, rules)
+        if walked_one is not None:
+            metrics[name]["walk"] = walked_one.as_dict()
+            metrics[name]["notes"] += walked_one.notes
         compared = [model for model in metrics[name]["test"]["models"] if model != one.name]
         rivals.append(judging.Rival(name, one, predictions[name], compared))
     together = judging.compare_rivals(rivals, horizon) if len(rivals) > 1 else None
@@ -239,15 +310,16 @@ def judge(
 
 def _each(forecasts: Any) -> list[tuple[str | None, Any]]:
     """Name and content of each model's forecasts."""
-    if isinstance(forecasts, Mapping) and any(
-        isinstance(one, (pd.DataFrame, str, os.PathLike)) for one in forecasts.values()
-    ):
+    if isinstance(forecasts, Mapping) and any(map(_is_whole, forecasts.values())):
         return [(str(name), what) for name, what in forecasts.items()]
-    if isinstance(forecasts, (list, tuple)) and all(
-        isinstance(one, (pd.DataFrame, str, os.PathLike)) for one in forecasts
-    ):
+    if isinstance(forecasts, (list, tuple)) and all(map(_is_whole, forecasts)):
         return [(None, what) for what in forecasts]
     return [(None, forecasts)]
+
+
+def _is_whole(what: object) -> bool:
+    """Whether this is all of a model's forecasts, or the model, and no row or column of them."""
+    return isinstance(what, (pd.DataFrame, str, os.PathLike)) or is_model(what)
 
 
 def _named_apart(read: Sequence[ForeignForecasts]) -> list[ForeignForecasts]:
@@ -296,12 +368,38 @@ def _candles(
     candles: Any,
     read: Sequence[ForeignForecasts],
     timeframe: str,
-    symbol: str | None,
+    pairs: list[str],
     source: SourceConfig,
+    n_candles: int | None,
 ) -> CandleSet:
-    """Candles of the pairs that are forecast."""
+    """Candles of the pairs that are forecast, the last so many of each."""
+    market = _all_candles(candles, read, timeframe, pairs, source, n_candles or WALKED)
+    if n_candles is None:
+        return market
+    last = {
+        pair: frame.tail(n_candles).reset_index(drop=True) for pair, frame in market.candles.items()
+    }
+    return replace(market, candles=last)
+
+
+def _pairs(
+    read: Sequence[ForeignForecasts], symbols: Sequence[str], symbol: str | None
+) -> list[str]:
+    """The pairs that are forecast, as far as anything tells them."""
     named = [pair for one in read for pair in one.frame["symbol"].unique() if pair]
-    pairs = list(dict.fromkeys(named)) or ([symbol] if symbol else [])
+    asked = [pair_of(pair) or pair for pair in (*symbols, *([symbol] if symbol else []))]
+    return list(dict.fromkeys(named)) or asked
+
+
+def _all_candles(
+    candles: Any,
+    read: Sequence[ForeignForecasts],
+    timeframe: str,
+    pairs: list[str],
+    source: SourceConfig,
+    n_candles: int,
+) -> CandleSet:
+    """Candles of the pairs: as they lie there, or as many as an exchange is asked for."""
     if candles is not None and source.candles_dir is None:
         return _from_memory(candles, timeframe, pairs)
     if source.candles_dir is not None:
@@ -314,7 +412,9 @@ def _candles(
         there = folders.symbols_in(source.candles_dir, pairs, timeframe)
         return fetch_candles(there or pairs, timeframe, source=source)
     if not pairs:
-        raise ValueError("the rows name no pair; pass --symbol, such as BTC/USDT")
+        raise ValueError("nothing names a pair; pass --symbols, such as BTC/USDT")
+    if not read:
+        return fetch_candles(pairs, timeframe, n_candles, source)
     first_ms = min(int(timestamps_ms(one.frame).min()) for one in read)
     since_ms = first_ms - (HISTORY + 1000) * timeframe_ms(timeframe)
     return fetch_candles(pairs, timeframe, source=source, since_ms=since_ms)
@@ -352,10 +452,23 @@ def _features(timeframe: str) -> tuple[Compute, int]:
     return lambda frame: compute_features(frame, timeframe, V2_CANDLE_FEATURES), V2_WARMUP
 
 
+def refuse(leak: ForecastLooksAheadError, folder: Path, json_out: TextIO | None) -> int:
+    """Say and write that there is no verdict, but the proof; the exit status."""
+    proof = {"model": leak.model, "verdict": None, "looks_ahead": leak.as_dict()}
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / METRICS, proof)
+    print("", "NO VERDICT  the model looks ahead", *textwrap.wrap(str(leak), 100), sep="\n")
+    if json_out is not None:
+        print(json_format.dumps(proof), file=json_out, flush=True)
+    return LOOKS_AHEAD
+
+
 def main(settings: Judge) -> Judgement:
     """Judge what the command line names, print it, and write the folder."""
+    if not settings.forecasts and not settings.model:
+        raise ValueError("nothing to judge; pass --forecasts FILE or --model module:function")
     judgement = judge(
-        list(settings.forecasts),
+        [*settings.forecasts, *map(as_model, settings.model)],
         settings.candles_dir,
         timeframe=settings.timeframe,
         horizon=settings.horizon,
@@ -368,6 +481,12 @@ def main(settings: Judge) -> Judgement:
         tried=settings.tried,
         exchange=settings.exchange,
         base_url=settings.base_url,
+        symbols=settings.symbols,
+        n_candles=settings.candles,
+        since=settings.since,
+        every=settings.every,
+        refit_every=settings.refit_every,
+        history=settings.history,
     )
     print(judgement.text)
     pages = judgement.write(settings.out)
@@ -379,7 +498,10 @@ if __name__ == "__main__":
     with terminal.one_line_errors():
         given = options.read_options(Judge, __doc__)
         with terminal.only_json(given.json) as json_out, terminal.notices(given.verbose):
-            done = main(given)
+            try:
+                done = main(given)
+            except ForecastLooksAheadError as error:
+                raise SystemExit(refuse(error, given.out, json_out)) from None
         if json_out is not None:
             from pipeline.report.tables import summary
 

@@ -24,8 +24,9 @@ import pandas as pd
 
 from pipeline import terminal
 from pipeline.candles.schema import parse_times, timestamps_ms
+from pipeline.forecasts.foreign import DOCUMENTED
 
-FORECAST_NAMES = ("forecast_return", "forecast_price", "direction", "p_up", "q10", "q50", "q90")
+FORECAST_NAMES = DOCUMENTED
 """What a forecast may say. A bare number is a `forecast_return`: the log-return over the horizon"""
 
 
@@ -50,6 +51,11 @@ class UserModel:
         return hasattr(self.make(), "fit")
 
 
+def is_model(what: object) -> bool:
+    """Whether this is a model, and no table of forecasts."""
+    return isinstance(what, UserModel) or callable(what) or hasattr(what, "predict")
+
+
 def as_model(what: object) -> UserModel:
     """A model from what the user has.
 
@@ -60,6 +66,8 @@ def as_model(what: object) -> UserModel:
     Raises:
         ModelError: There is no such module or name, its code fails, or it is no model.
     """
+    if isinstance(what, UserModel):
+        return what
     if isinstance(what, str):
         name, what = what, _load(what)
     else:

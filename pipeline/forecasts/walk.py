@@ -48,6 +48,7 @@ class ForecastLooksAheadError(leakage.LookAheadError):
 
     def __init__(self, model: str, symbol: str, opens: pd.Series, leak: leakage.Leak) -> None:
         """`opens` are the candles' times, in whose rows the leak is told."""
+        self.model = model
         self.symbol = symbol
         self.name = str(leak.column)
         self.instant = opens.iloc[leak.row]
@@ -117,6 +118,19 @@ class Walk:
         """Seconds a forecast: the median and the longest; of a call for all, a forecast's share."""
         each = self.call_seconds / np.maximum(self.rows_of_call, 1)
         return {"p50": float(np.median(each)), "max": float(each.max())}
+
+    def as_dict(self) -> dict[str, Any]:
+        """How they were made, as plain data for JSON."""
+        return {
+            "forecasts": len(self.forecasts),
+            "a_row_per_candle": self.is_whole,
+            "seconds_per_forecast": self.seconds,
+            "fits": len(self.fit_seconds),
+            "fit_seconds": float(self.fit_seconds.sum()),
+            "instants_without_forecast": self.n_silent,
+            "proof": self.proof,
+            "notes": list(self.notes),
+        }
 
     def lines(self) -> list[str]:
         """What to tell of it."""
