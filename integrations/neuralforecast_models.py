@@ -6,6 +6,7 @@ python judge.py --candles-dir DIR --model integrations.neuralforecast_models:NHi
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,16 @@ class OnLogCloses:
         """Train on all log-closes so far."""
         network = self.model_class(h=candles.attrs["horizon"], **self.settings)
         self.forecaster = NeuralForecast(models=[network], freq=1)
-        self.forecaster.fit(_series(candles))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice
+            self.forecaster.fit(_series(candles))
 
     def predict(self, candles: pd.DataFrame) -> float:
         """The log-return from the last close."""
         series = _series(candles.tail(INPUT_SIZE))
-        ahead = self.forecaster.predict(series)[self.model_class.__name__]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ahead = self.forecaster.predict(series)[self.model_class.__name__]
         return float(ahead.iloc[-1] - series["y"].iloc[-1])
 
 
@@ -52,7 +57,8 @@ class NHits(OnLogCloses):
     """N-HiTS (Challu et al., 2022)."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(models.NHITS, **settings)
+        small = {"mlp_units": [[64, 64]] * 3, "windows_batch_size": 256}  # for a CPU
+        super().__init__(models.NHITS, **(small | settings))
 
 
 def _series(candles: pd.DataFrame) -> pd.DataFrame:

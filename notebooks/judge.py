@@ -86,8 +86,9 @@ options = {"candles": candles_dir or market, "symbols": pairs, "n_candles": cand
 
 # %% [markdown]
 # ## 1. "My LSTM predicts the price, R² 0.99"
-# The network of a hundred tutorials: 60 closes, scaled to 0..1, give the next close. Drawn over a
-# year it lies on the actual price. So does **no change** (naive): the price an hour ago.
+# The network of a hundred tutorials: 60 closes, scaled to 0..1, give the next close. Its R² is
+# true: it compares with the *mean* price of the year. **No change** (naive), the price an hour ago,
+# has a higher one, for nothing. The first two lines below put them side by side.
 #
 # A class with `fit` and `predict` is fitted on the candles before the first forecast alone.
 
@@ -145,7 +146,8 @@ print(lstm.text)
 # ## 2. "RSI below 30 means buy"
 # A signal says a direction where it says something, and nothing elsewhere. It is judged over the
 # next 24 hours, as people mean it. Windows of 24 hours overlap: twenty signals in a row are hardly
-# more than one, and the test knows that.
+# more than one, and the test knows that. "Buy" alone is right as often as the price rose: compare
+# with *drift*.
 
 # %%
 import talib
@@ -161,9 +163,10 @@ print(rsi.text)
 
 # %% [markdown]
 # ## 3. "The next hour turns back: right in 54 %"
-# This one is true. It is also the bounce between bid and ask, and smaller than any fee: look at
-# *entry* a few minutes after the close (where the folder has 5m or 15m candles), and at the fee at
-# which it breaks even.
+# This one is known to be true: an edge in directions. Part of it is the bounce between bid and ask.
+# Look at the *entry* 15 minutes after the close (where the folder has such candles), and at the fee
+# at which it breaks even: an exchange takes several times as much. The baseline *reversal* is the
+# same idea.
 
 
 # %%
