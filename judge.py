@@ -40,7 +40,7 @@ from pipeline.candles.schema import canonical_timeframe, instant_ms, timeframe_m
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
 from pipeline.forecasts.foreign import ForeignForecasts, Stamped, read_forecasts
 from pipeline.forecasts.reference import HISTORY, Compute, Reference, fit_reference
-from pipeline.forecasts.user_model import as_model, is_model
+from pipeline.forecasts.user_model import UserModel, as_model, is_model
 from pipeline.forecasts.walk import ForecastLooksAheadError, Walk, walk
 
 WALKED = 10_000
@@ -234,10 +234,10 @@ def judge(
 
     # Read: one record a model, with what is sure of its rows.
     read: list[ForeignForecasts] = []
-    models: list[tuple[str | None, Any]] = []
+    models: list[tuple[str | None, UserModel]] = []
     for name, what in _each(forecasts):
         if is_model(what):
-            models.append((name, what))
+            models.append((name, as_model(what)))
             continue
         read += read_forecasts(what, name=name, stamped=stamped, symbol=symbol, timezone=timezone)
     for foreign in read:
@@ -250,15 +250,16 @@ def judge(
 
     # Walk: a model's forecasts are made here, each from candles that it could know.
     walks: list[Walk | None] = [None] * len(read)
-    for name, what in models:
+    some_fit = any(model.can_fit for _, model in models)
+    for name, model in models:
         walked = walk(
-            what,
+            model,
             market.candles,
             timeframe,
             horizon=horizon,
             since=since,
             every=every,
-            refit_every=refit_every,
+            refit_every=refit_every if model.can_fit or not some_fit else None,
             history=history,
         )
         terminal.tell(*walked.lines())

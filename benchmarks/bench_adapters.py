@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODELS, default=BY_DEFAULT, help="models")
     parser.add_argument("--forecasts", type=Path, nargs="*", default=[], help="judged along")
     parser.add_argument("--every", type=int, default=1, help="forecast at every so many-th candle")
+    parser.add_argument("--refit-every", type=int, help="fit again after so many candles")
     parser.add_argument("--json", type=Path, help="also write all numbers")
     given = parser.parse_args()
     models: dict[str, Any] = {path.parent.name or path.stem: path for path in given.forecasts}
@@ -124,6 +125,7 @@ def main() -> None:
             n_candles=CANDLES,
             since=SINCE,
             every=given.every,
+            refit_every=given.refit_every,
         )
     rivals = judged.rivals or {}
     print(f"\n{rivals.get('n', 0):,} instants\n")

@@ -53,13 +53,14 @@ candles_dir = ""  # @param {type:"string"}
 # @markdown The folder lies on Google Drive.
 from_drive = False  # @param {type:"boolean"}
 # @markdown The LSTM of the first claim: passes over its training part.
-epochs = 5  # @param {type:"integer"}
+epochs = 10  # @param {type:"integer"}
 
 # %%
 # Candles: a frame a pair, closed hours only.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.dates import ConciseDateFormatter
 
 from config import SourceConfig, default_cache_dir
 from data_fetcher import fetch_candles
@@ -132,13 +133,15 @@ for name, price in said.items():
     error = price - close
     r2, mape = 1 - np.mean(error**2) / np.var(close), 100 * np.mean(np.abs(error / close))
     print(f"{name:14} R² of the price {r2:.4f}, error {mape:.2f} %")
-last = slice(-72, None)
-figure, axes = plt.subplots(figsize=(9, 2.8), layout="constrained")
-axes.plot(one["timestamp"][last], close[last], color="#1d2327", label="what happened")
-axes.plot(one["timestamp"][last], said["tutorial LSTM"][last], color="#b3423a", label="LSTM")
-axes.set_title(f"{pairs[0]}: seen near, it follows")
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
+figure, panels = plt.subplots(1, 2, figsize=(11, 3), layout="constrained")
+spans = {"From afar it fits": slice(None), "The last three days": slice(-72, None)}
+for axes, (title, span) in zip(panels, spans.items()):
+    axes.plot(one["timestamp"][span], close[span], color="#1d2327", label="what happened")
+    axes.plot(one["timestamp"][span], said["tutorial LSTM"][span], color="#b3423a", label="LSTM")
+    axes.set_title(f"{title} ({pairs[0]})")
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.spines[["top", "right"]].set_visible(False)
+panels[0].legend(frameon=False)
 plt.show()
 print(lstm.text)
 

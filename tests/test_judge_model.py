@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,26 @@ def test_the_walk_obeys_pairs_candles_and_start():
     assert set(frame["symbol"]) == {"BTC/USDT"}
     expected = CANDLES["BTC/USDT"]["timestamp"].iloc[599:699:7]
     assert frame["timestamp"].tolist() == expected.tolist()
+
+
+class Mean:
+    fits: ClassVar[list] = []
+
+    def fit(self, candles):
+        self.fits.append(len(candles))
+        self.mean = np.log(candles["close"]).diff().mean()
+
+    def predict(self, candles):
+        return self.mean
+
+
+def test_refits_are_of_those_models_that_learn(monkeypatch):
+    monkeypatch.setattr(Mean, "fits", [])
+    models = {"mean": Mean, "mine": momentum}
+    judge(models, {"BTC/USDT": CANDLES["BTC/USDT"]}, baselines=FREE, refit_every=100)
+    assert Mean.fits == [491, 591, 691]
+    with pytest.raises(ValueError, match=r"has no fit\(candles\), so there is nothing to fit"):
+        judge({"mine": momentum}, CANDLES, baselines=FREE, refit_every=100)
 
 
 def test_what_a_walk_notes_stands_among_the_notes():

@@ -72,6 +72,8 @@ def test_one_forecast_a_call_and_a_row_per_candle_say_the_same():
         (0.25, {"forecast_return": 0.25}),
         (np.float32(0.25), {"forecast_return": 0.25}),
         (np.array([0.25]), {"forecast_return": 0.25}),
+        (np.array([[0.25]]), {"forecast_return": 0.25}),  # as a network says it
+        (pd.Series([0.25]), {"forecast_return": 0.25}),
         ({"p_up": 0.75, "note": "hello"}, {"p_up": 0.75}),
         (pd.Series({"q10": -0.5, "q50": 0.0, "q90": 0.5}), {"q10": -0.5, "q50": 0.0, "q90": 0.5}),
         (pd.DataFrame({"forecast_price": [7.0]}), {"forecast_price": 7.0}),
@@ -122,6 +124,20 @@ def test_horizon_steps_and_history_are_obeyed():
     found = walked(length, horizon=3, every=5, history=50).forecasts
     assert found["timestamp"].tolist() == OPENS[199:237:5].tolist()
     assert set(found["forecast_return"]) == {50.0}
+
+
+def test_of_a_row_per_candle_the_first_forecast_has_so_many_candles_behind_it():
+    def places(candles):
+        return np.arange(1.0, len(candles) + 1)
+
+    found = walked(places, history=50).forecasts
+    assert found["forecast_return"].tolist() == list(range(50, 90))
+
+
+def test_one_forecast_of_a_row_per_candle_has_no_later_candle():
+    found = walked(lambda c: log_return(c), every=100)
+    assert len(found.forecasts) == 1
+    assert found.proof == walks.NO_LATER
 
 
 def test_without_since_the_last_three_tenths_are_forecast():
@@ -249,6 +265,7 @@ def test_a_leak_that_removed_candles_alone_show_is_caught():
     # The sign of a price is the same on every path; that there is a next one, is not.
     leak = leak_of(lambda c: np.sign(c["close"].shift(-1)))
     assert (leak.future, leak.n_ahead) == ("removed", 1)
+    assert leak.as_dict()["value_with_another_future"] is None
     assert "it changes." in str(leak)
 
 

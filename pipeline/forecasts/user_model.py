@@ -44,16 +44,13 @@ class UserModel:
     """gives the object for one symbol; what does not learn is the same for all"""
     home: Path | None
     """file of its code, whose lines an error names"""
-
-    @property
-    def can_fit(self) -> bool:
-        """Whether it learns from candles."""
-        return hasattr(self.make(), "fit")
+    can_fit: bool = False
+    """whether it learns from candles"""
 
 
 def is_model(what: object) -> bool:
     """Whether this is a model, and no table of forecasts."""
-    return isinstance(what, UserModel) or callable(what) or hasattr(what, "predict")
+    return isinstance(what, UserModel) or callable(what) or hasattr(type(what), "predict")
 
 
 def as_model(what: object) -> UserModel:
@@ -71,14 +68,14 @@ def as_model(what: object) -> UserModel:
     if isinstance(what, str):
         name, what = what, _load(what)
     else:
-        name = getattr(what, "__qualname__", type(what).__name__)
+        name = getattr(what, "__name__", type(what).__name__)
     home = _file_of(what)
     if inspect.isclass(what):
         if not hasattr(what, "predict"):
             raise ModelError(f"{name}: the class has no predict(candles); add it")
         what = call(what, name, "when it is made", home)
     if hasattr(what, "fit") and hasattr(what, "predict"):
-        return UserModel(name, lambda: copy.deepcopy(what), home)
+        return UserModel(name, lambda: copy.deepcopy(what), home, can_fit=True)
     if hasattr(what, "predict") or callable(what):
         return UserModel(name, lambda: what, home)  # large weights are not copied
     raise ModelError(
@@ -180,7 +177,8 @@ def is_table(answer: object, n_candles: int) -> bool:
         return False
     if isinstance(answer, pd.DataFrame):
         return "timestamp" in answer or len(answer) != 1 or n_candles == 1
-    return np.asarray(answer).ndim > 0 and np.asarray(answer).shape != (1,)
+    values = np.asarray(answer)
+    return values.ndim > 0 and values.size != 1
 
 
 def read_one(answer: object, where: str) -> dict[str, float]:
@@ -198,6 +196,8 @@ def read_one(answer: object, where: str) -> dict[str, float]:
         return {}
     if isinstance(answer, pd.DataFrame):
         answer = answer.iloc[0]
+    if isinstance(answer, pd.Series) and not answer.index.isin(FORECAST_NAMES).any():
+        answer = answer.to_numpy() if len(answer) == 1 else answer
     if isinstance(answer, (Mapping, pd.Series)):
         named = {name: answer[name] for name in FORECAST_NAMES if name in answer}
         if not named:

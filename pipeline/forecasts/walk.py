@@ -44,6 +44,9 @@ TOLERANCE = 1e-5
 of 32 bits says other last digits where its batches are others."""
 
 
+NO_LATER = "no later candle: each forecast was made from a copy of the candles up to its own"
+
+
 class ForecastLooksAheadError(leakage.LookAheadError):
     """A model's forecast needs candles that come later: the proof, and no verdict."""
 
@@ -83,8 +86,8 @@ class ForecastLooksAheadError(leakage.LookAheadError):
             "timestamp": self.instant.isoformat(),
             "needs_candle": self.needed.isoformat(),
             "candles_ahead": self.n_ahead,
-            "value": self.before,
-            "value_with_another_future": self.after,
+            "value": self.before if np.isfinite(self.before) else None,
+            "value_with_another_future": self.after if np.isfinite(self.after) else None,
             "cut": self.cut.isoformat(),
             "later_candles": self.future,
         }
@@ -317,9 +320,16 @@ class _Walker:
         together = pd.concat(parts).sort_values(["ms", "symbol"])
         return list(zip(together["symbol"], together["row"]))
 
-    def _given(self, symbol: str, row: int) -> pd.DataFrame:
-        """What the model is given at a candle: a copy of the candles up to it."""
-        first = 0 if self.history is None else max(0, row + 1 - self.history)
+    def _given(self, symbol: str, row: int, first_row: int | None = None) -> pd.DataFrame:
+        """What the model is given: a copy of the candles up to a row, and `history` of the first.
+
+        Args:
+            symbol: The pair.
+            row: The last candle.
+            first_row: The first that it forecasts from; the last one by default.
+        """
+        begin = row if first_row is None else first_row
+        first = 0 if self.history is None else max(0, begin + 1 - self.history)
         given = self.candles[symbol].iloc[first : row + 1].reset_index(drop=True)
         given = given.copy()  # no view, behind which later candles would lie
         given.attrs = {"symbol": symbol, "timeframe": self.timeframe, "horizon": self.horizon}
@@ -439,7 +449,7 @@ class _Walker:
             n_deaf += _same(first, answer(other))
         n = len(chosen)
         instants = terminal.counted(n, "instant")
-        proof = "no later candle: each forecast was made from a copy of the candles up to its own"
+        proof = NO_LATER
         if n_random:
             self.notes.append(
                 f"not repeatable: at {n_random} of {instants} it gave two answers to the same "
@@ -474,7 +484,7 @@ class _Walker:
                 is_first = place == 0 and symbol in made
                 if not is_first:
                     made[symbol] = self._fitted(symbol, first, made.get(symbol))
-                given = self._given(symbol, last)
+                given = self._given(symbol, last, first)
                 self._prove(made[symbol], given, symbol, rows, chosen[place])
                 answer = self._answer(made[symbol], given, symbol, last)
                 self.call_seconds.append(self.last_seconds)
@@ -485,6 +495,8 @@ class _Walker:
                 parts.append(table.assign(symbol=symbol, timestamp=times))
                 bar.update()
         n = sum(map(len, chosen))
+        if n == 0:
+            return pd.concat(parts, ignore_index=True), NO_LATER
         return pd.concat(parts, ignore_index=True), (
             f"proved at {terminal.counted(n, 'instant')}: with the candles after them changed, and "
             "cut off, no forecast moves"
@@ -501,16 +513,19 @@ class _Walker:
                 yield symbol, rows[number == n]
 
     def _chosen_rows(self, blocks: list[tuple[str, np.ndarray]]) -> list[list[int]]:
-        """Rows of each block at which it is proved; each symbol has one at least."""
-        pairs = [(place, int(row)) for place, (_, rows) in enumerate(blocks) for row in rows]
+        """Rows of each block at which it is proved; each symbol has one at least.
+
+        After the last row of a block no candle is given, so there is nothing to change.
+        """
+        pairs = [(place, int(row)) for place, (_, rows) in enumerate(blocks) for row in rows[:-1]]
         chosen: list[set[int]] = [set() for _ in blocks]
         for place, row in (pairs[i] for i in self._sample(len(pairs))):
             chosen[place].add(row)
         for symbol in self.rows_of:
-            own = [place for place, (name, _) in enumerate(blocks) if name == symbol]
-            if not any(chosen[place] for place in own):
-                rows = blocks[own[0]][1]
-                chosen[own[0]].add(int(rows[len(rows) // 2]))
+            own = [(place, row) for place, row in pairs if blocks[place][0] == symbol]
+            if own and not any(chosen[place] for place, _ in own):
+                place, row = own[len(own) // 2]
+                chosen[place].add(row)
         return [sorted(rows) for rows in chosen]
 
     def _prove(
@@ -531,12 +546,7 @@ class _Walker:
             table.iloc[: first - offset] = np.nan  # what is not judged proves nothing
             return table
 
-        futures = [
-            (row - offset, future)
-            for row in chosen
-            for future in ("changed", "removed")
-            if row < last
-        ]
+        futures = list(itertools.product((row - offset for row in chosen), ("changed", "removed")))
         if not futures:
             return
         try:
