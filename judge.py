@@ -240,8 +240,7 @@ def judge(
             models.append((name, as_model(what)))
             continue
         read += read_forecasts(what, name=name, stamped=stamped, symbol=symbol, timezone=timezone)
-    for foreign in read:
-        terminal.tell(foreign.line)
+    terminal.tell(*(foreign.line for foreign in read))
 
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
     source = _source(candles, exchange, base_url, timezone)
@@ -274,7 +273,7 @@ def judge(
     targets = matching.make_targets(market, horizon)
     names = [foreign.name for foreign in read]
     matched = [matching.match(foreign, market, targets, symbol) for foreign in read]
-    del read, targets, foreign  # of half a million forecasts each takes 50 MB
+    del read, targets  # of half a million forecasts each takes 50 MB
 
     # Baselines: fitted once, on candles before the first forecast; those of a run come with it.
     reference = Reference(pd.DataFrame(), ("naive",))

@@ -21,6 +21,7 @@ from typing import Any
 
 from judge import judge
 from pipeline import terminal
+from pipeline.evaluation.losses import deciding
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 CANDLES = 8474
@@ -91,9 +92,10 @@ def rows_of(metrics: Mapping[str, Mapping[str, Any]], rivals: Mapping[str, Any])
 
 
 def _against_naive(metrics: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """The deciding test of a judged model against naive; empty for a baseline."""
-    verdicts = metrics.get(name, {}).get("test", {}).get("verdicts", [])
-    found = [v for v in verdicts if v["baseline"] == "naive" and v["model"] == name]
+    """The deciding test of a judged model against naive, on all of its own forecasts; empty for a
+    baseline."""
+    verdicts = metrics[name]["test"]["verdicts"] if name in metrics else []
+    found = [verdict for verdict in deciding(verdicts) if verdict["baseline"] == "naive"]
     return found[0] if found else {}
 
 

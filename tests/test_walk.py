@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.signal
 
 from pipeline.candles.synthetic import synthetic_candles
 from pipeline.forecasts import walk as walks
@@ -312,6 +313,15 @@ def test_the_frame_that_is_given_is_no_view_of_later_candles():
 # --- what is honest passes
 
 
+WEIGHTS = np.random.default_rng(1).normal(size=64).astype(np.float32)
+
+
+def last_closes(candles):
+    """(n, 64) the closes up to each candle."""
+    closes = np.concatenate([np.ones(63), candles["close"].to_numpy() / 60_000])
+    return np.lib.stride_tricks.sliding_window_view(closes, 64)
+
+
 HONEST = {
     "a rolling mean": lambda c: c["close"].rolling(20).mean() / c["close"] - 1,
     "a smoothing from the first candle": lambda c: c["close"].ewm(span=26).mean() / c["close"] - 1,
@@ -320,13 +330,47 @@ HONEST = {
     ),
     "random numbers with a seed": lambda c: np.random.default_rng(0).normal(size=len(c)),
     "nothing": lambda c: np.zeros(len(c)),
-    "a matrix product, whose last bits depend on its size": lambda c: (
-        np.lib.stride_tricks.sliding_window_view(
-            np.concatenate([np.ones(63), c["close"].to_numpy()]), 64
-        )
-        @ np.random.default_rng(1).normal(size=64)
+    "a product of matrices of 32 bits, whose last digits depend on its size": lambda c: (
+        np.ascontiguousarray(last_closes(c), np.float32) @ WEIGHTS
     ),
+    "a filter by Fourier's transform": lambda c: scipy.signal.fftconvolve(
+        log_return(c).fillna(0.0), np.exp(-np.arange(30) / 5)
+    )[: len(c)],
 }
+
+
+@pytest.mark.parametrize("name", [name for name in HONEST if "product" in name or "Four" in name])
+def test_what_passes_by_the_tolerance_would_not_pass_without_it(name, monkeypatch):
+    monkeypatch.setattr(walks, "TOLERANCE", {})
+    with pytest.raises(ForecastLooksAheadError):
+        walk(HONEST[name], CANDLES, "1h", since=SINCE, n_instants=30)
+
+
+@pytest.mark.parametrize("share", [1e-7, 1e-9, 1e-12])
+def test_a_leak_that_is_small_beside_the_price_is_none_the_less_one(share):
+    # By its sign alone, the direction of this forecast would be right every time.
+    def forecast(candles):
+        ahead = np.sign(log_return(candles).shift(-1))
+        return pd.DataFrame({"forecast_return": share * ahead})
+
+    assert leak_of(forecast).n_ahead == 1
+
+    def price(candles):
+        ahead = np.sign(log_return(candles).shift(-1))
+        return pd.DataFrame({"forecast_price": candles["close"] * (1 + 1e-7 * ahead)})
+
+    assert leak_of(price).n_ahead == 1
+
+
+def test_noise_of_rounding_between_calls_is_no_leak():
+    generator = np.random.default_rng(0)
+
+    def noisy(candles):
+        return log_return(candles) * (1 + 1e-7 * generator.normal(size=len(candles)))
+
+    assert walked(noisy).proof.startswith("proved at 12 instants")
+    with pytest.raises(ForecastLooksAheadError):
+        walked(lambda candles: noisy(candles).shift(-1))
 
 
 @pytest.mark.parametrize("name", HONEST)

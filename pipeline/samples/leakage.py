@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,7 @@ def find_leak(
     futures: Sequence[tuple[int, str]],
     *,
     seed: int = 0,
-    tolerance: float = 0.0,
+    tolerance: Mapping[str, float] = {},
 ) -> Leak | None:
     """The first row that changes with the candles after it, or None.
 
@@ -106,9 +106,9 @@ def find_leak(
         candles: See `check`.
         futures: Rows t, and whether the candles after t are "changed" or "removed"; tried in turn.
         seed: Seed of the invented future.
-        tolerance: Change that counts as none, as a share of the column's standard deviation; of
-            columns of numbers alone. A product of matrices differs in its last bits where their
-            sizes do.
+        tolerance: Future -> change that counts as none, as a share of the value and of its
+            column's standard deviation together; of columns of numbers alone. Where candles are
+            removed, arrays have other sizes, and a product of matrices other last digits.
 
     Raises:
         LookAheadError: Which columns there are depends on later candles.
@@ -124,24 +124,32 @@ def find_leak(
         return _as_table(function(other), len(other))
 
     whole = rows_with("removed", last)
-    nearly = tolerance * whole.std().fillna(0.0).to_numpy() if tolerance else None
+    size = whole.abs() + whole.std() if tolerance else whole
 
-    def difference(rows: slice, other: pd.DataFrame) -> tuple[int, object, object, object] | None:
+    def difference(
+        rows: slice, other: pd.DataFrame, share: float
+    ) -> tuple[int, object, object, object] | None:
+        nearly = share * size.iloc[rows].to_numpy() if share else None
         return _first_difference(whole.iloc[rows], other.iloc[rows], nearly)
 
-    if difference(slice(None), rows_with("removed", last)) is not None:
+    everything, again = slice(None), rows_with("removed", last)
+    noise = max(tolerance.values(), default=0.0)
+    if difference(everything, again, noise) is not None:
         raise UnrepeatableError(
             "the function gives other rows at every call for the same candles; seed what is "
             "random in it"
         )
+    # Threads that add up in another order at every call leave such noise everywhere.
+    is_noisy = difference(everything, again, min(tolerance.values(), default=0.0)) is not None
     for t, future in futures:
-        found = difference(slice(t + 1), rows_with(future, t))
+        share = noise if is_noisy else tolerance.get(future, 0.0)
+        found = difference(slice(t + 1), rows_with(future, t), share)
         if found is None:
             continue
         row, column, before, after = found
 
-        def is_kept(t: int, row: int = row, future: str = future) -> bool:
-            return difference(slice(row, row + 1), rows_with(future, t)) is None
+        def is_kept(t: int, row: int = row, future: str = future, share: float = share) -> bool:
+            return difference(slice(row, row + 1), rows_with(future, t), share) is None
 
         # The last candle that the row depends on; after the last of all there is none to change.
         reached = bisect.bisect_left(range(last), True, lo=t + 1, key=is_kept)
@@ -154,7 +162,7 @@ def _first_difference(
 ) -> tuple[int, object, object, object] | None:
     """Row, column and both values where two tables first differ, NaN equal to NaN; or None.
 
-    Numbers may differ by `nearly`, (n_columns,).
+    Numbers may differ by `nearly`, of the same shape.
     """
     if list(whole.columns) != list(table.columns):
         raise LookAheadError(
