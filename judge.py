@@ -423,7 +423,8 @@ def _all_candles(
 def _from_memory(candles: Any, timeframe: str, pairs: Sequence[str]) -> CandleSet:
     """Candles that a notebook holds: pair -> frame, or one frame."""
     if isinstance(candles, CandleSet):
-        return candles
+        chosen = {pair: frame for pair, frame in candles.candles.items() if pair in pairs}
+        return replace(candles, candles=chosen or candles.candles)
     if not isinstance(candles, Mapping) or "close" in candles:
         if len(pairs) > 1:
             raise ValueError(

@@ -12,9 +12,13 @@ import pytest
 
 import judge as script
 from judge import judge
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.store import write_candles
 from pipeline.candles.synthetic import synthetic_candles
 from pipeline.forecasts.walk import ForecastLooksAheadError, walk
+from tests.exchange_market import market_of
+from tests.exchange_server import ExchangeServer
 
 ROOT = Path(script.__file__).resolve().parent
 CANDLES = {
@@ -92,6 +96,37 @@ def test_refits_are_of_those_models_that_learn(monkeypatch):
     assert Mean.fits == [491, 591, 691]
     with pytest.raises(ValueError, match=r"has no fit\(candles\), so there is nothing to fit"):
         judge({"mine": momentum}, CANDLES, baselines=FREE, refit_every=100)
+
+
+def test_a_model_is_walked_over_an_exchange_s_candles():
+    candles = CANDLES["ETH/USDT"]
+    market = market_of({"ETH/USDT": {"1h": candles}})
+    now_ms = int(timestamps_ms(candles)[-1]) + 3_600_000
+    with ExchangeServer(market, now_ms=now_ms, limits={}) as server:
+        judged = judge(
+            momentum,
+            exchange="binance",
+            base_url=server.url,
+            symbols=["ETH/USDT"],
+            n_candles=400,
+            baselines=FREE,
+        )
+    [frame] = judged.predictions.values()
+    assert set(frame["symbol"]) == {"ETH/USDT"}
+    # Of 400 candles the last 120 but one are forecast from: 0.7 of 399 steps is 279.3.
+    assert frame["timestamp"].tolist() == candles["timestamp"].iloc[300 + 280 : 699].tolist()
+
+
+def test_a_model_without_a_pair_or_a_folder_is_asked_for_one():
+    with pytest.raises(ValueError, match="nothing names a pair; pass --symbols"):
+        judge(momentum, exchange="binance")
+
+
+def test_a_set_of_candles_is_walked_over_the_pairs_that_are_asked_for():
+    market = CandleSet(dict(CANDLES), "1h", "memory", "frames")
+    judged = judge(momentum, market, symbols=["ETH/USDT"], baselines=FREE)
+    [frame] = judged.predictions.values()
+    assert set(frame["symbol"]) == {"ETH/USDT"}
 
 
 def test_what_a_walk_notes_stands_among_the_notes():
