@@ -51,6 +51,7 @@ soak: soak-short mutations dates
 	$(BIN)/python -m tests.serving_ways
 	$(BIN)/python -m tests.second_hundred
 	$(BIN)/python -m tests.hostile_files
+	$(BIN)/python -m tests.adapter_packages statsforecast
 	$(PYTEST) -m long
 	$(MAKE) coverage
 	RACING_GENERATIONS="v1 v1_final v7 v9" $(PYTEST) tests/test_races.py

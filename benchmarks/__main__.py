@@ -30,6 +30,7 @@ BENCHMARKS = (
     "fetch",
     "history",
     "evaluation",
+    "judge",
     "memory",
     "jobs",
 )

@@ -2,6 +2,7 @@
 
     python -m notebooks.build                             build all; what is kept stays
     python -m notebooks.build --run --candles-dir DIR     also run those whose outputs are kept
+    python -m notebooks.build --run --only judge --candles-dir DIR     run this one alone
 
 The sources are Python in jupytext's percent format, so that a change can be read as a difference of
 lines. The notebooks of `KEPT` hold the outputs of a real run, as long as their code is what ran.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import nbclient
 import nbformat
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("train_v2", "predict_v2", "train_v1", "train_v7", "train_v9", "verdict")
-KEPT = ("train_v2", "predict_v2", "verdict")
+NAMES = ("train_v2", "predict_v2", "train_v1", "train_v7", "train_v9", "verdict", "judge")
+KEPT = ("train_v2", "predict_v2", "verdict", "judge")
 """Those that show the outputs of a real run, in its order: the first trains for the others."""
 METADATA = {
     "accelerator": "GPU",  # what Colab starts it on
@@ -94,20 +95,23 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, timeout_s: int | None
     client.execute(env={**os.environ, "PYTHONPATH": str(FOLDER.parent)})
 
 
-def run_kept(candles_dir: Path) -> dict[str, nbformat.NotebookNode]:
-    """Run the notebooks of `KEPT` one after another, with their own settings.
+def run_kept(candles_dir: Path, names: Sequence[str] = KEPT) -> dict[str, nbformat.NotebookNode]:
+    """Run notebooks of `KEPT` one after another, with their own settings.
 
     Args:
         candles_dir: Files of candles such as BTCUSDT_1h.parquet, for want of an exchange whose
             candles would be others each day.
+        names: Which of them; predict_v2 and verdict take the run of train_v2.
     """
     notebooks = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         # A name of its own, so that no output tells where the candles lie on this machine.
         (folder / "my_candles").symlink_to(candles_dir.resolve())
-        for name in KEPT:
+        for name in names:
             values: dict[str, Any] = {"more": {"candles_dir": "my_candles"}}
+            if name == "judge":
+                values = {"candles_dir": "my_candles"}
             if name == "predict_v2":
                 values = {"candles_file": "my_candles/BTCUSDT_1h.parquet"}
             ran = with_parameters(build(name), values)
@@ -180,12 +184,13 @@ def main() -> None:
     )
     parser.add_argument("--run", action="store_true", help=f"run {', '.join(KEPT)}; minutes")
     parser.add_argument("--candles-dir", type=Path, help="folder with BTCUSDT_1h and ETHUSDT_1h")
+    parser.add_argument("--only", nargs="+", choices=KEPT, default=KEPT, help="of those to run")
     given = parser.parse_args()
     if given.run and given.candles_dir is None:
         parser.error("--run needs --candles-dir, a folder with BTCUSDT_1h and ETHUSDT_1h")
     notebooks = {name: rebuild(name) for name in NAMES}
     if given.run:
-        notebooks |= run_kept(given.candles_dir)
+        notebooks |= run_kept(given.candles_dir, given.only)
     for name, notebook in notebooks.items():
         (FOLDER / f"{name}.ipynb").write_text(as_text(notebook), encoding="utf-8", newline="\n")
 

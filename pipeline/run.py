@@ -28,15 +28,15 @@ from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.finer import prices_between
 from pipeline.candles.schema import canonical_timeframe
-from pipeline.forecasts.baselines import BASELINE_NAMES, FURTHER_BASELINES
-from pipeline.forecasts.test_part import INTERVAL_BASELINES, NETWORK, Forecasts
+from pipeline.forecasts.baselines import KNOWN_BASELINES
+from pipeline.forecasts.past_intervals import INTERVAL_BASELINES
+from pipeline.forecasts.test_part import NETWORK, Forecasts
 from pipeline.report import run_page, tables
 from pipeline.samples.probe import Probe
 from pipeline.samples.windows import Samples
 
 Config = TypeVar("Config", bound=RunConfig)
 
-KNOWN_BASELINES = (*BASELINE_NAMES, *FURTHER_BASELINES)
 NO_SETTINGS = (
     *("output_dir", "cache_dir", "own_process", "workers", "resume", "force", "push_to_hub"),
     *("track", "json", "verbose"),

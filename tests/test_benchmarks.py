@@ -7,13 +7,15 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import bench_gpu
+from benchmarks import bench_adapters, bench_gpu
 from benchmarks.bench_rivals import build_tcn, build_transformer
 from benchmarks.bench_run import HEADING
 from benchmarks.bench_training import Result, ratios
 from benchmarks.common import Ratio, forward_operations, print_ratios, read_ratios, write_report
 from benchmarks.training_worker import LOOKBACK, N_VALIDATION, synthetic_samples
+from judge import judge
 from models.dual_stream import build_dual_stream
+from pipeline.candles.synthetic import synthetic_candles
 
 
 def trainable(model):
@@ -108,3 +110,24 @@ def test_the_rival_networks_are_small_and_set_out_from_the_naive_forecast(build)
     model = build(12, 14)
     assert trainable(model) < 6000
     assert np.array_equal(model(np.ones((3, 12, 14), dtype=np.float32)), np.zeros((3, 1)))
+
+
+def test_the_table_of_rivals_has_a_row_a_model_and_leaves_out_what_is_not_installed(
+    monkeypatch, capsys
+):
+    monkeypatch.setitem(bench_adapters.MODELS, "Theta", "not_there:Theta")
+    assert list(bench_adapters.load(["Theta"])) == []
+    assert "Theta is left out: No module named 'integrations.not_there'" in capsys.readouterr().out
+    candles = {"BTC/USDT": synthetic_candles(400, seed=1)}
+    models = {
+        "none": lambda c: np.full(len(c), 1e-9),
+        "turns": lambda c: -0.1 * np.log(c["close"]).diff(),
+    }
+    judged = judge(models, candles, baselines=("naive",))
+    rows = {row[0]: row for row in bench_adapters.rows_of(judged.metrics, judged.rivals)}
+    assert set(rows) == {"none", "turns", "naive (baseline)"}
+    [skill] = [of["skill"] for of in judged.rivals["models"] if of["model"] == "turns"]
+    assert rows["turns"][1] == f"{100 * skill:+.3f}"
+    p50 = judged.metrics["turns"]["walk"]["seconds_per_forecast"]["p50"]
+    assert rows["turns"][7] == f"{1000 * p50:.3g} ms"
+    assert rows["naive (baseline)"][1:6] == ["+0.000", "", "", "", ""]

@@ -69,6 +69,7 @@ SMALL: dict[str, dict[str, Any]] = {
         },
     },
     "predict_v2": {"candles_file": "BTCUSDT_1h.parquet"},
+    "judge": {"candles_dir": "candles", "candles": 700, "epochs": 60},
     "verdict": {"candles": 700, "more": {"source": "synthetic", "epochs": 1, "lstm_units": (6, 4)}},
 }
 """Settings with which the tests run them: tiny, and without a network."""
@@ -234,7 +235,7 @@ def test_the_kept_notebooks_show_the_readme_s_run_and_its_pictures():
         name: sum("image/png" in output.get("data", {}) for output in kept_outputs(name))
         for name in build.KEPT
     }
-    assert pictures == {"train_v2": 1, "predict_v2": 2, "verdict": 5}
+    assert pictures == {"train_v2": 1, "predict_v2": 2, "verdict": 5, "judge": 1}
 
 
 def test_outputs_stay_while_text_changes_and_go_when_code_does(tmp_path):
@@ -424,3 +425,19 @@ def test_the_verdict_notebook_shows_a_leak_and_finds_it(tmp_path):
     )
     assert honest < 58 < 65 < leaky
     assert sum("image/png" in data for data in shown) == 5
+
+
+@pytest.mark.slow
+def test_the_judge_notebook_judges_three_claims_and_proves_two_leaks(tmp_path, signal_market):
+    for symbol, frame in signal_market.items():
+        write_candles(frame, tmp_path / "candles", symbol, "1h")
+    text, shown = execute(small("judge"), tmp_path)
+    verdicts = re.findall(r"VERDICT  (?:NO )?EDGE: in .*", text)
+    for verdict, claim in zip(verdicts, ("tutorial LSTM", "RSI below 30", "turns back")):
+        assert claim in verdict
+    assert len(verdicts) == 3
+    assert re.search(r"no change +R² of the price 0\.\d+, error 0\.\d+ %", text)
+    assert "scaled_over_all looks ahead. BTC/USDT: its forecast_return at" in text
+    assert re.search(r"smoothed looks ahead\. .*, 2 candles later\.", text)
+    assert "writes_into_its_candles changes the candles that it is given" in text
+    assert sum("image/png" in data for data in shown) == 1

@@ -27,8 +27,12 @@ LEAST_ROW = 5
 """A time and four prices, at least"""
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, least: int = LEAST_ROW) -> Table:
     """Read a file.
+
+    Args:
+        path: The file.
+        least: Fewest columns of a table in JSON.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -42,12 +46,16 @@ def read_table(path: Path) -> Table:
             return Table(_read_feather(path))
         with open_bytes(path) as stream:
             if _is_json(stream.peek(8)):
-                return _read_json(stream)
+                return _read_json(stream, least)
         return read_text(path)
 
 
-def as_table(what: object) -> Table:
+def as_table(what: object, least: int = LEAST_ROW) -> Table:
     """A table of what is in memory: a frame of any library, rows, or columns.
+
+    Args:
+        what: What holds it.
+        least: Fewest columns of rows and of columns by name.
 
     Raises:
         ValueError: It is none of these.
@@ -71,7 +79,7 @@ def as_table(what: object) -> Table:
     if isinstance(what, np.ndarray):
         what = what.tolist()
     if isinstance(what, (Mapping, Sequence)) and not isinstance(what, (str, bytes)):
-        return Table(_from_plain(what))
+        return Table(_from_plain(what, least))
     raise ValueError(
         f"{type(what).__name__} holds no candles; pass a file's path, a frame, rows such as "
         "[[time, open, high, low, close, volume], ...] or columns such as {'time': [...], ...}"
@@ -93,7 +101,7 @@ def _is_json(start: bytes) -> bool:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{")
 
 
-def _read_json(stream: io.BufferedReader) -> Table:
+def _read_json(stream: io.BufferedReader, least: int) -> Table:
     content = stream.read(table_size.MAX_JSON_BYTES + 1)
     n_rows = max(content.count(b"["), content.count(b"{"))
     if len(content) > table_size.MAX_JSON_BYTES or n_rows > table_size.MAX_JSON_ROWS:
@@ -111,7 +119,7 @@ def _read_json(stream: io.BufferedReader) -> Table:
             plain = [json.loads(line) for line in text.splitlines() if line.strip()]
     except RecursionError as error:
         raise ValueError("its lists lie in one another too deep") from error
-    return Table(_from_plain(plain))
+    return Table(_from_plain(plain, least))
 
 
 def _read_feather(path: Path) -> pd.DataFrame:
@@ -139,9 +147,9 @@ def _has_fixed_width(kind: pa.DataType) -> bool:
 # --- plain data
 
 
-def _from_plain(plain: Any) -> pd.DataFrame:
+def _from_plain(plain: Any, least: int) -> pd.DataFrame:
     """A frame of lists and dicts, the rows of which may lie inside an exchange's answer."""
-    found = list(_tables_in(plain, MOST_DEPTH))
+    found = list(_tables_in(plain, MOST_DEPTH, least))
     if len(found) > 1:
         raise DoubtfulError(
             f"{len(found)} tables lie in it, of {', '.join(map(repr, (name for name, _ in found)))}"
@@ -157,22 +165,24 @@ def _from_plain(plain: Any) -> pd.DataFrame:
     return found[0][1]
 
 
-def _tables_in(plain: Any, depth: int, name: str = "") -> Iterator[tuple[str, pd.DataFrame]]:
+def _tables_in(
+    plain: Any, depth: int, least: int, name: str = ""
+) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each table in nested lists and dicts, with the name that it lies under."""
     if isinstance(plain, Mapping):
-        table = _from_mapping(plain)
+        table = _from_mapping(plain, least)
         if table is not None:
             yield name, table
         elif depth:
             for key, value in plain.items():
-                yield from _tables_in(value, depth - 1, str(key))
+                yield from _tables_in(value, depth - 1, least, str(key))
     elif isinstance(plain, Sequence) and not isinstance(plain, (str, bytes)) and len(plain):
         first = plain[0]
-        if isinstance(first, Mapping) and len(first) >= LEAST_ROW:
+        if isinstance(first, Mapping) and len(first) >= least:
             demand_alike(plain, Mapping)
             yield name, pd.DataFrame(list(plain))
-        elif _is_row(first):
-            widths = {len(row) if _is_row(row) else 0 for row in plain}
+        elif _is_row(first, least):
+            widths = {len(row) if _is_row(row, least) else 0 for row in plain}
             if len(widths) > 1:
                 raise DoubtfulError(
                     f"its rows have {' and '.join(map(str, sorted(widths)))} values; which are "
@@ -181,10 +191,10 @@ def _tables_in(plain: Any, depth: int, name: str = "") -> Iterator[tuple[str, pd
             yield name, pd.DataFrame(list(plain))
 
 
-def _is_row(what: object) -> bool:
+def _is_row(what: object, least: int) -> bool:
     """Whether this is a row of values, and no list of rows."""
     is_list = isinstance(what, (Sequence, np.ndarray)) and not isinstance(what, (str, bytes))
-    return is_list and len(what) >= LEAST_ROW and not isinstance(what[0], (list, tuple, Mapping))  # type: ignore
+    return is_list and len(what) >= least and not isinstance(what[0], (list, tuple, Mapping))  # type: ignore
 
 
 def demand_alike(rows: Sequence[object], kind: type) -> None:
@@ -194,12 +204,12 @@ def demand_alike(rows: Sequence[object], kind: type) -> None:
         raise ValueError(f"row {other} is {rows[other]!r:.60}; pass rows of one kind")
 
 
-def _from_mapping(plain: Mapping[Any, Any]) -> pd.DataFrame | None:
+def _from_mapping(plain: Mapping[Any, Any], least: int) -> pd.DataFrame | None:
     """Columns by name, or what pandas' `to_json` and `to_dict` make of a frame; None of others."""
     if {"columns", "data"} <= set(plain) and isinstance(plain["data"], Sequence):
         return pd.DataFrame(plain["data"], plain.get("index"), plain["columns"])
     columns = {name: value for name, value in plain.items() if not np.isscalar(value)}
-    if len(columns) < LEAST_ROW:
+    if len(columns) < least:
         return None
     if all(isinstance(value, Mapping) for value in columns.values()):
         frame = pd.DataFrame(columns)

@@ -59,6 +59,9 @@ ABSENT = ["", "-", "#N/A", "N/A", "n/a", "<NA>", "NA", "NULL", "null", "NaN", "n
 
 NUMBER = re.compile(r"[-+$]?\d[\d.,]*(?:[eE][-+]?\d+)?[KMB%]?")
 
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+"""How a time begins that is a time wherever it stands"""
+
 FIRST_NAMES = ("open", "o", "low", "date", "time")
 """What the second column of a header may be called, below rows without one"""
 
@@ -345,6 +348,7 @@ def _is_values(row: Sequence[str]) -> bool:
         return False  # pandas' names of columns that have none
     n_numbers = sum(bool(NUMBER.fullmatch(cell)) or cell in ABSENT for cell in cells)
     has_time = bool(cells) and cells[0][:1].isdigit() and not NUMBER.fullmatch(cells[0])
+    has_time = has_time or any(DATE.match(cell) for cell in cells[1:])  # behind a pair's name
     return n_numbers + has_time >= max(LEAST_COLUMNS, (len(cells) + 1) // 2)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 from pipeline.bundle import files
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.backtest import backtest
-from pipeline.evaluation.delayed_entry import delayed_entries
+from pipeline.evaluation.delayed_entry import DelayedEntry, delayed_entries
+from pipeline.evaluation.directions import as_directions, evaluate_directions
 from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.tear_sheet import tear_sheet
 from pipeline.evaluation.verdict import compare_forecasts, evaluate_forecasts
@@ -33,6 +34,7 @@ def score_run(
     threshold: float,
     funding: Mapping[str, pd.DataFrame | None],
     prices_between: Mapping[str, pd.Series] = {},
+    says_sizes: bool = True,
 ) -> dict[str, Any]:
     """Score the forecasts of all folds together, and each fold's alone.
 
@@ -48,13 +50,16 @@ def score_run(
         threshold: In volatilities.
         funding: Symbol -> settled rates, or None.
         prices_between: Symbol -> prices by instant, for late entries (`finer.prices_between`).
+        says_sizes: Whether the network's forecasts have a size; else they are directions, each one
+            volatility far, and judged by `evaluate_directions`.
 
     Returns:
         Plain data for JSON (`files.plain`): "test" (`evaluate_forecasts`), "backtest" (None
         where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`) and "folds"
         (span, size and comparison with naive of each).
     """
-    predictions = pd.concat(parts, ignore_index=True)
+    predictions = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+    predictions = predictions.reset_index(drop=True)
     usable = forecast_fault(predictions, network) is None
     directions = {}
     if usable:  # a forecast that was shrunk to 0 keeps the direction that it had before
@@ -62,7 +67,8 @@ def score_run(
         directions = {name: predictions[f"{name}_raw"] for name in names}
     lowest = predictions.reindex(columns=[f"{name}_q10" for name in interval_baselines])
     is_there = lowest.notna().any()
-    test = evaluate_forecasts(
+    evaluate: Callable[..., Any] = evaluate_forecasts if says_sizes else evaluate_directions
+    test = evaluate(
         predictions,
         network=network,
         baselines=baselines,
@@ -81,6 +87,10 @@ def score_run(
         }
         money = _trade(predictions, network, threshold, rules)
         late = delayed_entries(predictions, network, prices_between, threshold=threshold, **rules)
+        if not says_sizes:
+            late = [_without_errors(entry) for entry in late]
+    if not says_sizes and usable:
+        parts = [as_directions(part, ["naive", network]) for part in parts]
     folds = [_fold(part, network, horizon) for part in parts]
     return files.plain({"test": test, "backtest": money, "delayed_entry": late, "folds": folds})
 
@@ -96,6 +106,12 @@ def _trade(
         "top_tenth": {name: getattr(tenth, name) for name in ("threshold", *BREAK_EVEN)},
         **tear_sheet(account.equity, rules["timeframe_ms"] * rules["horizon"]),
     }
+
+
+def _without_errors(late: DelayedEntry) -> DelayedEntry:
+    """A late entry of forecasts without a size, of which only directions and money are defined."""
+    blank: Any = {"skill": None, "statistic": None, "p_value": None, "skill_by_symbol": {}}
+    return {**late, "at_close": late["at_close"] | blank, "delayed": late["delayed"] | blank}
 
 
 def _fold(part: pd.DataFrame, network: str, horizon: int) -> dict[str, Any]:

@@ -208,9 +208,10 @@ def evaluate_forecasts(
         for loss in (LOSS, SQUARED_LOSS)
     )
     measured = {
-        name: _measure(predictions, name, network, directions.get(name), horizon) for name in usable
+        name: measure_model(predictions, name, network, directions.get(name), horizon)
+        for name in usable
     }
-    blank = _blank(measured["naive"])
+    blank = blank_row(measured["naive"])
     result: Evaluation = {
         "n": len(predictions),
         "n_instants": int(predictions["timestamp"].nunique()),
@@ -326,9 +327,18 @@ def _r2_interval(predictions: pd.DataFrame, model: str, horizon: int) -> Interva
     return comparison.skill_interval(ours, theirs, horizon)
 
 
-def _measure(
+def measure_model(
     predictions: pd.DataFrame, model: str, network: str, direction: Any, horizon: int
 ) -> ModelMetrics:
+    """A model's row of the evaluation.
+
+    Args:
+        predictions: The frame described in `metrics`.
+        model: Name of the model's forecast column.
+        network: Name of the model that p_up is of.
+        direction: (n,) log-returns whose signs are its direction calls; None for its forecasts'.
+        horizon: Candles that a forecast spans.
+    """
     actual = predictions["actual_return"].to_numpy(np.float64)
     direction = predictions[model] if direction is None else direction
     _, direction = finite_vectors(actual_return=actual, **{f"directions of {model}": direction})
@@ -353,6 +363,6 @@ def _measure(
     }
 
 
-def _blank(row: Any) -> Any:
+def blank_row(row: Any) -> Any:
     """The same keys, each number None: the row of a model that cannot be scored."""
-    return {name: _blank(of) if isinstance(of, dict) else None for name, of in row.items()}
+    return {name: blank_row(of) if isinstance(of, dict) else None for name, of in row.items()}

@@ -53,6 +53,7 @@ LEAF_SHARE = 0.005
 BASELINE_NAMES = ("naive", "drift", "reversal", "lad", "ridge", "xgboost")
 FURTHER_BASELINES = ("lightgbm",)
 """Those that a run has by `--baselines`."""
+KNOWN_BASELINES = (*BASELINE_NAMES, *FURTHER_BASELINES)
 FREE_FORECASTS = BASELINE_NAMES[:3]
 """They see no features, so they cannot leak."""
 REVERSAL_LIMIT = 2.0
@@ -81,6 +82,7 @@ def fit_baselines(
     caution: float = 0.0,
     refit: bool = False,
     further: Sequence[str] = (),
+    wanted: Sequence[str] = BASELINE_NAMES,
 ) -> Baselines:
     """Fit the baselines on the training part.
 
@@ -97,12 +99,19 @@ def fit_baselines(
         refit: Whether all but naive forecast the test part as fitted once more, with what
             validation chose, on the validation part too.
         further: Those of `FURTHER_BASELINES` to fit besides.
+        wanted: Those of `BASELINE_NAMES` to fit; those that cost nothing always are.
     """
     samples, split = scaled.samples, scaled.split
     inputs = lagged_inputs(scaled)
-    lad_output = _fit_lad(inputs, scaled, refit)
-    ridge_output, alpha = _fit_ridge(inputs, scaled, refit)
-    xgboost_output, rounds = _fit_xgboost(inputs, scaled, seed, refit)
+    outputs: dict[str, np.ndarray] = {}
+    chosen: dict[str, float] = {}
+    if "lad" in wanted:
+        outputs["lad"] = _fit_lad(inputs, scaled, refit)
+    if "ridge" in wanted:
+        outputs["ridge"], chosen["ridge_alpha"] = _fit_ridge(inputs, scaled, refit)
+    if "xgboost" in wanted:
+        outputs["xgboost"], rounds = _fit_xgboost(inputs, scaled, seed, refit)
+        chosen["xgboost_rounds"] = float(rounds)
     forecasts = {"naive": np.zeros(len(samples)), "drift": _drift(scaled, split.train)}
     forecasts["reversal"], share = _reversal(samples, split.train)
     if refit:
@@ -110,9 +119,8 @@ def fit_baselines(
         again, share = _reversal(samples, split.known)
         forecasts["reversal"][split.test] = again[split.test]
     directions = {}
-    settings = {"reversal_share": share, "ridge_alpha": alpha, "xgboost_rounds": float(rounds)}
+    settings = {"reversal_share": share, **chosen}
     scaled_actual = (samples.log_return / samples.volatility)[split.val]
-    outputs = {"lad": lad_output, "ridge": ridge_output, "xgboost": xgboost_output}
     if "lightgbm" in further:
         outputs["lightgbm"], rounds = _fit_lightgbm(scaled, seed, refit)
         settings["lightgbm_rounds"] = float(rounds)
@@ -253,12 +261,13 @@ def _fit_ridge(inputs: np.ndarray, scaled: ScaledSamples, refit: bool) -> tuple[
     train, val, test = scaled.split.train, scaled.split.val, scaled.split.test
     # In float32, half a million samples make the smallest alphas inexact.
     known = inputs[train].astype(np.float64)
-    best_alpha, best_loss, best_output = RIDGE_ALPHAS[0], np.inf, np.zeros(len(inputs))
+    best_alpha, best_loss, best = RIDGE_ALPHAS[0], np.inf, None
     for alpha in RIDGE_ALPHAS:
-        output = Ridge(alpha=alpha).fit(known, scaled.target[train]).predict(inputs)
-        loss = float(np.mean(np.abs(scaled.target[val] - output[val])))
+        model = Ridge(alpha=alpha).fit(known, scaled.target[train])
+        loss = float(np.mean(np.abs(scaled.target[val] - model.predict(inputs[val]))))
         if loss < best_loss:
-            best_alpha, best_loss, best_output = alpha, loss, output
+            best_alpha, best_loss, best = alpha, loss, model
+    best_output = np.zeros(len(inputs)) if best is None else best.predict(inputs)
     if refit:
         both = scaled.split.known
         again = Ridge(alpha=best_alpha).fit(inputs[both].astype(np.float64), scaled.target[both])

@@ -197,20 +197,25 @@ def scale_inputs(candles: pd.DataFrame, timeframe: str, horizon: int) -> np.ndar
     return np.hstack([table.T, week])
 
 
-def sample_inputs(candles: Mapping[str, pd.DataFrame], samples: Samples) -> np.ndarray:
+def sample_inputs(
+    candles: Mapping[str, pd.DataFrame], samples: Samples, names: Sequence[str] | None = None
+) -> np.ndarray:
     """(n_samples, k) rows of `scale_inputs` at each sample's candle t.
 
     Args:
         candles: Symbol -> the candles that the samples were made of.
         samples: Their samples.
+        names: Which of `input_names`; None for all.
     """
-    inputs = np.empty((len(samples), len(input_names(samples.timeframe))))
+    every = input_names(samples.timeframe)
+    chosen = [every.index(name) for name in names or every]
+    inputs = np.empty((len(samples), len(chosen)))
     first = 0
     # One symbol's rows at a time: those of all candles take a lot of memory.
     for index, frame in enumerate(candles.values()):
         own = samples.symbol == index
         rows = scale_inputs(frame, samples.timeframe, samples.horizon)
-        inputs[own] = rows[samples.end[own] - first]
+        inputs[own] = rows[samples.end[own] - first][:, chosen]
         first += len(frame)
     return inputs
 

@@ -21,7 +21,6 @@ from pipeline.forecasts.conformal import (
     fit_quantiles,
     point_forecast,
 )
-from pipeline.forecasts.garch import garch_quantiles
 from pipeline.forecasts.intervals import (
     HAR_INPUTS,
     IntervalModel,
@@ -32,19 +31,17 @@ from pipeline.forecasts.intervals import (
     input_names,
     sample_inputs,
     sample_widths,
-    scaled_quantiles,
 )
+from pipeline.forecasts.past_intervals import COMPARED_QUANTILES, past_quantiles
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration, fit_calibration
 from pipeline.forecasts.width import MEMORY
 from pipeline.samples.drift import feature_quantiles
 from pipeline.samples.scaling import ScaledSamples, rows_seen
-from pipeline.samples.windows import Samples, segmented_volatility
+from pipeline.samples.windows import Samples
 from pipeline.training.recipes import HELD_OUT
 
 NETWORK = "lstm"
 """The network's name in tables and files."""
-INTERVAL_BASELINES = ("ewma", "garch", "har")
-COMPARED_QUANTILES = ("q10", "q50", "q90")
 
 
 class TargetScalers(Protocol):
@@ -198,33 +195,11 @@ def forecast_test(
         intervals = fit_quantiles(outputs_val, shrunk_val, samples.log_return[val])
         served |= apply_quantiles(intervals, outputs, served["predicted_return"])
 
-    # What the interval is measured against: quantiles that know nothing but past moves. Their width
-    # is corrected as the interval's own is.
-    volatility = samples.volatility[test]
+    # What the interval is measured against: quantiles that know nothing but past moves.
     ewma = conformal_quantiles(samples.log_return[calibrating] / samples.volatility[calibrating])
-    scales = {
-        symbol: segmented_volatility(frame, samples.timeframe, samples.horizon)
-        for symbol, frame in candles.items()
-    }
-    ewma_quantiles = scaled_quantiles(scales, candles, samples, calibrating)
-    garch = garch_quantiles(candles, samples, samples.target_time[known].max(), calibrating)
-    har = [names.index(column) for column in HAR_INPUTS]
-    har_model = fit_to_known(inputs[:, har], HAR_INPUTS, memory=MEMORY)
-    compared = {
-        "ewma": {quantile: values[test] for quantile, values in ewma_quantiles.items()},
-        "garch": garch and {quantile: values[test] for quantile, values in garch.items()},
-        "har": apply_intervals(
-            har_model,
-            inputs[test][:, har],
-            volatility,
-            np.zeros(len(test)),
-            sample_widths(har_model, candles, samples)[test],
-        ),
-    }
     columns = _columns(samples, test, baselines, served, raw)
-    for baseline, quantiles in compared.items():
-        if quantiles is not None:
-            columns |= {f"{baseline}_{q}": quantiles[q] for q in COMPARED_QUANTILES}
+    har_inputs = inputs[:, [names.index(name) for name in HAR_INPUTS]]
+    columns |= past_quantiles(candles, samples, har_inputs, known, calibrating, test)
     reference = _reference(scaled, ewma, baselines.settings["reversal_share"])
     return Forecasts(pd.DataFrame(columns), calibration, intervals, reference)
 

@@ -32,6 +32,7 @@ def html_report(
     generation: str = "v2",
     sections: Sequence[str] = (),
     *,
+    doubts: Sequence[str] = (),
     run: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
@@ -46,6 +47,7 @@ def html_report(
         settings: Settings of the run.
         generation: What the page calls the system.
         sections: HTML of what only this generation has to tell, after the scores.
+        doubts: HTML of what stands before them.
         run: `origin.run_facts` of the run, where they are known.
         environment: Versions that the run had; by default those of this process.
     """
@@ -77,6 +79,7 @@ def html_report(
         network=network,
         served=_served_note(metrics, settings),
         scores=_by_column(tables.score_rows(test)),
+        doubts=Markup("\n".join(doubts)),
         sections=Markup("\n".join([*sections, *entry_section(metrics)])),
         skills=skill_rows(
             {**(test["skill_by"] or {}), "quarter": _whole_quarters(test["skill_over_time"])}

@@ -17,13 +17,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.losses import SQUARED_LOSS, deciding
+from pipeline.evaluation.losses import (
+    IN_DOUBT,
+    IN_WORDS,
+    LOSS,
+    SQUARED_LOSS,
+    WRONG_DIRECTION,
+    deciding,
+)
 from pipeline.forecasts.prediction import format_price
 from pipeline.terminal import WIDTH
 
 Rows = list[list[str]]
 
 NONE = "–"
+NETWORK = "lstm"
+"""what a training run's columns call the network"""
 INDENT = "      "
 SYNTHETIC = (
     "SYNTHETIC CANDLES: a generator made up what this network was trained or tested on. Nothing "
@@ -96,6 +105,23 @@ def network_of(test: Mapping[str, Any]) -> str:
     return str(test["verdicts"][0]["model"])
 
 
+def subject_of(test: Mapping[str, Any]) -> str:
+    """What sentences call the model: the network of a run, or a judged one by its name."""
+    name = network_of(test)
+    return "the network" if name == NETWORK else name
+
+
+def loss_in_words(test: Mapping[str, Any]) -> str:
+    """In what the verdict's comparisons are made."""
+    loss = deciding(test["verdicts"])[0].get("loss")
+    return IN_WORDS.get(str(loss), IN_WORDS[LOSS])
+
+
+def says_sizes(test: Mapping[str, Any]) -> bool:
+    """Whether the model says how far prices move, and not only where to."""
+    return deciding(test["verdicts"])[0].get("loss") != WRONG_DIRECTION
+
+
 def against_naive(test: Mapping[str, Any]) -> Mapping[str, Any]:
     """The comparison that the verdict stands on."""
     return next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
@@ -105,6 +131,8 @@ def tone_of(test: Mapping[str, Any]) -> str:
     """How a page colours the verdict: good, bad or plain."""
     if test["verdict"] == "EDGE":
         return "good"
+    if test["verdict"] == IN_DOUBT:
+        return "bad"
     return "bad" if against_naive(test)["verdict"] == "LOSES" else "plain"
 
 
@@ -375,7 +403,7 @@ def verdict_sentence(test: Mapping[str, Any]) -> str:
 def brief_sentence(test: Mapping[str, Any]) -> str:
     """The run's verdict without its numbers."""
     naive, others = against_naive(test), _lost_to(test)
-    sentence = f"{test['verdict']}: in absolute error it {_VERBS[naive['verdict']]} naive"
+    sentence = f"{test['verdict']}: in {loss_in_words(test)} it {_VERBS[naive['verdict']]} naive"
     if others:
         sentence += f" and LOSES to {', '.join(others)}"
     return sentence + (", but not any more" if is_over(test) else "")
@@ -393,7 +421,8 @@ def reason_sentence(test: Mapping[str, Any]) -> str:
         p_value = f"Holm's p < {value[1:]}" if value.startswith("<") else f"Holm's p = {value}"
     if naive["verdict"] == "TIES" and (least := test.get("power", {}).get("skill_against_naive")):
         p_value += f"; one below {100 * least:.2g} % is often missed in such a run"
-    reason = f"in absolute error the network {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
+    who = f"in {loss_in_words(test)} {subject_of(test)}"
+    reason = f"{who} {_VERBS[naive['verdict']]} naive ({skill}, {p_value})"
     if others:
         reason += f" and LOSES to {', '.join(others)}"
     if is_over(test):
@@ -424,20 +453,28 @@ def is_synthetic(test: Mapping[str, Any]) -> bool:
 def meaning_sentence(test: Mapping[str, Any]) -> str:
     """The same for somebody without statistics."""
     naive, others = against_naive(test), ", ".join(_lost_to(test))
-    here = "On these coins and months this network"
+    who = "this network" if network_of(test) == NETWORK else network_of(test)
+    here = f"On these coins and months {who}"
+    if test["verdict"] == IN_DOUBT:
+        return (
+            f"The numbers alone say that {who} has an edge. They do not count before what is "
+            "doubted here is answered."
+        )
+    if not says_sizes(test) and not is_synthetic(test):
+        return _direction_meaning(test, here)
     standing = "assuming that the price stays where it is"
     if is_synthetic(test):
         return (
             "The candles were made up by a generator: the program works, and nothing is known "
             "about any market."
         )
-    if test["models"][network_of(test)]["mae"] is None:
+    if test["models"][network_of(test)]["mae"] is None and says_sizes(test):
         return "The network gave no usable forecasts, most likely because its training diverged."
     if naive["verdict"] == "LOSES":
         return f"{here} was worse than {standing}."
     if naive["verdict"] == "TIES":
         if naive["p_holm"] is None:
-            return f"There are too few forecasts here to tell this network from {standing}."
+            return f"There are too few forecasts here to tell {who} from {standing}."
         end = f", and worse than {others}." if others else "; the difference may be luck."
         return f"{here} was no better than {standing}{end}"
     if others:
@@ -451,6 +488,23 @@ def meaning_sentence(test: Mapping[str, Any]) -> str:
     )
 
 
+def _direction_meaning(test: Mapping[str, Any], here: str) -> str:
+    """`meaning_sentence` of forecasts that say directions alone."""
+    naive, others = against_naive(test), ", ".join(_lost_to(test))
+    ends = "Its absolute error is not defined, since it says no sizes."
+    if naive["verdict"] == "LOSES":
+        return f"{here} was right less often than a coin. {ends}"
+    if naive["verdict"] == "TIES" or naive["skill"] is None:
+        return f"{here} was right no more often than a coin; the difference may be luck. {ends}"
+    if others:
+        return f"{here} was right more often than a coin, but what costs less more often: {others}."
+    share = f"{100 * (0.5 + naive['skill'] / 2):.1f}"
+    return (
+        f"{here} was right in {share} of 100 cases, by more than luck explains. Whether that pays "
+        f"after fees is another question. {ends}"
+    )
+
+
 def squared_sentence(test: Mapping[str, Any]) -> str:
     """What the squared error says, which decides nothing; "" where it was not compared."""
     squared = [entry for entry in test["verdicts"] if entry.get("loss") == SQUARED_LOSS]
@@ -460,7 +514,7 @@ def squared_sentence(test: Mapping[str, Any]) -> str:
     for entry in squared:
         skill = show(entry["skill"], "{:+.2f} %", 100)
         named.setdefault(_VERBS[entry["verdict"]], []).append(f"{entry['baseline']} ({skill})")
-    told = f"In squared error, which does not decide, the network {_listed_by(named)}."
+    told = f"In squared error, which does not decide, {subject_of(test)} {_listed_by(named)}."
     numbers = test["models"][network_of(test)]
     ends = span(numbers["r2_low"], numbers["r2_high"], "{:+.2f}", 100)
     told += f" R² is {show(numbers['r2'], '{:+.2f} %', 100)} (95 % interval {ends})."
@@ -625,8 +679,8 @@ def _differing_sentences(test: Mapping[str, Any]) -> list[str]:
             differing = together if all(both) else apart
             differing.setdefault(_VERBS[verdict], []).append(baseline)
     reasons = {
-        "a verdict compares the network with one baseline, and ruled out means worse than some "
-        "model, whichever it is": apart,
+        f"a verdict compares {subject_of(test)} with one baseline, and ruled out means worse than "
+        "some model, whichever it is": apart,
         "it takes more to tell all models apart at once than two of them": together,
     }
     return [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,40 @@ import pandas as pd
 from pipeline.candles.schema import TIME_NAMES
 
 
+@dataclass(frozen=True)
+class Leak:
+    """A row that needs candles which come later."""
+
+    row: int
+    """first row that changed"""
+    column: object
+    """first of its columns that changed"""
+    before: object
+    """its value"""
+    after: object
+    """its value once later candles are others"""
+    cut: int
+    """the candles after this row are others"""
+    future: str
+    """what they are: changed or removed"""
+    reached: int
+    """last candle that the row depends on"""
+
+    def __str__(self) -> str:
+        far = self.reached - self.row
+        return (
+            f"row {self.row}, column {self.column!r} is {self.before}, but {self.after} once the "
+            f"candles after row {self.cut} are {self.future}: it looks ahead, by {far} "
+            f"candle{'s' if far > 1 else ''}"
+        )
+
+
 class LookAheadError(AssertionError):
     """A function of candles used candles that come later."""
+
+
+class UnrepeatableError(ValueError):
+    """A function gives other rows at every call, so that nothing can be proved of it."""
 
 
 def check(
@@ -50,44 +83,87 @@ def check(
         Traceback (most recent call last):
         pipeline.samples.leakage.LookAheadError: row 0, column 'close' is 2.0, but ...
     """
+    later = [t for share in cuts if (t := int(share * len(candles)) - 1) > 0]
+    # After the first candle nothing is removed: few functions take a single one.
+    futures = [(0, "changed"), *itertools.product(later, ("changed", "removed"))]
+    leak = find_leak(function, candles, futures, seed=seed)
+    if leak is not None:
+        raise LookAheadError(str(leak))
+
+
+def find_leak(
+    function: Callable[[pd.DataFrame], object],
+    candles: pd.DataFrame,
+    futures: Sequence[tuple[int, str]],
+    *,
+    seed: int = 0,
+    tolerance: Mapping[str, float] = {},
+) -> Leak | None:
+    """The first row that changes with the candles after it, or None.
+
+    Args:
+        function: See `check`.
+        candles: See `check`.
+        futures: Rows t, and whether the candles after t are "changed" or "removed"; tried in turn.
+        seed: Seed of the invented future.
+        tolerance: Future -> change that counts as none, as a share of the value and of its
+            column's standard deviation together; of columns of numbers alone. Where candles are
+            removed, arrays have other sizes, and a product of matrices other last digits.
+
+    Raises:
+        LookAheadError: Which columns there are depends on later candles.
+        UnrepeatableError: The function gives other rows at every call.
+        ValueError: The function returns something else than one row per candle.
+    """
     last = len(candles) - 1
 
     def rows_with(future: str, t: int) -> pd.DataFrame:
         """What the function makes of candles that are "changed" or "removed" after row t."""
         known = candles.iloc[: t + 1].copy()
-        other = known if future == "removed" else _with_another_future(candles, t, seed)
+        other = known if future == "removed" else with_another_future(candles, t, seed)
         return _as_table(function(other), len(other))
 
     whole = rows_with("removed", last)
-    if _first_difference(whole, rows_with("removed", last)) is not None:
-        raise ValueError(
+    size = whole.abs() + whole.std() if tolerance else whole
+
+    def difference(
+        rows: slice, other: pd.DataFrame, share: float
+    ) -> tuple[int, object, object, object] | None:
+        nearly = share * size.iloc[rows].to_numpy() if share else None
+        return _first_difference(whole.iloc[rows], other.iloc[rows], nearly)
+
+    everything, again = slice(None), rows_with("removed", last)
+    noise = max(tolerance.values(), default=0.0)
+    if difference(everything, again, noise) is not None:
+        raise UnrepeatableError(
             "the function gives other rows at every call for the same candles; seed what is "
             "random in it"
         )
-    later = [t for share in cuts if (t := int(share * len(candles)) - 1) > 0]
-    # After the first candle nothing is removed: few functions take a single one.
-    for t, kind in [(0, "changed"), *itertools.product(later, ("changed", "removed"))]:
-        found = _first_difference(whole.iloc[: t + 1], rows_with(kind, t).iloc[: t + 1])
+    # Threads that add up in another order at every call leave such noise everywhere.
+    is_noisy = difference(everything, again, min(tolerance.values(), default=0.0)) is not None
+    for t, future in futures:
+        share = noise if is_noisy else tolerance.get(future, 0.0)
+        found = difference(slice(t + 1), rows_with(future, t), share)
         if found is None:
             continue
         row, column, before, after = found
 
-        def is_kept(t: int, row: int = row, kind: str = kind) -> bool:
-            return _first_difference(whole.iloc[[row]], rows_with(kind, t).iloc[[row]]) is None
+        def is_kept(t: int, row: int = row, future: str = future, share: float = share) -> bool:
+            return difference(slice(row, row + 1), rows_with(future, t), share) is None
 
         # The last candle that the row depends on; after the last of all there is none to change.
         reached = bisect.bisect_left(range(last), True, lo=t + 1, key=is_kept)
-        far = reached - row
-        raise LookAheadError(
-            f"row {row}, column {column!r} is {before}, but {after} once the candles after row "
-            f"{t} are {kind}: it looks ahead, by {far} candle{'s' if far > 1 else ''}"
-        )
+        return Leak(row, column, before, after, t, future, reached)
+    return None
 
 
 def _first_difference(
-    whole: pd.DataFrame, table: pd.DataFrame
+    whole: pd.DataFrame, table: pd.DataFrame, nearly: np.ndarray | None = None
 ) -> tuple[int, object, object, object] | None:
-    """Row, column and both values where two tables first differ, NaN equal to NaN; or None."""
+    """Row, column and both values where two tables first differ, NaN equal to NaN; or None.
+
+    Numbers may differ by `nearly`, of the same shape.
+    """
     if list(whole.columns) != list(table.columns):
         raise LookAheadError(
             f"the columns are {list(whole.columns)}, but {list(table.columns)} once later candles "
@@ -95,13 +171,15 @@ def _first_difference(
         )
     before, after = whole.to_numpy(), table.to_numpy()
     differs = ~((before == after) | (pd.isna(before) & pd.isna(after)))
+    if nearly is not None and differs.any():
+        differs &= ~(np.abs(before - after) <= nearly)
     if not differs.any():
         return None
     row, column = np.argwhere(differs)[0]
     return int(row), whole.columns[column], before[row, column], after[row, column]
 
 
-def _with_another_future(candles: pd.DataFrame, t: int, seed: int) -> pd.DataFrame:
+def with_another_future(candles: pd.DataFrame, t: int, seed: int) -> pd.DataFrame:
     """The same candles up to t, then another path: prices, volume and every other number differ.
 
     A volume of 0 becomes 1, so that what was unknown is known.

@@ -1,0 +1,427 @@
+"""What a referee doubts about anyone's forecasts, a sentence each.
+
+Each says what was found, where, with its value, and asks or names the remedy. A grave one may have
+made the verdict what it is, which does not hold before it is answered. The others were put right
+here, or say how to read the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.candles.candle_set import CandleSet
+from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
+from pipeline.evaluation.comparison import scaled_absolute_error
+from pipeline.evaluation.losses import deciding
+from pipeline.evaluation.matching import Matched
+from pipeline.evaluation.significance import (
+    instants_needed,
+    is_constant,
+    mean_by_instant,
+    standard_error,
+)
+from pipeline.evaluation.verdict import SUSPICIOUS_ACCURACY, SUSPICIOUS_SKILL
+
+COPY = 0.95
+"""Correlation with the last move from which a forecast is that move"""
+NEAR_COPY = 0.25
+"""Correlation with the last move beyond which a forecast tells more of it than of any other"""
+SAME_PRICE = 0.05
+"""volatilities that the usual forecast of a price lies from an old price, if it is that price"""
+LAGGING = -0.5
+"""Correlation of the returns to forecast prices with the last move, of prices that lag behind"""
+BEYOND = 0.05
+"""Correlation with a candle behind the target beyond which a forecast knows that candle"""
+STANDARD_ERRORS = 5.0
+"""from which a correlation is no luck"""
+MISSING = 0.01
+"""Share of the instants without a forecast from which these are looked at"""
+DEPENDS = 4.0
+"""t statistic from which it depends on the outcome whether there is a forecast"""
+ONE_SIDE = 0.98
+"""Share of the calls in one direction from which a forecast hardly says anything else"""
+WEEK_MS = 7 * DAY_MS
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Something to doubt."""
+
+    name: str
+    says: str
+    """a sentence or two, without the full stop at the end"""
+    is_grave: bool = True
+
+
+def find_suspicions(
+    matched: Matched,
+    test: Mapping[str, Any],
+    market: CandleSet,
+    horizon: int,
+    *,
+    published_ms: int | None = None,
+    tried: int = 1,
+) -> list[Suspicion]:
+    """Everything to doubt about one model's forecasts, the grave first.
+
+    Args:
+        matched: The forecasts and what came true.
+        test: Their evaluation.
+        market: The candles.
+        horizon: Candles that a forecast spans.
+        published_ms: When the forecasts, or the model, became public; epoch ms.
+        tried: Models that were tried before this one was shown.
+    """
+    model = matched.name
+    found = [
+        *_leaks(matched, test, market, horizon),
+        *_copies(matched, test),
+        *_missing(matched, test, horizon),
+        *_rows(matched),
+        *_time(matched, published_ms),
+        *_size(matched, test, horizon),
+        *_tried(test, tried, model),
+    ]
+    return sorted(found, key=lambda one: not one.is_grave)
+
+
+# --- look-ahead
+
+
+def neighbours(
+    predictions: pd.DataFrame, market: CandleSet, offsets: range
+) -> dict[int, np.ndarray]:
+    """Offset k -> (n,) log-returns of the candle k after the last that a forecast knew, or NaN."""
+    step_ms = timeframe_ms(market.timeframe)
+    opens_ms = timestamps_ms(predictions)
+    moves = {k: np.full(len(predictions), np.nan) for k in offsets}
+    codes, names = pd.factorize(predictions["symbol"])
+    for code, name in enumerate(names):
+        frame = market.candles[name]
+        times, log_close = timestamps_ms(frame), np.log(frame["close"].to_numpy(np.float64))
+        move = np.diff(log_close, prepend=np.nan)
+        move[1:][np.diff(times) != step_ms] = np.nan
+        mine = np.flatnonzero(codes == code)
+        for k, values in moves.items():
+            wanted = opens_ms[mine] + k * step_ms
+            place = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+            values[mine] = np.where(times[place] == wanted, move[place], np.nan)
+    return moves
+
+
+def _leaks(
+    matched: Matched, test: Mapping[str, Any], market: CandleSet, horizon: int
+) -> Iterator[Suspicion]:
+    predictions = matched.predictions
+    correlations = correlations_of(matched, market, horizon)
+    own = correlations.get(horizon if horizon == 1 else 1)
+    limit = max(BEYOND, STANDARD_ERRORS / np.sqrt(max(test["n_instants"], 1)))
+    beyond = {k: value for k, value in correlations.items() if k > horizon}
+    far = [k for k, value in beyond.items() if abs(value) > limit]
+    first = predictions.iloc[0]
+    when = f"{first['timestamp']:%Y-%m-%d %H:%M}"
+    doubted = [text for text in test["warnings"] if "look-ahead" in text]
+    if far:
+        k = max(far, key=lambda one: abs(beyond[one]))
+        yield Suspicion(
+            "knows_beyond_target",
+            f"the forecasts know candles behind their target: they correlate {beyond[k]:+.2f} with "
+            f"the return of the candle {k} after the last one they say they knew (first forecast: "
+            f"{when}), where an honest one is within ±{limit:.2f}; were they smoothed with a "
+            "centred window, or are the times too early by a candle or more (--stamped)?",
+        )
+    if doubted:
+        about = f"the forecasts know their target: {_after_model(doubted[0])}"
+        if own is not None:
+            about += f"; they correlate {own:+.2f} with the candle that follows the last one known"
+        yield Suspicion("implausible_skill", about)
+    last = correlations.get(0)
+    if last is not None and NEAR_COPY < last < COPY and last > 2 * abs(own or 0) and not far:
+        yield Suspicion(
+            "stamped_late",
+            f"the forecasts tell more of the candle that they had already seen (correlation "
+            f"{last:+.2f}) than of their target ({own or 0:+.2f}): do they copy it, or are their "
+            "times those of the candle that is forecast (--stamped target)?",
+            is_grave=False,
+        )
+
+
+def correlations_of(matched: Matched, market: CandleSet, horizon: int) -> dict[int, float]:
+    """Offset k -> correlation with the return of the candle k after the last one known.
+
+    Both are divided by the volatility, and what lies beyond 10 volatilities counts as 10. Offsets
+    are -1 to horizon + 2; those without a correlation are left out.
+    """
+    predictions = matched.predictions
+    volatility = predictions["volatility"].to_numpy(np.float64)
+    name = matched.name
+    said = predictions[f"{name}_raw" if f"{name}_raw" in predictions else name]
+    scaled = np.clip(said.to_numpy(np.float64) / volatility, -10, 10)
+    found = {}
+    for k, moves in neighbours(predictions, market, range(-1, horizon + 3)).items():
+        known = np.isfinite(moves) & np.isfinite(scaled)
+        move = np.clip(moves[known] / volatility[known], -10, 10)
+        if known.sum() > 2 and not is_constant(move) and not is_constant(scaled[known]):
+            found[k] = float(np.corrcoef(scaled[known], move)[0, 1])
+    return found
+
+
+def _after_model(warning: str) -> str:
+    return warning.partition(": ")[2]
+
+
+# --- copies
+
+
+def _copies(matched: Matched, test: Mapping[str, Any]) -> Iterator[Suspicion]:
+    predictions, model = matched.predictions, matched.name
+    row = test["models"][model]
+    last = row["correlation_with_current_return"]
+    if matched.prices is not None:
+        volatility = predictions["volatility"].to_numpy(np.float64)
+        base = np.log(predictions["base_price"].to_numpy(np.float64))
+        said = np.log(matched.prices.to_numpy(np.float64))
+        before = base - predictions["current_return"].to_numpy(np.float64)
+        away = {
+            "the last price": np.abs(said - base) / volatility,
+            "the price before the last": np.abs(said - before) / volatility,
+        }
+        for what, far in away.items():
+            if np.nanmedian(far) < SAME_PRICE:
+                yield Suspicion(
+                    "copies_last_price",
+                    f"the forecasts copy {what}: half of them lie within {np.nanmedian(far):.3f} "
+                    f"volatilities of it (first: {predictions['symbol'].iloc[0]} at "
+                    f"{predictions['timestamp'].iloc[0]:%Y-%m-%d %H:%M}); a chart of such prices "
+                    "looks right and says nothing",
+                )
+                return
+        if last is not None and last < LAGGING:
+            yield Suspicion(
+                "prices_lag",
+                f"the forecast prices lag behind: the move from the last price to the forecast "
+                f"correlates {last:+.2f} with the last move, as an average of old prices does; "
+                "forecast the return instead",
+                is_grave=False,
+            )
+            return
+    if last is not None and last > COPY:
+        yield Suspicion(
+            "copies_last_move",
+            f"the forecasts copy the last move: they correlate {last:+.2f} with it; a chart of "
+            "them looks right, a candle late",
+            is_grave=False,
+        )
+    shares = np.sign(predictions[model].to_numpy(np.float64))
+    calls = shares[shares != 0]
+    if len(calls) and max((calls > 0).mean(), (calls < 0).mean()) > ONE_SIDE:
+        up = (calls > 0).mean()
+        way = "up" if up > 0.5 else "down"
+        rose = float((predictions["actual_return"] > 0).mean())
+        yield Suspicion(
+            "one_direction",
+            f"the forecasts say {way} in {100 * max(up, 1 - up):.1f} % of the cases, and the price "
+            f"rose in {100 * rose:.1f} %: their share of right directions is the market's",
+            is_grave=False,
+        )
+
+
+# --- what is not there
+
+
+def _missing(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[Suspicion]:
+    instants = matched.instants
+    is_there = instants["is_there"].to_numpy()
+    missing = 1 - float(is_there.mean())
+    if missing <= MISSING:
+        if matched.n_nan:
+            yield Suspicion(
+                "not_numbers",
+                f"{matched.n_nan:,} of {matched.n_rows:,} forecasts are no numbers "
+                f"({_first(instants, instants['is_nan'])}) and are not judged; what would they "
+                "have been?",
+                is_grave=False,
+            )
+        return
+    n_nan = int(instants["is_nan"].sum())
+    kind = "are no numbers" if n_nan > (~is_there).sum() / 2 else "have no forecast"
+    fact = (
+        f"{100 * missing:.1f} % of the instants between the first and the last forecast {kind} "
+        f"({_first(instants, ~instants['is_there'])})"
+    )
+    row = test["models"][matched.name]
+    right, low = row["direction_accuracy"], row["direction_accuracy_low"]
+    is_selected = low is not None and low > SUSPICIOUS_ACCURACY
+    depends = _dependence(instants, horizon)
+    name = "selected_not_numbers" if n_nan > (~is_there).sum() / 2 else "selected_forecasts"
+    question = "send the forecasts of all instants, or say which rule left them out beforehand"
+    if is_selected:
+        all_right = (right * is_there.sum() + 0.5 * (~is_there).sum()) / len(is_there)
+        yield Suspicion(
+            name,
+            f"{fact}, and those that are there are right in {100 * right:.1f} %, which no honest "
+            f"one is: were they left out where they were wrong? Counted as tosses of a coin they "
+            f"make it {100 * all_right:.1f} %; {question}",
+        )
+    elif depends:
+        yield Suspicion(name, f"{fact}, and whether there is one goes with {depends}; {question}")
+    else:
+        yield Suspicion(
+            "incomplete",
+            f"{fact}; nothing shows that it depended on the outcome, but {question}",
+            is_grave=False,
+        )
+
+
+def _first(instants: pd.DataFrame, chosen: pd.Series) -> str:
+    if not chosen.any():
+        return "none between the others"
+    first = instants[chosen].iloc[0]
+    return f"first: {first['symbol']} at {first['timestamp']:%Y-%m-%d %H:%M}"
+
+
+def _dependence(instants: pd.DataFrame, horizon: int) -> str:
+    """What came after that goes with whether there is a forecast; "" for nothing."""
+    times = instants["timestamp"]
+    is_missing = ~instants["is_there"].to_numpy()
+    scaled = instants["actual_return"].to_numpy(np.float64) / instants["volatility"].to_numpy()
+    size = np.minimum(np.abs(scaled), 10)
+    hour = timestamps_ms(instants) % WEEK_MS
+    size = size - pd.Series(size).groupby(hour).transform("mean").to_numpy()
+    series = {"whether the price then rose": np.sign(scaled), "how far the price then moved": size}
+    for what, values in series.items():
+        together = (is_missing - is_missing.mean()) * (values - values.mean())
+        by_instant = mean_by_instant(together, times)
+        if len(by_instant) < instants_needed(horizon) or is_constant(by_instant):
+            continue
+        error, _ = standard_error(by_instant, horizon)
+        statistic = float(by_instant.mean()) / error if error else 0.0
+        if abs(statistic) > DEPENDS:
+            return f"{what} (t = {statistic:+.1f})"
+    return ""
+
+
+# --- rows
+
+
+def _rows(matched: Matched) -> Iterator[Suspicion]:
+    if matched.n_duplicates:
+        yield Suspicion(
+            "duplicated_rows",
+            f"{matched.n_duplicates:,} of {matched.n_rows:,} rows are there twice (first: "
+            f"{matched.first_duplicate}); each instant counts once here, and whoever counts them "
+            "all takes luck for evidence",
+            is_grave=False,
+        )
+    if matched.n_crossed:
+        n = len(matched.predictions)
+        is_scored = "q10" in matched.predictions
+        yield Suspicion(
+            "crossed_quantiles",
+            f"the quantiles q10, q50 and q90 are not in order in {matched.n_crossed:,} of {n:,} "
+            f"rows (first: {matched.first_crossed})"
+            f"{'' if is_scored else ', and are not scored'}; are the columns exchanged?",
+            is_grave=False,
+        )
+    if matched.n_contradicting:
+        yield Suspicion(
+            "contradicting_direction",
+            f"direction and forecast_return have different signs in {matched.n_contradicting:,} "
+            f"of {len(matched.predictions):,} rows; the return is judged here. Which one is meant?",
+        )
+    if matched.n_without_candles:
+        yield Suspicion(
+            "without_candles",
+            f"{matched.n_without_candles:,} of {matched.n_rows:,} rows cannot be judged: they lie "
+            "at a gap or a halt, in the first 48 candles or outside the candles",
+            is_grave=False,
+        )
+    if matched.n_open:
+        yield Suspicion(
+            "open",
+            f"{matched.n_open:,} of {matched.n_rows:,} rows have a target that has not closed yet",
+            is_grave=False,
+        )
+
+
+# --- time
+
+
+def _time(matched: Matched, published_ms: int | None) -> Iterator[Suspicion]:
+    if published_ms is None:
+        return
+    times = timestamps_ms(matched.predictions)
+    published = f"{pd.Timestamp(published_ms, unit='ms'):%Y-%m-%d}"
+    last = f"{pd.Timestamp(int(times.max()), unit='ms'):%Y-%m-%d %H:%M}"
+    n_after = int((times >= published_ms).sum())
+    if n_after == 0:
+        yield Suspicion(
+            "before_publication",
+            f"the last forecast, {last}, is older than its publication, {published}: whoever made "
+            "them could know what came true; judge forecasts of after that day",
+        )
+    elif n_after < len(times):
+        yield Suspicion(
+            "partly_before_publication",
+            f"{len(times) - n_after:,} of {len(times):,} forecasts are older than their "
+            f"publication, {published}: whoever made them could know what came true; what came "
+            "after is scored by itself",
+            is_grave=False,
+        )
+
+
+def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[Suspicion]:
+    n, n_instants = test["n"], test["n_instants"]
+    span = timestamps_ms(matched.predictions)
+    steps = np.diff(np.unique(span))
+    if horizon > 1 and len(steps):
+        step = float(np.median(steps))
+        candle = float(steps.min())
+        if step < horizon * candle:
+            n_apart = max(1, round(n_instants * step / (horizon * candle)))
+            yield Suspicion(
+                "overlapping",
+                f"the forecasts overlap: each spans {horizon} candles and the next one begins "
+                f"after {step / candle:g}, so {n:,} of them are about {n_apart:,} that are "
+                "independent in time; tests and intervals here allow for that, and whoever counts "
+                "all of them must not be believed",
+                is_grave=False,
+            )
+    power = test["power"]["skill_against_naive"]
+    naive = next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
+    limit = SUSPICIOUS_SKILL if matched.kind == "return" else 2 * (SUSPICIOUS_ACCURACY - 0.5)
+    if power is None and naive["p_holm"] is None:
+        yield Suspicion(
+            "too_few",
+            f"{n_instants:,} instants are too few to test anything ({n:,} forecasts); it takes "
+            f"{instants_needed(horizon)} at least, and some thousands to find an honest skill",
+        )
+    elif power is not None and power > limit:
+        yield Suspicion(
+            "too_few",
+            f"{n_instants:,} instants say little: a skill below {100 * power:.2g} % would be "
+            f"missed in one of five such tests, and honest ones are below {100 * limit:g} %; "
+            "judge more of them",
+        )
+
+
+def _tried(test: Mapping[str, Any], tried: int, model: str) -> Iterator[Suspicion]:
+    if tried > 1:
+        yield Suspicion(
+            "tried",
+            f"the best of {tried:,} models is shown: the p-values of what it beats are {tried:,} "
+            "times as large as they would be of one (Bonferroni)",
+            is_grave=False,
+        )
+
+
+def loss_where_missing(matched: Matched) -> float:
+    """Share of naive's loss that lies at instants without a forecast."""
+    rows = matched.instants.assign(naive=0.0)
+    loss = scaled_absolute_error(rows, "naive")
+    return float(loss[~rows["is_there"]].sum() / loss.sum())
