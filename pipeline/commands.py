@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
-from pipeline import atomic, options, retraining, terminal
+from pipeline import atomic, options, terminal
 from pipeline.bundle.metadata import MAX_SHOWN, minute, shown
 from pipeline.candles import fetch_cache, folders, formats, store
 from pipeline.candles.candle_set import CandleSet
@@ -36,7 +36,9 @@ from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, j
 from pipeline.forecasts.recalibration import DAYS, write_recalibration
 from pipeline.forecasts.webhook import Webhook
 from pipeline.report.tables import summary, text_table, verdict_sentence
-from pipeline.training import parallel
+
+if TYPE_CHECKING:
+    from pipeline.retraining import Decision
 
 logger = logging.getLogger(__name__)
 
@@ -479,6 +481,8 @@ class Retrain:
 
     def run(self, predictor_class: type[LivePredictor], train: Train) -> None:
         """Retrain once, or again and again; a bundle that stays ends with status `EXIT_KEPT`."""
+        from pipeline import retraining  # statsmodels takes its time
+
         pause_ms = retraining.span_ms(self.every) if self.every is not None else None
         while True:
             begun_ms = _now_ms()
@@ -500,6 +504,8 @@ class Retrain:
 
     def _once(self, predictor_class: type[LivePredictor], train: Train) -> dict[str, Any]:
         """Train, judge, replace or not; returns what happened."""
+        from pipeline import retraining
+
         with atomic.locked(self.model_dir / retraining.NEXT, wait_s=0.0):
             served = open_bundle(predictor_class, self.model_dir)
             judged = open_bundle(predictor_class, self.model_dir, judged=True)
@@ -651,14 +657,15 @@ def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | 
 
 def _train(train: Train, config: ConfigV2, own_process: bool) -> None:
     """The training run, told as it goes on."""
+    from pipeline.training import parallel
+
     logger.info("%s", "going on with what was cut off" if config.resume else "training anew")
     parallel.run_all({"retraining": functools.partial(train, config)}, own_process=own_process)
 
 
-def _decide(
-    judged: LivePredictor, new: LivePredictor, market: CandleSet, folder: Path
-) -> retraining.Decision:
+def _decide(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder: Path) -> Decision:
     """What the guard says of a new bundle, by the judged networks of both."""
+    from pipeline import retraining
     from pipeline.evaluation import unseen
 
     predictions = pd.read_parquet(folder / new.files.predictions)
