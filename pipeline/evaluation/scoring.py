@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.bundle import files
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.backtest import backtest
+from pipeline.evaluation.decay import age_curve
 from pipeline.evaluation.delayed_entry import delayed_entries
 from pipeline.evaluation.metrics import forecast_fault
 from pipeline.evaluation.tear_sheet import tear_sheet
@@ -33,6 +34,7 @@ def score_run(
     threshold: float,
     funding: Mapping[str, pd.DataFrame | None],
     prices_between: Mapping[str, pd.Series] = {},
+    trained_until: Sequence[np.datetime64] | None = None,
 ) -> dict[str, Any]:
     """Score the forecasts of all folds together, and each fold's alone.
 
@@ -48,11 +50,12 @@ def score_run(
         threshold: In volatilities.
         funding: Symbol -> settled rates, or None.
         prices_between: Symbol -> prices by instant, for late entries (`finer.prices_between`).
+        trained_until: When the training of each fold ended (`age_curve`), where that is known.
 
     Returns:
         Plain data for JSON (`files.plain`): "test" (`evaluate_forecasts`), "backtest" (None
-        where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`) and "folds"
-        (span, size and comparison with naive of each).
+        where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`), "folds"
+        (span, size and comparison with naive of each) and "age_curve" (`age_curve`, or None).
     """
     predictions = pd.concat(parts, ignore_index=True)
     usable = forecast_fault(predictions, network) is None
@@ -81,8 +84,19 @@ def score_run(
         }
         money = _trade(predictions, network, threshold, rules)
         late = delayed_entries(predictions, network, prices_between, threshold=threshold, **rules)
-    folds = [_fold(part, network, horizon) for part in parts]
-    return files.plain({"test": test, "backtest": money, "delayed_entry": late, "folds": folds})
+    curve = None
+    if usable and trained_until is not None:
+        step = np.timedelta64(timeframe_ms(timeframe), "ms")
+        curve = age_curve(parts, trained_until, network, "naive", step=step, horizon=horizon)
+    return files.plain(
+        {
+            "test": test,
+            "backtest": money,
+            "delayed_entry": late,
+            "folds": [_fold(part, network, horizon) for part in parts],
+            "age_curve": curve,
+        }
+    )
 
 
 def _trade(

@@ -210,6 +210,21 @@ def fold_rows(folds: Sequence[Mapping[str, Any]]) -> Rows:
     return rows
 
 
+def age_rows(curve: Mapping[str, Any]) -> Rows:
+    """The skill by days since training, `decay.age_curve`."""
+    rows = [["days since training", "trainings", "forecasts", "skill %", "95 % interval"]]
+    for step in curve["steps"]:
+        ends = span(step["low"], step["high"], "{:+.2f}", 100)
+        counts = [f"{step['trainings']:,}", f"{step['n']:,}"]
+        rows.append([age_text(step), *counts, show(step["skill"], "{:+.3f}", 100), ends])
+    return rows
+
+
+def age_text(step: Mapping[str, Any]) -> str:
+    """A step of the age curve in words."""
+    return f"{step['from_day']} to {step['to_day']}"
+
+
 def horizon_rows(tests: Mapping[int, Mapping[str, Any]]) -> Rows:
     """The networks' figures, a row a horizon.
 
@@ -790,6 +805,8 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
     blocks = [text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"]))]
     if late := entry_rows(scores.get("delayed_entry") or []):
         blocks.append(text_table(late))
+    if len(folds) > 1 and scores.get("age_curve"):
+        blocks.append(text_table(age_rows(scores["age_curve"])))
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"
 
 
