@@ -36,7 +36,7 @@ ROLLING_DAYS = (30, 7)
 """Days of a rolling window: the longest that goes three times into the whole."""
 ROLLING_POINTS = 200
 AGE_DAYS = (90, 30, 10, 3, 1)
-"""Days of a step of the age curve: the longest that goes three times into the oldest age."""
+"""Days of a step of the age curve: the longest that goes three times into the span of ages."""
 DAY = np.timedelta64(1, "D")
 
 
@@ -127,14 +127,15 @@ def age_curve(
         horizon: Candles that a forecast spans.
 
     Returns:
-        The curve; None where the oldest forecast is less than three days old.
+        The curve; None where the ages are less than three days apart.
     """
     ages = [
         (part["timestamp"].to_numpy("datetime64[ms]") + step - until) / DAY
         for part, until in zip(parts, trained_until)
     ]
     predictions, age = pd.concat(parts), np.concatenate(ages)
-    days = next((days for days in AGE_DAYS if 3 * days <= age.max()), None)
+    span = np.ceil(age.max() - age.min())  # a fold of 30 days spans an hour less
+    days = next((days for days in AGE_DAYS if 3 * days <= span), None)
     if days is None:
         return None
     training = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -144,9 +145,9 @@ def age_curve(
         chosen = number == one
         _, ours, theirs = _losses_in_time(predictions[chosen], model, baseline)
         skill, low, high = skill_interval(ours, theirs, horizon)
-        span = {"from_day": int(one * days), "to_day": int((one + 1) * days)}
+        ends = {"from_day": int(one * days), "to_day": int((one + 1) * days)}
         counts = {"n": int(chosen.sum()), "trainings": len(np.unique(training[chosen]))}
-        steps.append({**span, "skill": skill, "low": low, "high": high, **counts})
+        steps.append({**ends, "skill": skill, "low": low, "high": high, **counts})
     return {"days": days, "steps": steps}
 
 
