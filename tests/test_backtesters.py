@@ -1,8 +1,10 @@
 """Our signals in the real vectorbt and the real backtesting.py, which take the frame as it is.
 
-`make traders` builds an environment that has both; elsewhere these tests are skipped.
+`make traders` builds an environment that has both, and freqtrade; elsewhere these tests are
+skipped. tests/test_freqtrade.py has freqtrade's backtests.
 """
 
+import importlib.util
 import warnings
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from pipeline.candles.formats import read_directory
 from pipeline.forecasts.signals import History
+from tests.freqtrade_run import STRATEGY
 
 pytestmark = pytest.mark.slow  # vectorbt compiles itself for half a minute
 
@@ -143,3 +146,36 @@ def test_backtesting_py_trades_where_the_signals_say_so_at_those_prices(history)
     ours = ours[ours["opened"] >= first].reset_index(drop=True)
     pd.testing.assert_frame_equal(in_order(theirs), ours, check_dtype=False)
     assert len(ours) > 10 and first <= signals.index[40]
+
+
+def load_strategy():
+    """The strategy's module, in an environment that has freqtrade."""
+    pytest.importorskip("freqtrade")
+    spec = importlib.util.spec_from_file_location("crypto_forecast", STRATEGY)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_candles_that_freqtrade_made_up_are_left_out_of_the_features():
+    strategy = load_strategy()
+    from freqtrade.data.converter import ohlcv_fill_up_missing_data
+
+    times = pd.date_range("2024-01-01", periods=200, freq="h", tz="UTC").as_unit("ms")
+    closes = 100 + np.arange(200.0)
+    candles = pd.DataFrame({"date": times, "open": closes - 1, "high": closes, "low": closes - 1})
+    candles = candles.assign(close=closes, volume=1.0)
+    holed = candles.drop(index=[50, 51, 120]).reset_index(drop=True)
+    filled = ohlcv_fill_up_missing_data(holed, "1h", "BTC/USDT")
+    assert len(filled) == 200
+    traded = strategy._traded(filled).rename(columns={"timestamp": "date"})
+    pd.testing.assert_frame_equal(traded, holed, check_dtype=False)
+
+
+def test_a_candle_without_trades_is_kept_where_the_exchange_moved_its_price():
+    strategy = load_strategy()
+    times = pd.date_range("2024-01-01", periods=3, freq="h", tz="UTC")
+    candles = pd.DataFrame({"date": times} | dict.fromkeys(("open", "high", "low"), 100.0))
+    candles = candles.assign(close=[100.0, 100.0, 101.0], volume=[1.0, 0.0, 0.0])
+    candles["high"] = [100.0, 100.0, 101.0]
+    assert strategy._traded(candles)["timestamp"].tolist() == [times[0], times[2]]

@@ -77,7 +77,8 @@ class CryptoForecast(IStrategy):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", UserWarning)
             history = self.predictor.predict_history(candles, context=self._context())
-        for text in dict.fromkeys(str(warning.message) for warning in told):
+        notes = [str(warning.message) for warning in told]
+        for text in dict.fromkeys([*notes, *self._notes_on_time(dataframe)]):
             logger.warning("%s: %s", metadata["pair"], text)
         known = pd.DataFrame(history.set_index("timestamp")[columns])
         rows = known.reindex(pd.DatetimeIndex(dataframe["date"]))
@@ -109,6 +110,19 @@ class CryptoForecast(IStrategy):
         return dataframe.assign(
             **{tag: (signals[name] == True).to_numpy(int) for tag, name in chosen.items()}  # noqa: E712
         )
+
+    def _notes_on_time(self, dataframe: pd.DataFrame) -> list[str]:
+        """What to say of candles that the model has learnt from, the startup's left aside."""
+        until = self.predictor.trained_until
+        if until is None:
+            return ["nothing says which candles the model has learnt from: these may be among them"]
+        n_seen = int((dataframe["date"].iloc[self.startup_candle_count :] < until).sum())
+        if n_seen == 0:
+            return []
+        return [
+            f"{n_seen:,} candles are older than {until:%Y-%m-%d %H:%M}, up to which the model has "
+            "learnt: what is earned there proves nothing; begin the timerange later"
+        ]
 
     def _context(self) -> dict[str, pd.DataFrame] | None:
         """Candles of the bundle's pairs, as far as freqtrade has them."""
