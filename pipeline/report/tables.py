@@ -709,6 +709,14 @@ def fold_sentence(folds: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(folds)} folds against naive: {tally}; {between}."
 
 
+def age_sentence(curve: Mapping[str, Any] | None) -> str:
+    """The skill by days since training (`decay.age_curve`); "" where it is unknown."""
+    if not curve:
+        return ""
+    steps = (f"{age_text(step)} {show(step['skill'], '{:+.2f}', 100)}" for step in curve["steps"])
+    return f"Skill by days since training, %: {', '.join(steps)}."
+
+
 def member_sentences(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
     """How far an ensemble's members are apart, and whose they are."""
     spread = show(ensemble["spread"], "{:.2f}")
@@ -796,6 +804,7 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
         facts["money"] = money_sentences(money)
     if len(folds) > 1:
         facts["folds"] = fold_sentence(folds)
+        facts["by age"] = age_sentence(scores.get("age_curve"))
     further = INDENT + 15 * " "
     lines = (
         textwrap.fill(f"{title:15}{text}", WIDTH, initial_indent=INDENT, subsequent_indent=further)
@@ -805,8 +814,6 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
     blocks = [text_table(score_rows(test)), text_table(verdict_rows(test["verdicts"]))]
     if late := entry_rows(scores.get("delayed_entry") or []):
         blocks.append(text_table(late))
-    if len(folds) > 1 and scores.get("age_curve"):
-        blocks.append(text_table(age_rows(scores["age_curve"])))
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)]) + "\n"
 
 
