@@ -6,6 +6,7 @@
 # make coverage   make test with the share of lines that it reaches, at least 98 %
 # make mutations  mistakes of arithmetic, each of which a test must notice
 # make dates      the tests of make test on three other days
+# make traders    the real freqtrade, vectorbt and backtesting.py, in an environment of their own, on our signals
 # make lint       ruff and mypy
 # make format     put imports in order and lines into the formatter's shape
 # make figures    the README's run, and its figures on README.md and docs/*.md: CANDLES=DIR has the candles, five minutes
@@ -24,7 +25,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRA
 # A process per core; a file of tests stays in one of them, with the networks that it trains.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo train check test soak soak-short coverage mutations dates lint format figures bench clean
+.PHONY: demo train check test soak soak-short coverage mutations dates traders lint format figures bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py $(ARGS)
@@ -67,6 +68,10 @@ dates: $(VENV)/.installed-dev
 		CRYPTO_TEST_DATE="$${day}T23:58+00:00" $(PYTEST) -m "not soak and not long" $(ARGS) || exit 1; \
 	done
 
+traders: $(VENV)/.installed-dev $(VENV)-traders/.installed
+	$(VENV)-traders/bin/python -m pytest tests/test_backtesters.py $(ARGS)
+	CRYPTO_FREQTRADE=$(VENV)-traders/bin/freqtrade $(BIN)/python -m pytest -m soak tests/test_freqtrade.py $(ARGS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,5 +99,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-opt
 	$(INSTALL) -r requirements-dev.txt
 	touch $@
 
+# What traders use, whose requirements are narrower than ours. freqtrade brings ccxt, TA-Lib and pyarrow.
+$(VENV)-traders/.installed: Makefile
+	$(PYTHON) -m venv $(VENV)-traders
+	$(VENV)-traders/bin/python -m pip install --disable-pip-version-check -q \
+		freqtrade onnxruntime scipy vectorbt backtesting pytest hypothesis time-machine
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-traders .pytest_cache .mypy_cache .ruff_cache

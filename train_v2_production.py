@@ -134,7 +134,7 @@ def main(config: ConfigV2 = ConfigV2(), build: BuildNetwork | None = None) -> di
             "data": market.provenance(),
             "split": split.facts(samples.target_time),
             "cuts": split.cuts(),
-            **run.score(parts, market),
+            **run.score(parts, market, [*earlier, split]),
             "calibration": forecasts.calibration.as_dict(),
             "baseline_settings": baselines.settings,
             "importance": find_importance(saved, scaled, forecasts, config),

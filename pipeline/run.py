@@ -33,6 +33,7 @@ from pipeline.forecasts.past_intervals import INTERVAL_BASELINES
 from pipeline.forecasts.test_part import NETWORK, Forecasts
 from pipeline.report import run_page, tables
 from pipeline.samples.probe import Probe
+from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -150,12 +151,15 @@ class Run:
         elif is_exact:
             files.demand_same_candles(self.stored, fingerprint)
 
-    def score(self, parts: Sequence[pd.DataFrame], market: CandleSet) -> dict[str, Any]:
+    def score(
+        self, parts: Sequence[pd.DataFrame], market: CandleSet, folds: Sequence[Split] | None = None
+    ) -> dict[str, Any]:
         """Score forecasts beside every baseline's, and print the tables; see `score_run`.
 
         Args:
             parts: Predictions of each fold, as `forecast_test` gives them.
             market: Candles that they were made from.
+            folds: The folds themselves, for the skill by age.
         """
         # statsmodels, scikit-learn and arch take their time, so bad options do not wait for them
         from pipeline.evaluation.scoring import score_run
@@ -172,6 +176,7 @@ class Run:
             threshold=self.config.threshold,
             funding=market.funding,
             prices_between=prices_between(market, self.config),
+            trained_until=None if folds is None else [fold.val_end for fold in folds],
         )
         scores["test"]["warnings"] += market.doubts.values()
         print(tables.terminal_tables(scores))

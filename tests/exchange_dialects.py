@@ -423,6 +423,7 @@ HANDLERS: Mapping[str, Callable[[Request, Market], Answer]] = {
     "/fapi/v1/time": _binance_time,
     "/fapi/v1/exchangeInfo": _binance_markets,
     "/fapi/v1/klines": _binance_candles,
+    "/fapi/v1/markPriceKlines": _binance_candles,  # the mark price is the traded one here
     "/fapi/v1/fundingRate": _binance_funding,
     "/futures/data/openInterestHist": _binance_open_interest,
     "/dapi/v1/exchangeInfo": _binance_markets,

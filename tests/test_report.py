@@ -108,7 +108,11 @@ def predictions():
 @pytest.fixture(scope="module")
 def scores(predictions):
     is_late = predictions["timestamp"] >= pd.Timestamp("2024-01-10", tz="UTC")
-    return score([predictions[~is_late], predictions[is_late]], interval_baselines=("ewma",))
+    return score(
+        [predictions[~is_late], predictions[is_late]],
+        interval_baselines=("ewma",),
+        trained_until=[np.datetime64("2024-01-01"), np.datetime64("2024-01-10")],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,8 @@ def test_the_page_says_the_verdict_first_and_shows_every_part(page):
         "Returns from one forecast",
         "What the network relies on",
         "Fold by fold",
+        "How a network ages",
+        "0 to 3",
         "Training curves",
         "Where it comes from",
         "not trading advice",
@@ -150,9 +156,8 @@ def test_the_contents_lead_to_every_section_in_its_order(page):
     source, _ = page
     sections = re.findall('<section id="(.*?)"', source)
     assert re.findall('<a href="#(.*?)"', source) == sections
-    assert sections == (
-        "skill scores confidence interval forecasts money features folds training this-run".split()
-    )
+    names = "skill scores confidence interval forecasts money features folds age training this-run"
+    assert sections == names.split()
     assert source.index('class="contents"') < source.index("<h1>")
 
 
@@ -628,11 +633,13 @@ def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
         "best models",
         "money",
         "folds",
+        "by age",
     ]
     text = " ".join(" ".join(lines).split())
     assert "Its quantiles (pinball skill): BEATS ewma" in text
     assert "5 bps a side are assumed. A summary, not a promise." in text
     assert "2 folds against naive:" in text
+    assert "Skill by days since training, %: 0 to 3 " in text
 
 
 def test_a_single_fold_is_not_called_one(predictions, scores):

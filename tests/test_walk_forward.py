@@ -89,7 +89,9 @@ def test_what_is_finished_is_read_again_and_not_done_again(tmp_path):
 
 @pytest.fixture(scope="module")
 def config(signal_dir):
-    return replace(TINY, candles_dir=signal_dir, epochs=2, walk_forward=True, refit_every=2)
+    parts = {"train_ratio": 0.5, "val_ratio": 0.15}  # a test part of ten days
+    folds = {"walk_forward": True, "refit_every": 5}
+    return replace(TINY, candles_dir=signal_dir, epochs=2, **parts, **folds)
 
 
 def run(config, folder, **changes):
@@ -106,7 +108,11 @@ def test_a_run_that_walks_forward_scores_all_folds_and_resumes_after_a_kill(
     metrics = run(config, tmp_path / "whole")
     assert len(metrics["folds"]) == 2
     assert metrics["test"]["n"] == sum(fold["n"] for fold in metrics["folds"])
-    assert "2 folds of 2 days" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 folds of 5 days" in told and "days since training" in told
+    curve = metrics["age_curve"]
+    assert curve["days"] == 1 and sum(step["n"] for step in curve["steps"]) == metrics["test"]["n"]
+    assert [step["trainings"] for step in curve["steps"][:2]] == [2, 2]
     predictions = pd.read_parquet(tmp_path / "whole" / "predictions_v2.parquet")
     assert (
         len(predictions) == metrics["test"]["n"]

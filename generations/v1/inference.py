@@ -35,6 +35,7 @@ from pipeline.forecasts.predictor import (
     read_closed,
     read_recent,
 )
+from pipeline.forecasts.signals import History
 from pipeline.samples.probe import Probe, probe
 from pipeline.samples.scaling import scale_rows, to_log_return
 from pipeline.samples.windows import Stream, usable_rows
@@ -142,7 +143,7 @@ class CryptoPricePredictorV1(BundlePredictor):
         prices = one_for_each(last_prices, len(pairs))
         return self._predict(pairs, prices) if len(pairs) else []
 
-    def predict_history(self, df_1h: pd.DataFrame, df_15m: pd.DataFrame) -> pd.DataFrame:
+    def predict_history(self, df_1h: pd.DataFrame, df_15m: pd.DataFrame) -> History:
         """Forecast from every 1h candle that can be, bit for bit as `predict` does from there.
 
         Returns:
@@ -173,7 +174,8 @@ class CryptoPricePredictorV1(BundlePredictor):
             forecast = self._forecast(streams, volatility[t], inputs)
         self._demand_numbers(forecast, hours["close"].to_numpy()[t], times[t])
         columns = self._times_of(hours, t)
-        return pd.DataFrame(columns | {name: forecast[name] for name in FORECASTS})
+        columns |= {name: forecast[name] for name in FORECASTS}
+        return History.of(columns, hours, HOUR, self.horizon)
 
     def _predict(
         self, pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], prices: Sequence[float | None]

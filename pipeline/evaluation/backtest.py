@@ -39,6 +39,7 @@ from pipeline.candles.schema import (
 )
 from pipeline.evaluation.metrics import check_predictions
 from pipeline.evaluation.significance import MIN_INSTANTS, is_constant, ratio_half_width
+from pipeline.forecasts.signals import demand_fee, positions
 
 YEAR_MS = 365 * DAY_MS  # crypto trades around the clock: 8,760 hours a year
 MIN_DAYS_TO_ANNUALISE = 30  # a fortnight's return to the power of 26 says nothing about a year
@@ -256,10 +257,7 @@ def _check_settings(timeframe_ms: int, horizon: int, fee_bps: float, threshold: 
             f"timeframe_ms is {timeframe_ms}, horizon {horizon}; a candle lasts at least 1 ms, a "
             "forecast spans at least 1 candle"
         )
-    if not 0 <= fee_bps < 1e4:
-        raise ValueError(
-            f"fee_bps is {fee_bps}; pass the fee of one side in basis points, 5 for 0.05 %"
-        )
+    demand_fee(fee_bps)
     if not threshold >= 0:
         raise ValueError(
             f"threshold is {threshold}; pass 0 or more, in units of the candle's volatility"
@@ -285,7 +283,7 @@ def _open_book(
     cell = instant[used], codes[used]
     n_instants = int(instant[used].max()) + 1
     position, move = np.zeros((2, n_instants, len(symbols)))
-    position[cell] = np.where(np.abs(score) > threshold, np.sign(score), 0.0)
+    position[cell] = positions(score, threshold)
     move[cell] = np.expm1(predictions["actual_return"].to_numpy(np.float64)[used])
     first_close_ms = first_ms + timeframe_ms  # candle t is known at its close
     edges_ms = first_close_ms + span_ms * np.arange(n_instants + 1)

@@ -1,4 +1,4 @@
-"""Skill in the course of time: by quarter, its trend, and what the next quarter may bring."""
+"""Skill in the course of time: by quarter, its trend, what the next quarter may bring; by age."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ YEAR = np.timedelta64(365 * 24 + 6, "h")
 ROLLING_DAYS = (30, 7)
 """Days of a rolling window: the longest that goes three times into the whole."""
 ROLLING_POINTS = 200
+AGE_DAYS = (90, 30, 10, 3, 1)
+"""Days of a step of the age curve: the longest that goes three times into the span of ages."""
+DAY = np.timedelta64(1, "D")
 
 
 class Trend(TypedDict):
@@ -62,6 +65,16 @@ class SkillOverTime(TypedDict):
     """whether the interval of the last whole quarter holds 0; None without one"""
 
 
+class AgeCurve(TypedDict):
+    """Skill by days since training; shares, with 95 % intervals."""
+
+    days: int
+    """length of a step"""
+    steps: list[dict[str, Any]]
+    """a row a step, the youngest first: "from_day", "to_day", "skill", "low", "high", "n"
+    (forecasts), "trainings" (networks that they come from); steps without forecasts are left out"""
+
+
 def skill_over_time(
     predictions: pd.DataFrame, model: str, baseline: str, horizon: int = 1
 ) -> SkillOverTime:
@@ -87,6 +100,55 @@ def skill_over_time(
         "next_quarter": forecast_next([row["skill"] for row in whole]),
         "last_holds_zero": whole[-1]["low"] <= 0 <= whole[-1]["high"] if whole else None,
     }
+
+
+def age_curve(
+    parts: Sequence[pd.DataFrame],
+    trained_until: Sequence[np.datetime64],
+    model: str,
+    baseline: str,
+    *,
+    step: np.timedelta64,
+    horizon: int = 1,
+) -> AgeCurve | None:
+    """Measure the skill by the days that have passed since training.
+
+    A forecast's age is the time from what its network knew last to the close of the candle that it
+    is made from. Forecasts of several trainings at the same age are taken together. Of a single
+    training age and calendar are the same thing, and so are an old network and another market.
+
+    Args:
+        parts: The frame described in `metrics`, for each training.
+        trained_until: For each training, when its validation part ended: nothing that it was fitted
+            or calibrated on is later.
+        model: Name of the model's forecast column.
+        baseline: Name of the baseline's forecast column.
+        step: Length of a candle.
+        horizon: Candles that a forecast spans.
+
+    Returns:
+        The curve; None where the ages are less than three days apart.
+    """
+    ages = [
+        (part["timestamp"].to_numpy("datetime64[ms]") + step - until) / DAY
+        for part, until in zip(parts, trained_until)
+    ]
+    predictions, age = pd.concat(parts), np.concatenate(ages)
+    span = np.ceil(age.max() - age.min())  # a fold of 30 days spans an hour less
+    days = next((days for days in AGE_DAYS if 3 * days <= span), None)
+    if days is None:
+        return None
+    training = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    number = np.floor(age / days).astype(int)
+    steps: list[dict[str, Any]] = []
+    for one in np.unique(number):
+        chosen = number == one
+        _, ours, theirs = _losses_in_time(predictions[chosen], model, baseline)
+        skill, low, high = skill_interval(ours, theirs, horizon)
+        ends = {"from_day": int(one * days), "to_day": int((one + 1) * days)}
+        counts = {"n": int(chosen.sum()), "trainings": len(np.unique(training[chosen]))}
+        steps.append({**ends, "skill": skill, "low": low, "high": high, **counts})
+    return {"days": days, "steps": steps}
 
 
 def forecast_next(skills: Sequence[float]) -> dict[str, float] | None:

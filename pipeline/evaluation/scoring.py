@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.bundle import files
 from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.backtest import backtest
+from pipeline.evaluation.decay import age_curve
 from pipeline.evaluation.delayed_entry import DelayedEntry, delayed_entries
 from pipeline.evaluation.directions import as_directions, evaluate_directions
 from pipeline.evaluation.metrics import forecast_fault
@@ -35,6 +36,7 @@ def score_run(
     funding: Mapping[str, pd.DataFrame | None],
     prices_between: Mapping[str, pd.Series] = {},
     says_sizes: bool = True,
+    trained_until: Sequence[np.datetime64] | None = None,
 ) -> dict[str, Any]:
     """Score the forecasts of all folds together, and each fold's alone.
 
@@ -52,11 +54,12 @@ def score_run(
         prices_between: Symbol -> prices by instant, for late entries (`finer.prices_between`).
         says_sizes: Whether the network's forecasts have a size; else they are directions, each one
             volatility far, and judged by `evaluate_directions`.
+        trained_until: When the training of each fold ended (`age_curve`), where that is known.
 
     Returns:
         Plain data for JSON (`files.plain`): "test" (`evaluate_forecasts`), "backtest" (None
-        where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`) and "folds"
-        (span, size and comparison with naive of each).
+        where the network's forecasts are unusable), "delayed_entry" (`delayed_entries`), "folds"
+        (span, size and comparison with naive of each) and "age_curve" (`age_curve`, or None).
     """
     predictions = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     predictions = predictions.reset_index(drop=True)
@@ -91,8 +94,19 @@ def score_run(
             late = [_without_errors(entry) for entry in late]
     if not says_sizes and usable:
         parts = [as_directions(part, ["naive", network]) for part in parts]
-    folds = [_fold(part, network, horizon) for part in parts]
-    return files.plain({"test": test, "backtest": money, "delayed_entry": late, "folds": folds})
+    curve = None
+    if usable and trained_until is not None:
+        step = np.timedelta64(timeframe_ms(timeframe), "ms")
+        curve = age_curve(parts, trained_until, network, "naive", step=step, horizon=horizon)
+    return files.plain(
+        {
+            "test": test,
+            "backtest": money,
+            "delayed_entry": late,
+            "folds": [_fold(part, network, horizon) for part in parts],
+            "age_curve": curve,
+        }
+    )
 
 
 def _trade(

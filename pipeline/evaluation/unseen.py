@@ -84,8 +84,8 @@ def score_unseen(
 
     Returns:
         Plain data for JSON: "data" (`CandleSet.provenance`), "span", "seen_until",
-        "untrained_symbols", "notes" (what a reader must know), "test", "backtest", "delayed_entry"
-        and "folds" (`score_run`), "calibrations" (`compare_calibrations`), "drift"
+        "untrained_symbols", "notes" (what a reader must know), "test", "backtest", "delayed_entry",
+        "folds" and "age_curve" (`score_run`), "calibrations" (`compare_calibrations`), "drift"
         (`measure_drift`); and the forecasts, a row a sample in time order, with the columns of
         predictions_v2.parquet that a bundle can fill.
 
@@ -118,6 +118,7 @@ def score_unseen(
         threshold=_setting(metadata, "threshold"),
         funding=market.funding,
         prices_between=prices_between,
+        trained_until=None if learnt_ms is None else [np.datetime64(learnt_ms, "ms")],
     )
     scores["test"]["warnings"] += market.doubts.values()
     scores["calibrations"] = files.plain(

@@ -45,6 +45,7 @@ from pipeline.forecasts.picture import SHOWN, plot_forecast
 from pipeline.forecasts.prediction import Instrument, Prediction, quote_of
 from pipeline.forecasts.recalibration import Recalibration
 from pipeline.forecasts.shrinkage import Calibration, apply_calibration
+from pipeline.forecasts.signals import History
 from pipeline.samples.indicators import VOLATILITY_SPAN, VOLATILITY_WARMUP
 from pipeline.samples.probe import Probe, changed_feature
 from pipeline.samples.scaling import scale_rows
@@ -498,7 +499,7 @@ class CandlePredictor(BundlePredictor):
 
     def predict_history(
         self, df: pd.DataFrame, *, context: Mapping[str, pd.DataFrame] | None = None
-    ) -> pd.DataFrame:
+    ) -> History:
         """Forecast from every candle that can be: bit for bit what `predict(df.iloc[:t + 1])` says.
 
         Args:
@@ -509,7 +510,7 @@ class CandlePredictor(BundlePredictor):
             One row per candle t whose last `lookback` candles hold no gap: `timestamp` and
             `last_timestamp` (open of t, UTC), `target_timestamp` (open of the candle that is
             forecast), `predicted_return`, `q05`, `q10`, `q25`, `q50`, `q75`, `q90`, `q95`
-            (log-returns over the horizon), `p_up`.
+            (log-returns over the horizon), `p_up`. It is a frame that also has `to_signals`.
         """
         candles = read_closed(df, self.timeframe)
         is_usable = usable_rows(timestamps_ms(candles), self._step_ms, self._needed, warmup=0)
@@ -533,7 +534,8 @@ class CandlePredictor(BundlePredictor):
         if note is not None:
             warnings.warn(note, stacklevel=2)
         columns = self._times_of(candles, t)
-        return pd.DataFrame(columns | {name: forecast[name] for name in self.history_columns})
+        columns |= {name: forecast[name] for name in self.history_columns}
+        return History.of(columns, candles, self.timeframe, self.horizon)
 
     def plot(
         self,

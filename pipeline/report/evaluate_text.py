@@ -8,7 +8,14 @@ from typing import Any
 
 from pipeline.evaluation.ledger_scores import OTHER_PRICE
 from pipeline.evaluation.significance import instants_needed
-from pipeline.report.tables import INDENT, show, terminal_tables, text_table, verdict_banner
+from pipeline.report.tables import (
+    INDENT,
+    age_rows,
+    show,
+    terminal_tables,
+    text_table,
+    verdict_banner,
+)
 from pipeline.samples.drift import MOVED, SHIFTED
 from pipeline.terminal import WIDTH, listed
 
@@ -20,6 +27,10 @@ RULES = {
     "file": "The recalibration in use, on the forecasts made after its date:",
 }
 """rule of `compare_calibrations` -> the later calibration, and what was done"""
+AGE = (
+    "Skill against naive by days since the model learnt last. Of one training an older network and "
+    "another market are one thing; several (--walk-forward) tell them apart."
+)
 FEATURES_SHOWN = 5
 """features whose drift is printed: the worst"""
 ENTRIES_SHOWN = 5
@@ -40,9 +51,16 @@ def unseen_text(result: Mapping[str, Any]) -> str:
         f"{span['last']}",
         *notes,
     )
-    blocks = [told, terminal_tables(result), *map(calibration_table, result["calibrations"])]
+    ages = [age_table(result["age_curve"])] if result["age_curve"] else []
+    blocks = [told, terminal_tables(result), *ages, *map(calibration_table, result["calibrations"])]
     drift = drift_table(result["drift"])
     return "\n".join([*blocks, f"{drift}{verdict_banner(result['test'])}"])
+
+
+def age_table(curve: Mapping[str, Any]) -> str:
+    """The skill by days since the model learnt last (`decay.age_curve`)."""
+    rule = textwrap.fill(AGE, WIDTH - len(INDENT))
+    return f"{textwrap.indent(rule, INDENT)}\n\n{text_table(age_rows(curve))}\n"
 
 
 def calibration_table(compared: Mapping[str, Any]) -> str:

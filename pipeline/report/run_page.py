@@ -90,6 +90,8 @@ def html_report(
         importance=metrics.get("importance"),
         relied=importance_rows(metrics.get("importance")),
         folds=metrics.get("folds") or [],
+        age_curve=metrics.get("age_curve"),
+        ages=age_rows(metrics.get("age_curve")),
         curves=curves,
         settings=settings,
         run=tables.run_facts(run or {}),
@@ -164,6 +166,18 @@ def _whole_quarters(over_time: Mapping[str, Any] | None) -> list[dict[str, Any]]
     """The quarters that a picture shows: none where there is but one."""
     quarters = [row for row in over_time["quarters"] if row["is_whole"]] if over_time else []
     return quarters if len(quarters) > 1 else []
+
+
+def age_rows(curve: Mapping[str, Any] | None) -> list[tuple]:
+    """Rows of the picture of the skill by age, in percent: (label, skill, low, high)."""
+    return [
+        (
+            f"{tables.age_text(step)} days",
+            *map(tables.percent, (step["skill"], step["low"], step["high"])),
+        )
+        for step in (curve["steps"] if curve else [])
+        if step["low"] is not None
+    ]
 
 
 def coverage_rows(interval: Mapping[str, Any] | None) -> list[tuple]:

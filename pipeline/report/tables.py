@@ -238,6 +238,21 @@ def fold_rows(folds: Sequence[Mapping[str, Any]]) -> Rows:
     return rows
 
 
+def age_rows(curve: Mapping[str, Any]) -> Rows:
+    """The skill by days since training, `decay.age_curve`."""
+    rows = [["days since training", "trainings", "forecasts", "skill %", "95 % interval"]]
+    for step in curve["steps"]:
+        ends = span(step["low"], step["high"], "{:+.2f}", 100)
+        counts = [f"{step['trainings']:,}", f"{step['n']:,}"]
+        rows.append([age_text(step), *counts, show(step["skill"], "{:+.3f}", 100), ends])
+    return rows
+
+
+def age_text(step: Mapping[str, Any]) -> str:
+    """A step of the age curve in words."""
+    return f"{step['from_day']} to {step['to_day']}"
+
+
 def horizon_rows(tests: Mapping[int, Mapping[str, Any]]) -> Rows:
     """The networks' figures, a row a horizon.
 
@@ -748,6 +763,14 @@ def fold_sentence(folds: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(folds)} folds against naive: {tally}; {between}."
 
 
+def age_sentence(curve: Mapping[str, Any] | None) -> str:
+    """The skill by days since training (`decay.age_curve`); "" where it is unknown."""
+    if not curve:
+        return ""
+    steps = (f"{age_text(step)} {show(step['skill'], '{:+.2f}', 100)}" for step in curve["steps"])
+    return f"Skill by days since training, %: {', '.join(steps)}."
+
+
 def member_sentences(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
     """How far an ensemble's members are apart, and whose they are."""
     spread = show(ensemble["spread"], "{:.2f}")
@@ -835,6 +858,7 @@ def terminal_tables(scores: Mapping[str, Any]) -> str:
         facts["money"] = money_sentences(money)
     if len(folds) > 1:
         facts["folds"] = fold_sentence(folds)
+        facts["by age"] = age_sentence(scores.get("age_curve"))
     further = INDENT + 15 * " "
     lines = (
         textwrap.fill(f"{title:15}{text}", WIDTH, initial_indent=INDENT, subsequent_indent=further)
