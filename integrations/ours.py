@@ -16,6 +16,7 @@ import pandas as pd
 
 from config import default_output_dir
 from inference_v2 import CryptoPricePredictorV2
+from pipeline.candles.schema import timeframe_ms
 
 COLUMNS = ("p_up", "q10", "q50", "q90")
 
@@ -26,9 +27,13 @@ class Bundle:
     def __init__(self, folder: str | Path | None = None) -> None:
         folder = folder or os.environ.get("CRYPTO_BUNDLE") or default_output_dir("v2")
         self.predictor = CryptoPricePredictorV2.from_directory(folder)
+        self.step = pd.Timedelta(timeframe_ms(self.predictor.timeframe), "ms")
 
     def predict(self, candles: pd.DataFrame) -> pd.DataFrame:
-        """A row for every candle that can be forecast from."""
+        """A row for every candle that can be forecast from, and that the bundle does not know."""
         said = self.predictor.predict_history(candles)
+        if self.predictor.seen_until is not None:
+            closed = said["target_timestamp"] - (self.predictor.horizon - 1) * self.step
+            said = said[closed >= self.predictor.seen_until]
         renamed = said.rename(columns={"predicted_return": "forecast_return"})
         return renamed[["timestamp", "forecast_return", *COLUMNS]]

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import pandas as pd
 
 from config import TRADING_PAIRS, ConfigV2, SourceConfig, default_cache_dir, default_output_dir
-from pipeline import atomic, options, terminal
+from pipeline import options, privacy, terminal
+from pipeline.bundle import files
 from pipeline.bundle.metadata import MAX_SHOWN, minute, shown
 from pipeline.candles import fetch_cache, folders, formats, store
 from pipeline.candles.candle_set import CandleSet
@@ -51,7 +52,9 @@ RECALIBRATED_EVERY_MS = 30 * DAY_MS
 MOST_CANDLES = 20_000
 """A coin's candles that a recalibration while watching may fetch: of 15m and longer."""
 EXIT_KEPT = 3
-"""Status of `retrain` where the old bundle stays; errors end with 1 or 2."""
+"""Status of `retrain` where the old bundle stays; errors end with 2."""
+RETRIED_MS = 3_600_000
+"""After what went wrong `retrain --every` tries again so much later, or when it is due."""
 
 
 def main(
@@ -243,7 +246,7 @@ class Live:
                 _enter(self.ledger, predictor, self.symbol, candles, pending[-1])
             except ValueError as error:  # fetched too late, say, which the next candle need not be
                 logger.warning("%s", error)
-            is_tried = _now_ms() - tried_ms < RECALIBRATED_EVERY_MS
+            is_tried = _now_ms() - tried_ms < DAY_MS
             if self.recalibrate and not is_tried and _is_recalibration_due(predictor):
                 tried_ms = _now_ms()
                 self._recalibrate_aside(type(predictor))
@@ -264,9 +267,9 @@ class Live:
         def recalibrate() -> None:
             place = Place(None, self.exchange, self.base_url, None, None)
             try:
-                judged = open_bundle(predictor_class, self.model_dir, judged=True)
-                market = place.read(judged, _now_ms() - DAYS * DAY_MS)
-                logger.info("%s", _recalibrate(judged, self.model_dir, market))
+                both = _open_both(predictor_class, self.model_dir)
+                market = place.read(both.judged, _now_ms() - DAYS * DAY_MS)
+                logger.info("%s", _recalibrate(both, self.model_dir, market))
             except (ValueError, OSError) as error:
                 logger.warning("not recalibrated: %s", error)
 
@@ -438,11 +441,11 @@ class Recalibrate:
 
     def run(self, predictor_class: type[LivePredictor]) -> None:
         """Write the calibration beside the bundle, and print it beside the judged one."""
-        judged = open_bundle(predictor_class, self.model_dir, judged=True)
+        both = _open_both(predictor_class, self.model_dir)
         place = Place(self.candles_dir, self.exchange, self.base_url, self.timezone)
         until_ms = instant_ms(self.until, "--until")
         since_ms = (until_ms or _now_ms()) - DAYS * DAY_MS
-        print(_recalibrate(judged, self.model_dir, place.read(judged, since_ms, until_ms)))
+        print(_recalibrate(both, self.model_dir, place.read(both.judged, since_ms, until_ms)))
 
     def next_steps(self) -> dict[str, str]:
         """What one may want then -> the command to paste."""
@@ -454,6 +457,8 @@ class Retrain:
     """Train again on what is newer, and serve the new bundle unless it is worse.
 
     python inference_v2.py retrain --every 30d
+
+    The exit status is 0 where the bundle was replaced, 3 where the old one stays, 2 after an error.
     """
 
     model_dir: Path = field(default_factory=lambda: default_output_dir("v2"))
@@ -487,13 +492,21 @@ class Retrain:
         while True:
             begun_ms = _now_ms()
             with terminal.only_json(self.json) as json_out:
-                told = self._once(predictor_class, train)
+                try:
+                    told = self._once(predictor_class, train)
+                    due_ms = begun_ms + (pause_ms or 0)
+                except (ValueError, OSError) as error:  # an exchange that is down, say
+                    if pause_ms is None:
+                        raise
+                    logger.warning("%s", error)
+                    told = {"replaced": False, "reason": privacy.without_secrets(str(error))}
+                    due_ms = _now_ms() + min(pause_ms, RETRIED_MS)
+                if pause_ms is not None:
+                    print(f"Next retraining: {minute(due_ms)}", flush=True)
                 if json_out is not None:
                     print(json.dumps(told), file=json_out, flush=True)
             if pause_ms is None:
                 break
-            due_ms = begun_ms + pause_ms
-            print(f"Next retraining: {minute(due_ms)}", flush=True)
             time.sleep(max(due_ms - _now_ms(), 0) / 1000)
         if not told["replaced"]:
             raise SystemExit(EXIT_KEPT)
@@ -506,40 +519,49 @@ class Retrain:
         """Train, judge, replace or not; returns what happened."""
         from pipeline import retraining
 
-        with atomic.locked(self.model_dir / retraining.NEXT, wait_s=0.0):
-            served = open_bundle(predictor_class, self.model_dir)
-            judged = open_bundle(predictor_class, self.model_dir, judged=True)
-            metadata = served.metadata
+        folder, names = self.model_dir, predictor_class.files
+        if not (folder / names.metadata).is_file():
+            raise ValueError(no_model(folder))
+        with retraining.alone(folder):
+            is_moved = retraining.complete_moves(folder, names)
+            both = _open_both(predictor_class, folder)
+            again = functools.partial(
+                retraining.settings_again,
+                both.served.metadata,
+                timeframe=both.served.timeframe,
+                horizon=both.served.horizon,
+            )
+            again(both.served.cuts.get("test_end", 0))  # what cannot be used is refused at once
             place = Place(
                 self.candles_dir, self.exchange, self.base_url, self.timezone, self.cache_dir
             )
-            market = place.read(judged, served.cuts.get("val_end", 0))
-            until_ms = _ends_at(market)
-            told: dict[str, Any] = {"replaced": False, "trained_until": minute(until_ms)}
-            told["on_new_candles"] = _score_served(served, market)
-            if until_ms <= served.cuts.get("test_end", 0):
-                return _tell_kept(
-                    told, f"no candle closes after {minute(until_ms)}, which is known"
-                )
+            market = place.read(both.judged, both.served.cuts.get("val_end", 0))
+            if is_moved:
+                retraining.discard(folder)
+                return _replaced(both, folder, market, "a retraining that was cut off is complete")
 
-            config = retraining.settings_again(metadata, until_ms)
-            config = replace(place.settings_in(config), output_dir=self.model_dir / retraining.NEXT)
-            left = retraining.find_left(self.model_dir, served.files, config)
+            scored = _score_served(both.served, market)
+            symbol, until_ms = _first_to_end(market)
+            if until_ms <= both.served.cuts.get("test_end", 0):
+                reason = f"{symbol} has no candle after {minute(until_ms)}, which is known"
+                return _kept(both, folder, market, reason) | {"on_new_candles": scored}
+
+            config = replace(
+                place.settings_in(again(until_ms)), output_dir=folder / retraining.NEXT
+            )
+            left = retraining.find_left(folder, names, config, both.served._probe())
             if not left.is_complete:
                 _train(train, replace(config, resume=left.is_resumable), self.own_process)
-            new = open_bundle(predictor_class, self.model_dir / retraining.NEXT, judged=True)
-            decision = _decide(judged, new, market, self.model_dir / retraining.NEXT)
-            told |= {"reason": decision.reason, "verdict": new.metrics()["test"]["verdict"]}
+            new = open_bundle(predictor_class, folder / retraining.NEXT, judged=True)
+            decision = _decide(both.judged, new, market, folder / retraining.NEXT)
+            told = {"on_new_candles": scored, "verdict": new.metrics()["test"]["verdict"]}
             if not (decision.is_accepted or self.force):
-                retraining.discard(self.model_dir)
-                told["recalibrated"] = _try_recalibrating(judged, self.model_dir, market)
-                return _tell_kept(told, decision.reason)
-            retraining.install(self.model_dir, served.files)
-            told["replaced"] = True
-            told["recalibrated"] = _try_recalibrating(new, self.model_dir, market)
+                logger.info("--force serves it all the same, within a day without a new training")
+                return _kept(both, folder, market, decision.reason) | told
+            retraining.install(folder, names)
+            both = _open_both(predictor_class, folder)
             by_force = "" if decision.is_accepted else " (--force)"
-            print(f"Replaced{by_force}: {decision.reason}; trained to {minute(until_ms)}.")
-            return told
+            return _replaced(both, folder, market, f"{decision.reason}{by_force}") | told
 
 
 @dataclass(frozen=True)
@@ -596,7 +618,28 @@ class Place:
         )
 
 
-def _recalibrate(judged: LivePredictor, folder: Path, market: CandleSet) -> str:
+class Both(NamedTuple):
+    """The networks of one bundle, which may be the same."""
+
+    judged: LivePredictor
+    """that of the verdict"""
+    served: LivePredictor
+
+
+def _open_both(predictor_class: type[LivePredictor], folder: Path) -> Both:
+    """Both networks of what lies in a folder at one moment.
+
+    Raises:
+        ValueError: See `open_bundle`; or the bundle was replaced between the two.
+    """
+    judged = open_bundle(predictor_class, folder, judged=True)
+    served = open_bundle(predictor_class, folder)
+    if judged.metadata != served.metadata:
+        raise ValueError(f"{folder}: the bundle is being replaced at this moment; try again")
+    return Both(judged, served)
+
+
+def _recalibrate(both: Both, folder: Path, market: CandleSet) -> str:
     """Fit a calibration on the judged network's forecasts, for the served one; returns the text.
 
     The judged network has forecast more candles that it has not learnt. The one that is served is
@@ -604,14 +647,17 @@ def _recalibrate(judged: LivePredictor, folder: Path, market: CandleSet) -> str:
     """
     from pipeline.evaluation import unseen
 
-    served = open_bundle(type(judged), folder, recalibrated=False)
+    judged = both.judged
     metadata = judged.metadata
     unseen.check_test_part(folder / judged.files.predictions, judged, metadata)
     informed = _in_market(judged, market)
     fitted = unseen.recalibrate(informed, market, _features_of(informed, market), metadata)
     path = folder / judged.files.recalibration
     before, anew = judged.calibration.as_dict(), fitted.calibration.as_dict()
-    write_recalibration(path, fitted, judged.calibration, served.sha256)
+    with files.unmoved(folder):
+        if judged.is_replaced():
+            raise ValueError(f"{folder}: the bundle was replaced meanwhile; recalibrate again")
+        write_recalibration(path, fitted, judged.calibration, both.served.sha256)
     rows = [["", "judged", "recalibrated"]]
     rows += [[name, f"{before[name]:.4f}", f"{anew[name]:.4f}"] for name in before]
     return (
@@ -622,16 +668,39 @@ def _recalibrate(judged: LivePredictor, folder: Path, market: CandleSet) -> str:
     )
 
 
-def _try_recalibrating(judged: LivePredictor, folder: Path, market: CandleSet) -> bool:
+def _try_recalibrating(both: Both, folder: Path, market: CandleSet) -> bool:
     """Recalibrate where enough has come true; whether it was done."""
-    reopened = open_bundle(type(judged), folder, judged=True)
     try:
-        text = _recalibrate(reopened, folder, market)
+        text = _recalibrate(both, folder, market)
     except ValueError as error:
         logger.info("not recalibrated: %s", error)
         return False
     print(f"{text}\n")
     return True
+
+
+def _replaced(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
+    """Tell that a new bundle is served, recalibrated where that can be."""
+    told = _outcome(both, folder, market, reason)
+    print(f"Replaced: {reason}; the network has learnt candles to {told['trained_until']}.")
+    return {"replaced": True, **told}
+
+
+def _kept(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
+    """Tell that the old bundle stays, recalibrated where that can be."""
+    told = _outcome(both, folder, market, reason)
+    print(f"Kept: {reason}.")
+    return {"replaced": False, **told}
+
+
+def _outcome(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
+    until = both.served.trained_until
+    return {
+        "reason": reason,
+        "trained_until": None if until is None else f"{until:%Y-%m-%dT%H:%MZ}",
+        "candles_until": minute(_first_to_end(market)[1]),
+        "recalibrated": _try_recalibrating(both, folder, market),
+    }
 
 
 def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | None:
@@ -647,9 +716,10 @@ def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | 
         return None
     told = summary(result["test"])
     span = result["span"]
+    by_which = "" if served.recalibration is None else ", by the calibration that was judged"
     print(
         f"Served so far, on {span['n']:,} forecasts of {span['first']} to {span['last']} that it "
-        f"had not learnt: {verdict_sentence(result['test'])}.",
+        f"had not learnt{by_which}: {verdict_sentence(result['test'])}.",
         flush=True,
     )
     return told
@@ -660,7 +730,13 @@ def _train(train: Train, config: ConfigV2, own_process: bool) -> None:
     from pipeline.training import parallel
 
     logger.info("%s", "going on with what was cut off" if config.resume else "training anew")
-    parallel.run_all({"retraining": functools.partial(train, config)}, own_process=own_process)
+    job = {"retraining": functools.partial(train, config)}
+    for _, result in parallel.run_jobs(job, own_process=own_process):
+        if isinstance(result, Exception):
+            raise ValueError(
+                f"the training failed ({type(result).__name__}: {result}), and the bundle stays; "
+                "mend the cause and retrain again, which goes on from here for a day"
+            ) from result
 
 
 def _decide(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder: Path) -> Decision:
@@ -670,7 +746,7 @@ def _decide(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder
 
     predictions = pd.read_parquet(folder / new.files.predictions)
     since_ms = max(new.cuts["val_end"], judged.learnt_until_ms({}) or 0)
-    informed = _in_market(judged, market)
+    informed = _in_market(judged, market).without_caution()  # one network is older
     old = unseen.forecast_unseen(informed, market, _features_of(informed, market), since_ms)
     return retraining.decide(
         retraining.forecasts_of(old, unseen.NETWORK),
@@ -680,15 +756,11 @@ def _decide(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder
     )
 
 
-def _tell_kept(told: dict[str, Any], reason: str) -> dict[str, Any]:
-    print(f"Kept: {reason}.")
-    return told | {"reason": reason}
-
-
-def _ends_at(market: CandleSet) -> int:
-    """Close of the newest candle, epoch ms."""
-    lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
-    return max(lasts_ms) + timeframe_ms(market.timeframe)
+def _first_to_end(market: CandleSet) -> tuple[str, int]:
+    """The pair whose candles end first, and the close of its last one, epoch ms."""
+    ends = {symbol: int(timestamps_ms(frame)[-1]) for symbol, frame in market.candles.items()}
+    first = min(ends, key=ends.__getitem__)
+    return first, ends[first] + timeframe_ms(market.timeframe)
 
 
 def _in_market(predictor: LivePredictor, market: CandleSet) -> LivePredictor:
@@ -710,7 +782,9 @@ def _has_learnt_all(predictor: LivePredictor, market: CandleSet) -> bool:
     """Whether the network that is served has learnt the test part, and no candle is newer."""
     if not predictor.has_judged_beside:
         return False
-    return _ends_at(market) <= (predictor.learnt_until_ms({}) or 0)
+    lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
+    end_ms = max(lasts_ms) + timeframe_ms(market.timeframe)
+    return end_ms <= (predictor.learnt_until_ms({}) or 0)
 
 
 def _features_of(predictor: LivePredictor, market: CandleSet) -> dict[str, pd.DataFrame]:

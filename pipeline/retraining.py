@@ -7,10 +7,11 @@ the old one until the new one's files are moved, which `files` does so that read
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ import pandas as pd
 
 from config import PRESETS_V2, ConfigV2, SourceConfig
 from pipeline import atomic
-from pipeline.bundle import files
+from pipeline.bundle import files, origin
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.metadata import demand, minute, read_cuts, read_json, shown
+from pipeline.candles.fetching import expand_symbols
 from pipeline.evaluation.losses import deciding
 from pipeline.evaluation.side_by_side import FORECAST, compare_pairs
 from pipeline.run import NO_SETTINGS
+from pipeline.samples.probe import Probe
 
 NEXT, PREVIOUS = "next", "previous"
 """Folders inside a bundle's: where the new one is trained, and where the old one is kept."""
@@ -32,6 +35,8 @@ GONE_ON_WITH_S = 86_400.0
 """For how long a retraining that was cut off is gone on with; its candles are old after that."""
 DATES = ("train_end", "val_end", "test_start", "test_end")
 """Settings that are instants; a split by dates moves along."""
+KINDS = {"baselines": str, "horizons": int, "symbols": str, "dense_units": int}
+"""Of settings that may hold several values and by default none."""
 OWN = {field.name for field in dataclasses.fields(SourceConfig)} - {"seed"} | set(NO_SETTINGS)
 """Settings that are not the recipe's: whoever trains again says where candles come from."""
 
@@ -39,7 +44,9 @@ OWN = {field.name for field in dataclasses.fields(SourceConfig)} - {"seed"} | se
 # --- the same settings
 
 
-def settings_again(metadata: Mapping[str, Any], until_ms: int) -> ConfigV2:
+def settings_again(
+    metadata: Mapping[str, Any], until_ms: int, timeframe: str, horizon: int
+) -> ConfigV2:
     """The settings of the run that made a bundle, for a run that ends later.
 
     A split by shares of the time is taken anew. One by dates moves along with the candles' end,
@@ -48,7 +55,9 @@ def settings_again(metadata: Mapping[str, Any], until_ms: int) -> ConfigV2:
 
     Args:
         metadata: The bundle's.
-        until_ms: Close of the newest candle, epoch ms.
+        until_ms: Close of the newest candle that all coins have, epoch ms.
+        timeframe: Of the bundle's candles.
+        horizon: Candles that its forecasts span.
 
     Raises:
         ValueError: The metadata tells no settings, or some that this version cannot use.
@@ -70,8 +79,9 @@ def settings_again(metadata: Mapping[str, Any], until_ms: int) -> ConfigV2:
         moved = until_ms - cuts["test_end"]
         ends: dict[str, Any] = {name: minute(cuts[name] + moved) for name in DATES}
         config = replace(config, **{**ends, "test_end": None})
-    config = replace(config, walk_forward=False, horizons=(), horizon=metadata["horizon"])
+    config = replace(config, walk_forward=False, horizons=(), horizon=horizon, timeframe=timeframe)
     config.check()
+    expand_symbols(config.symbols)  # refuses what is no pair
     return config
 
 
@@ -79,7 +89,8 @@ def _as_kind_of(name: str, value: Any, base: ConfigV2) -> Any:
     """A setting out of JSON, of the kind that the default is of."""
     default = getattr(base, name)
     if isinstance(default, tuple):
-        demand(value, list, f"metadata, 'config', {name!r}")
+        kind = type(default[0]) if default else KINDS[name]
+        demand(value, [kind], f"metadata, 'config', {name!r}")
         return tuple(value)
     if default is None:
         if value is None:
@@ -103,22 +114,24 @@ class Found:
     """an interrupted run with these settings"""
 
 
-def find_left(folder: Path, names: BundleFiles, config: ConfigV2) -> Found:
+def find_left(folder: Path, names: BundleFiles, config: ConfigV2, probe: Probe) -> Found:
     """Look at what an earlier retraining has left; what is older than a day is as good as nothing.
 
     Args:
         folder: The old bundle's folder.
         names: Names of a bundle's files.
         config: Settings of the run to come.
+        probe: What this code's features are of fixed candles.
     """
-    begun = folder / NEXT / files.PARTIAL / files.RUN_FILE
+    partial = folder / NEXT / files.PARTIAL
     settings = files.settings_of(config, leave_out=NO_SETTINGS)
     is_resumable = False
-    if _is_fresh(begun):
-        try:
-            is_resumable = read_json(begun).get("settings") == settings
-        except ValueError:
-            is_resumable = False  # damaged; a fresh run replaces it
+    if _is_fresh(partial / files.RUN_FILE):
+        code = {"features_probe": probe, "commit": origin.run_facts()["commit"]}
+        # Of other settings or other code, or damaged: a fresh run replaces it.
+        with contextlib.suppress(ValueError):
+            files.interrupted_run(partial, settings, names.metadata, code)
+            is_resumable = True
     there = folder / NEXT / names.metadata
     if not _is_fresh(there):
         return Found(False, is_resumable)
@@ -144,6 +157,41 @@ def _hashes(path: Path) -> dict[str, str]:
     return dict(hashes)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only retraining of a bundle.
+
+    Raises:
+        ValueError: Another one is at work, or the folder cannot be written or holds links.
+    """
+    for name in (NEXT, PREVIOUS):
+        atomic.refuse_link(folder / name)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(atomic.locked(folder / NEXT, wait_s=0.0))
+        except ValueError as error:
+            raise ValueError(
+                f"{folder}: another retraining is at work there, or the folder cannot be written "
+                f"({error})"
+            ) from error
+        yield
+
+
+def complete_moves(folder: Path, names: BundleFiles) -> bool:
+    """Finish what a killed retraining had begun to move; whether the bundle in `next` is served.
+
+    Args:
+        folder: The bundle's folder.
+        names: Names of a bundle's files.
+    """
+    partial = folder / files.PARTIAL
+    if (partial / names.metadata).is_file():
+        with atomic.locked(partial, wait_s=0.0):
+            files.finish_moves(folder, names.metadata, names.bundle)
+    new, old = (_hashes(place / names.metadata) for place in (folder / NEXT, folder))
+    return bool(new) and new == old
+
+
 # --- the guard
 
 
@@ -161,9 +209,8 @@ class Decision:
 def decide(old: pd.DataFrame, new: pd.DataFrame, test: Mapping[str, Any], horizon: int) -> Decision:
     """Accept the new bundle unless a test says that it is worse than naive or than the old one.
 
-    Old and new are compared by their judged networks, which differ in age alone, on the forecasts
-    of the new test part that neither has learnt. The served networks have no such candles in
-    common.
+    Old and new are compared by their judged networks, one of which is older, on the forecasts of
+    the new test part that neither has learnt. The served networks have no such candles in common.
 
     Args:
         old: Forecasts of the old judged network, a row a candle that it has not learnt: `symbol`,
@@ -220,8 +267,8 @@ def install(folder: Path, names: BundleFiles) -> None:
         raise ValueError(f"{ready / names.metadata}: it {what}; retrain again")
     if (folder / files.PARTIAL / files.RUN_FILE).is_file():
         raise ValueError(
-            f"{folder / files.PARTIAL}: a training run was cut off there; go on with it "
-            "(--resume), or train it anew, before the bundle is replaced"
+            f"{folder / files.PARTIAL}: a run of train_v2_production.py was cut off there; let it "
+            "end (its own --resume) before the bundle is replaced"
         )
     _keep_previous(folder, names)
     with files.new_bundle(folder, names.metadata, names.bundle) as partial:
@@ -230,7 +277,7 @@ def install(folder: Path, names: BundleFiles) -> None:
                 shutil.copyfile(ready / name, partial / name)
         with atomic.replacing(partial / names.metadata) as unfinished:
             shutil.copyfile(ready / names.metadata, unfinished)
-    shutil.rmtree(ready)
+    discard(folder)
 
 
 def _keep_previous(folder: Path, names: BundleFiles) -> None:
@@ -248,7 +295,7 @@ def _keep_previous(folder: Path, names: BundleFiles) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a new bundle that was refused."""
+    """Remove what lies in `next`, once it is served."""
     shutil.rmtree(folder / NEXT, ignore_errors=True)
 
 

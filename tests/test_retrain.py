@@ -2,8 +2,11 @@
 
 import functools
 import json
+import os
+import pickle
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,9 +19,11 @@ from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import commands, retraining
 from pipeline.bundle import files
 from pipeline.bundle.metadata import read_metadata
+from pipeline.bundle.scalers import save_scalers
 from pipeline.candles.formats import read_directory
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.commands import EXIT_KEPT, Retrain
+from pipeline.forecasts.recalibration import Recalibration
 from tests import networks
 from tests.conftest import write_market
 
@@ -142,7 +147,7 @@ def test_without_a_newer_candle_nothing_is_trained(bundle, market, tmp_path, cap
     with pytest.raises(SystemExit) as ended:
         retrain(bundle, candles_dir, train=None)
     assert ended.value.code == EXIT_KEPT
-    assert "Kept: no candle closes after" in capsys.readouterr().out
+    assert "has no candle after" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -153,13 +158,15 @@ def test_a_worse_one_is_refused_unless_it_is_forced(ready, candles_dir, force, m
     if force:
         retrain(ready, candles_dir, train=None, force=True)
         assert sha256(ready) == new and sha256(ready / retraining.PREVIOUS) == old
-        assert "Replaced (--force): the new one is worse" in capsys.readouterr().out
+        assert (
+            "Replaced: the new one is worse than the old one (--force)" in capsys.readouterr().out
+        )
         return
     with pytest.raises(SystemExit) as ended:
         retrain(ready, candles_dir, train=None)
     assert ended.value.code == EXIT_KEPT
     assert "Kept: the new one is worse than the old one." in capsys.readouterr().out
-    assert sha256(ready) == old and not (ready / retraining.NEXT).exists()
+    assert sha256(ready) == old and sha256(ready / retraining.NEXT) == new  # --force may follow
 
 
 def frame(forecast, actual, seed=0):
@@ -225,25 +232,33 @@ def test_cuts_by_dates_move_along():
         },
     }
     until_ms = pd.Timestamp("2024-03-31", tz="UTC").value // 10**6  # 30 days later
-    config = retraining.settings_again(metadata, until_ms)
+    config = retraining.settings_again(metadata, until_ms, "1h", 1)
     assert (config.train_end, config.val_end) == ("2023-10-31T00:00Z", "2024-01-31T00:00Z")
     assert config.test_start == "2024-01-31T00:00Z" and config.test_end is None
 
 
 def test_settings_of_a_stranger_are_checked():
     cuts = dict.fromkeys(("train_end", "val_end", "test_start", "test_end"), "2024-01-01T00:00:00Z")
-    for name, value in {"epochs": "many", "symbols": "BTC/USDT", "ensemble": -1}.items():
+    strange = {
+        "epochs": "many",
+        "symbols": "BTC/USDT",
+        "ensemble": -1,
+        "lstm_units": ["a"],
+        "baselines": [1],
+        "horizons": ["4"],
+    }
+    for name, value in strange.items():
         metadata = {"horizon": 1, "cuts": cuts, "config": {"preset": "pooled", name: value}}
         with pytest.raises(ValueError, match=name):
-            retraining.settings_again(metadata, 0)
+            retraining.settings_again(metadata, 0, "1h", 1)
     with pytest.raises(ValueError, match="does not say with which settings"):
-        retraining.settings_again({}, 0)
+        retraining.settings_again({}, 0, "1h", 1)
 
 
 def test_older_settings_take_what_is_new_from_their_preset():
     cuts = dict.fromkeys(("train_end", "val_end", "test_start", "test_end"), "2024-01-01T00:00:00Z")
     metadata = {"horizon": 1, "cuts": cuts, "config": {"preset": "pooled"}}
-    config = retraining.settings_again(metadata, 0)
+    config = retraining.settings_again(metadata, 0, "1h", 1)
     assert config == PRESETS_V2["pooled"]
 
 
@@ -259,7 +274,7 @@ def test_a_second_retraining_waits_for_nobody(bundle, candles_dir):
 
     with (
         atomic.locked(bundle / retraining.NEXT, wait_s=0.0),
-        pytest.raises(ValueError, match="another"),
+        pytest.raises(ValueError, match="another retraining is at work there"),
     ):
         retrain(bundle, candles_dir)
 
@@ -289,7 +304,7 @@ def test_an_interrupted_training_run_in_the_folder_is_not_overwritten(ready, can
     partial = ready / files.PARTIAL
     partial.mkdir()
     (partial / files.RUN_FILE).write_text("{}")
-    with pytest.raises(ValueError, match="a training run was cut off there"):
+    with pytest.raises(ValueError, match="train_v2_production.py was cut off there"):
         retrain(ready, candles_dir)
 
 
@@ -306,7 +321,104 @@ def test_every_repeats(ready, candles_dir, monkeypatch, capsys):
         retrain(ready, candles_dir, every="30d")
     assert all(29 * 86_400 < seconds <= 30 * 86_400 for seconds in slept)
     told = capsys.readouterr().out
-    assert "Replaced:" in told and "Kept: no candle closes after" in told
+    assert "Replaced:" in told and "has no candle after" in told
+
+
+def test_every_goes_on_after_an_outage(ready, candles_dir, monkeypatch, capsys):
+    from pipeline.candles.fetching import fetch_candles
+
+    asked, slept = [], []
+
+    def fetch(*given, **how):
+        asked.append(1)
+        if len(asked) == 1:
+            raise ConnectionError("the exchange is down")
+        return fetch_candles(*given, **how)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "fetch_candles", fetch)
+    monkeypatch.setattr(commands.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(ready, candles_dir, train=None, every="30d", json=True)
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())  # JSON alone
+    assert first == {"replaced": False, "reason": "the exchange is down"} and second["replaced"]
+    assert 0 < slept[0] <= 3600 < 29 * 86_400 < slept[1]
+
+
+@pytest.mark.parametrize("n_moves", [1, 3, 8])
+def test_a_kill_amid_the_moves_loses_neither_bundle(
+    ready, candles_dir, n_moves, monkeypatch, capsys
+):
+    """The next retraining completes them, and both bundles are whole."""
+    old, new = sha256(ready), sha256(ready / retraining.NEXT)
+    moved, replace_file = [], os.replace
+
+    def replace_some(source, target):
+        if Path(source).parent.name == files.PARTIAL and Path(target).parent == ready:
+            moved.append(target)
+            if len(moved) > n_moves:
+                raise KeyboardInterrupt
+        replace_file(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace_some)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(ready, candles_dir, train=None)
+    retrain(ready, candles_dir, train=None)
+    assert "Replaced: a retraining that was cut off is complete" in capsys.readouterr().out
+    assert sha256(ready) == new and sha256(ready / retraining.PREVIOUS) == old
+    candles = read_directory(candles_dir, "BTC/USDT", "1h")
+    assert is_served(ready, candles) and is_served(ready / retraining.PREVIOUS, candles)
+    assert not (ready / retraining.NEXT).exists()
+
+
+def test_a_bundle_that_claims_to_have_learnt_less_is_refused(first, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(first, folder)
+    scalers = pickle.loads((folder / FILES.scalers).read_bytes())
+    del scalers["trained_until"]
+    save_scalers(scalers, folder / FILES.scalers)
+    metadata = json.loads((folder / FILES.metadata).read_text())
+    metadata["files"][FILES.scalers] = files.sha256_of(folder / FILES.scalers)
+    (folder / FILES.metadata).write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="contradicts itself"):
+        CryptoPricePredictorV2.from_directory(folder)
+
+
+def test_a_judged_network_that_is_missing_is_not_replaced_by_the_served_one(first, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(first, folder)
+    (folder / FILES.judged_model).unlink()
+    with pytest.raises(ValueError, match="the network that was judged is missing"):
+        CryptoPricePredictorV2.from_directory(folder, judged=True)
+
+
+def test_a_coin_that_ends_earlier_is_named(ready, market, tmp_path, capsys):
+    shorter = {"BTC/USDT": market["BTC/USDT"], "ETH/USDT": market["ETH/USDT"].iloc[:3000]}
+    candles_dir = write_market(shorter, tmp_path / "candles")
+    with pytest.raises(SystemExit):
+        retrain(ready, candles_dir, train=None)
+    assert "Kept: ETH/USDT has no candle after" in capsys.readouterr().out
+
+
+def test_a_recalibration_of_a_bundle_that_was_replaced_meanwhile_is_refused(ready, candles_dir):
+    both = commands._open_both(CryptoPricePredictorV2, ready)
+    place = commands.Place(candles_dir, None, None, None)
+    market = place.read(both.judged, 0)
+    retrain(ready, candles_dir, train=None)
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(ValueError, match="the bundle was replaced meanwhile"),
+    ):
+        fitted = Recalibration(both.judged.calibration, 0, 10**12, 1000)
+        patched.setattr("pipeline.evaluation.unseen.recalibrate", lambda *_: fitted)
+        patched.setattr("pipeline.evaluation.unseen.check_test_part", lambda *_: None)
+        commands._recalibrate(both, ready, market)
+    assert not (ready / FILES.recalibration).exists()
 
 
 def test_page_and_predictor_notice_the_new_bundle(ready, candles_dir):

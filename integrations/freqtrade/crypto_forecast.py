@@ -113,15 +113,15 @@ class CryptoForecast(IStrategy):
 
     def _notes_on_time(self, dataframe: pd.DataFrame) -> list[str]:
         """What to say of candles that the model has learnt from, the startup's left aside."""
-        until = self.predictor.trained_until
+        until = self.predictor.seen_until
         if until is None:
             return ["nothing says which candles the model has learnt from: these may be among them"]
         n_seen = int((dataframe["date"].iloc[self.startup_candle_count :] < until).sum())
         if n_seen == 0:
             return []
         return [
-            f"{n_seen:,} candles are older than {until:%Y-%m-%d %H:%M}, up to which the model has "
-            "learnt: what is earned there proves nothing; begin the timerange later"
+            f"{n_seen:,} candles are older than {until:%Y-%m-%d %H:%M}, up to which the model was "
+            "fitted: what is earned there proves nothing; begin the timerange later"
         ]
 
     def _context(self) -> dict[str, pd.DataFrame] | None:

@@ -36,6 +36,8 @@ KERAS_SUFFIX = ".keras"
 TWIN_SUFFIX = ".onnx"
 """Beside it likewise: the same network for onnxruntime."""
 RUN_FILE = "run.json"
+PATIENCE_S = 5.0
+"""How long a writer waits for files to be moved; a run moves them in milliseconds."""
 
 
 def forms_of(model: str) -> tuple[str, ...]:
@@ -157,6 +159,19 @@ def new_bundle(output_dir: Path, metadata_name: str, bundle: Sequence[str]) -> I
             raise ValueError(
                 f"{partial}: its files changed while the bundle was written; run the script again"
             )
+
+
+@contextlib.contextmanager
+def unmoved(output_dir: Path) -> Iterator[None]:
+    """Keep a bundle from being replaced until the block ends.
+
+    Raises:
+        ValueError: A run is at work in the folder.
+    """
+    partial = output_dir / PARTIAL
+    atomic.refuse_link(partial)
+    with atomic.locked(partial, wait_s=PATIENCE_S):
+        yield
 
 
 def interrupted_run(

@@ -64,7 +64,13 @@ class LivePredictor(CandlePredictor):
             return super().from_directory(folder, **options)
         options["recalibrated"] = False
         if not (cls.files.judged_model and (folder / cls.files.judged_model).is_file()):
-            return super().from_directory(folder, **options)
+            predictor = super().from_directory(folder, **options)
+            if predictor.has_judged_beside:
+                raise ValueError(
+                    f"{folder / cls.files.judged_model}: the network that was judged is missing; "
+                    "copy the bundle again"
+                )
+            return predictor
         return cls(folder / cls.files.judged_model, folder / cls.files.judged_scalers, **options)
 
     def is_replaced(self) -> bool:
@@ -77,7 +83,8 @@ class LivePredictor(CandlePredictor):
         Where the new files cannot be opened it stays with the old ones, which it knows by heart,
         under a warning.
         """
-        if not self.is_replaced():
+        now = self._stamps_now()
+        if now == self._stamps:
             return self
         try:
             newer = type(self)(*self._paths, recalibrated=self._is_recalibrated)
@@ -87,7 +94,7 @@ class LivePredictor(CandlePredictor):
                 f"forecast goes on with the one before ({error})",
                 stacklevel=2,
             )
-            self._stamps = self._stamps_now()  # told once
+            self._stamps = now  # told once
             return self
         logger.info("a newer bundle is used, trained to %s", newer.trained_until)
         return newer

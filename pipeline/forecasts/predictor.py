@@ -73,7 +73,7 @@ class BundlePredictor(abc.ABC):
     prices: ClassVar[frozenset[str]] = frozenset()
     ordered: ClassVar[tuple[tuple[str, ...], ...]] = (QUANTILE_NAMES,)
     """of what a forecast says, what is what; and which quantiles may not cross"""
-    is_cautious_with_age: ClassVar[bool] = False
+    is_cautious_with_age: bool = False
     """whether forecasts older than any that were judged are shrunk further (`aging`)"""
     n_streams: ClassVar[int] = 1
     """windows that a forecast looks at"""
@@ -105,6 +105,7 @@ class BundlePredictor(abc.ABC):
         self.is_synthetic: bool = scalers["synthetic"]
         self.cuts = _cuts_of(scalers)
         self.trained_until = _trained_until(scalers, self.cuts)
+        self._demand_agreement(bundle)
         self.model_sha256: str = scalers["model_sha256"]
         unknown = [name for name in self.feature_cols if name not in self.known_features]
         if unknown:
@@ -219,6 +220,35 @@ class BundlePredictor(abc.ABC):
         """
         return self._bundle.read_json(self.files.metrics)
 
+    def _demand_agreement(self, bundle: Snapshot) -> None:
+        """Refuse a scaler file that says less was learnt than the metadata does.
+
+        Raises:
+            ValueError: They contradict each other.
+        """
+        is_judged = bundle.model_path.name == self.files.judged_model
+        told = check_metadata(bundle.metadata, bundle.metadata_name).get(
+            "judged" if is_judged else "served"
+        )
+        if told is None:
+            return
+        until_ms = read_instant(told["trained_until"], bundle.metadata_name)
+        if until_ms != self.learnt_until_ms({}):
+            raise ValueError(
+                f"{bundle.scaler_path}: the network has learnt candles to {minute(until_ms)}, says "
+                f"{bundle.metadata_name}, and to {self.trained_until}, says this file: the bundle "
+                "contradicts itself; get it again from whoever trained it"
+            )
+
+    @property
+    def seen_until(self) -> pd.Timestamp | None:
+        """Forecasts made before are no proof: the network has learnt what came of them, or the
+        recalibration in use was fitted to it."""
+        later = self.recalibration
+        if self.trained_until is None or later is None:
+            return self.trained_until
+        return max(self.trained_until, _timestamp(later.until_ms))
+
     @property
     def calibration(self) -> Calibration:
         """The one in use: of the training run, or later."""
@@ -229,6 +259,12 @@ class BundlePredictor(abc.ABC):
         """Shrinkage and p_up know nothing later; that is `judged_until` unless recalibrated."""
         later = self.recalibration
         return self.judged_until if later is None else _timestamp(later.until_ms)
+
+    def without_caution(self) -> Self:
+        """This predictor without caution with age, to compare networks of different age."""
+        bold = copy.copy(self)
+        bold.is_cautious_with_age = False
+        return bold
 
     def as_judged(self) -> Self:
         """This predictor without recalibration; its history tells `raw_return` too, unshrunk."""
@@ -377,11 +413,11 @@ class BundlePredictor(abc.ABC):
         return (_timestamp(closed_ms) - self.trained_until) / pd.Timedelta(days=1)
 
     def _is_unseen(self, history: pd.DataFrame) -> np.ndarray:
-        """(n,) bool: was a forecast made after everything that the model has learnt from?"""
-        if self.trained_until is None:
+        """(n,) bool: was a forecast made after everything that the model was fitted to?"""
+        if self.seen_until is None:
             return np.ones(len(history), dtype=bool)
         closed_ms = timestamps_ms(history) + self._step_ms
-        return closed_ms >= int(self.trained_until.timestamp() * 1000)
+        return closed_ms >= int(self.seen_until.timestamp() * 1000)
 
     def _as_prediction(
         self,
