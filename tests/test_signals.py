@@ -220,3 +220,13 @@ def test_a_history_without_its_columns_or_rows_is_refused():
         history[["timestamp"]].to_signals()
     with pytest.raises(ValueError, match="the history has no rows"):
         history.iloc[:0].to_signals()
+
+
+def test_signals_of_candles_that_the_model_was_fitted_to_are_warned_of():
+    candles = candles_of([100.0, 101.0, 102.0, 103.0])
+    history = history_of(candles, [0.01, -0.01, 0.01, 0.01])
+    # The forecast of the candle of 00:00 was made at 01:00, that of 01:00 at 02:00.
+    seen = History.of(dict(history), candles, "1h", 1, candles["timestamp"].iloc[2])
+    with pytest.warns(UserWarning, match="1 of 4 forecasts were made before 2024-01-01 02:00 UTC"):
+        seen.to_signals(0.0)
+    seen[seen["timestamp"] >= candles["timestamp"].iloc[2]].to_signals(0.0)  # and no warning

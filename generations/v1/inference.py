@@ -175,7 +175,7 @@ class CryptoPricePredictorV1(BundlePredictor):
         self._demand_numbers(forecast, hours["close"].to_numpy()[t], times[t])
         columns = self._times_of(hours, t)
         columns |= {name: forecast[name] for name in FORECASTS}
-        return History.of(columns, hours, HOUR, self.horizon)
+        return History.of(columns, hours, HOUR, self.horizon, self.seen_until)
 
     def _predict(
         self, pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], prices: Sequence[float | None]

@@ -571,7 +571,7 @@ class CandlePredictor(BundlePredictor):
             warnings.warn(note, stacklevel=2)
         columns = self._times_of(candles, t)
         columns |= {name: forecast[name] for name in self.history_columns}
-        return History.of(columns, candles, self.timeframe, self.horizon)
+        return History.of(columns, candles, self.timeframe, self.horizon, self.seen_until)
 
     def plot(
         self,

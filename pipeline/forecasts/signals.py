@@ -15,6 +15,7 @@ No order is placed here or anywhere else in this project.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -41,6 +42,8 @@ class Source:
     """in the schema"""
     timeframe: str
     horizon: int
+    seen_until: pd.Timestamp | None
+    """what forecasts made before earn proves nothing (`BundlePredictor.seen_until`)"""
 
 
 class History(pd.DataFrame):
@@ -59,11 +62,16 @@ class History(pd.DataFrame):
 
     @classmethod
     def of(
-        cls, columns: Mapping[str, Any], candles: pd.DataFrame, timeframe: str, horizon: int
+        cls,
+        columns: Mapping[str, Any],
+        candles: pd.DataFrame,
+        timeframe: str,
+        horizon: int,
+        seen_until: pd.Timestamp | None = None,
     ) -> History:
         """Forecasts and their candles together."""
         history = cls(columns)
-        history._source = Source(candles, timeframe, horizon)
+        history._source = Source(candles, timeframe, horizon, seen_until)
         return history
 
     def to_signals(
@@ -79,6 +87,7 @@ class History(pd.DataFrame):
                 "this history was joined or read from a file and does not know its candles; call "
                 "pipeline.forecasts.signals.signals_of(history, candles, timeframe=…, horizon=…)"
             )
+        self._warn_of_seen(self._source)
         return signals_of(
             self,
             self._source.candles,
@@ -88,6 +97,20 @@ class History(pd.DataFrame):
             short=short,
             at=at,
         )
+
+    def _warn_of_seen(self, source: Source) -> None:
+        if source.seen_until is None:
+            return
+        step = pd.Timedelta(timeframe_ms(source.timeframe), "ms")
+        n_seen = int((self["timestamp"] + step < source.seen_until).sum())
+        if n_seen:
+            warnings.warn(
+                f"{n_seen:,} of {len(self):,} forecasts were made before "
+                f"{source.seen_until:%Y-%m-%d %H:%M} UTC, up to which the model was fitted: what "
+                'they earn proves nothing; keep history[history["timestamp"] >= '
+                "predictor.seen_until]",
+                stacklevel=3,
+            )
 
 
 def positions(forecast: np.ndarray, limit: float) -> np.ndarray:
