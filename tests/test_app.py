@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -307,13 +308,14 @@ def test_each_model_is_opened_once_and_one_that_cannot_be_is_told_of(
         opened.append(folder.name)
         if folder.name == "broken":
             raise ValueError(f"{folder}: damaged")
-        return folder.name
+        predictor = SimpleNamespace(is_replaced=lambda: False)
+        return SimpleNamespace(name=folder.name, predictor=predictor)
 
     monkeypatch.setattr(app, "Forecaster", open_)
     folders = tuple(bundle_at(tmp_path / name) for name in ("broken", "one", "two"))
     with pytest.warns(UserWarning, match="broken: .*damaged"):
         models = Models(replace(options, model_dir=folders))
-    assert (models.first, models.open(None), models.open("two")) == ("one", "one", "two")
+    assert (models.first, models.open(None).name, models.open("two").name) == ("one", "one", "two")
     for _ in range(2):
         with pytest.raises(ValueError, match="damaged"):
             models.open("broken")

@@ -229,9 +229,8 @@ def test_unknown_features_are_refused(market):
         with_market(market["BTC/USDT"], None, "1h", ["scaled_return", "sentiment"])
 
 
-def test_the_forecasts_of_the_test_part_come_back_bit_for_bit_with_the_context(
-    predictor, bundle, market
-):
+def test_the_forecasts_of_the_test_part_come_back_bit_for_bit_with_the_context(bundle, market):
+    predictor = CryptoPricePredictorV2.from_directory(bundle, judged=True)
     saved = pd.read_parquet(bundle / "predictions_v2.parquet")
     assert predictor.wants_context
     for coin in ("BTC/USDT", "ADA/USDT"):
@@ -291,8 +290,10 @@ def test_shifted_context_changes_the_forecast_so_it_is_matched_by_time(predictor
 
 
 def test_evaluate_looks_at_the_trained_coins_whichever_is_scored(
-    predictor, bundle, market, candles_dir, tmp_path, capsys
+    bundle, market, candles_dir, tmp_path, capsys
 ):
+    # No candle is newer than what the served network has learnt.
+    predictor = CryptoPricePredictorV2.from_directory(bundle, judged=True)
     kept = tmp_path / "forecasts.parquet"
     command = Evaluate(candles_dir, model_dir=bundle, symbols=("ETH/USDT",), predictions=kept)
     command.run(CryptoPricePredictorV2)
