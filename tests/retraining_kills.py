@@ -162,6 +162,7 @@ def main() -> None:
             hits["new one served" if served != sha256_of(first / FILES.model) else "old one"] += 1
             if number % 5 == 4:  # the next retraining completes what the killed one began
                 retrain(folder, now, None, False)
+                known.add(sha256_of(folder / FILES.model))  # trained by now, if it was not before
                 require_servable(folder, candles, known)
                 left = {path.name for path in folder.iterdir() if path.name.startswith(".")}
                 if left or (folder / retraining.NEXT).exists():
