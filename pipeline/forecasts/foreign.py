@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import folders, tables
+from pipeline.candles import folders, tables, text_tables
 from pipeline.candles.columns import OPEN_TIMES, PAIRS, TIMES, UNNAMED, plain_name
 from pipeline.candles.instants import as_times, read_instants
 from pipeline.candles.numbers import read_numbers
@@ -132,7 +132,9 @@ def read_forecasts(
     """
     if isinstance(what, (str, os.PathLike)):
         path = Path(what)
-        table, where = tables.read_table(path, LEAST_COLUMNS), path.name
+        if path.is_file():
+            text_tables.demand_name(path, "the forecasts")
+        table, where = tables.read_table(path, LEAST_COLUMNS, _is_header), path.name
         named = path.name.split(".")[0]
         symbol = symbol or folders.name_of(path).symbol
     else:
@@ -208,6 +210,14 @@ def _read(
                 )
             )
     return models
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether the cells of a line name a time and what a forecast says or is of."""
+    plain = {plain_name(cell) for cell in cells}
+    named = {spelling for spellings in SPELLINGS.values() for spelling in spellings.split()}
+    is_of_something = bool(plain & (named | PAIRS | OF_IDS)) or set(PRICES) <= plain
+    return is_of_something and bool(plain & (OPEN_TIMES | TIMES | OF_TARGETS))
 
 
 def _as_run(frame: pd.DataFrame, name: str, where: str) -> ForeignForecasts:
