@@ -106,6 +106,8 @@ class Judge:
     tells"""
     symbol: str | None = None
     """pair, where the rows do not tell"""
+    pairs: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=PAIR [NAME=PAIR ...]"})
+    """pairs of the names in the files that are none, such as BTC=BTC/USDT"""
     unit: Unit | None = field(default=None, metadata={"metavar": "{" + ",".join(UNITS) + "}"})
     """what the forecasts are, where their column does not tell. Of a direction 0 and 1 are down and
     up; of a position 0 is none. Asked for where the numbers are in doubt"""
@@ -195,6 +197,7 @@ def judge(
     timezone: str | None = None,
     unit: Unit | None = None,
     level: float | None = None,
+    renamed: Mapping[str, str] = {},
     baselines: Sequence[str] = BASELINE_NAMES,
     fee_bps: float = 5.0,
     published: str | None = None,
@@ -227,6 +230,7 @@ def judge(
         symbol: The pair, where the rows do not tell.
         timezone: Zone of times that name none; None for UTC.
         unit: What the forecasts are, where their column does not tell; see `Judge`, as is level.
+        renamed: Pair of each name in the rows that is none itself, such as BTC.
         baselines: Names of the baselines.
         fee_bps: Fee of a trade in basis points, a side.
         published: Day on which the forecasts became public.
@@ -254,7 +258,7 @@ def judge(
     # Read: one record a model, with what is sure of its rows.
     read: list[ForeignForecasts] = []
     models: list[tuple[str | None, UserModel]] = []
-    how: dict[str, Any] = {"timezone": timezone, "unit": unit, "level": level}
+    how: dict[str, Any] = {"timezone": timezone, "unit": unit, "level": level, "pairs": renamed}
     for name, what in _each(forecasts):
         if is_model(what):
             models.append((name, as_model(what)))
@@ -267,6 +271,7 @@ def judge(
 
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
     source = _source(candles, exchange, base_url, timezone)
+    _demand_pairs(read, candles, source)
     pairs = _pairs(read, symbols, symbol)
     market = _candles(candles, read, timeframe, pairs, source, n_candles)
 
@@ -405,6 +410,35 @@ def _candles(
     return replace(market, candles=last)
 
 
+def _renamed(given: Sequence[str]) -> dict[str, str]:
+    """Name -> pair, of --pairs."""
+    if wrong := [one for one in given if "=" not in one]:
+        raise ValueError(f"--pairs has {wrong[0]!r}; write NAME=PAIR, such as BTC=BTC/USDT")
+    return dict(one.split("=", 1) for one in given)
+
+
+def _demand_pairs(read: Sequence[ForeignForecasts], candles: Any, source: SourceConfig) -> None:
+    """Raise on a name in the rows that is neither a pair nor what candles are called."""
+    there: list[str] = []
+    if source.candles_dir is not None:
+        there = [one.symbol for one in folders.list_series(source.candles_dir)]
+    elif isinstance(candles, CandleSet):
+        there = list(candles.candles)
+    elif isinstance(candles, Mapping) and "close" not in candles:
+        there = list(candles)
+    elif candles is not None:
+        return  # one frame is of the one name that there is
+    for one in read:
+        names = [name for name in one.frame["symbol"].unique() if name and name not in there]
+        if wrong := [name for name in names if pair_of(name) is None][:5]:
+            of = f"; the candles are of {', '.join(dict.fromkeys(there))}" if there else ""
+            remedy = " ".join(f"{name}=PAIR" for name in wrong)
+            raise ValueError(
+                f"{one.name}: {', '.join(map(repr, wrong))} in column {one.symbol_column!r} is no "
+                f"pair{of}; which is it? pass --pairs {remedy}, PAIR being such as BTC/USDT"
+            )
+
+
 def _pairs(
     read: Sequence[ForeignForecasts], symbols: Sequence[str], symbol: str | None
 ) -> list[str]:
@@ -501,6 +535,7 @@ def main(settings: Judge) -> Judgement:
         timezone=settings.timezone,
         unit=settings.unit,
         level=settings.level,
+        renamed=_renamed(settings.pairs),
         baselines=settings.baselines,
         fee_bps=settings.fee_bps,
         published=settings.published,

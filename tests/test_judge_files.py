@@ -279,7 +279,7 @@ def test_rows_of_a_pair_without_candles_are_counted(candles, noise, tmp_path):  
     both = pd.concat([made, made[:700].assign(symbol="SOL/USDT")])
     [metrics] = free(both, candles).metrics.values()
     assert (
-        "700 rows of SOL/USDT are not judged: no candles of SOL/USDT in memory" in metrics["notes"]
+        "700 rows of SOL/USDT are not judged: no candles of SOL/USDT in frames" in metrics["notes"]
     )
     assert "without_candles" not in [one["name"] for one in metrics["suspicions"]]
 
@@ -302,11 +302,11 @@ def test_a_column_for_each_pair_is_read(candles, noise, tmp_path):  # noqa: F811
 def test_a_name_that_is_no_pair_is_asked_about(candles, noise, tmp_path, name):  # noqa: F811
     made = frame_of(candles, noise).assign(symbol=name).rename(columns={"symbol": "ticker"})
     store.write_candles(candles, tmp_path, "BTC/USDT", "1h", "binance")
-    for where in (tmp_path, {"BTC/USDT": candles}, candles):
+    for where in (tmp_path, {"BTC/USDT": candles}):
         with pytest.raises(ValueError, match=f"'{name}' in column 'ticker' is no pair") as asked:
             judge(made, where, baselines=("naive",))
-        assert "pass --symbol" in str(asked.value)
-        judged = judge(made, where, baselines=("naive",), symbol="BTC/USDT")
+        assert f"of BTC/USDT; which is it? pass --pairs {name}=PAIR" in str(asked.value)
+        judged = judge(made, where, baselines=("naive",), renamed={name: "BTC/USDT"})
         [metrics] = judged.metrics.values()
         assert metrics["test"]["n"] == len(made)
 

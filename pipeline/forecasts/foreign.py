@@ -146,6 +146,7 @@ def read_forecasts(
     timezone: str | None = None,
     unit: Unit | None = None,
     level: float | None = None,
+    pairs: Mapping[str, str] = {},
 ) -> list[ForeignForecasts]:
     """Read forecasts of one model or several, whatever they are in.
 
@@ -158,6 +159,7 @@ def read_forecasts(
         timezone: Zone of times that name none, such as "Europe/Berlin"; None for UTC.
         unit: What the forecasts are, where their column does not tell.
         level: Percent of the outcomes that shall lie between yhat_lower and yhat_upper.
+        pairs: Pair of each name that is none itself, such as BTC.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -180,7 +182,7 @@ def read_forecasts(
             raise ValueError(f"{where}: {error}") from error
         symbol = symbol or getattr(what, "attrs", {}).get("symbol")
     try:
-        return _read(table, name, named, stamped, symbol, timezone, unit, level, where)
+        return _read(table, name, named, stamped, symbol, timezone, unit, level, pairs, where)
     except DoubtfulError as doubt:
         raise question(doubt, where) from None
 
@@ -194,6 +196,7 @@ def _read(
     timezone: str | None,
     unit: Unit | None,
     level: float | None,
+    pairs: Mapping[str, str],
     where: str,
 ) -> list[ForeignForecasts]:
     frame = table.columns
@@ -209,7 +212,7 @@ def _read(
     time, how_timed = _time_column(plain, roles)
     told = list(table.told)
     keys = pd.DataFrame(index=frame.index)
-    keys["symbol"] = _symbols(frame, plain, symbol)
+    keys["symbol"] = _symbols(frame, plain, symbol, pairs)
     read = read_instants(frame[time], where=f"{where}, column {str(time)!r}", timezone=timezone)
     keys["timestamp"] = as_times(read.ms).set_axis(frame.index)
     if read.told:
@@ -361,7 +364,7 @@ def _long(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _symbols(
-    frame: pd.DataFrame, plain: Mapping[str, Hashable], symbol: str | None
+    frame: pd.DataFrame, plain: Mapping[str, Hashable], symbol: str | None, pairs: Mapping[str, str]
 ) -> pd.Series | str:
     """The pair of each row; "" where nothing tells."""
     column = next((plain[name] for name in plain if name in OF_IDS | PAIRS), None)
@@ -373,8 +376,9 @@ def _symbols(
             f"{int((codes < 0).sum())} rows name no pair in column {str(column)!r}; name it, or "
             "leave these rows out"
         )
-    pairs = np.array([pair_of(str(one)) or str(one) for one in names], dtype=object)
-    return pd.Series(pairs[codes], index=frame.index)
+    told = [pairs.get(str(one), str(one)) for one in names]
+    read = np.array([pair_of(one) or one for one in told], dtype=object)
+    return pd.Series(read[codes], index=frame.index)
 
 
 def _models_in(
