@@ -197,7 +197,7 @@ def judge(
     timezone: str | None = None,
     unit: Unit | None = None,
     level: float | None = None,
-    renamed: Mapping[str, str] = {},
+    pairs: Mapping[str, str] = {},
     baselines: Sequence[str] = BASELINE_NAMES,
     fee_bps: float = 5.0,
     published: str | None = None,
@@ -230,7 +230,7 @@ def judge(
         symbol: The pair, where the rows do not tell.
         timezone: Zone of times that name none; None for UTC.
         unit: What the forecasts are, where their column does not tell; see `Judge`, as is level.
-        renamed: Pair of each name in the rows that is none itself, such as BTC.
+        pairs: Pair of each name in the rows that is none itself, such as BTC.
         baselines: Names of the baselines.
         fee_bps: Fee of a trade in basis points, a side.
         published: Day on which the forecasts became public.
@@ -258,7 +258,7 @@ def judge(
     # Read: one record a model, with what is sure of its rows.
     read: list[ForeignForecasts] = []
     models: list[tuple[str | None, UserModel]] = []
-    how: dict[str, Any] = {"timezone": timezone, "unit": unit, "level": level, "pairs": renamed}
+    how: dict[str, Any] = {"timezone": timezone, "unit": unit, "level": level, "pairs": pairs}
     for name, what in _each(forecasts):
         if is_model(what):
             models.append((name, as_model(what)))
@@ -272,8 +272,8 @@ def judge(
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
     source = _source(candles, exchange, base_url, timezone)
     _demand_pairs(read, candles, source)
-    pairs = _pairs(read, symbols, symbol)
-    market = _candles(candles, read, timeframe, pairs, source, n_candles)
+    wanted = _pairs(read, symbols, symbol)
+    market = _candles(candles, read, timeframe, wanted, source, n_candles)
 
     # Walk: a model's forecasts are made here, each from candles that it could know.
     walks: list[Walk | None] = [None] * len(read)
@@ -290,7 +290,9 @@ def judge(
             history=history,
         )
         terminal.tell(*walked.lines())
-        read += read_forecasts(walked.forecasts, name=name or walked.model, stamped="known")
+        read += read_forecasts(
+            walked.forecasts, name=name or walked.model, stamped="known", unit=unit
+        )
         walks.append(walked)
     read = _named_apart(read)
 
@@ -535,7 +537,7 @@ def main(settings: Judge) -> Judgement:
         timezone=settings.timezone,
         unit=settings.unit,
         level=settings.level,
-        renamed=_renamed(settings.pairs),
+        pairs=_renamed(settings.pairs),
         baselines=settings.baselines,
         fee_bps=settings.fee_bps,
         published=settings.published,

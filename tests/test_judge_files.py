@@ -1,5 +1,10 @@
 """Files of forecasts as people save them: read without doubt, or one question that decides it."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +12,19 @@ import pytest
 from judge import judge
 from pipeline.candles import store
 from pipeline.forecasts.foreign import read_forecasts
-from tests.test_judge import HOUR, candles, frame_of, free, moves, noise, walk  # noqa: F401
+from tests.test_judge import HOUR, frame_of, free, moves, walk
 
 HEADER = "symbol,timestamp,"
+
+
+@pytest.fixture(scope="module")
+def candles() -> pd.DataFrame:
+    return walk()
+
+
+@pytest.fixture(scope="module")
+def noise(candles) -> np.ndarray:
+    return 1e-5 * np.random.default_rng(1).standard_normal(len(candles))
 
 
 def read_lines(tmp_path, *lines: str, name: str = "mine.csv", **options) -> pd.DataFrame:
@@ -30,7 +45,7 @@ def test_leading_empty_forecasts_do_not_hide_the_header(tmp_path):
     assert rows["forecast_return"].isna().sum() == 5
 
 
-def test_a_file_whose_first_sixty_forecasts_are_empty_is_judged(candles, noise, tmp_path):  # noqa: F811
+def test_a_file_whose_first_sixty_forecasts_are_empty_is_judged(candles, noise, tmp_path):
     made = frame_of(candles, noise)
     made.loc[:59, "forecast_return"] = np.nan
     made.to_csv(tmp_path / "mine.csv", index=False)
@@ -58,6 +73,14 @@ def test_what_a_german_spreadsheet_saves_is_read(tmp_path):
     assert rows["forecast_return"].tolist() == [0.033, 0.012]
 
 
+def test_numbers_with_a_percent_sign_are_a_hundredth(tmp_path):
+    lines = ["BTCUSDT;03.03.2024 12:00;-0,033%", "BTCUSDT;13.03.2024 12:00;1,5%"]
+    rows = read_lines(tmp_path, "symbol;timestamp;forecast_return", *lines)
+    assert rows["forecast_return"].tolist() == pytest.approx([-0.00033, 0.015])
+    lines = ["BTCUSDT,2024-03-03,55%", "BTCUSDT,2024-03-04,"]
+    assert read_lines(tmp_path, HEADER + "p_up", *lines)["p_up"].tolist()[0] == 0.55
+
+
 def test_dates_with_the_month_first_are_read(tmp_path):
     lines = ["BTCUSDT,03/05/2024 02:00,0.001", "BTCUSDT,03/15/2024 02:00,0.001"]
     rows = read_lines(tmp_path, HEADER + "forecast_return", *lines)
@@ -78,7 +101,7 @@ def test_a_spreadsheet_is_no_file_of_candles(tmp_path):
 # --- units
 
 
-def test_returns_in_percent_are_asked_about_and_divided(candles):  # noqa: F811
+def test_returns_in_percent_are_asked_about_and_divided(candles):
     rule = -0.06 * np.nan_to_num(moves(candles))
     expected = free(frame_of(candles, rule), candles)
     made = frame_of(candles, 100 * rule)
@@ -91,14 +114,14 @@ def test_returns_in_percent_are_asked_about_and_divided(candles):  # noqa: F811
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_small_percentages_are_told_by_their_loss(candles):  # noqa: F811
+def test_small_percentages_are_told_by_their_loss(candles):
     weak = 2.0 * np.nan_to_num(moves(candles))  # of the usual size of a move
     with pytest.raises(ValueError, match=r"its error 2\.\d* times that of no move"):
         free(frame_of(candles, weak), candles)
     assert free(frame_of(candles, weak), candles, unit="return").verdicts
 
 
-def test_intervals_in_percent_are_asked_about(candles, noise):  # noqa: F811
+def test_intervals_in_percent_are_asked_about(candles, noise):
     made = frame_of(candles, noise).assign(q10=-0.6, q50=0.0, q90=0.6)
     for some in (made, made.assign(q10=-0.3, q90=0.3)):
         with pytest.raises(ValueError, match="percent"):
@@ -106,13 +129,13 @@ def test_intervals_in_percent_are_asked_about(candles, noise):  # noqa: F811
     free(made.assign(forecast_return=100 * noise[100:-5]), candles, unit="percent")
 
 
-def calls_of(candles, *values) -> np.ndarray:  # noqa: F811
+def calls_of(candles, *values) -> np.ndarray:
     return np.random.default_rng(0).choice(np.array(values, dtype=float), len(candles))
 
 
 @pytest.mark.parametrize("column", ["prediction", "forecast_return"])
 @pytest.mark.parametrize("values", [(0, 0, 0, 1), (-1, 0, 0, 0, 1)])
-def test_a_classifiers_classes_are_no_returns(candles, column, values):  # noqa: F811
+def test_a_classifiers_classes_are_no_returns(candles, column, values):
     made = frame_of(candles, calls_of(candles, *values), column)
     with pytest.raises(ValueError, match=r"are they directions\? pass --unit direction"):
         free(made, candles, stamped="known")
@@ -121,7 +144,7 @@ def test_a_classifiers_classes_are_no_returns(candles, column, values):  # noqa:
     assert metrics["kind"] == "direction"
 
 
-def test_zero_means_down_of_a_direction_and_none_of_a_position(candles):  # noqa: F811
+def test_zero_means_down_of_a_direction_and_none_of_a_position(candles):
     calls = calls_of(candles, 0, 1)
     made = frame_of(candles, calls, "prediction")
     [down] = free(made, candles, stamped="known", unit="direction").predictions.values()
@@ -130,7 +153,7 @@ def test_zero_means_down_of_a_direction_and_none_of_a_position(candles):  # noqa
     assert np.sign(none["forecasts"]).tolist() == calls[100:-5].tolist()
 
 
-def test_probabilities_in_a_column_of_no_unit_are_asked_about(candles):  # noqa: F811
+def test_probabilities_in_a_column_of_no_unit_are_asked_about(candles):
     p_up = np.random.default_rng(0).uniform(0.3, 0.7, len(candles))
     made = frame_of(candles, p_up, "prediction")
     with pytest.raises(ValueError, match=r"probabilities of a rise\? pass --unit p_up"):
@@ -139,7 +162,7 @@ def test_probabilities_in_a_column_of_no_unit_are_asked_about(candles):  # noqa:
     assert rows["p_up"].tolist() == p_up[100:-5].tolist()
 
 
-def test_a_coin_of_half_a_dollar_has_prices(noise):  # noqa: F811
+def test_a_coin_of_half_a_dollar_has_prices(noise):
     cheap = walk(price=0.5)
     judged = free(frame_of(cheap, cheap["close"] * 1.0001, "prediction"), cheap, stamped="known")
     [rows] = judged.predictions.values()
@@ -149,7 +172,7 @@ def test_a_coin_of_half_a_dollar_has_prices(noise):  # noqa: F811
 # --- numbers that are missing
 
 
-def test_one_infinite_forecast_is_no_number_and_the_others_count(candles, noise):  # noqa: F811
+def test_one_infinite_forecast_is_no_number_and_the_others_count(candles, noise):
     made = frame_of(candles, noise)
     made.loc[7, "forecast_return"] = np.inf
     [metrics] = free(made, candles).metrics.values()
@@ -159,7 +182,7 @@ def test_one_infinite_forecast_is_no_number_and_the_others_count(candles, noise)
     assert "not_numbers" in names and "too_few" not in names
 
 
-def test_forecasts_without_an_interval_count_as_forecasts(candles, noise):  # noqa: F811
+def test_forecasts_without_an_interval_count_as_forecasts(candles, noise):
     made = frame_of(candles, noise).assign(q10=-0.006, q50=0.0, q90=0.006)
     made.loc[made.index % 10 < 3, "q10"] = np.nan
     [metrics] = free(made, candles).metrics.values()
@@ -173,7 +196,7 @@ def test_forecasts_without_an_interval_count_as_forecasts(candles, noise):  # no
     assert metrics["test"]["interval"] is None and metrics["test"]["n"] == len(made)
 
 
-def test_forecasts_without_p_up_count_as_forecasts(candles, noise):  # noqa: F811
+def test_forecasts_without_p_up_count_as_forecasts(candles, noise):
     made = frame_of(candles, noise).assign(p_up=0.5)
     made.loc[:9, "p_up"] = np.nan
     [metrics] = free(made, candles).metrics.values()
@@ -184,7 +207,7 @@ def test_forecasts_without_p_up_count_as_forecasts(candles, noise):  # noqa: F81
 # --- times
 
 
-def test_predicted_candles_stand_at_what_they_forecast(candles):  # noqa: F811
+def test_predicted_candles_stand_at_what_they_forecast(candles):
     rows = candles.iloc[101:-5][["timestamp", "open", "high", "low", "close"]]
     with pytest.raises(ValueError, match=r"--stamped target; a path of several candles needs `cut"):
         free(rows.rename(columns={"timestamp": "timestamps", "close": "Close"}), candles)
@@ -192,7 +215,7 @@ def test_predicted_candles_stand_at_what_they_forecast(candles):  # noqa: F811
     assert "each row is taken as made 1 candle(s) before what it forecasts" in metrics["notes"][0]
 
 
-def test_a_path_of_predicted_candles_is_told_apart_by_its_cutoff(candles):  # noqa: F811
+def test_a_path_of_predicted_candles_is_told_apart_by_its_cutoff(candles):
     rows = candles.iloc[100:340][["timestamp", "open", "high", "low", "close"]]
     ahead = np.arange(240) % 24 + 1
     path = rows.assign(cutoff=rows["timestamp"] - ahead * HOUR)
@@ -201,7 +224,7 @@ def test_a_path_of_predicted_candles_is_told_apart_by_its_cutoff(candles):  # no
     assert "230 rows are of another horizon than 5" in metrics["notes"][0]
 
 
-def test_rows_a_day_apart_are_not_taken_for_forecasts_of_an_hour(candles, noise):  # noqa: F811
+def test_rows_a_day_apart_are_not_taken_for_forecasts_of_an_hour(candles, noise):
     daily = frame_of(candles, noise, rows=slice(120, -48, 24))
     with pytest.raises(ValueError, match="24 candles of 1h apart") as asked:
         free(daily, candles)
@@ -213,13 +236,13 @@ def test_rows_a_day_apart_are_not_taken_for_forecasts_of_an_hour(candles, noise)
     assert free(daily, candles, timeframe="1h").verdicts
 
 
-def test_rows_five_hours_apart_have_no_timeframe_to_offer(candles, noise):  # noqa: F811
+def test_rows_five_hours_apart_have_no_timeframe_to_offer(candles, noise):
     with pytest.raises(ValueError, match="5 candles of 1h apart") as asked:
         free(frame_of(candles, noise, rows=slice(120, -48, 5)), candles)
     assert "--timeframe" not in str(asked.value)
 
 
-def test_a_function_that_forecasts_every_day_is_not_asked(candles):  # noqa: F811
+def test_a_function_that_forecasts_every_day_is_not_asked(candles):
     judged = free(lambda given: 1e-5 * np.sign(len(given) % 2 - 0.5), candles, every=24)
     assert len(judged.verdicts) == 1
 
@@ -237,14 +260,14 @@ def test_times_without_a_zone_are_told(tmp_path):
 # --- intervals
 
 
-def prophet(candles) -> pd.DataFrame:  # noqa: F811
+def prophet(candles) -> pd.DataFrame:
     rows = candles[101:-5]
     last = candles["close"].to_numpy()[100:-6]
     made = {"ds": rows["timestamp"], "yhat": last * 1.0001}
     return pd.DataFrame(made | {"yhat_lower": last * 0.994, "yhat_upper": last * 1.006})
 
 
-def test_the_level_of_prophets_interval_is_asked_about(candles):  # noqa: F811
+def test_the_level_of_prophets_interval_is_asked_about(candles):
     made = prophet(candles)
     with pytest.raises(ValueError, match="yhat_lower and yhat_upper\\? pass --level 80"):
         free(made, candles, stamped="target")
@@ -258,13 +281,13 @@ def test_the_level_of_prophets_interval_is_asked_about(candles):  # noqa: F811
 
 
 @pytest.mark.parametrize("names", [("q05", "q95"), ("0.05", "0.95"), ("p5", "p95")])
-def test_intervals_of_another_level_are_noted(candles, noise, names):  # noqa: F811
+def test_intervals_of_another_level_are_noted(candles, noise, names):
     made = frame_of(candles, noise).assign(**dict(zip(names, (-0.01, 0.01))))
     [metrics] = free(made, candles).metrics.values()
     assert "intervals of 90 % are not judged, only those of 80 % (q10, q90)" in metrics["notes"]
 
 
-def test_intervals_of_statsforecast_of_another_level_are_noted(candles):  # noqa: F811
+def test_intervals_of_statsforecast_of_another_level_are_noted(candles):
     made = prophet(candles)[["ds"]].assign(unique_id="BTCUSDT", AutoARIMA=prophet(candles)["yhat"])
     made = made.assign(**{"AutoARIMA-lo-90": 1.0, "AutoARIMA-hi-90": 2.0})
     [metrics] = free(made, candles, stamped="target").metrics.values()
@@ -274,7 +297,7 @@ def test_intervals_of_statsforecast_of_another_level_are_noted(candles):  # noqa
 # --- pairs
 
 
-def test_rows_of_a_pair_without_candles_are_counted(candles, noise, tmp_path):  # noqa: F811
+def test_rows_of_a_pair_without_candles_are_counted(candles, noise, tmp_path):
     made = frame_of(candles, noise)
     both = pd.concat([made, made[:700].assign(symbol="SOL/USDT")])
     [metrics] = free(both, candles).metrics.values()
@@ -284,7 +307,7 @@ def test_rows_of_a_pair_without_candles_are_counted(candles, noise, tmp_path):  
     assert "without_candles" not in [one["name"] for one in metrics["suspicions"]]
 
 
-def test_a_column_for_each_pair_is_read(candles, noise, tmp_path):  # noqa: F811
+def test_a_column_for_each_pair_is_read(candles, noise, tmp_path):
     other = walk(seed=9)
     wide = pd.DataFrame(
         {"timestamp": candles["timestamp"], "BTC/USDT": noise, "ETHUSDT": 2 * noise}
@@ -299,14 +322,14 @@ def test_a_column_for_each_pair_is_read(candles, noise, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["BTC", "BINANCE:BTCUSDT", "BTCUSDT.P", "BTC-USDT-SWAP"])
-def test_a_name_that_is_no_pair_is_asked_about(candles, noise, tmp_path, name):  # noqa: F811
+def test_a_name_that_is_no_pair_is_asked_about(candles, noise, tmp_path, name):
     made = frame_of(candles, noise).assign(symbol=name).rename(columns={"symbol": "ticker"})
     store.write_candles(candles, tmp_path, "BTC/USDT", "1h", "binance")
     for where in (tmp_path, {"BTC/USDT": candles}):
         with pytest.raises(ValueError, match=f"'{name}' in column 'ticker' is no pair") as asked:
             judge(made, where, baselines=("naive",))
         assert f"of BTC/USDT; which is it? pass --pairs {name}=PAIR" in str(asked.value)
-        judged = judge(made, where, baselines=("naive",), renamed={name: "BTC/USDT"})
+        judged = judge(made, where, baselines=("naive",), pairs={name: "BTC/USDT"})
         [metrics] = judged.metrics.values()
         assert metrics["test"]["n"] == len(made)
 
@@ -319,3 +342,36 @@ def test_the_pair_in_a_files_name_is_seen(tmp_path):
     for name in ("my_modelusd_v2.csv", "BTCUSDT_ETHUSDT_both.csv"):
         rows = read_lines(tmp_path, "timestamp,p_up", line, name=name)
         assert rows["symbol"].tolist() == [""]
+
+
+# --- the command
+
+
+@pytest.mark.slow
+def test_what_is_asked_is_answered_by_options(candles, noise, tmp_path):
+    store.write_candles(candles, tmp_path / "candles", "BTC/USDT", "1h", "binance")
+    rule = 100 * -0.06 * np.nan_to_num(moves(candles))
+    made = frame_of(candles, rule, "yhat", rows=slice(120, -48, 24)).rename(
+        columns={"timestamp": "ds", "symbol": "ticker"}
+    )
+    made = made.assign(ticker="BTC", yhat_lower=made["yhat"] - 1, yhat_upper=made["yhat"] + 1)
+    made.to_csv(tmp_path / "mine.csv", index=False)
+    command = [
+        *(sys.executable, "judge.py", "--json", "--forecasts", str(tmp_path / "mine.csv")),
+        *("--candles-dir", str(tmp_path / "candles"), "--out", str(tmp_path / "out")),
+        *("--baselines", "naive"),
+    ]
+    root = Path(__file__).resolve().parents[1]
+    for asked, answer in [
+        ("pass --level 80", ("--level", "80")),
+        ("pass --horizon 24", ("--horizon", "1")),
+        ("pass --pairs BTC=PAIR", ("--pairs", "BTC=BTC/USDT")),
+        ("pass --stamped target", ("--stamped", "known")),
+        ("pass --unit percent", ("--unit", "percent")),
+    ]:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert done.returncode == 2 and asked in done.stderr
+        command += answer
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n"] == len(made)

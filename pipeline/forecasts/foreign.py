@@ -513,8 +513,22 @@ def _groups(
 def _numbers(
     frame: pd.DataFrame, columns: Mapping[str, Hashable], table: Table, where: str
 ) -> pd.DataFrame:
+    """Columns by role, (n, n_columns) float64; 1.5% is 0.015."""
+    of_percent = [role for role, column in columns.items() if _are_percent(frame[column])]
+    if of_percent:
+        frame = frame.copy()
+    for role in of_percent:
+        frame[columns[role]] = frame[columns[role]].str.rstrip("% ")
     values = read_numbers(frame, columns, table.separator, where)
+    values |= {role: values[role] / 100 for role in of_percent}
     return pd.DataFrame(values, index=frame.index, copy=False)
+
+
+def _are_percent(column: pd.Series) -> bool:
+    """Whether all that is there are texts that end with a percent sign."""
+    texts = column.dropna()
+    is_first = len(texts) > 0 and isinstance(texts.iloc[0], str) and texts.iloc[0].endswith("%")
+    return is_first and bool(texts.astype(str).str.endswith("%").all())
 
 
 def _in_unit(
