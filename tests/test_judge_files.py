@@ -61,6 +61,12 @@ def test_directions_in_words_are_read_from_a_text(tmp_path):
     assert rows["direction"].tolist() == [1, -1, 0]
 
 
+def test_words_say_directions_in_a_column_of_no_unit(tmp_path):
+    lines = ["BTC/USDT,2024-01-01,UP", "BTC/USDT,2024-01-02,down"]
+    rows = read_lines(tmp_path, HEADER + "prediction", *lines)
+    assert rows["direction"].tolist() == [1, -1] and "forecast" not in rows
+
+
 def test_what_a_german_spreadsheet_saves_is_read(tmp_path):
     lines = ["BTCUSDT;03.03.2024 12:00;-0,00033", "BTCUSDT;13.03.2024 12:00;-3,5E-05"]
     rows = read_lines(tmp_path, "symbol;timestamp;forecast_return", *lines)

@@ -541,6 +541,8 @@ def _in_unit(
     """The forecasts as numbers in the unit that their maker says, and their columns by role."""
     columns = dict(columns)
     main = [role for role in ("forecast", "forecast_return", "forecast_price") if role in columns]
+    if unit is None and main and _are_words(frame[columns[main[0]]]):
+        unit = "direction"
     if unit is not None and main:
         columns = {OF_UNIT[unit] if of == main[0] else of: one for of, one in columns.items()}
     values = _values(frame, columns, unit, table, where)
@@ -565,6 +567,13 @@ def _values(
     if "direction" in columns:
         values["direction"] = _directions(frame[columns["direction"]], columns["direction"], unit)
     return values
+
+
+def _are_words(column: pd.Series) -> bool:
+    """Whether all that is there are words for directions, which no number is."""
+    texts = column.dropna()
+    is_text = len(texts) > 0 and isinstance(texts.iloc[0], str)
+    return is_text and bool(texts.astype(str).str.strip().str.lower().isin(WORDS.keys()).all())
 
 
 def _directions(column: pd.Series, name: Hashable, unit: Unit | None) -> np.ndarray:
