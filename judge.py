@@ -38,7 +38,14 @@ from pipeline.candles.finer import prices_between
 from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import canonical_timeframe, instant_ms, timeframe_ms, timestamps_ms
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
-from pipeline.forecasts.foreign import ForeignForecasts, Stamped, read_forecasts
+from pipeline.forecasts.foreign import (
+    UNITS,
+    ForeignForecasts,
+    Stamped,
+    Unit,
+    demand_spacing,
+    read_forecasts,
+)
 from pipeline.forecasts.reference import HISTORY, Compute, Reference, fit_reference
 from pipeline.forecasts.user_model import UserModel, as_model, is_model
 from pipeline.forecasts.walk import ForecastLooksAheadError, Walk, walk
@@ -86,10 +93,11 @@ class Judge:
     reached"""
     base_url: str | None = None
     """where to reach the exchange instead of its own address"""
-    timeframe: str = "1h"
-    """length of a candle"""
-    horizon: int = 1
-    """candles that a forecast spans: what is forecast is ln(close[t + horizon] / close[t])"""
+    timeframe: str | None = None
+    """length of a candle; default: 1h, asked for where forecasts are further apart"""
+    horizon: int | None = None
+    """candles that a forecast spans: what is forecast is ln(close[t + horizon] / close[t]);
+    default: 1, asked for where forecasts are further apart"""
     stamped: Literal["known", "close", "target"] | None = field(
         default=None, metadata={"metavar": "{known,close,target}"}
     )
@@ -98,6 +106,14 @@ class Judge:
     tells"""
     symbol: str | None = None
     """pair, where the rows do not tell"""
+    pairs: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=PAIR [NAME=PAIR ...]"})
+    """pairs of the names in the files that are none, such as BTC=BTC/USDT"""
+    unit: Unit | None = field(default=None, metadata={"metavar": "{" + ",".join(UNITS) + "}"})
+    """what the forecasts are, where their column does not tell. Of a direction 0 and 1 are down and
+    up; of a position 0 is none. Asked for where the numbers are in doubt"""
+    level: float | None = None
+    """percent of the outcomes that shall lie between Prophet's yhat_lower and yhat_upper; 80 are
+    judged"""
     timezone: str | None = None
     """zone of times that name none, such as Europe/Berlin; default: UTC"""
     baselines: tuple[str, ...] = BASELINE_NAMES
@@ -174,11 +190,14 @@ def judge(
     forecasts: Any,
     candles: Any = None,
     *,
-    timeframe: str = "1h",
-    horizon: int = 1,
+    timeframe: str | None = None,
+    horizon: int | None = None,
     stamped: Stamped | None = None,
     symbol: str | None = None,
     timezone: str | None = None,
+    unit: Unit | None = None,
+    level: float | None = None,
+    pairs: Mapping[str, str] = {},
     baselines: Sequence[str] = BASELINE_NAMES,
     fee_bps: float = 5.0,
     published: str | None = None,
@@ -204,11 +223,14 @@ def judge(
             of several models.
         candles: Folder of candles; pair -> frame of candles; or one frame, of one pair. None asks
             the exchange.
-        timeframe: Length of a candle.
-        horizon: Candles that a forecast spans.
+        timeframe: Length of a candle; None for 1h.
+        horizon: Candles that a forecast spans; None for 1. Where neither is passed and the rows of
+            a file are further apart, it asks.
         stamped: What the time of a forecast is; see `Judge`, as are the others.
         symbol: The pair, where the rows do not tell.
         timezone: Zone of times that name none; None for UTC.
+        unit: What the forecasts are, where their column does not tell; see `Judge`, as is level.
+        pairs: Pair of each name in the rows that is none itself, such as BTC.
         baselines: Names of the baselines.
         fee_bps: Fee of a trade in basis points, a side.
         published: Day on which the forecasts became public.
@@ -224,28 +246,34 @@ def judge(
         ValueError: It is not sure what the forecasts are, the candles are unsound or of another
             time, or nothing can be judged; the text says what to do.
     """
+    is_told = timeframe is not None or horizon is not None
+    timeframe, horizon = canonical_timeframe(timeframe or "1h"), 1 if horizon is None else horizon
     if horizon < 1 or tried < 1:
         raise ValueError(f"horizon is {horizon} and tried {tried}; each is at least 1")
     if unknown := [name for name in baselines if name not in KNOWN_BASELINES]:
         raise ValueError(
             f"unknown baselines {', '.join(unknown)}; there are {', '.join(KNOWN_BASELINES)}"
         )
-    timeframe = canonical_timeframe(timeframe)
 
     # Read: one record a model, with what is sure of its rows.
     read: list[ForeignForecasts] = []
     models: list[tuple[str | None, UserModel]] = []
+    how: dict[str, Any] = {"timezone": timezone, "unit": unit, "level": level, "pairs": pairs}
     for name, what in _each(forecasts):
         if is_model(what):
             models.append((name, as_model(what)))
             continue
-        read += read_forecasts(what, name=name, stamped=stamped, symbol=symbol, timezone=timezone)
+        read += read_forecasts(what, name=name, stamped=stamped, symbol=symbol, **how)
     terminal.tell(*(foreign.line for foreign in read))
+    if not is_told:
+        for foreign in read:
+            demand_spacing(foreign, timeframe)
 
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
     source = _source(candles, exchange, base_url, timezone)
-    pairs = _pairs(read, symbols, symbol)
-    market = _candles(candles, read, timeframe, pairs, source, n_candles)
+    _demand_pairs(read, candles, source)
+    wanted = _pairs(read, symbols, symbol)
+    market = _candles(candles, read, timeframe, wanted, source, n_candles)
 
     # Walk: a model's forecasts are made here, each from candles that it could know.
     walks: list[Walk | None] = [None] * len(read)
@@ -262,7 +290,9 @@ def judge(
             history=history,
         )
         terminal.tell(*walked.lines())
-        read += read_forecasts(walked.forecasts, name=name or walked.model, stamped="known")
+        read += read_forecasts(
+            walked.forecasts, name=name or walked.model, stamped="known", unit=unit
+        )
         walks.append(walked)
     read = _named_apart(read)
 
@@ -382,6 +412,35 @@ def _candles(
     return replace(market, candles=last)
 
 
+def _renamed(given: Sequence[str]) -> dict[str, str]:
+    """Name -> pair, of --pairs."""
+    if wrong := [one for one in given if "=" not in one]:
+        raise ValueError(f"--pairs has {wrong[0]!r}; write NAME=PAIR, such as BTC=BTC/USDT")
+    return dict(one.split("=", 1) for one in given)
+
+
+def _demand_pairs(read: Sequence[ForeignForecasts], candles: Any, source: SourceConfig) -> None:
+    """Raise on a name in the rows that is neither a pair nor what candles are called."""
+    there: list[str] = []
+    if source.candles_dir is not None:
+        there = [one.symbol for one in folders.list_series(source.candles_dir)]
+    elif isinstance(candles, CandleSet):
+        there = list(candles.candles)
+    elif isinstance(candles, Mapping) and "close" not in candles:
+        there = list(candles)
+    elif candles is not None:
+        return  # one frame is of the one name that there is
+    for one in read:
+        names = [name for name in one.frame["symbol"].unique() if name and name not in there]
+        if wrong := [name for name in names if pair_of(name) is None][:5]:
+            of = f"; the candles are of {', '.join(dict.fromkeys(there))}" if there else ""
+            remedy = " ".join(f"{name}=PAIR" for name in wrong)
+            raise ValueError(
+                f"{one.name}: {', '.join(map(repr, wrong))} in column {one.symbol_column!r} is no "
+                f"pair{of}; which is it? pass --pairs {remedy}, PAIR being such as BTC/USDT"
+            )
+
+
 def _pairs(
     read: Sequence[ForeignForecasts], symbols: Sequence[str], symbol: str | None
 ) -> list[str]:
@@ -476,6 +535,9 @@ def main(settings: Judge) -> Judgement:
         stamped=settings.stamped,
         symbol=settings.symbol,
         timezone=settings.timezone,
+        unit=settings.unit,
+        level=settings.level,
+        pairs=_renamed(settings.pairs),
         baselines=settings.baselines,
         fee_bps=settings.fee_bps,
         published=settings.published,

@@ -383,7 +383,7 @@ def test_an_honest_schedule_is_no_fraud(candles, noise):
 
 def test_probabilities_in_percent_are_asked_about(candles):
     p_up = np.random.default_rng(0).uniform(30, 70, len(candles))
-    with pytest.raises(ValueError, match=r"is it in percent\? divide it by 100"):
+    with pytest.raises(ValueError, match=r"is it in percent\? pass --unit percent"):
         free(frame_of(candles, p_up, "p_up"), candles)
 
 

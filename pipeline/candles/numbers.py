@@ -14,7 +14,7 @@ SIZES = {"K": 1e3, "M": 1e6, "B": 1e9}
 
 SIGNS = "$€£¥₿"
 
-THOUSANDS = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
+THOUSANDS = r"-?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"
 THOUSANDS_OF_COMMA = r"-?\d{1,3}(?:\.\d{3})+(?:,\d+)?"
 
 
@@ -76,7 +76,7 @@ def _sign_of_comma(
     if separator == ";" and not are_thousands:
         with_point = together[together.str.contains(".", regex=False)]
         is_german = bool(with_point.str.fullmatch(THOUSANDS_OF_COMMA).all())
-        is_plain = bool(with_comma.str.fullmatch(r"-?[\d.]*,\d+").all())
+        is_plain = bool(with_comma.str.fullmatch(r"-?[\d.]*,\d+(?:[eE][-+]?\d+)?").all())
         if is_plain and not has_fraction and is_german:
             return "decimal"
     raise DoubtfulError(

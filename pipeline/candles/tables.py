@@ -15,7 +15,14 @@ import pyarrow as pa
 from pyarrow import dataset, feather
 
 from pipeline.candles import store, table_size
-from pipeline.candles.text_tables import DoubtfulError, Table, open_bytes, read_text, suffix_of
+from pipeline.candles.text_tables import (
+    DoubtfulError,
+    IsHeader,
+    Table,
+    open_bytes,
+    read_text,
+    suffix_of,
+)
 
 PARQUET = (".parquet", ".pq")
 FEATHER = (".feather", ".ftr", ".arrow")
@@ -27,12 +34,13 @@ LEAST_ROW = 5
 """A time and four prices, at least"""
 
 
-def read_table(path: Path, least: int = LEAST_ROW) -> Table:
+def read_table(path: Path, least: int = LEAST_ROW, is_header: IsHeader | None = None) -> Table:
     """Read a file.
 
     Args:
         path: The file.
         least: Fewest columns of a table in JSON.
+        is_header: Of a text, see `text_tables.find_form`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -47,7 +55,7 @@ def read_table(path: Path, least: int = LEAST_ROW) -> Table:
         with open_bytes(path) as stream:
             if _is_json(stream.peek(8)):
                 return _read_json(stream, least)
-        return read_text(path)
+        return read_text(path, is_header)
 
 
 def as_table(what: object, least: int = LEAST_ROW) -> Table:

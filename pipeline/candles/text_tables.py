@@ -13,7 +13,7 @@ import gzip
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -59,7 +59,7 @@ ABSENT = ["", "-", "#N/A", "N/A", "n/a", "<NA>", "NA", "NULL", "null", "NaN", "n
 
 NUMBER = re.compile(r"[-+$]?\d[\d.,]*(?:[eE][-+]?\d+)?[KMB%]?")
 
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
+DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{4}")
 """How a time begins that is a time wherever it stands"""
 
 FIRST_NAMES = ("open", "o", "low", "date", "time")
@@ -67,6 +67,10 @@ FIRST_NAMES = ("open", "o", "low", "date", "time")
 
 NO_ROW = re.compile(r"\s*(?:#|//|https?://|[\w.]+\.\w+$)")
 """A comment or a site's name on a line of its own."""
+
+
+IsHeader = Callable[[Sequence[str]], bool]
+"""Whether the cells of a line are names of columns, by what they are"""
 
 
 class DoubtfulError(ValueError):
@@ -115,12 +119,12 @@ def is_table(path: Path) -> bool:
     return suffix_of(path) in (*SUFFIXES, *PACKED)
 
 
-def demand_name(path: Path) -> None:
+def demand_name(path: Path, what: str = "the candles") -> None:
     """Raise on a file whose ending says that it is of another form."""
     if not is_table(path):
         kind = f"{path.suffix} files" if path.suffix else "files without an ending"
         raise ValueError(
-            f"{path}: {kind} are not read; save the candles as Parquet, CSV, JSON or Feather, or "
+            f"{path}: {kind} are not read; save {what} as Parquet, CSV, JSON or Feather, or "
             "one of these packed as .gz or .zip"
         )
 
@@ -196,8 +200,12 @@ def _open_member(archive: zipfile.ZipFile) -> IO[bytes]:
         raise ValueError(f"the archive cannot be unpacked ({error})") from error
 
 
-def read_text(source: Path | bytes) -> Table:
+def read_text(source: Path | bytes, is_header: IsHeader | None = None) -> Table:
     """Read a text of columns, from a file or from its content; see `open_bytes`.
+
+    Args:
+        source: The file, or its content.
+        is_header: See `find_form`.
 
     Raises:
         ValueError: It is not such a text, or holds more than a series of candles.
@@ -211,7 +219,7 @@ def read_text(source: Path | bytes) -> Table:
         raise ValueError("it is no text")
     text = start.decode("utf-8-sig" if encoding == "utf-8" else encoding, "ignore")
     lines = _head_lines(text, is_whole=len(start) < HEAD_BYTES)
-    form = find_form(lines)
+    form = find_form(lines, is_header)
     try:
         with _open_text(source, encoding) as stream:
             table, n_repeated = _read_rows(stream, form, _kinds_in(lines, form))
@@ -288,22 +296,32 @@ def _head_lines(text: str, *, is_whole: bool) -> list[str]:
     return lines[:-1] if is_cut and len(lines) > 1 else lines
 
 
-def find_form(lines: Sequence[str]) -> Form:
+def find_form(lines: Sequence[str], is_header: IsHeader | None = None) -> Form:
     """Tell separator, header and first row of a text from its first lines.
+
+    Args:
+        lines: The first lines.
+        is_header: Tells a header by its names, whatever the rows below it hold; where no line is
+            one, and by default, the header is above the first row of numbers.
 
     Example:
         >>> find_form(["a;b;c", "1;2;3,5", "4;5;6,5"])
         Form(separator=';', names=('a', 'b', 'c'), width=3, n_above=1)
     """
-    found = [_form_by(lines, separator) for separator in SEPARATORS]
+    found = [_form_by(lines, separator, is_header) for separator in SEPARATORS]
     return max(found, key=lambda one: (one[0], one[1].width))[1]
 
 
-def _form_by(lines: Sequence[str], separator: str) -> tuple[bool, Form]:
-    """Whether there are values by this separator, and the form."""
+def _form_by(lines: Sequence[str], separator: str, is_header: IsHeader | None) -> tuple[int, Form]:
+    """How sure this separator is (2 of names that are known, 1 of values), and the form."""
     rows = [next(csv.reader([line], delimiter=separator), []) for line in lines]
     filled = [number for number, row in enumerate(rows) if any(cell.strip() for cell in row)]
-    first = next((number for number in filled if _is_values(rows[number])), len(rows))
+    named = [number for number in filled if is_header and is_header(rows[number])][:1]
+    if named:
+        filled = [number for number in filled if number >= named[0]]
+        first = next((number for number in filled[1:] if len(rows[number]) > 1), len(rows))
+    else:
+        first = next((number for number in filled if _is_values(rows[number])), len(rows))
     width = len(rows[first]) if first < len(rows) else max(map(len, rows), default=0)
     above = [rows[number] for number in filled if number < first and len(rows[number]) > 1]
     names: tuple[str, ...] = ()
@@ -324,7 +342,7 @@ def _form_by(lines: Sequence[str], separator: str) -> tuple[bool, Form]:
     has_values = first < len(rows)
     if not has_values:  # what follows the header shows why
         first = next((number for number in filled if len(rows[number]) > 1), 0) + bool(names)
-    return has_values, Form(separator, names, width, first)
+    return 2 if named else int(has_values), Form(separator, names, width, first)
 
 
 def _names_of(above: list[list[str]]) -> list[str]:

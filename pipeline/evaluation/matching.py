@@ -18,14 +18,21 @@ from pipeline.candles.schema import timestamps_ms, utc_from_ms
 from pipeline.forecasts.foreign import QUANTILES, STAMPS, ForeignForecasts
 from pipeline.samples.windows import Samples, make_windows
 
+LEAST_FOR_LOSS = 50
+"""Forecasts from which the mean of their errors tells a unit"""
 SAME_PRICE = 1e-6
 """relative difference up to which a price of the forecasts' file is the candles' own"""
 SAME_VOLATILITY = 1e-3
 """likewise of a volatility, which depends a little on where a history begins"""
 FAR_PRICE = 10.0
 """volatilities that the usual forecast of a price lies from the last one, beyond any forecast"""
-FAR_RETURN = 20.0
-"""likewise of the usual size of a return"""
+FAR_RETURN = 2.0
+"""likewise of the usual size of a return that is not 0: it forecasts more than half of all moves"""
+FAR_QUANTILE = 5.0
+"""likewise of half the width of an interval; that of 80 % has 1.3"""
+FAR_LOSS = 2.0
+"""Naive's loss times so much is a percentage's, where a hundredth of the forecast has hardly more
+than naive's"""
 MOST_CROSSED = 0.01
 """Share of rows whose quantiles are not in order, beyond which these are not scored"""
 ENDS = 1_000
@@ -52,7 +59,8 @@ class Matched:
     first_duplicate: str = ""
     n_nan: int = 0
     n_without_candles: int = 0
-    """rows at a gap, a halt, or where the history is too short for a volatility"""
+    """rows at a gap, a halt, or where the history is too short for a volatility; those of a pair
+    without any candles are noted instead"""
     n_open: int = 0
     """rows whose target has not closed"""
     n_contradicting: int = 0
@@ -94,6 +102,12 @@ def match(
         return _match_run(foreign, market, targets)
     rows = _named(foreign, market, symbol)
     rows, when, notes = _stamped(foreign, rows, targets)
+    notes += foreign.notes
+    is_missing = ~rows["symbol"].isin(list(market.candles)).to_numpy()
+    notes += [
+        f"{n:,} rows of {pair} are not judged: no candles of {pair} in {market.venue}"
+        for pair, n in rows["symbol"][is_missing].value_counts().items()
+    ]
     sample = _places(rows, when, targets)
     n_open = _count_open(rows, when, market, targets)
     known = sample >= 0
@@ -104,10 +118,7 @@ def match(
     said = _said(foreign, rows, sample, targets)
     kind: Literal["return", "direction"] = "return" if "forecast" in said else "direction"
     main = said["forecast"] if kind == "return" else said["direction"]
-    is_nan = np.isnan(main)
-    for column in ("p_up", *QUANTILES):  # a forecast without its interval counts as none
-        if column in said:
-            is_nan |= np.isnan(said[column])
+    is_nan = ~np.isfinite(main)
     instants = _instants(targets, sample, sample[~is_nan])
     n_rows = len(foreign.frame)
     if is_nan.all():
@@ -134,7 +145,7 @@ def match(
     n_crossed, first_crossed = 0, ""
     if set(QUANTILES) <= set(said):
         low, middle, high = (said[name][kept] for name in QUANTILES)
-        crossed = (low > middle) | (middle > high)
+        crossed = (low > middle) | (middle > high)  # none where one is missing
         n_crossed = int(crossed.sum())
         if n_crossed:
             row = int(np.argmax(crossed))
@@ -146,6 +157,12 @@ def match(
             columns |= {name: said[name][kept] for name in QUANTILES}
     if "p_up" in said:
         columns["p_up"] = said["p_up"][kept]
+        if n_missing := int(np.isnan(columns["p_up"]).sum()):
+            del columns["p_up"]
+            notes.append(
+                f"p_up is not scored: {n_missing:,} of {len(kept):,} forecasts have none; leave "
+                "these rows out to score the others"
+            )
     prices = said.get("price")
     return Matched(
         name=foreign.name,
@@ -156,7 +173,7 @@ def match(
         n_duplicates=n_duplicates,
         first_duplicate=first_duplicate,
         n_nan=int(is_nan.sum()),
-        n_without_candles=int((~known).sum()) - n_open,
+        n_without_candles=int((~known & ~is_missing).sum()) - n_open,
         n_open=n_open,
         n_contradicting=n_contradicting,
         n_crossed=n_crossed,
@@ -219,7 +236,13 @@ def _stamped(
             "times (--stamped close), or is it another --timeframe?"
         )
     early = {"known": 0, "close": step_ms, "target": horizon * step_ms}[foreign.stamped]
-    return rows, stamps - early, []
+    notes = []
+    if foreign.stamped == "target":
+        notes.append(
+            f"each row is taken as made {horizon} candle(s) before what it forecasts; a path of "
+            "several candles needs a column cutoff"
+        )
+    return rows, stamps - early, notes
 
 
 def _places(rows: pd.DataFrame, when: np.ndarray, targets: Samples) -> np.ndarray:
@@ -327,6 +350,7 @@ def _said(
         ValueError: A unit is in doubt.
     """
     base, volatility = targets.base_price[sample], targets.volatility[sample]
+    actual = targets.log_return[sample]
     symbols = rows["symbol"].to_numpy()
     said: dict[str, np.ndarray] = {}
     columns = {name: rows[name].to_numpy(np.float64) for name in rows if rows[name].dtype == float}
@@ -337,17 +361,19 @@ def _said(
         said["direction"] = columns["direction"]
     if "forecast_return" in columns:
         said["forecast"] = columns["forecast_return"]
-        _demand_unit(foreign, said["forecast"], volatility, "forecast_return")
+        _demand_no_classes(foreign, said["forecast"], base, volatility)
+        _demand_unit(foreign, said["forecast"], volatility, actual, "forecast_return")
     elif "forecast_price" in columns:
         said["price"] = columns["forecast_price"]
         said["forecast"] = _from_prices(foreign, said["price"], base, volatility, symbols)
     elif "forecast" in columns:
+        _demand_no_classes(foreign, columns["forecast"], base, volatility)
         if _are_prices(foreign, columns["forecast"], base):
             said["price"] = columns["forecast"]
             said["forecast"] = _from_prices(foreign, said["price"], base, volatility, symbols)
         else:
             said["forecast"] = columns["forecast"]
-            _demand_unit(foreign, said["forecast"], volatility, "the forecast")
+            _demand_unit(foreign, said["forecast"], volatility, actual, "the forecast")
     if samples:
         table = np.column_stack([columns[name] for name in samples])
         if _are_prices(foreign, np.median(table, axis=1), base):
@@ -360,6 +386,7 @@ def _said(
         prices = _are_prices(foreign, columns["q10"], base) and not samples
         for name in ("q10", "q90"):
             said[name] = np.log(columns[name] / base) if prices else columns[name]
+        _demand_width(foreign, said["q90"] - said["q10"], volatility)
         if middle is not None:
             said["q50"] = np.log(middle / base) if prices else middle
         elif "forecast" in said:
@@ -388,7 +415,7 @@ def _probability(foreign: ForeignForecasts, p_up: np.ndarray) -> np.ndarray:
         if known.min() >= 0 and known.max() <= 100:
             raise ValueError(
                 f"{foreign.name}: p_up is {p_up[row]:g} in row {row} and goes to {known.max():g}; "
-                "is it in percent? divide it by 100"
+                "is it in percent? pass --unit percent"
             )
         raise ValueError(
             f"{foreign.name}: p_up is {p_up[row]:g} in row {row}; is it a probability? it lies "
@@ -399,7 +426,9 @@ def _probability(foreign: ForeignForecasts, p_up: np.ndarray) -> np.ndarray:
 
 def _are_prices(foreign: ForeignForecasts, values: np.ndarray, base: np.ndarray) -> bool:
     """Whether values are prices, by the candles' own; a ValueError where they may be either."""
-    known = np.isfinite(values)
+    if foreign.unit in ("price", "return", "percent"):
+        return foreign.unit == "price"
+    known = np.isfinite(values) & (values != 0)
     if not known.any():
         return False
     are_positive = bool((values[known] > 0).all())
@@ -417,20 +446,69 @@ def _are_prices(foreign: ForeignForecasts, values: np.ndarray, base: np.ndarray)
 def _unit_in_doubt(foreign: ForeignForecasts, size: float) -> ValueError:
     return ValueError(
         f"{foreign.name}: its forecasts, of the usual size {size:.3g}, may be prices or returns; "
-        "which? call the column forecast_price or forecast_return (log-return)"
+        "which? pass --unit price, return (log-return) or percent"
     )
 
 
-def _demand_unit(
-    foreign: ForeignForecasts, values: np.ndarray, volatility: np.ndarray, name: str
+def _demand_no_classes(
+    foreign: ForeignForecasts, values: np.ndarray, base: np.ndarray, volatility: np.ndarray
 ) -> None:
-    known = np.isfinite(values)
-    size = np.abs(values[known] / volatility[known])
-    if len(size) and np.median(size) > FAR_RETURN:
+    """Raise where numbers may be a classifier's: its classes, or their probability."""
+    known = np.isfinite(values) & (values != 0)
+    if foreign.unit is not None or not known.any():
+        return
+    values, base, volatility = values[known], base[known], volatility[known]
+    if np.isin(values, (-1.0, 1.0)).all():
         raise ValueError(
-            f"{foreign.name}: the usual size of {name} is {np.median(np.abs(values[known])):.3g}, "
-            f"{np.median(size):.0f} volatilities of a candle; is it in percent? divide it by 100, "
-            "or is it a price? call it forecast_price"
+            f"{foreign.name}: its forecasts are {'-1, ' if values.min() < 0 else ''}0 and 1 alone; "
+            "are they directions? pass --unit direction, or --unit position where 0 means none"
+        )
+    if values.min() < 0 or values.max() > 1:
+        return
+    is_far = np.median(values / volatility) > FAR_RETURN
+    is_price = np.median(np.abs(np.log(values / base)) / volatility) < FAR_PRICE
+    if is_far and not is_price:
+        raise ValueError(
+            f"{foreign.name}: its forecasts lie between 0 and 1; are they probabilities of a rise? "
+            "pass --unit p_up, else --unit price, return (log-return) or percent"
+        )
+
+
+def _demand_unit(
+    foreign: ForeignForecasts,
+    values: np.ndarray,
+    volatility: np.ndarray,
+    actual: np.ndarray,
+    name: str,
+) -> None:
+    """Raise where log-returns are too large to be any, but not as percentages."""
+    known = np.isfinite(values) & (values != 0)
+    if foreign.unit in ("return", "percent") or not known.any():
+        return
+    values, volatility, actual = values[known], volatility[known], actual[known]
+    size = float(np.median(np.abs(values / volatility)))
+    naive, loss, of_percent = (
+        float(np.mean(np.abs(actual - of) / volatility)) for of in (0.0, values, values / 100)
+    )
+    is_percent = len(values) >= LEAST_FOR_LOSS and loss > FAR_LOSS * max(naive, of_percent)
+    if size > FAR_RETURN or is_percent:
+        raise ValueError(
+            f"{foreign.name}: the usual size of {name} is {np.median(np.abs(values)):.3g}, "
+            f"{size:.2g} volatilities of its target, and its error {loss / naive:.2g} times that "
+            "of no move; is it in percent? pass --unit percent, else --unit return (log-return) or "
+            "price"
+        )
+
+
+def _demand_width(foreign: ForeignForecasts, width: np.ndarray, volatility: np.ndarray) -> None:
+    """Raise where intervals are too wide to be of log-returns."""
+    known = np.isfinite(width)
+    half = float(np.median(width[known] / volatility[known])) / 2 if known.any() else 0.0
+    if foreign.unit is None and half > FAR_QUANTILE:
+        raise ValueError(
+            f"{foreign.name}: half of its usual interval, q10 to q90, is {half:.2g} volatilities "
+            "of its target; is it in percent? pass --unit percent, else --unit return (log-return) "
+            "or price"
         )
 
 
@@ -446,7 +524,8 @@ def _from_prices(
     if len(bad):
         raise ValueError(
             f"{foreign.name}: a price of {prices[bad[0]]:g} is forecast of {symbols[bad[0]]}, the "
-            f"first of {len(bad):,} that are not positive; is it a return? call it forecast_return"
+            f"first of {len(bad):,} that are not positive; is it a return? "
+            "pass --unit return or percent"
         )
     returns = np.log(prices / base)
     usual = pd.DataFrame(

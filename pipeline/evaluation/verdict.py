@@ -286,8 +286,17 @@ def _interval(
 ) -> ComparedInterval | None:
     if not set(probability.QUANTILES) <= set(predictions):
         return None
+    predictions = predictions[_has_interval(predictions)]
+    if predictions.empty:
+        return None
     compared = probability.compare_quantiles(predictions, network, baselines, horizon)
     return {**probability.interval_scores(predictions, horizon), "comparisons": compared}
+
+
+def _has_interval(predictions: pd.DataFrame) -> np.ndarray:
+    """(n,) whether all quantiles are numbers; a frame without them has all that it should."""
+    own = predictions[[name for name in probability.QUANTILES if name in predictions]]
+    return np.asarray(np.isfinite(own).all(axis=1))
 
 
 def _suspicions(
@@ -297,6 +306,11 @@ def _suspicions(
     instants = predictions["timestamp"]
     loss_naive = mean_by_instant(scaled_absolute_error(predictions, "naive"), instants)
     doubts = []
+    if n_missing := int((~_has_interval(predictions)).sum()):
+        doubts.append(
+            f"{network}: {n_missing:,} of {len(predictions):,} forecasts have no interval; "
+            "intervals are scored where there is one"
+        )
     for model in sorted(measured, key=lambda name: name != network):
         if model in FREE_FORECASTS:
             continue

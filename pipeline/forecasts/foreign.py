@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from pipeline.candles import folders, tables
+from pipeline.candles import folders, tables, text_tables
 from pipeline.candles.columns import OPEN_TIMES, PAIRS, TIMES, UNNAMED, plain_name
 from pipeline.candles.instants import as_times, read_instants
 from pipeline.candles.numbers import read_numbers
-from pipeline.candles.pairs import pair_of
+from pipeline.candles.pairs import KNOWN_COINS, pair_of
 from pipeline.candles.recognise import question
+from pipeline.candles.schema import TIMEFRAME_MS, timeframe_ms
 from pipeline.candles.text_tables import DoubtfulError, Table
 
 Stamped = Literal["known", "close", "target"]
@@ -39,7 +40,21 @@ STAMPS: dict[str, str] = {
     "target": "the open of the candle that is forecast",
 }
 
+Unit = Literal["return", "percent", "price", "direction", "position", "p_up"]
+"""What a forecast is where its column does not tell; of a direction 0 may mean down, of a position
+it means none"""
+UNITS: tuple[str, ...] = get_args(Unit)
+OF_UNIT: dict[str, str] = {
+    **dict.fromkeys(("return", "percent"), "forecast_return"),
+    "price": "forecast_price",
+    **dict.fromkeys(("direction", "position"), "direction"),
+    "p_up": "p_up",
+}
+"""Unit -> the column of `SPELLINGS` that has it"""
+
 QUANTILES = ("q10", "q50", "q90")
+JUDGED_LEVEL = 80.0
+"""Percent of the outcomes that the intervals which are judged hold"""
 SPELLINGS = {
     "forecast_return": "forecastreturn forecastlogreturn predictedreturn predictedlogreturn "
     "returnforecast logreturnforecast predreturn",
@@ -65,6 +80,11 @@ OF_TARGETS = frozenset(("ds",))
 """What nixtla's and Prophet's frames call the time that is forecast."""
 PRICES = ("open", "high", "low", "close")
 BOUND = re.compile(r"^(?P<model>.+?)[-_](?P<side>lo|hi)[-_](?P<level>\d+(?:\.\d+)?)$")
+BOUNDS = ("yhatlower", "yhatupper")
+"""Prophet's interval, whose level the frame does not tell"""
+QUANTILE = re.compile(
+    r"^(?:q|p|quantile)?[-_ ]?(?P<level>0?\.\d+|\d{1,2}(?:\.\d+)?)$", re.IGNORECASE
+)
 MEDIAN = re.compile(r"^(?P<model>.+?)[-_]median$")
 SAMPLE = re.compile(r"^samples?[-_ ]?\d+$", re.IGNORECASE)
 LEAST_SAMPLES = 10
@@ -77,6 +97,9 @@ WORDS = {
     **dict.fromkeys(("sell", "short", "down", "bear", "bearish", "fall"), -1.0),
     **dict.fromkeys(("hold", "flat", "neutral", "none", "wait", ""), 0.0),
 }
+LEAST_APART, NEARLY_ALL = 10, 0.95
+"""Distances between forecasts, and the share of them that are alike, from which they ask what a
+candle is"""
 LEAST_COLUMNS = 2
 """Of a table of forecasts: a time and a number"""
 
@@ -99,6 +122,12 @@ class ForeignForecasts:
     """how they were read, a phrase each"""
     left_out: tuple[str, ...] = field(default=())
     """columns that say nothing of a forecast"""
+    unit: Unit | None = None
+    """what its maker says that the forecasts are; None where the numbers have to tell"""
+    symbol_column: str = ""
+    """the column that names the pairs"""
+    notes: tuple[str, ...] = ()
+    """what is to be known of the verdict"""
 
     @property
     def line(self) -> str:
@@ -115,6 +144,9 @@ def read_forecasts(
     stamped: Stamped | None = None,
     symbol: str | None = None,
     timezone: str | None = None,
+    unit: Unit | None = None,
+    level: float | None = None,
+    pairs: Mapping[str, str] = {},
 ) -> list[ForeignForecasts]:
     """Read forecasts of one model or several, whatever they are in.
 
@@ -125,16 +157,23 @@ def read_forecasts(
         stamped: What the times are, where nothing tells; see `Stamped`.
         symbol: The pair, where the rows do not tell.
         timezone: Zone of times that name none, such as "Europe/Berlin"; None for UTC.
+        unit: What the forecasts are, where their column does not tell.
+        level: Percent of the outcomes that shall lie between yhat_lower and yhat_upper.
+        pairs: Pair of each name that is none itself, such as BTC.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: They cannot be read, or it is not sure what they are; the text asks.
     """
+    if unit is not None and unit not in UNITS:
+        raise ValueError(f"unit is {unit!r}; pass one of {', '.join(UNITS)}")
     if isinstance(what, (str, os.PathLike)):
         path = Path(what)
-        table, where = tables.read_table(path, LEAST_COLUMNS), path.name
+        if path.is_file():
+            text_tables.demand_name(path, "the forecasts")
+        table, where = tables.read_table(path, LEAST_COLUMNS, _is_header), path.name
         named = path.name.split(".")[0]
-        symbol = symbol or folders.name_of(path).symbol
+        symbol = symbol or folders.name_of(path).symbol or _pair_in(path.name)
     else:
         where = named = name or "forecasts"
         try:
@@ -143,7 +182,7 @@ def read_forecasts(
             raise ValueError(f"{where}: {error}") from error
         symbol = symbol or getattr(what, "attrs", {}).get("symbol")
     try:
-        return _read(table, name, named, stamped, symbol, timezone, where)
+        return _read(table, name, named, stamped, symbol, timezone, unit, level, pairs, where)
     except DoubtfulError as doubt:
         raise question(doubt, where) from None
 
@@ -155,6 +194,9 @@ def _read(
     stamped: Stamped | None,
     symbol: str | None,
     timezone: str | None,
+    unit: Unit | None,
+    level: float | None,
+    pairs: Mapping[str, str],
     where: str,
 ) -> list[ForeignForecasts]:
     frame = table.columns
@@ -164,29 +206,34 @@ def _read(
         raise ValueError(f"{where}: it holds no forecasts")
     if set(frame.columns) >= RUN_COLUMNS:
         return [_as_run(frame, name or named, where)]
+    frame = _long(frame)
     roles = _roles_of(frame.columns)
     plain = {plain_name(column): column for column in frame.columns}
     time, how_timed = _time_column(plain, roles)
     told = list(table.told)
     keys = pd.DataFrame(index=frame.index)
-    keys["symbol"] = _symbols(frame, plain, symbol)
+    keys["symbol"] = _symbols(frame, plain, symbol, pairs)
     read = read_instants(frame[time], where=f"{where}, column {str(time)!r}", timezone=timezone)
     keys["timestamp"] = as_times(read.ms).set_axis(frame.index)
     if read.told:
         told.append(read.told)
+    if read.is_naive:
+        told.append("times without a zone, taken as UTC")
     if "cutoff" in roles:
         cut = read_instants(frame[roles["cutoff"]], where=f"{where}, cutoff", timezone=timezone)
         keys["cutoff"] = as_times(cut.ms).set_axis(frame.index)
     if "actual" in roles:
         keys["actual"] = _numbers(frame, {"actual": roles["actual"]}, table, where)["actual"]
     found = _models_in(frame, plain, roles, time, where)
+    notes = _add_bounds(found, plain, level)
     used = {time, *roles.values(), *(name for of in found.values() for name in of.values())}
+    notes += _other_levels([column for column in frame.columns if column not in used])
     used |= {plain[one] for one in plain if one in (*PAIRS, *OF_IDS)}
     left_out = tuple(str(column) for column in frame.columns if column not in used)[:5]
-    said, why_open = _stamps(stamped, how_timed, roles, found)
+    said, why_open = _stamps(stamped, how_timed, plain.keys(), found)
     models = []
     for model, columns in found.items():
-        values = _values(frame, columns, table, where)
+        values, columns = _in_unit(frame, columns, unit, table, where)
         told_of = [*told, _phrase(columns)]
         told_of.append(
             "each with the candle that it knew last (cutoff)"
@@ -205,9 +252,47 @@ def _read(
                     why_open=why_open,
                     read_as=tuple(told_of),
                     left_out=left_out,
+                    unit=unit,
+                    symbol_column=str(next((plain[n] for n in plain if n in OF_IDS | PAIRS), "")),
+                    notes=tuple(notes),
                 )
             )
     return models
+
+
+def demand_spacing(foreign: ForeignForecasts, timeframe: str) -> None:
+    """Raise where nearly all forecasts are the same several candles apart.
+
+    Args:
+        foreign: The forecasts of a file; where each row has its `cutoff`, that tells.
+        timeframe: Length of a candle, which no one has said, as no one has said the horizon.
+    """
+    if foreign.is_run or "cutoff" in foreign.frame:
+        return
+    rows = foreign.frame.drop_duplicates(["symbol", "timestamp"]).sort_values("timestamp")
+    apart = rows.groupby("symbol")["timestamp"].diff().dropna() // pd.Timedelta(milliseconds=1)
+    if len(apart) < LEAST_APART:
+        return
+    step_ms, usual = timeframe_ms(timeframe), int(apart.median())
+    if usual <= step_ms or usual % step_ms or (apart == usual).mean() < NEARLY_ALL:
+        return
+    n_candles = usual // step_ms
+    longer = next((name for name, length in TIMEFRAME_MS.items() if length == usual), None)
+    raise ValueError(
+        f"{foreign.name}: its rows are {n_candles} candles of {timeframe} apart; how far ahead is "
+        f"a forecast? pass --horizon {n_candles} for as many candles of {timeframe}, "
+        f"{f'--timeframe {longer} for a candle of {longer}, ' if longer else ''}or --horizon 1 for "
+        f"one candle of {timeframe}"
+    )
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether the cells of a line name a time and what a forecast says or is of."""
+    plain = {plain_name(cell) for cell in cells}
+    named = {spelling for spellings in SPELLINGS.values() for spelling in spellings.split()}
+    is_of_something = bool(plain & (named | PAIRS | OF_IDS)) or set(PRICES) <= plain
+    is_of_something |= any(pair_of(cell) for cell in cells)
+    return is_of_something and bool(plain & (OPEN_TIMES | TIMES | OF_TARGETS))
 
 
 def _as_run(frame: pd.DataFrame, name: str, where: str) -> ForeignForecasts:
@@ -260,8 +345,26 @@ def _time_column(
     )
 
 
+def _pair_in(name: str) -> str | None:
+    """The pair of a known coin that one part of a file's name is, where no other part is one."""
+    pairs = {pair_of(part) for part in re.split(r"[-_.\s]+", name)} - {None}
+    known = [pair for pair in pairs if pair and pair.partition("/")[0] in KNOWN_COINS]
+    return known[0] if len(known) == 1 else None
+
+
+def _long(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a forecast, where each pair has a column of its own."""
+    times = OPEN_TIMES | TIMES | OF_TARGETS | UNNAMED
+    keys = [column for column in frame.columns if plain_name(column) in times]
+    others = [column for column in frame.columns if column not in keys]
+    pairs = [pair_of(str(column)) for column in others]
+    if not keys or not others or None in pairs:
+        return frame
+    return frame.melt(id_vars=keys, var_name="symbol", value_name="forecast")
+
+
 def _symbols(
-    frame: pd.DataFrame, plain: Mapping[str, Hashable], symbol: str | None
+    frame: pd.DataFrame, plain: Mapping[str, Hashable], symbol: str | None, pairs: Mapping[str, str]
 ) -> pd.Series | str:
     """The pair of each row; "" where nothing tells."""
     column = next((plain[name] for name in plain if name in OF_IDS | PAIRS), None)
@@ -273,8 +376,9 @@ def _symbols(
             f"{int((codes < 0).sum())} rows name no pair in column {str(column)!r}; name it, or "
             "leave these rows out"
         )
-    pairs = np.array([pair_of(str(one)) or str(one) for one in names], dtype=object)
-    return pd.Series(pairs[codes], index=frame.index)
+    told = [pairs.get(str(one), str(one)) for one in names]
+    read = np.array([pair_of(one) or one for one in told], dtype=object)
+    return pd.Series(read[codes], index=frame.index)
 
 
 def _models_in(
@@ -320,10 +424,49 @@ def _models_in(
     )
 
 
+def _add_bounds(
+    found: Mapping[str, dict[str, Hashable]], plain: Mapping[str, Hashable], level: float | None
+) -> list[str]:
+    """Add Prophet's interval to the one model that there is; what to note of it."""
+    if not set(BOUNDS) <= set(plain) or len(found) != 1:
+        return []
+    low, high = (plain[name] for name in BOUNDS)
+    if level is None:
+        raise DoubtfulError(
+            f"how many percent of the outcomes shall lie between {low} and {high}? pass --level "
+            "80, Prophet's default, or what its interval_width says"
+        )
+    if level != JUDGED_LEVEL:
+        return [_level_note([level])]
+    [columns] = found.values()
+    columns |= {"q10": low, "q90": high}
+    return []
+
+
+def _other_levels(columns: Sequence[Hashable]) -> list[str]:
+    """A note of intervals among these columns that are of another level than is judged."""
+    names = [str(column) for column in columns]
+    levels = {float(of["level"]) for name in names if (of := BOUND.match(name))}
+    shares = {float(of["level"]) for name in names if (of := QUANTILE.match(name))}
+    shares = {round(share / 100 if share >= 1 else share, 6) for share in shares}
+    levels |= {
+        round(100 - 200 * share, 4)
+        for share in shares
+        if 0 < share < 0.5 and round(1 - share, 6) in shares
+    }
+    levels -= {JUDGED_LEVEL}
+    return [_level_note(sorted(levels))] if levels else []
+
+
+def _level_note(levels: Sequence[float]) -> str:
+    told = ", ".join(f"{level:g}" for level in levels)
+    return f"intervals of {told} % are not judged, only those of {JUDGED_LEVEL:g} % (q10, q90)"
+
+
 def _stamps(
     stamped: Stamped | None,
     how_timed: str,
-    roles: Mapping[str, Hashable],
+    plain: Set[str],
     found: Mapping[str, Mapping[str, Hashable]],
 ) -> tuple[Stamped | None, str]:
     """What the times are, and why nothing tells where nothing does."""
@@ -334,11 +477,14 @@ def _stamps(
     names = {str(column) for columns in found.values() for column in columns.values()}
     if how_timed == "timestamp" and names & set(DOCUMENTED):
         return "known", ""
-    if how_timed in OF_TARGETS:
+    are_candles = set(PRICES) <= plain and {*map(plain_name, names)} == {"close"}
+    if how_timed in OF_TARGETS or are_candles:
+        what = "a candle stands at" if are_candles else "`ds` is"
         return None, (
-            "`ds` is the time that is forecast, and without a column `cutoff` nothing tells how "
+            f"{what} the time that is forecast, and without a column `cutoff` nothing tells how "
             "many candles ahead a row was made: are all rows made --horizon candles ahead? then "
-            "pass --stamped target"
+            "pass --stamped target; a path of several candles needs `cutoff`, the open of the last "
+            "candle that was known when it was made"
         )
     told = "; ".join(f"{name}: {what}" for name, what in STAMPS.items())
     return None, f"what is the time of a forecast? pass --stamped {' | '.join(STAMPS)} ({told})"
@@ -367,22 +513,70 @@ def _groups(
 def _numbers(
     frame: pd.DataFrame, columns: Mapping[str, Hashable], table: Table, where: str
 ) -> pd.DataFrame:
+    """Columns by role, (n, n_columns) float64; 1.5% is 0.015."""
+    of_percent = [role for role, column in columns.items() if _are_percent(frame[column])]
+    if of_percent:
+        frame = frame.copy()
+    for role in of_percent:
+        frame[columns[role]] = frame[columns[role]].str.rstrip("% ")
     values = read_numbers(frame, columns, table.separator, where)
+    values |= {role: values[role] / 100 for role in of_percent}
     return pd.DataFrame(values, index=frame.index, copy=False)
 
 
+def _are_percent(column: pd.Series) -> bool:
+    """Whether all that is there are texts that end with a percent sign."""
+    texts = column.dropna()
+    is_first = len(texts) > 0 and isinstance(texts.iloc[0], str) and texts.iloc[0].endswith("%")
+    return is_first and bool(texts.astype(str).str.endswith("%").all())
+
+
+def _in_unit(
+    frame: pd.DataFrame,
+    columns: Mapping[str, Hashable],
+    unit: Unit | None,
+    table: Table,
+    where: str,
+) -> tuple[pd.DataFrame, dict[str, Hashable]]:
+    """The forecasts as numbers in the unit that their maker says, and their columns by role."""
+    columns = dict(columns)
+    main = [role for role in ("forecast", "forecast_return", "forecast_price") if role in columns]
+    if unit is None and main and _are_words(frame[columns[main[0]]]):
+        unit = "direction"
+    if unit is not None and main:
+        columns = {OF_UNIT[unit] if of == main[0] else of: one for of, one in columns.items()}
+    values = _values(frame, columns, unit, table, where)
+    if unit == "percent":
+        rest = [name for name in values if name not in ("forecast_price", "direction", "p_up")]
+        values[rest] /= 100
+        if "p_up" in values and values["p_up"].max() > 1:
+            values["p_up"] /= 100
+    return values, columns
+
+
 def _values(
-    frame: pd.DataFrame, columns: Mapping[str, Hashable], table: Table, where: str
+    frame: pd.DataFrame,
+    columns: Mapping[str, Hashable],
+    unit: Unit | None,
+    table: Table,
+    where: str,
 ) -> pd.DataFrame:
     """The forecasts as numbers, (n, n_columns) float64; NaN where there is none."""
     numeric = {role: column for role, column in columns.items() if role != "direction"}
     values = _numbers(frame, numeric, table, where)
     if "direction" in columns:
-        values["direction"] = _directions(frame[columns["direction"]], columns["direction"])
+        values["direction"] = _directions(frame[columns["direction"]], columns["direction"], unit)
     return values
 
 
-def _directions(column: pd.Series, name: Hashable) -> np.ndarray:
+def _are_words(column: pd.Series) -> bool:
+    """Whether all that is there are words for directions, which no number is."""
+    texts = column.dropna()
+    is_text = len(texts) > 0 and isinstance(texts.iloc[0], str)
+    return is_text and bool(texts.astype(str).str.strip().str.lower().isin(WORDS.keys()).all())
+
+
+def _directions(column: pd.Series, name: Hashable, unit: Unit | None) -> np.ndarray:
     """(n,) -1, 0 or 1, NaN where there is none, of numbers or words."""
     if column.dtype.kind in "iufb":
         values = column.to_numpy(np.float64)
@@ -407,9 +601,11 @@ def _directions(column: pd.Series, name: Hashable) -> np.ndarray:
             "probability (call it p_up) or a return (call it forecast_return)?"
         )
     is_halved = not (known == -1).any() and (known == 0).any()
-    if is_halved and plain_name(name) != "position":
+    if is_halved and unit == "direction":
+        return np.where(values == 0, -1.0, values)
+    if is_halved and "position" not in (plain_name(name), unit):
         raise DoubtfulError(
-            f"column {str(name)!r} holds 0 and 1 alone; does 0 mean down, or no position? write -1 "
-            "for down, or call the column position"
+            f"column {str(name)!r} holds 0 and 1 alone; does 0 mean down, or no position? pass "
+            "--unit direction where it means down, --unit position where it means none"
         )
     return values
