@@ -303,6 +303,7 @@ def judge(
     targets = matching.make_targets(market, horizon)
     names = [foreign.name for foreign in read]
     matched = [matching.match(foreign, market, targets, symbol) for foreign in read]
+    matched = [judging.without_strays(one) for one in matched]
     del read, targets  # of half a million forecasts each takes 50 MB
 
     # Baselines: fitted once, on candles before the first forecast; those of a run come with it.

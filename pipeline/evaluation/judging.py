@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline import terminal
 from pipeline.bundle import files
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms
@@ -34,6 +35,10 @@ from pipeline.forecasts.reference import Reference
 COVERED = 0.99
 """Share of the forecasts at which fitted baselines are there too, from which the others are left
 out instead of the baselines"""
+STRAY = 0.01
+"""Share of a pair's forecasts, the first ones, that may lie apart from the others and go unscored"""
+LONG_GAP = 100
+"""usual steps from which a gap sets such forecasts apart"""
 
 
 @dataclass(frozen=True)
@@ -330,6 +335,44 @@ def _shared(rivals: Sequence[Rival]) -> tuple[pd.DataFrame, list[str]]:
             "compared; judge each by itself"
         )
     return together, baselines
+
+
+def without_strays(matched: Matched) -> Matched:
+    """The same without the few first forecasts of a pair that a long gap sets apart.
+
+    The baselines are fitted before the first forecast: one stray row would leave them no candles.
+    """
+    if matched.baselines:
+        return matched
+    rows, instants = matched.predictions, matched.instants
+    ms, instants_ms = timestamps_ms(rows), timestamps_ms(instants)
+    is_kept, is_due = np.ones(len(rows), dtype=bool), np.ones(len(instants), dtype=bool)
+    notes = []
+    for symbol in rows["symbol"].unique():
+        mine = (rows["symbol"] == symbol).to_numpy()
+        steps = np.diff(ms[mine])
+        gaps = np.flatnonzero(steps[: int(STRAY * mine.sum())] > LONG_GAP * np.median(steps))
+        if not len(gaps):
+            continue
+        last = ms[mine][gaps[-1]]
+        is_kept &= ~mine | (ms > last)
+        is_due &= (instants["symbol"] != symbol).to_numpy() | (
+            instants_ms >= ms[mine][gaps[-1] + 1]
+        )
+        n = terminal.counted(int(gaps[-1]) + 1, "forecast")
+        notes.append(
+            f"{n} of {symbol} until {pd.Timestamp(last, unit='ms'):%Y-%m-%d %H:%M} lie apart from "
+            "the others by a long gap, and are not scored"
+        )
+    if not notes:
+        return matched
+    return replace(
+        matched,
+        predictions=rows[is_kept].reset_index(drop=True),
+        instants=instants[is_due].reset_index(drop=True),
+        prices=None if matched.prices is None else matched.prices[is_kept].reset_index(drop=True),
+        notes=[*matched.notes, *notes],
+    )
 
 
 def first_and_last_ms(every: Sequence[Matched]) -> tuple[int, int]:

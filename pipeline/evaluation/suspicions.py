@@ -26,6 +26,7 @@ from pipeline.evaluation.significance import (
     standard_error,
 )
 from pipeline.evaluation.verdict import SUSPICIOUS_ACCURACY, SUSPICIOUS_SKILL
+from pipeline.forecasts.baselines import BASELINE_NAMES
 
 COPY = 0.95
 """Correlation with the last move from which a forecast is that move"""
@@ -85,7 +86,8 @@ def find_suspicions(
         *_rows(matched),
         *_time(matched, published_ms),
         *_size(matched, test, horizon),
-        *_tried(test, tried, model),
+        *_opponents(test, model),
+        *_tried(test, tried),
     ]
     return sorted(found, key=lambda one: not one.is_grave)
 
@@ -410,7 +412,24 @@ def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[S
         )
 
 
-def _tried(test: Mapping[str, Any], tried: int, model: str) -> Iterator[Suspicion]:
+# --- opponents and tries
+
+
+def _opponents(test: Mapping[str, Any], model: str) -> Iterator[Suspicion]:
+    """An EDGE over fewer baselines than judge.py compares by itself."""
+    absent = [name for name in BASELINE_NAMES if name not in test["models"]]
+    if test["verdict"] != "EDGE" or not absent:
+        return
+    is_alone = set(test["models"]) == {"naive", model}
+    yield Suspicion(
+        "naive_alone" if is_alone else "absent_baselines",
+        f"{'naive alone is beaten' if is_alone else 'not all baselines are there'}; not compared: "
+        f"{', '.join(absent)}, which cost nothing and may do as well; judge forecasts that follow "
+        "more candles, against all of them (--baselines)",
+    )
+
+
+def _tried(test: Mapping[str, Any], tried: int) -> Iterator[Suspicion]:
     if tried > 1:
         yield Suspicion(
             "tried",
