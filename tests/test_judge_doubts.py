@@ -9,7 +9,7 @@ from pipeline.forecasts.baselines import BASELINE_NAMES
 from tests.test_judge import HOUR, frame_of, free, moves, names_of, says_of, walk
 
 
-def turning(n: int = 3000, share: float = 0.2, seed: int = 0) -> pd.DataFrame:
+def turning(n: int = 3000, share: float = 0.12, seed: int = 0) -> pd.DataFrame:
     """Candles whose moves turn back by this share of the last one."""
     shock = 0.005 * np.random.default_rng(seed).standard_normal(n)
     for t in range(1, n):
@@ -67,3 +67,73 @@ def test_a_stray_early_row_does_not_drive_the_opponents_away(market, rule):
     assert other["test"]["verdicts"] == one["test"]["verdicts"]
     assert "1 forecast of BTC/USDT until 2024-01-03 12:00" in " ".join(other["notes"])
     assert "incomplete" not in names_of(judged)
+
+
+# --- units
+
+
+@pytest.mark.parametrize("share", [-0.3, -0.1, 0.0, 0.1])
+def test_the_verdict_is_the_same_of_prices_and_of_returns(market, share):
+    returns = share * np.nan_to_num(moves(market))
+    prices = market["close"] * np.exp(returns)
+    of_returns = free(frame_of(market, returns), market)
+    of_prices = free(frame_of(market, prices, "forecast_price"), market)
+    assert verdict_of(of_prices) == verdict_of(of_returns)
+    one, other = (of.metrics["forecasts"]["test"]["verdicts"][0] for of in (of_prices, of_returns))
+    assert one["skill"] == pytest.approx(other["skill"], abs=1e-9)
+
+
+def test_a_small_price_forecast_that_beats_naive_is_no_copy(market, rule):
+    small = market["close"] * np.exp(0.3 * rule)  # half of them within 0.02 volatilities
+    judged = free(frame_of(market, small, "forecast_price"), market)
+    assert judged.metrics["forecasts"]["test"]["verdicts"][0]["verdict"] == "BEATS"
+    assert "copies_last_price" not in names_of(judged)
+
+
+def test_prices_stamped_with_their_target_are_asked_about(market, rule):
+    made = frame_of(market, market["close"] * np.exp(rule / 2), "forecast_price")
+    late = made.assign(timestamp=made["timestamp"] + HOUR)
+    assert "(--stamped target)" in says_of(free(late, market), "copies_last_price")
+    wild = market["close"] * np.exp(4 * rule)
+    late = frame_of(market, wild, "forecast_price").assign(timestamp=late["timestamp"])
+    says = says_of(free(late, market), "prices_lag")
+    assert "(--stamped target), by which their error would be" in says
+
+
+def test_a_decided_result_is_not_called_too_few(market):
+    loud = 0.05 * np.random.default_rng(9).standard_normal(len(market))
+    judged = free(frame_of(market, loud, rows=slice(100, 400)), market)
+    assert judged.metrics["forecasts"]["test"]["verdicts"][0]["verdict"] == "LOSES"
+    assert "too_few" not in names_of(judged)
+    says = says_of(judged, "far_off")
+    assert "times naive's" in says and "percent" in says and "--stamped target" in says
+    assert not is_grave(judged, "far_off")
+
+
+# --- times
+
+
+@pytest.mark.parametrize("early", [1, 2, 5, 24])
+def test_times_that_are_early_are_named_by_their_offset(market, rule, early):
+    made = frame_of(market, rule, rows=slice(150, -30))
+    judged = free(made.assign(timestamp=made["timestamp"] - early * HOUR), market)
+    name = "knows_target" if early == 1 else "knows_beyond_target"
+    says = says_of(judged, name)
+    assert is_grave(judged, name) and "-1.00" in says
+    assert f"too early by {early} candle" in says
+
+
+@pytest.mark.parametrize("late", [1, 2, 5, 24])
+def test_times_that_are_late_are_named_by_their_offset(market, rule, late):
+    made = frame_of(market, rule, rows=slice(150, -30))
+    judged = free(made.assign(timestamp=made["timestamp"] + late * HOUR), market)
+    assert f"late by {late} candle" in says_of(judged, "times_late")
+    assert not is_grave(judged, "times_late")
+
+
+def test_honest_rules_of_the_last_moves_have_right_times(market, rule):
+    past = pd.Series(np.nan_to_num(moves(market)))
+    for made in (rule, -rule, 0.1 * past.rolling(10).mean().fillna(0), 0.1 * past.ewm(5).mean()):
+        judged = free(frame_of(market, np.asarray(made)), market)
+        doubts = {"times_late", "knows_target", "knows_beyond_target"}
+        assert not doubts & set(names_of(judged))

@@ -36,7 +36,7 @@ COVERED = 0.99
 """Share of the forecasts at which fitted baselines are there too, from which the others are left
 out instead of the baselines"""
 STRAY = 0.01
-"""Share of a pair's forecasts, the first ones, that may lie apart from the others and go unscored"""
+"""Share of a pair's forecasts, the first ones, that may lie apart and go unscored"""
 LONG_GAP = 100
 """usual steps from which a gap sets such forecasts apart"""
 

@@ -7,6 +7,7 @@ here, or say how to read the numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,9 @@ from pipeline.evaluation.significance import (
     mean_by_instant,
     standard_error,
 )
-from pipeline.evaluation.verdict import SUSPICIOUS_ACCURACY, SUSPICIOUS_SKILL
+from pipeline.evaluation.verdict import SUSPICIOUS_ACCURACY, SUSPICIOUS_R2, SUSPICIOUS_SKILL
 from pipeline.forecasts.baselines import BASELINE_NAMES
+from pipeline.terminal import counted
 
 COPY = 0.95
 """Correlation with the last move from which a forecast is that move"""
@@ -34,16 +36,24 @@ NEAR_COPY = 0.25
 """Correlation with the last move beyond which a forecast tells more of it than of any other"""
 SAME_PRICE = 0.05
 """volatilities that the usual forecast of a price lies from an old price, if it is that price"""
+ROUNDING = 1e-3
+"""likewise where it says nothing else, whatever it is worth"""
 LAGGING = -0.5
 """Correlation of the returns to forecast prices with the last move, of prices that lag behind"""
 BEYOND = 0.05
 """Correlation with a candle behind the target beyond which a forecast knows that candle"""
+HONEST = math.sqrt(SUSPICIOUS_R2)
+"""Correlation with a candle of the target beyond which a forecast knows that candle"""
+SCANNED = 26
+"""candles before and behind a forecast in which times that are off are looked for: a day and two"""
 STANDARD_ERRORS = 5.0
 """from which a correlation is no luck"""
 MISSING = 0.01
 """Share of the instants without a forecast from which these are looked at"""
 DEPENDS = 4.0
 """t statistic from which it depends on the outcome whether there is a forecast"""
+FAR_OFF = -1.0
+"""Skill against naive of forecasts that are wrong by more than twice as much"""
 ONE_SIDE = 0.98
 """Share of the calls in one direction from which a forecast hardly says anything else"""
 WEEK_MS = 7 * DAY_MS
@@ -95,55 +105,115 @@ def find_suspicions(
 # --- look-ahead
 
 
-def neighbours(
-    predictions: pd.DataFrame, market: CandleSet, offsets: range
-) -> dict[int, np.ndarray]:
-    """Offset k -> (n,) log-returns of the candle k after the last that a forecast knew, or NaN."""
+def neighbours(predictions: pd.DataFrame, market: CandleSet, k: int) -> np.ndarray:
+    """(n,) log-return of the candle k after the last that a forecast knew; NaN at gaps."""
     step_ms = timeframe_ms(market.timeframe)
     opens_ms = timestamps_ms(predictions)
-    moves = {k: np.full(len(predictions), np.nan) for k in offsets}
+    moves = np.full(len(predictions), np.nan)
     codes, names = pd.factorize(predictions["symbol"])
     for code, name in enumerate(names):
         frame = market.candles[name]
         times, log_close = timestamps_ms(frame), np.log(frame["close"].to_numpy(np.float64))
         move = np.diff(log_close, prepend=np.nan)
         move[1:][np.diff(times) != step_ms] = np.nan
-        mine = np.flatnonzero(codes == code)
-        for k, values in moves.items():
-            wanted = opens_ms[mine] + k * step_ms
-            place = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-            values[mine] = np.where(times[place] == wanted, move[place], np.nan)
+        slot = (times - times[0]) // step_ms
+        grid = np.full(slot[-1] + 1, np.nan)
+        grid[slot] = move
+        mine = codes == code
+        wanted = (opens_ms[mine] - times[0]) // step_ms + k
+        is_there = (wanted >= 0) & (wanted < len(grid))
+        moves[mine] = np.where(is_there, grid[np.clip(wanted, 0, len(grid) - 1)], np.nan)
     return moves
+
+
+def correlations_of(
+    matched: Matched, market: CandleSet, horizon: int
+) -> dict[int, tuple[float, float]]:
+    """Offset k -> correlation with the return of the candle k after the last one known, and its
+    standard error.
+
+    Both are divided by the volatility, and what lies beyond 10 volatilities counts as 10. Offsets
+    are `SCANNED` candles and the horizon around; those without a correlation are left out. The
+    error allows for volatility that comes again (White), and counts an instant once.
+    """
+    predictions = matched.predictions
+    volatility = predictions["volatility"].to_numpy(np.float64)
+    name = matched.name
+    said = predictions[f"{name}_raw" if f"{name}_raw" in predictions else name]
+    scaled = np.clip(said.to_numpy(np.float64) / volatility, -10, 10)
+    coins = len(predictions) / max(predictions["timestamp"].nunique(), 1)
+    found = {}
+    for k in range(-SCANNED, horizon + SCANNED + 1):
+        move = np.clip(neighbours(predictions, market, k) / volatility, -10, 10)
+        known = np.isfinite(move) & np.isfinite(scaled)
+        if known.sum() < 3 or is_constant(move[known]) or is_constant(scaled[known]):
+            continue
+        one, other = (values[known] - values[known].mean() for values in (scaled, move))
+        size = np.sqrt((one**2).sum() * (other**2).sum())
+        error = np.sqrt(coins * ((one * other) ** 2).sum()) / size
+        found[k] = float((one * other).sum() / size), float(max(error, known.sum() ** -0.5))
+    return found
 
 
 def _leaks(
     matched: Matched, test: Mapping[str, Any], market: CandleSet, horizon: int
 ) -> Iterator[Suspicion]:
-    predictions = matched.predictions
-    correlations = correlations_of(matched, market, horizon)
-    own = correlations.get(horizon if horizon == 1 else 1)
-    limit = max(BEYOND, STANDARD_ERRORS / np.sqrt(max(test["n_instants"], 1)))
-    beyond = {k: value for k, value in correlations.items() if k > horizon}
-    far = [k for k, value in beyond.items() if abs(value) > limit]
-    first = predictions.iloc[0]
-    when = f"{first['timestamp']:%Y-%m-%d %H:%M}"
+    found = correlations_of(matched, market, horizon)
+    of = {k: value for k, (value, _) in found.items()}
+
+    def out_of_bounds(offsets: range, honest: float) -> tuple[int, float] | None:
+        """The offset that stands out most, and what would be honest there."""
+        limits = {k: max(honest, STANDARD_ERRORS * found[k][1]) for k in offsets if k in found}
+        beyond = [k for k, limit in limits.items() if abs(of[k]) > limit]
+        k = max(beyond, key=lambda one: abs(of[one]), default=None)
+        return None if k is None else (k, limits[k])
+
+    def what(k: int) -> str:
+        return (
+            f"{of[k]:+.2f} with the return of the candle {k} after the last one they say they knew"
+        )
+
+    target = out_of_bounds(range(1, horizon + 1), HONEST)
+    far = out_of_bounds(range(horizon + 1, horizon + SCANNED + 1), BEYOND)
+    past = out_of_bounds(range(-SCANNED, 0), NEAR_COPY)
+    when = f"{matched.predictions['timestamp'].iloc[0]:%Y-%m-%d %H:%M}"
     doubted = [text for text in test["warnings"] if "look-ahead" in text]
+    if far and target and not doubted and abs(of[target[0]]) > 2 * abs(of[far[0]]):
+        far = None  # what follows a target depends on it, where a market turns back
     if far:
-        k = max(far, key=lambda one: abs(beyond[one]))
+        k, limit = far
         yield Suspicion(
             "knows_beyond_target",
-            f"the forecasts know candles behind their target: they correlate {beyond[k]:+.2f} with "
-            f"the return of the candle {k} after the last one they say they knew (first forecast: "
-            f"{when}), where an honest one is within ±{limit:.2f}; were they smoothed with a "
-            "centred window, or are the times too early by a candle or more (--stamped)?",
+            f"the forecasts know candles behind their target: they correlate {what(k)} (first "
+            f"forecast: {when}), where an honest one is within ±{limit:.2f}; were they smoothed "
+            f"with a centred window, or are the times too early by {counted(k, 'candle')} or so "
+            "(--stamped; a local --timezone)?",
         )
+    own = of.get(1)
     if doubted:
         about = f"the forecasts know their target: {_after_model(doubted[0])}"
         if own is not None:
             about += f"; they correlate {own:+.2f} with the candle that follows the last one known"
         yield Suspicion("implausible_skill", about)
-    last = correlations.get(0)
-    if last is not None and NEAR_COPY < last < COPY and last > 2 * abs(own or 0) and not far:
+    elif target and not far:
+        k, limit = target
+        yield Suspicion(
+            "knows_target",
+            f"the forecasts know their target: they correlate {what(k)}, where an honest one is "
+            f"within ±{limit:.2f}; are the times too early by {counted(k, 'candle')} (--stamped; a "
+            "local --timezone), or is the sign turned?",
+        )
+    last = of.get(0)
+    if past and abs(of[past[0]]) > 2 * max(abs(of.get(0, 0)), abs(own or 0)) and not far:
+        k, _ = past
+        yield Suspicion(
+            "times_late",
+            f"the forecasts tell most of an older candle: they correlate {of[k]:+.2f} with the one "
+            f"{-k} before the last that they knew, and {last or 0:+.2f} with the last; are the "
+            f"times late by {counted(-k, 'candle')} (--stamped; a local --timezone)?",
+            is_grave=False,
+        )
+    elif last is not None and NEAR_COPY < last < COPY and last > 2 * abs(own or 0) and not far:
         yield Suspicion(
             "stamped_late",
             f"the forecasts tell more of the candle that they had already seen (correlation "
@@ -151,26 +221,6 @@ def _leaks(
             "times those of the candle that is forecast (--stamped target)?",
             is_grave=False,
         )
-
-
-def correlations_of(matched: Matched, market: CandleSet, horizon: int) -> dict[int, float]:
-    """Offset k -> correlation with the return of the candle k after the last one known.
-
-    Both are divided by the volatility, and what lies beyond 10 volatilities counts as 10. Offsets
-    are -1 to horizon + 2; those without a correlation are left out.
-    """
-    predictions = matched.predictions
-    volatility = predictions["volatility"].to_numpy(np.float64)
-    name = matched.name
-    said = predictions[f"{name}_raw" if f"{name}_raw" in predictions else name]
-    scaled = np.clip(said.to_numpy(np.float64) / volatility, -10, 10)
-    found = {}
-    for k, moves in neighbours(predictions, market, range(-1, horizon + 3)).items():
-        known = np.isfinite(moves) & np.isfinite(scaled)
-        move = np.clip(moves[known] / volatility[known], -10, 10)
-        if known.sum() > 2 and not is_constant(move) and not is_constant(scaled[known]):
-            found[k] = float(np.corrcoef(scaled[known], move)[0, 1])
-    return found
 
 
 def _after_model(warning: str) -> str:
@@ -188,27 +238,37 @@ def _copies(matched: Matched, test: Mapping[str, Any]) -> Iterator[Suspicion]:
         volatility = predictions["volatility"].to_numpy(np.float64)
         base = np.log(predictions["base_price"].to_numpy(np.float64))
         said = np.log(matched.prices.to_numpy(np.float64))
-        before = base - predictions["current_return"].to_numpy(np.float64)
-        away = {
-            "the last price": np.abs(said - base) / volatility,
-            "the price before the last": np.abs(said - before) / volatility,
+        target = base + predictions["actual_return"].to_numpy(np.float64)
+        to_last, to_target = (np.nanmean(np.abs(said - of) / volatility) for of in (base, target))
+        asked = (
+            "are the times those of the candle that is forecast (--stamped target), by which their "
+            f"error would be {100 * (1 - to_last / to_target):.0f} % smaller?"
+        )
+        old = {
+            "the last price": (base, ""),
+            "the price before the last": (
+                base - predictions["current_return"].to_numpy(np.float64),
+                f"; {asked}",
+            ),
         }
-        for what, far in away.items():
-            if np.nanmedian(far) < SAME_PRICE:
+        for what, (price, question) in old.items():
+            far = np.nanmedian(np.abs(said - price) / volatility)
+            is_copy = far < ROUNDING or (far < SAME_PRICE and _of_naive(test)["verdict"] != "BEATS")
+            if is_copy:
                 yield Suspicion(
                     "copies_last_price",
-                    f"the forecasts copy {what}: half of them lie within {np.nanmedian(far):.3f} "
+                    f"the forecasts copy {what}: half of them lie within {far:.3f} "
                     f"volatilities of it (first: {predictions['symbol'].iloc[0]} at "
                     f"{predictions['timestamp'].iloc[0]:%Y-%m-%d %H:%M}); a chart of such prices "
-                    "looks right and says nothing",
+                    f"looks right and says nothing{question}",
                 )
                 return
-        if last is not None and last < LAGGING:
+        if last is not None and last < LAGGING and to_last > SAME_PRICE:
             yield Suspicion(
                 "prices_lag",
                 f"the forecast prices lag behind: the move from the last price to the forecast "
                 f"correlates {last:+.2f} with the last move, as an average of old prices does; "
-                "forecast the return instead",
+                f"forecast the return instead, or {asked}",
                 is_grave=False,
             )
             return
@@ -395,8 +455,18 @@ def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[S
                 is_grave=False,
             )
     power = test["power"]["skill_against_naive"]
-    naive = next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
+    naive = _of_naive(test)
     limit = SUSPICIOUS_SKILL if matched.kind == "return" else 2 * (SUSPICIOUS_ACCURACY - 0.5)
+    if naive["skill"] is not None and naive["skill"] < FAR_OFF:
+        yield Suspicion(
+            "far_off",
+            f"the error is {1 - naive['skill']:.3g} times naive's, which is far off: are they in "
+            "percent (divide by 100), of another --horizon, or are their times those of the "
+            "candle that is forecast (--stamped target)?",
+            is_grave=False,
+        )
+    if naive["verdict"] != "TIES":
+        return
     if power is None and naive["p_holm"] is None:
         yield Suspicion(
             "too_few",
@@ -410,6 +480,11 @@ def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[S
             f"missed in one of five such tests, and honest ones are below {100 * limit:g} %; "
             "judge more of them",
         )
+
+
+def _of_naive(test: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The comparison with naive that decides."""
+    return next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
 
 
 # --- opponents and tries
