@@ -137,3 +137,70 @@ def test_honest_rules_of_the_last_moves_have_right_times(market, rule):
         judged = free(frame_of(market, np.asarray(made)), market)
         doubts = {"times_late", "knows_target", "knows_beyond_target"}
         assert not doubts & set(names_of(judged))
+
+
+# --- selection
+
+
+def tossed(market, column: str = "direction", share: float = 0.1):
+    """Tosses of a coin or random returns, and which of the wrong ones are a share of all."""
+    rng = np.random.default_rng(3)
+    values = rng.choice((-1.0, 1.0), len(market))
+    if column == "forecast_return":
+        values = 2e-4 * rng.standard_normal(len(market))
+    made = frame_of(market, values, column)
+    ahead = np.append(moves(market)[1:], np.nan)[100:-5]
+    wrong = np.flatnonzero(np.sign(ahead) != np.sign(made[column]))
+    return made, rng.choice(wrong, int(share * len(made)), replace=False)
+
+
+@pytest.mark.parametrize("column", ["direction", "forecast_return"])
+@pytest.mark.parametrize("how", ["dropped", "no number", "zero"])
+def test_an_edge_that_its_missing_forecasts_may_make_is_in_doubt(market, column, how):
+    made, chosen = tossed(market, column)
+    if how == "dropped":
+        made = made.drop(index=chosen)
+    else:
+        made.loc[chosen, column] = np.nan if how == "no number" else 0.0
+    judged = free(made, market)
+    assert judged.metrics["forecasts"]["test"]["verdict"] == "EDGE"
+    assert verdict_of(judged) == "IN DOUBT" and is_grave(judged, "edge_by_selection")
+    says = says_of(judged, "edge_by_selection")
+    what = {"dropped": "have no forecast", "no number": "are no numbers", "zero": "are zero"}
+    assert "10.0 %" in says and what[how] in says
+    if column == "direction":
+        assert "counted as wrong they are right in 50." in says
+
+
+def test_an_edge_that_survives_its_missing_forecasts_says_by_how_much(market):
+    ahead = np.append(moves(market)[1:], 0.0)
+    noise = np.random.default_rng(1).standard_normal(len(market))
+    skilled = np.sign(ahead + 0.03 * noise)
+    made = frame_of(market, skilled, "direction")
+    few = np.random.default_rng(2).choice(len(made), 30, replace=False)
+    judged = free(made.drop(index=few), market)
+    assert "edge_by_selection" not in names_of(judged)
+    assert "survives" in says_of(judged, "incomplete")
+
+
+def test_a_declared_rule_or_a_walk_leaves_out_what_it_likes(market, rule):
+    quiet = np.abs(np.nan_to_num(moves(market))) < 0.01
+    made = frame_of(market, rule)
+    kept = made[quiet[100:-5]]
+    assert "edge_by_selection" in names_of(free(kept, market))
+    judged = free(kept, market, rule="moves below 1 % alone")
+    assert "edge_by_selection" not in names_of(judged)
+    assert "by a rule that was declared (moves below 1 % alone)" in says_of(judged, "incomplete")
+
+    def quiet_rule(candles):
+        move = np.log(candles["close"]).diff()
+        return (-0.1 * move).where(move.abs() < 0.01)
+
+    walked = free(quiet_rule, market)
+    assert "edge_by_selection" not in names_of(walked)
+    assert "was walked" in says_of(walked, "incomplete")
+
+
+def test_forecasts_at_every_24th_candle_miss_nothing(market, rule):
+    judged = free(frame_of(market, rule, rows=slice(100, -30, 24)), market, horizon=24)
+    assert not {"incomplete", "edge_by_selection", "selected_forecasts"} & set(names_of(judged))

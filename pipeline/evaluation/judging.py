@@ -53,10 +53,17 @@ class Rules:
     """models that were tried before this one was shown"""
     prices_between: Mapping[str, pd.Series] = field(default_factory=dict)
     """see `score_run`"""
+    rule: str = ""
+    """the rule, set before, by which forecasts are left out or zero"""
 
 
 def judge_one(
-    matched: Matched, reference: Reference, market: CandleSet, rules: Rules
+    matched: Matched,
+    reference: Reference,
+    market: CandleSet,
+    rules: Rules,
+    *,
+    is_walked: bool = False,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Score one model's forecasts.
 
@@ -65,6 +72,7 @@ def judge_one(
         reference: The baselines; those of a run come with its forecasts.
         market: The candles.
         rules: How to judge.
+        is_walked: Whether a model was walked forward, so that it could not know what came.
 
     Returns:
         Plain data for JSON: "model", "verdict" (that of the numbers, in "test", or `IN_DOUBT` where
@@ -98,6 +106,8 @@ def judge_one(
         rules.horizon,
         published_ms=rules.published_ms,
         tried=rules.tried,
+        rule=rules.rule,
+        is_walked=is_walked,
     )
     verdict = scores["test"]["verdict"]
     if verdict == "EDGE" and any(one.is_grave for one in found):
