@@ -341,6 +341,11 @@ def judge(
         if walked_one is not None:
             metrics[name]["walk"] = walked_one.as_dict()
             metrics[name]["notes"] += walked_one.notes
+        if len(matched) > 1 and tried < len(matched):
+            metrics[name]["notes"].append(
+                f"{len(matched)} models are judged here; whoever shows the best one of them passes "
+                f"--tried {len(matched)}"
+            )
         compared = [model for model in metrics[name]["test"]["models"] if model != one.name]
         rivals.append(judging.Rival(name, one, predictions[name], compared))
     together = judging.compare_rivals(rivals, horizon) if len(rivals) > 1 else None

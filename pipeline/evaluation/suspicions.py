@@ -22,6 +22,7 @@ from pipeline.evaluation.losses import deciding
 from pipeline.evaluation.matching import Matched
 from pipeline.evaluation.significance import (
     LEVEL,
+    accuracy_interval,
     instants_needed,
     is_constant,
     mean_by_instant,
@@ -51,6 +52,12 @@ STANDARD_ERRORS = 5.0
 """from which a correlation is no luck"""
 MISSING = 0.01
 """Share of the instants without a forecast from which these are looked at"""
+AGAINST = 0.6
+"""Share of the rows in which p_up and the forecast say opposite things, if one is turned around"""
+NARROW = 0.5
+"""Width of an interval, as a share of what it takes to hold so many, below which it knows them"""
+LEAST_HELD = 0.5
+"""Share of the outcomes from which an interval is looked at"""
 REGULAR = 0.99
 """Share of the forecasts that have one step, from which there was to be none between"""
 DEPENDS = 4.0
@@ -101,6 +108,9 @@ def find_suspicions(
         *_copies(matched, test),
         *_missing(matched, test, horizon, tried, rule, is_walked),
         *_rows(matched),
+        *_contradiction(matched),
+        *_probability(matched, horizon),
+        *_interval(matched),
         *_time(matched, published_ms),
         *_size(matched, test, horizon),
         *_opponents(test, model),
@@ -489,6 +499,64 @@ def _rows(matched: Matched) -> Iterator[Suspicion]:
             "open",
             f"{matched.n_open:,} of {matched.n_rows:,} rows have a target that has not closed yet",
             is_grave=False,
+        )
+
+
+def _contradiction(matched: Matched) -> Iterator[Suspicion]:
+    rows = matched.predictions
+    if "p_up" not in rows:
+        return
+    said, likely = np.sign(_said_of(matched)), np.sign(rows["p_up"] - 0.5)
+    both = (said != 0) & (likely != 0)
+    n_against = int((said != likely)[both].sum())
+    if n_against > AGAINST * both.sum():
+        what = "forecast_return" if matched.kind == "return" else "direction"
+        yield Suspicion(
+            "contradicting_direction",
+            f"p_up and {what} are on different sides in {n_against:,} of {int(both.sum()):,} rows; "
+            "is p_up the probability of a fall?",
+        )
+
+
+# --- what comes with a forecast
+
+
+def _probability(matched: Matched, horizon: int) -> Iterator[Suspicion]:
+    rows = matched.predictions
+    if "p_up" not in rows:
+        return
+    called = rows[(rows["p_up"] != 0.5) & (rows["actual_return"] != 0)]
+    if called.empty:
+        return
+    right = (called["p_up"] > 0.5) == (called["actual_return"] > 0)
+    low, _ = accuracy_interval(right.to_numpy(np.float64), called["timestamp"], horizon)
+    if low > SUSPICIOUS_ACCURACY:
+        yield Suspicion(
+            "implausible_probability",
+            f"p_up knows its target: it is right in {100 * right.mean():.1f} %, and at least in "
+            f"{100 * low:.1f} % with 95 % confidence, above {100 * SUSPICIOUS_ACCURACY:g} %; was "
+            "it made of later candles?",
+        )
+
+
+def _interval(matched: Matched) -> Iterator[Suspicion]:
+    """Intervals that hold more than their width can, if they do not know what comes."""
+    rows = matched.predictions
+    if "q10" not in rows:
+        return
+    low, high, actual, volatility = (
+        rows[name].to_numpy(np.float64) for name in ("q10", "q90", "actual_return", "volatility")
+    )
+    held = float(((low <= actual) & (actual <= high)).mean())
+    width = float(((high - low) / volatility).mean())
+    # of the last hundredth of an outcome nobody knows the size
+    needed = 2 * float(np.quantile(np.abs(actual) / volatility, min(held, 0.99)))
+    if held > LEAST_HELD and 0 < width < NARROW * needed:
+        yield Suspicion(
+            "implausible_interval",
+            f"the intervals know their target: {100 * held:.1f} % of what came true lie within q10 "
+            f"to q90, which are {width:.2f} volatilities wide; it takes {needed:.2f} to hold so "
+            "many without knowing which; are they the low and the high of a later candle?",
         )
 
 
