@@ -6,6 +6,8 @@ import pytest
 
 from judge import Judgement, judge
 from pipeline.forecasts.baselines import BASELINE_NAMES
+from pipeline.forecasts.walk import ForecastLooksAheadError
+from pipeline.forecasts.walk import walk as walk_forward
 from tests.test_judge import HOUR, frame_of, free, moves, names_of, says_of, walk
 
 
@@ -262,3 +264,28 @@ def test_several_models_of_one_call_are_tries(market, rule):
     assert "2 models" in note
     [metrics] = free(models["one"], market).metrics.values()
     assert not [note for note in metrics["notes"] if "--tried" in note]
+
+
+# --- the proof of a walk
+
+
+def test_a_fast_model_is_proved_at_more_instants_and_says_what_may_be_missed(market):
+    def fast(candles):
+        return -0.1 * np.log(candles["close"]).diff()
+
+    proof = walk_forward(fast, {"BTC/USDT": market}, "1h").proof
+    n = int(proof.split()[2])
+    assert 50 < n <= 500
+    share = float(proof.split("fewer than ")[1].split()[0])
+    assert (1 - share / 100) ** n == pytest.approx(0.05, abs=0.01)
+    few = walk_forward(fast, {"BTC/USDT": market}, "1h", n_instants=12).proof
+    assert "proved at 12 instants" in few and "fewer than 22 % of the rows may be missed" in few
+
+
+def test_a_leak_of_a_twentieth_of_the_rows_is_found(market):
+    def sometimes(candles):
+        move = np.log(candles["close"]).diff()
+        return move.where(np.arange(len(move)) % 20 > 0, move.shift(-1))
+
+    with pytest.raises(ForecastLooksAheadError, match="1 candle later"):
+        walk_forward(sometimes, {"BTC/USDT": market}, "1h")
