@@ -122,25 +122,30 @@ def find_suspicions(
 # --- look-ahead
 
 
-def neighbours(predictions: pd.DataFrame, market: CandleSet, k: int) -> np.ndarray:
-    """(n,) log-return of the candle k after the last that a forecast knew; NaN at gaps."""
+def neighbours(
+    predictions: pd.DataFrame, market: CandleSet, offsets: range
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Offset k and (n,) log-returns of the candle k after the last that a forecast knew, or NaN."""
     step_ms = timeframe_ms(market.timeframe)
     opens_ms = timestamps_ms(predictions)
-    moves = np.full(len(predictions), np.nan)
     codes, names = pd.factorize(predictions["symbol"])
+    grids = []
+    slot = np.zeros(len(predictions), dtype=np.int64)
+    begin = max(map(abs, offsets))
     for code, name in enumerate(names):
         frame = market.candles[name]
         times, log_close = timestamps_ms(frame), np.log(frame["close"].to_numpy(np.float64))
         move = np.diff(log_close, prepend=np.nan)
         move[1:][np.diff(times) != step_ms] = np.nan
-        slot = (times - times[0]) // step_ms
-        grid = np.full(slot[-1] + 1, np.nan)
-        grid[slot] = move
+        place = (times - times[0]) // step_ms
+        grid = np.full(place[-1] + 1 + 2 * begin, np.nan)  # nothing lies before and behind
+        grid[begin + place] = move
         mine = codes == code
-        wanted = (opens_ms[mine] - times[0]) // step_ms + k
-        is_there = (wanted >= 0) & (wanted < len(grid))
-        moves[mine] = np.where(is_there, grid[np.clip(wanted, 0, len(grid) - 1)], np.nan)
-    return moves
+        slot[mine] = (opens_ms[mine] - times[0]) // step_ms + begin + sum(map(len, grids))
+        grids.append(grid)
+    moves = np.concatenate(grids)
+    for k in offsets:
+        yield k, moves[slot + k]
 
 
 def correlations_of(
@@ -158,14 +163,16 @@ def correlations_of(
     scaled = np.clip(_said_of(matched).to_numpy(np.float64) / volatility, -10, 10)
     coins = len(predictions) / max(predictions["timestamp"].nunique(), 1)
     found = {}
-    for k in range(-SCANNED, horizon + SCANNED + 1):
-        move = np.clip(neighbours(predictions, market, k) / volatility, -10, 10)
+    offsets = range(-SCANNED, horizon + SCANNED + 1)
+    for k, moves in neighbours(predictions, market, offsets):
+        move = np.clip(moves / volatility, -10, 10)
         known = np.isfinite(move) & np.isfinite(scaled)
         if known.sum() < 3 or is_constant(move[known]) or is_constant(scaled[known]):
             continue
         one, other = (values[known] - values[known].mean() for values in (scaled, move))
         size = np.sqrt((one**2).sum() * (other**2).sum())
-        error = np.sqrt(coins * ((one * other) ** 2).sum()) / size
+        left = other - one * (one * other).sum() / (one**2).sum()
+        error = np.sqrt(coins * ((one * left) ** 2).sum()) / size
         found[k] = float((one * other).sum() / size), float(max(error, known.sum() ** -0.5))
     return found
 
@@ -328,7 +335,7 @@ def _missing(
             f"({_first(instants, ~instants['is_there'])})"
         )
     if is_edge and is_silent.any():
-        facts.append(f"{100 * is_silent.mean():.1f} % of the forecasts are zero")
+        facts.append(f"{100 * is_silent.mean():.3g} % of the forecasts are zero")
     fact = ", and ".join(facts)
     row = test["models"][matched.name]
     right, low = row["direction_accuracy"], row["direction_accuracy_low"]
@@ -368,7 +375,7 @@ def _missing(
             "whether there is one goes neither with a rise nor with the size of what came after; "
             f"whether it goes with being right cannot be seen, so {question} (--rule)"
         )
-    if missing > MISSING or (is_edge and facts):
+    if missing > MISSING or (is_edge and is_silent.mean() > MISSING):
         yield Suspicion("incomplete", f"{fact}; {why}", is_grave=False)
     elif matched.n_nan:
         yield Suspicion(
