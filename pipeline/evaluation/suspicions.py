@@ -129,7 +129,7 @@ def neighbours(
     step_ms = timeframe_ms(market.timeframe)
     opens_ms = timestamps_ms(predictions)
     codes, names = pd.factorize(predictions["symbol"])
-    grids = []
+    grids: list[np.ndarray] = []
     slot = np.zeros(len(predictions), dtype=np.int64)
     begin = max(map(abs, offsets))
     for code, name in enumerate(names):
@@ -141,7 +141,8 @@ def neighbours(
         grid = np.full(place[-1] + 1 + 2 * begin, np.nan)  # nothing lies before and behind
         grid[begin + place] = move
         mine = codes == code
-        slot[mine] = (opens_ms[mine] - times[0]) // step_ms + begin + sum(map(len, grids))
+        behind = sum(len(one) for one in grids)
+        slot[mine] = (opens_ms[mine] - times[0]) // step_ms + begin + behind
         grids.append(grid)
     moves = np.concatenate(grids)
     for k in offsets:
