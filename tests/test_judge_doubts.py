@@ -104,7 +104,7 @@ def test_prices_stamped_with_their_target_are_asked_about(market, rule):
 
 def test_a_decided_result_is_not_called_too_few(market):
     loud = 0.05 * np.random.default_rng(9).standard_normal(len(market))
-    judged = free(frame_of(market, loud, rows=slice(100, 400)), market)
+    judged = free(frame_of(market, loud, rows=slice(100, 400)), market, unit="return")
     assert judged.metrics["forecasts"]["test"]["verdicts"][0]["verdict"] == "LOSES"
     assert "too_few" not in names_of(judged)
     says = says_of(judged, "far_off")
@@ -231,7 +231,7 @@ def test_an_honest_interval_of_any_width_is_not_doubted(width):
     volatility = pd.Series(moves(candles)).ewm(span=48).std().bfill().to_numpy()[100:-5]
     made = frame_of(candles, np.full(len(candles), 1e-6))
     made = made.assign(q10=-width * volatility, q90=width * volatility)
-    assert "implausible_interval" not in names_of(free(made, candles))
+    assert "implausible_interval" not in names_of(free(made, candles, unit="return"))
 
 
 def test_a_probability_that_knows_the_next_candle_is_named(market, rule):
