@@ -125,6 +125,8 @@ class Judge:
     """day on which the forecasts, or their model, became public; what is older is judged apart"""
     tried: int = 1
     """models that were tried before this one was shown; corrects the p-values"""
+    rule: str = field(default="", metadata={"metavar": "TEXT"})
+    """the rule, set before, by which forecasts are left out or zero, such as "08:00 to 19:00" """
     out: Path = Path("judged")
     """folder of metrics.json, the report page judged.html and predictions.parquet"""
     json: bool = False
@@ -202,6 +204,7 @@ def judge(
     fee_bps: float = 5.0,
     published: str | None = None,
     tried: int = 1,
+    rule: str = "",
     exchange: str | None = None,
     base_url: str | None = None,
     symbols: Sequence[str] = (),
@@ -235,6 +238,7 @@ def judge(
         fee_bps: Fee of a trade in basis points, a side.
         published: Day on which the forecasts became public.
         tried: Models that were tried before this one was shown.
+        rule: The rule, set before, by which forecasts are left out or zero.
         exchange: See `SourceConfig`, as is base_url.
         symbols: Of a function: pairs that it forecasts; default: those of the other forecasts,
             else all.
@@ -303,6 +307,7 @@ def judge(
     targets = matching.make_targets(market, horizon)
     names = [foreign.name for foreign in read]
     matched = [matching.match(foreign, market, targets, symbol) for foreign in read]
+    matched = [judging.without_strays(one) for one in matched]
     del read, targets  # of half a million forecasts each takes 50 MB
 
     # Baselines: fitted once, on candles before the first forecast; those of a run come with it.
@@ -325,13 +330,22 @@ def judge(
 
     # Score: as a training run scores its test part, with what a referee doubts.
     between = prices_between(market, source) if source.candles_dir else {}
-    rules = judging.Rules(horizon, fee_bps, instant_ms(published, "published"), tried, between)
+    rules = judging.Rules(
+        horizon, fee_bps, instant_ms(published, "published"), tried, between, rule
+    )
     metrics, predictions, rivals = {}, {}, []
     for name, one, walked_one in zip(names, matched, walks):
-        metrics[name], predictions[name] = judging.judge_one(one, reference, market, rules)
+        metrics[name], predictions[name] = judging.judge_one(
+            one, reference, market, rules, is_walked=walked_one is not None
+        )
         if walked_one is not None:
             metrics[name]["walk"] = walked_one.as_dict()
             metrics[name]["notes"] += walked_one.notes
+        if len(matched) > 1 and tried < len(matched):
+            metrics[name]["notes"].append(
+                f"{len(matched)} models are judged here; whoever shows the best one of them passes "
+                f"--tried {len(matched)}"
+            )
         compared = [model for model in metrics[name]["test"]["models"] if model != one.name]
         rivals.append(judging.Rival(name, one, predictions[name], compared))
     together = judging.compare_rivals(rivals, horizon) if len(rivals) > 1 else None
@@ -542,6 +556,7 @@ def main(settings: Judge) -> Judgement:
         fee_bps=settings.fee_bps,
         published=settings.published,
         tried=settings.tried,
+        rule=settings.rule,
         exchange=settings.exchange,
         base_url=settings.base_url,
         symbols=settings.symbols,

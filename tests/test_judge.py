@@ -420,7 +420,7 @@ def test_forecasts_of_before_their_publication_are_named(candles, noise):
 def test_too_few_forecasts_say_so(candles, noise):
     judged = free(frame_of(candles, noise, rows=slice(100, 108)), candles)
     assert "8 instants are too few to test anything" in says_of(judged, "too_few")
-    loud = 0.01 * np.random.default_rng(0).standard_normal(len(candles))
+    loud = 0.002 * np.random.default_rng(0).standard_normal(len(candles))
     judged = free(frame_of(candles, loud, rows=slice(100, 200)), candles)
     assert "would be missed" in says_of(judged, "too_few")
 

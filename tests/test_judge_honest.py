@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from judge import judge
 from pipeline.candles.candle_set import CandleSet
 from pipeline.evaluation import matching
 from pipeline.evaluation.directions import as_directions
@@ -71,15 +72,29 @@ KINDS = (
 )
 
 
-def verdict_of(kind: str, draw: int) -> str:
-    """What judge.py says of one honest forecast against naive."""
+def drawn(kind: str, draw: int) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Forecasts, candles and horizon of one draw."""
     rng = np.random.default_rng([KINDS.index(kind), draw])
     moves = martingale(MARKETS[draw % len(MARKETS)], rng)
     candles = candles_of(moves)
     rows = pd.DataFrame({"timestamp": candles["timestamp"], **honest(kind, moves, rng)})
-    market = CandleSet({"BTC/USDT": candles}, "1h", "memory", "frames")
     horizon = 4 if kind == "four ahead" else 1
-    [read] = read_forecasts(rows[FIRST:-horizon])
+    return rows[FIRST:-horizon], candles, horizon
+
+
+def grave_doubts(kind: str, draw: int) -> list[str]:
+    """What judge.py gravely doubts about one honest forecast, naive alone compared."""
+    rows, candles, horizon = drawn(kind, draw)
+    judged = judge(rows, {"BTC/USDT": candles}, horizon=horizon, baselines=("naive",))
+    [metrics] = judged.metrics.values()
+    return [one["name"] for one in metrics["suspicions"] if one["is_grave"]]
+
+
+def verdict_of(kind: str, draw: int) -> str:
+    """What judge.py says of one honest forecast against naive."""
+    rows, candles, horizon = drawn(kind, draw)
+    market = CandleSet({"BTC/USDT": candles}, "1h", "memory", "frames")
+    [read] = read_forecasts(rows)
     matched = matching.match(read, market, matching.make_targets(market, horizon))
     predictions = matched.predictions
     if matched.kind == "direction":

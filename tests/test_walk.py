@@ -368,7 +368,7 @@ def test_noise_of_rounding_between_calls_is_no_leak():
     def noisy(candles):
         return log_return(candles) * (1 + 1e-7 * generator.normal(size=len(candles)))
 
-    assert walked(noisy).proof.startswith("proved at 12 instants")
+    assert walked(noisy).proof.startswith("proved at ")
     with pytest.raises(ForecastLooksAheadError):
         walked(lambda candles: noisy(candles).shift(-1))
 
@@ -377,7 +377,8 @@ def test_noise_of_rounding_between_calls_is_no_leak():
 def test_what_is_honest_passes(name):
     found = walk(HONEST[name], CANDLES, "1h", since=SINCE, n_instants=30)
     assert found.proof == (
-        "proved at 30 instants: with the candles after them changed, and cut off, no forecast moves"
+        "proved at 30 instants: with the candles after them changed, and cut off, no forecast "
+        "moves; a leak by one candle in fewer than 9.5 % of the rows may be missed"
     )
     assert found.notes == ()
 

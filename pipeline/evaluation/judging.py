@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline import terminal
 from pipeline.bundle import files
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms
@@ -34,6 +35,10 @@ from pipeline.forecasts.reference import Reference
 COVERED = 0.99
 """Share of the forecasts at which fitted baselines are there too, from which the others are left
 out instead of the baselines"""
+STRAY = 0.01
+"""Share of a pair's forecasts, the first ones, that may lie apart and go unscored"""
+LONG_GAP = 100
+"""usual steps from which a gap sets such forecasts apart"""
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,17 @@ class Rules:
     """models that were tried before this one was shown"""
     prices_between: Mapping[str, pd.Series] = field(default_factory=dict)
     """see `score_run`"""
+    rule: str = ""
+    """the rule, set before, by which forecasts are left out or zero"""
 
 
 def judge_one(
-    matched: Matched, reference: Reference, market: CandleSet, rules: Rules
+    matched: Matched,
+    reference: Reference,
+    market: CandleSet,
+    rules: Rules,
+    *,
+    is_walked: bool = False,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Score one model's forecasts.
 
@@ -60,6 +72,7 @@ def judge_one(
         reference: The baselines; those of a run come with its forecasts.
         market: The candles.
         rules: How to judge.
+        is_walked: Whether a model was walked forward, so that it could not know what came.
 
     Returns:
         Plain data for JSON: "model", "verdict" (that of the numbers, in "test", or `IN_DOUBT` where
@@ -93,6 +106,8 @@ def judge_one(
         rules.horizon,
         published_ms=rules.published_ms,
         tried=rules.tried,
+        rule=rules.rule,
+        is_walked=is_walked,
     )
     verdict = scores["test"]["verdict"]
     if verdict == "EDGE" and any(one.is_grave for one in found):
@@ -330,6 +345,44 @@ def _shared(rivals: Sequence[Rival]) -> tuple[pd.DataFrame, list[str]]:
             "compared; judge each by itself"
         )
     return together, baselines
+
+
+def without_strays(matched: Matched) -> Matched:
+    """The same without the few first forecasts of a pair that a long gap sets apart.
+
+    The baselines are fitted before the first forecast: one stray row would leave them no candles.
+    """
+    if matched.baselines:
+        return matched
+    rows, instants = matched.predictions, matched.instants
+    ms, instants_ms = timestamps_ms(rows), timestamps_ms(instants)
+    is_kept, is_due = np.ones(len(rows), dtype=bool), np.ones(len(instants), dtype=bool)
+    notes = []
+    for symbol in rows["symbol"].unique():
+        mine = (rows["symbol"] == symbol).to_numpy()
+        steps = np.diff(ms[mine])
+        gaps = np.flatnonzero(steps[: int(STRAY * mine.sum())] > LONG_GAP * np.median(steps))
+        if not len(gaps):
+            continue
+        last = ms[mine][gaps[-1]]
+        is_kept &= ~mine | (ms > last)
+        is_due &= (instants["symbol"] != symbol).to_numpy() | (
+            instants_ms >= ms[mine][gaps[-1] + 1]
+        )
+        n = terminal.counted(int(gaps[-1]) + 1, "forecast")
+        notes.append(
+            f"{n} of {symbol} until {pd.Timestamp(last, unit='ms'):%Y-%m-%d %H:%M} lie apart from "
+            "the others by a long gap, and are not scored"
+        )
+    if not notes:
+        return matched
+    return replace(
+        matched,
+        predictions=rows[is_kept].reset_index(drop=True),
+        instants=instants[is_due].reset_index(drop=True),
+        prices=None if matched.prices is None else matched.prices[is_kept].reset_index(drop=True),
+        notes=[*matched.notes, *notes],
+    )
 
 
 def first_and_last_ms(every: Sequence[Matched]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ here, or say how to read the numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +17,20 @@ import pandas as pd
 
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import DAY_MS, timeframe_ms, timestamps_ms
-from pipeline.evaluation.comparison import scaled_absolute_error
+from pipeline.evaluation.comparison import compare_losses
 from pipeline.evaluation.losses import deciding
 from pipeline.evaluation.matching import Matched
 from pipeline.evaluation.significance import (
+    LEVEL,
+    accuracy_interval,
     instants_needed,
     is_constant,
     mean_by_instant,
     standard_error,
 )
-from pipeline.evaluation.verdict import SUSPICIOUS_ACCURACY, SUSPICIOUS_SKILL
+from pipeline.evaluation.verdict import SUSPICIOUS_ACCURACY, SUSPICIOUS_R2, SUSPICIOUS_SKILL
+from pipeline.forecasts.baselines import BASELINE_NAMES
+from pipeline.terminal import counted
 
 COPY = 0.95
 """Correlation with the last move from which a forecast is that move"""
@@ -33,16 +38,32 @@ NEAR_COPY = 0.25
 """Correlation with the last move beyond which a forecast tells more of it than of any other"""
 SAME_PRICE = 0.05
 """volatilities that the usual forecast of a price lies from an old price, if it is that price"""
+ROUNDING = 1e-3
+"""likewise where it says nothing else, whatever it is worth"""
 LAGGING = -0.5
 """Correlation of the returns to forecast prices with the last move, of prices that lag behind"""
 BEYOND = 0.05
 """Correlation with a candle behind the target beyond which a forecast knows that candle"""
+HONEST = math.sqrt(SUSPICIOUS_R2)
+"""Correlation with a candle of the target beyond which a forecast knows that candle"""
+SCANNED = 26
+"""candles before and behind a forecast in which times that are off are looked for: a day and two"""
 STANDARD_ERRORS = 5.0
 """from which a correlation is no luck"""
 MISSING = 0.01
 """Share of the instants without a forecast from which these are looked at"""
+AGAINST = 0.6
+"""Share of the rows in which p_up and the forecast say opposite things, if one is turned around"""
+NARROW = 0.5
+"""Width of an interval, as a share of what it takes to hold so many, below which it knows them"""
+LEAST_HELD = 0.5
+"""Share of the outcomes from which an interval is looked at"""
+REGULAR = 0.99
+"""Share of the forecasts that have one step, from which there was to be none between"""
 DEPENDS = 4.0
 """t statistic from which it depends on the outcome whether there is a forecast"""
+FAR_OFF = -1.0
+"""Skill against naive of forecasts that are wrong by more than twice as much"""
 ONE_SIDE = 0.98
 """Share of the calls in one direction from which a forecast hardly says anything else"""
 WEEK_MS = 7 * DAY_MS
@@ -66,6 +87,8 @@ def find_suspicions(
     *,
     published_ms: int | None = None,
     tried: int = 1,
+    rule: str = "",
+    is_walked: bool = False,
 ) -> list[Suspicion]:
     """Everything to doubt about one model's forecasts, the grave first.
 
@@ -76,16 +99,22 @@ def find_suspicions(
         horizon: Candles that a forecast spans.
         published_ms: When the forecasts, or the model, became public; epoch ms.
         tried: Models that were tried before this one was shown.
+        rule: The rule, set before, by which forecasts are left out or zero.
+        is_walked: Whether a model was walked forward, so that it could not know what came.
     """
     model = matched.name
     found = [
         *_leaks(matched, test, market, horizon),
         *_copies(matched, test),
-        *_missing(matched, test, horizon),
+        *_missing(matched, test, horizon, tried, rule, is_walked),
         *_rows(matched),
+        *_contradiction(matched),
+        *_probability(matched, horizon),
+        *_interval(matched),
         *_time(matched, published_ms),
         *_size(matched, test, horizon),
-        *_tried(test, tried, model),
+        *_opponents(test, model),
+        *_tried(test, tried),
     ]
     return sorted(found, key=lambda one: not one.is_grave)
 
@@ -95,53 +124,119 @@ def find_suspicions(
 
 def neighbours(
     predictions: pd.DataFrame, market: CandleSet, offsets: range
-) -> dict[int, np.ndarray]:
-    """Offset k -> (n,) log-returns of the candle k after the last that a forecast knew, or NaN."""
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Offset k and (n,) log-returns of the candle k after the last that a forecast knew, or NaN."""
     step_ms = timeframe_ms(market.timeframe)
     opens_ms = timestamps_ms(predictions)
-    moves = {k: np.full(len(predictions), np.nan) for k in offsets}
     codes, names = pd.factorize(predictions["symbol"])
+    grids: list[np.ndarray] = []
+    slot = np.zeros(len(predictions), dtype=np.int64)
+    begin = max(map(abs, offsets))
     for code, name in enumerate(names):
         frame = market.candles[name]
         times, log_close = timestamps_ms(frame), np.log(frame["close"].to_numpy(np.float64))
         move = np.diff(log_close, prepend=np.nan)
         move[1:][np.diff(times) != step_ms] = np.nan
-        mine = np.flatnonzero(codes == code)
-        for k, values in moves.items():
-            wanted = opens_ms[mine] + k * step_ms
-            place = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-            values[mine] = np.where(times[place] == wanted, move[place], np.nan)
-    return moves
+        place = (times - times[0]) // step_ms
+        grid = np.full(place[-1] + 1 + 2 * begin, np.nan)  # nothing lies before and behind
+        grid[begin + place] = move
+        mine = codes == code
+        behind = sum(len(one) for one in grids)
+        slot[mine] = (opens_ms[mine] - times[0]) // step_ms + begin + behind
+        grids.append(grid)
+    moves = np.concatenate(grids)
+    for k in offsets:
+        yield k, moves[slot + k]
+
+
+def correlations_of(
+    matched: Matched, market: CandleSet, horizon: int
+) -> dict[int, tuple[float, float]]:
+    """Offset k -> correlation with the return of the candle k after the last one known, and its
+    standard error.
+
+    Both are divided by the volatility, and what lies beyond 10 volatilities counts as 10. Offsets
+    are `SCANNED` candles and the horizon around; those without a correlation are left out. The
+    error allows for volatility that comes again (White), and counts an instant once.
+    """
+    predictions = matched.predictions
+    volatility = predictions["volatility"].to_numpy(np.float64)
+    scaled = np.clip(_said_of(matched).to_numpy(np.float64) / volatility, -10, 10)
+    coins = len(predictions) / max(predictions["timestamp"].nunique(), 1)
+    found = {}
+    offsets = range(-SCANNED, horizon + SCANNED + 1)
+    for k, moves in neighbours(predictions, market, offsets):
+        move = np.clip(moves / volatility, -10, 10)
+        known = np.isfinite(move) & np.isfinite(scaled)
+        if known.sum() < 3 or is_constant(move[known]) or is_constant(scaled[known]):
+            continue
+        one, other = (values[known] - values[known].mean() for values in (scaled, move))
+        size = np.sqrt((one**2).sum() * (other**2).sum())
+        left = other - one * (one * other).sum() / (one**2).sum()
+        error = np.sqrt(coins * ((one * left) ** 2).sum()) / size
+        found[k] = float((one * other).sum() / size), float(max(error, known.sum() ** -0.5))
+    return found
 
 
 def _leaks(
     matched: Matched, test: Mapping[str, Any], market: CandleSet, horizon: int
 ) -> Iterator[Suspicion]:
-    predictions = matched.predictions
-    correlations = correlations_of(matched, market, horizon)
-    own = correlations.get(horizon if horizon == 1 else 1)
-    limit = max(BEYOND, STANDARD_ERRORS / np.sqrt(max(test["n_instants"], 1)))
-    beyond = {k: value for k, value in correlations.items() if k > horizon}
-    far = [k for k, value in beyond.items() if abs(value) > limit]
-    first = predictions.iloc[0]
-    when = f"{first['timestamp']:%Y-%m-%d %H:%M}"
+    found = correlations_of(matched, market, horizon)
+    of = {k: value for k, (value, _) in found.items()}
+
+    def out_of_bounds(offsets: range, honest: float) -> tuple[int, float] | None:
+        """The offset that stands out most, and what would be honest there."""
+        limits = {k: max(honest, STANDARD_ERRORS * found[k][1]) for k in offsets if k in found}
+        beyond = [k for k, limit in limits.items() if abs(of[k]) > limit]
+        k = max(beyond, key=lambda one: abs(of[one]), default=None)
+        return None if k is None else (k, limits[k])
+
+    def what(k: int) -> str:
+        return (
+            f"{of[k]:+.2f} with the return of the candle {k} after the last one they say they knew"
+        )
+
+    target = out_of_bounds(range(1, horizon + 1), HONEST)
+    far = out_of_bounds(range(horizon + 1, horizon + SCANNED + 1), BEYOND)
+    past = out_of_bounds(range(-SCANNED, 0), NEAR_COPY)
+    when = f"{matched.predictions['timestamp'].iloc[0]:%Y-%m-%d %H:%M}"
     doubted = [text for text in test["warnings"] if "look-ahead" in text]
+    if far and target and not doubted and abs(of[target[0]]) > 2 * abs(of[far[0]]):
+        far = None  # what follows a target depends on it, where a market turns back
     if far:
-        k = max(far, key=lambda one: abs(beyond[one]))
+        k, limit = far
         yield Suspicion(
             "knows_beyond_target",
-            f"the forecasts know candles behind their target: they correlate {beyond[k]:+.2f} with "
-            f"the return of the candle {k} after the last one they say they knew (first forecast: "
-            f"{when}), where an honest one is within ±{limit:.2f}; were they smoothed with a "
-            "centred window, or are the times too early by a candle or more (--stamped)?",
+            f"the forecasts know candles behind their target: they correlate {what(k)} (first "
+            f"forecast: {when}), where an honest one is within ±{limit:.2f}; were they smoothed "
+            f"with a centred window, or are the times too early by {counted(k, 'candle')} or so "
+            "(--stamped; a local --timezone)?",
         )
+    own = of.get(1)
     if doubted:
         about = f"the forecasts know their target: {_after_model(doubted[0])}"
         if own is not None:
             about += f"; they correlate {own:+.2f} with the candle that follows the last one known"
         yield Suspicion("implausible_skill", about)
-    last = correlations.get(0)
-    if last is not None and NEAR_COPY < last < COPY and last > 2 * abs(own or 0) and not far:
+    elif target and not far:
+        k, limit = target
+        yield Suspicion(
+            "knows_target",
+            f"the forecasts know their target: they correlate {what(k)}, where an honest one is "
+            f"within ±{limit:.2f}; are the times too early by {counted(k, 'candle')} (--stamped; a "
+            "local --timezone), or is the sign turned?",
+        )
+    last = of.get(0)
+    if past and abs(of[past[0]]) > 2 * max(abs(of.get(0, 0)), abs(own or 0)) and not far:
+        k, _ = past
+        yield Suspicion(
+            "times_late",
+            f"the forecasts tell most of an older candle: they correlate {of[k]:+.2f} with the one "
+            f"{-k} before the last that they knew, and {last or 0:+.2f} with the last; are the "
+            f"times late by {counted(-k, 'candle')} (--stamped; a local --timezone)?",
+            is_grave=False,
+        )
+    elif last is not None and NEAR_COPY < last < COPY and last > 2 * abs(own or 0) and not far:
         yield Suspicion(
             "stamped_late",
             f"the forecasts tell more of the candle that they had already seen (correlation "
@@ -149,26 +244,6 @@ def _leaks(
             "times those of the candle that is forecast (--stamped target)?",
             is_grave=False,
         )
-
-
-def correlations_of(matched: Matched, market: CandleSet, horizon: int) -> dict[int, float]:
-    """Offset k -> correlation with the return of the candle k after the last one known.
-
-    Both are divided by the volatility, and what lies beyond 10 volatilities counts as 10. Offsets
-    are -1 to horizon + 2; those without a correlation are left out.
-    """
-    predictions = matched.predictions
-    volatility = predictions["volatility"].to_numpy(np.float64)
-    name = matched.name
-    said = predictions[f"{name}_raw" if f"{name}_raw" in predictions else name]
-    scaled = np.clip(said.to_numpy(np.float64) / volatility, -10, 10)
-    found = {}
-    for k, moves in neighbours(predictions, market, range(-1, horizon + 3)).items():
-        known = np.isfinite(moves) & np.isfinite(scaled)
-        move = np.clip(moves[known] / volatility[known], -10, 10)
-        if known.sum() > 2 and not is_constant(move) and not is_constant(scaled[known]):
-            found[k] = float(np.corrcoef(scaled[known], move)[0, 1])
-    return found
 
 
 def _after_model(warning: str) -> str:
@@ -186,27 +261,37 @@ def _copies(matched: Matched, test: Mapping[str, Any]) -> Iterator[Suspicion]:
         volatility = predictions["volatility"].to_numpy(np.float64)
         base = np.log(predictions["base_price"].to_numpy(np.float64))
         said = np.log(matched.prices.to_numpy(np.float64))
-        before = base - predictions["current_return"].to_numpy(np.float64)
-        away = {
-            "the last price": np.abs(said - base) / volatility,
-            "the price before the last": np.abs(said - before) / volatility,
+        target = base + predictions["actual_return"].to_numpy(np.float64)
+        to_last, to_target = (np.nanmean(np.abs(said - of) / volatility) for of in (base, target))
+        asked = (
+            "are the times those of the candle that is forecast (--stamped target), by which their "
+            f"error would be {100 * (1 - to_last / to_target):.0f} % smaller?"
+        )
+        old = {
+            "the last price": (base, ""),
+            "the price before the last": (
+                base - predictions["current_return"].to_numpy(np.float64),
+                f"; {asked}",
+            ),
         }
-        for what, far in away.items():
-            if np.nanmedian(far) < SAME_PRICE:
+        for what, (price, question) in old.items():
+            far = np.nanmedian(np.abs(said - price) / volatility)
+            is_copy = far < ROUNDING or (far < SAME_PRICE and _of_naive(test)["verdict"] != "BEATS")
+            if is_copy:
                 yield Suspicion(
                     "copies_last_price",
-                    f"the forecasts copy {what}: half of them lie within {np.nanmedian(far):.3f} "
+                    f"the forecasts copy {what}: half of them lie within {far:.3f} "
                     f"volatilities of it (first: {predictions['symbol'].iloc[0]} at "
                     f"{predictions['timestamp'].iloc[0]:%Y-%m-%d %H:%M}); a chart of such prices "
-                    "looks right and says nothing",
+                    f"looks right and says nothing{question}",
                 )
                 return
-        if last is not None and last < LAGGING:
+        if last is not None and last < LAGGING and to_last > SAME_PRICE:
             yield Suspicion(
                 "prices_lag",
                 f"the forecast prices lag behind: the move from the last price to the forecast "
                 f"correlates {last:+.2f} with the last move, as an average of old prices does; "
-                "forecast the return instead",
+                f"forecast the return instead, or {asked}",
                 is_grave=False,
             )
             return
@@ -234,48 +319,124 @@ def _copies(matched: Matched, test: Mapping[str, Any]) -> Iterator[Suspicion]:
 # --- what is not there
 
 
-def _missing(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[Suspicion]:
-    instants = matched.instants
+def _missing(
+    matched: Matched, test: Mapping[str, Any], horizon: int, tried: int, rule: str, is_walked: bool
+) -> Iterator[Suspicion]:
+    instants = _due(matched.instants)
     is_there = instants["is_there"].to_numpy()
+    is_silent = _said_of(matched).to_numpy(np.float64) == 0
     missing = 1 - float(is_there.mean())
-    if missing <= MISSING:
-        if matched.n_nan:
-            yield Suspicion(
-                "not_numbers",
-                f"{matched.n_nan:,} of {matched.n_rows:,} forecasts are no numbers "
-                f"({_first(instants, instants['is_nan'])}) and are not judged; what would they "
-                "have been?",
-                is_grave=False,
-            )
-        return
-    n_nan = int(instants["is_nan"].sum())
-    kind = "are no numbers" if n_nan > (~is_there).sum() / 2 else "have no forecast"
-    fact = (
-        f"{100 * missing:.1f} % of the instants between the first and the last forecast {kind} "
-        f"({_first(instants, ~instants['is_there'])})"
-    )
+    is_edge = test["verdict"] == "EDGE"
+    facts = []
+    are_nan = int(instants["is_nan"].sum()) > (~is_there).sum() / 2
+    if missing:
+        facts.append(
+            f"{100 * missing:.1f} % of the instants between the first and the last forecast "
+            f"{'are no numbers' if are_nan else 'have no forecast'} "
+            f"({_first(instants, ~instants['is_there'])})"
+        )
+    if is_edge and is_silent.any():
+        facts.append(f"{100 * is_silent.mean():.3g} % of the forecasts are zero")
+    fact = ", and ".join(facts)
     row = test["models"][matched.name]
     right, low = row["direction_accuracy"], row["direction_accuracy_low"]
-    is_selected = low is not None and low > SUSPICIOUS_ACCURACY
-    depends = _dependence(instants, horizon)
-    name = "selected_not_numbers" if n_nan > (~is_there).sum() / 2 else "selected_forecasts"
-    question = "send the forecasts of all instants, or say which rule left them out beforehand"
-    if is_selected:
+    name = "selected_not_numbers" if are_nan else "selected_forecasts"
+    question = "send the forecasts of all instants, or say which rule, set before, left them out"
+    may_be_chosen = missing > MISSING and not is_walked
+    if may_be_chosen and low is not None and low > SUSPICIOUS_ACCURACY:
         all_right = (right * is_there.sum() + 0.5 * (~is_there).sum()) / len(is_there)
         yield Suspicion(
             name,
             f"{fact}, and those that are there are right in {100 * right:.1f} %, which no honest "
             f"one is: were they left out where they were wrong? Counted as tosses of a coin they "
-            f"make it {100 * all_right:.1f} %; {question}",
+            f"make it {100 * all_right:.1f} %; {question} (--rule)",
         )
-    elif depends:
-        yield Suspicion(name, f"{fact}, and whether there is one goes with {depends}; {question}")
+        return
+    if may_be_chosen and (depends := _dependence(instants, horizon)):
+        about = f"{fact}, and whether there is one goes with {depends}; {question} (--rule)"
+        yield Suspicion(name, about)
+        return
+    if is_edge and facts:
+        survives, counted_so = _if_wrong(matched, instants, is_silent, horizon, tried)
+        if not survives and not rule and not is_walked:
+            yield Suspicion(
+                "edge_by_selection",
+                f"{fact}; EDGE needs that these were not left out for being wrong: counted as "
+                f"wrong {counted_so}; {question} (--rule)",
+            )
+            return
+    if is_walked:
+        why = "the model was walked, so it could not know what it left out"
+    elif rule:
+        why = f"they were left out by a rule that was declared ({rule})"
+    elif is_edge and facts:
+        why = f"EDGE survives even so: counted as wrong {counted_so}"
     else:
+        why = (
+            "whether there is one goes neither with a rise nor with the size of what came after; "
+            f"whether it goes with being right cannot be seen, so {question} (--rule)"
+        )
+    if missing > MISSING or (is_edge and is_silent.mean() > MISSING):
+        yield Suspicion("incomplete", f"{fact}; {why}", is_grave=False)
+    elif matched.n_nan:
         yield Suspicion(
-            "incomplete",
-            f"{fact}; nothing shows that it depended on the outcome, but {question}",
+            "not_numbers",
+            f"{matched.n_nan:,} of {matched.n_rows:,} forecasts are no numbers "
+            f"({_first(instants, instants['is_nan'])}) and are not judged; what would they "
+            "have been?",
             is_grave=False,
         )
+
+
+def _due(instants: pd.DataFrame) -> pd.DataFrame:
+    """The instants at which there was to be a forecast: of regular ones those of their own step."""
+    ms = timestamps_ms(instants)
+    is_there = instants["is_there"].to_numpy()
+    steps = np.diff(np.unique(ms[is_there]))
+    if not len(steps):
+        return instants
+    step = int(np.median(steps))
+    phases, counts = np.unique(ms[is_there] % step, return_counts=True)
+    if counts.max() < REGULAR * is_there.sum():
+        return instants
+    return instants[ms % step == phases[np.argmax(counts)]]
+
+
+def _said_of(matched: Matched) -> pd.Series:
+    """(n,) the forecasts, before they were shrunk where they were."""
+    raw = f"{matched.name}_raw"
+    return matched.predictions[raw if raw in matched.predictions else matched.name]
+
+
+def _if_wrong(
+    matched: Matched, instants: pd.DataFrame, is_silent: np.ndarray, horizon: int, tried: int
+) -> tuple[bool, str]:
+    """Whether it BEATS naive with what is missing, or zero, counted as wrong; and how it fares.
+
+    Returns are then wrong by what one in ten of the others says.
+    """
+    rows, missing = matched.predictions, instants[~instants["is_there"]]
+    said = _said_of(matched).to_numpy(np.float64)
+    outcome = pd.concat([rows, missing])[["timestamp", "actual_return", "volatility"]]
+    actual = (outcome["actual_return"] / outcome["volatility"]).to_numpy(np.float64)
+    forecast = np.append(said / rows["volatility"].to_numpy(np.float64), np.zeros(len(missing)))
+    is_absent = np.append(is_silent, np.ones(len(missing), dtype=bool))
+    if matched.kind == "direction":
+        actual, forecast = np.sign(actual) / 2, np.sign(forecast) / 2
+    size = np.quantile(np.abs(forecast[~is_absent]), 0.9)
+    forecast[is_absent] = -size * np.where(actual[is_absent] < 0, -1, 1)
+    [compared] = compare_losses(
+        matched.name,
+        np.abs(actual - forecast),
+        {"naive": np.abs(actual)},
+        outcome["timestamp"],
+        horizon,
+        loss="if missing ones were wrong",
+    )
+    survives = compared.verdict == "BEATS" and tried * (compared.p_value or 0) < LEVEL
+    right = 100 * float((np.sign(forecast) == np.sign(actual)).mean())
+    skill = 100 * (compared.skill or 0)
+    return survives, f"they are right in {right:.1f} % and the skill is {skill:+.2f} %"
 
 
 def _first(instants: pd.DataFrame, chosen: pd.Series) -> str:
@@ -349,6 +510,64 @@ def _rows(matched: Matched) -> Iterator[Suspicion]:
         )
 
 
+def _contradiction(matched: Matched) -> Iterator[Suspicion]:
+    rows = matched.predictions
+    if "p_up" not in rows:
+        return
+    said, likely = np.sign(_said_of(matched)), np.sign(rows["p_up"] - 0.5)
+    both = (said != 0) & (likely != 0)
+    n_against = int((said != likely)[both].sum())
+    if n_against > AGAINST * both.sum():
+        what = "forecast_return" if matched.kind == "return" else "direction"
+        yield Suspicion(
+            "contradicting_direction",
+            f"p_up and {what} are on different sides in {n_against:,} of {int(both.sum()):,} rows; "
+            "is p_up the probability of a fall?",
+        )
+
+
+# --- what comes with a forecast
+
+
+def _probability(matched: Matched, horizon: int) -> Iterator[Suspicion]:
+    rows = matched.predictions
+    if "p_up" not in rows:
+        return
+    called = rows[(rows["p_up"] != 0.5) & (rows["actual_return"] != 0)]
+    if called.empty:
+        return
+    right = (called["p_up"] > 0.5) == (called["actual_return"] > 0)
+    low, _ = accuracy_interval(right.to_numpy(np.float64), called["timestamp"], horizon)
+    if low > SUSPICIOUS_ACCURACY:
+        yield Suspicion(
+            "implausible_probability",
+            f"p_up knows its target: it is right in {100 * right.mean():.1f} %, and at least in "
+            f"{100 * low:.1f} % with 95 % confidence, above {100 * SUSPICIOUS_ACCURACY:g} %; was "
+            "it made of later candles?",
+        )
+
+
+def _interval(matched: Matched) -> Iterator[Suspicion]:
+    """Intervals that hold more than their width can, if they do not know what comes."""
+    rows = matched.predictions
+    if "q10" not in rows:
+        return
+    low, high, actual, volatility = (
+        rows[name].to_numpy(np.float64) for name in ("q10", "q90", "actual_return", "volatility")
+    )
+    held = float(((low <= actual) & (actual <= high)).mean())
+    width = float(((high - low) / volatility).mean())
+    # of the last hundredth of an outcome nobody knows the size
+    needed = 2 * float(np.quantile(np.abs(actual) / volatility, min(held, 0.99)))
+    if held > LEAST_HELD and 0 < width < NARROW * needed:
+        yield Suspicion(
+            "implausible_interval",
+            f"the intervals know their target: {100 * held:.1f} % of what came true lie within q10 "
+            f"to q90, which are {width:.2f} volatilities wide; it takes {needed:.2f} to hold so "
+            "many without knowing which; are they the low and the high of a later candle?",
+        )
+
+
 # --- time
 
 
@@ -393,8 +612,18 @@ def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[S
                 is_grave=False,
             )
     power = test["power"]["skill_against_naive"]
-    naive = next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
+    naive = _of_naive(test)
     limit = SUSPICIOUS_SKILL if matched.kind == "return" else 2 * (SUSPICIOUS_ACCURACY - 0.5)
+    if naive["skill"] is not None and naive["skill"] < FAR_OFF:
+        yield Suspicion(
+            "far_off",
+            f"the error is {1 - naive['skill']:.3g} times naive's, which is far off: are they in "
+            "percent (divide by 100), of another --horizon, or are their times those of the "
+            "candle that is forecast (--stamped target)?",
+            is_grave=False,
+        )
+    if naive["verdict"] != "TIES":
+        return
     if power is None and naive["p_holm"] is None:
         yield Suspicion(
             "too_few",
@@ -410,7 +639,29 @@ def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[S
         )
 
 
-def _tried(test: Mapping[str, Any], tried: int, model: str) -> Iterator[Suspicion]:
+def _of_naive(test: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The comparison with naive that decides."""
+    return next(entry for entry in deciding(test["verdicts"]) if entry["baseline"] == "naive")
+
+
+# --- opponents and tries
+
+
+def _opponents(test: Mapping[str, Any], model: str) -> Iterator[Suspicion]:
+    """An EDGE over fewer baselines than judge.py compares by itself."""
+    absent = [name for name in BASELINE_NAMES if name not in test["models"]]
+    if test["verdict"] != "EDGE" or not absent:
+        return
+    is_alone = set(test["models"]) == {"naive", model}
+    yield Suspicion(
+        "naive_alone" if is_alone else "absent_baselines",
+        f"{'naive alone is beaten' if is_alone else 'not all baselines are there'}; not compared: "
+        f"{', '.join(absent)}, which cost nothing and may do as well; judge forecasts that follow "
+        "more candles, against all of them (--baselines)",
+    )
+
+
+def _tried(test: Mapping[str, Any], tried: int) -> Iterator[Suspicion]:
     if tried > 1:
         yield Suspicion(
             "tried",
@@ -418,10 +669,3 @@ def _tried(test: Mapping[str, Any], tried: int, model: str) -> Iterator[Suspicio
             "times as large as they would be of one (Bonferroni)",
             is_grave=False,
         )
-
-
-def loss_where_missing(matched: Matched) -> float:
-    """Share of naive's loss that lies at instants without a forecast."""
-    rows = matched.instants.assign(naive=0.0)
-    loss = scaled_absolute_error(rows, "naive")
-    return float(loss[~rows["is_there"]].sum() / loss.sum())
