@@ -196,8 +196,8 @@ def test_watching_recalibrates_a_model_whose_calibration_is_old(
     """It is done aside, once, with the exchange that the forecasts come from."""
     fitted = []
 
-    def recalibrate(judged, folder, market):
-        fitted.append((judged.calibration, folder, set(market.candles)))
+    def recalibrate(both, folder, market):
+        fitted.append((both.judged.calibration, folder, set(market.candles)))
         return "recalibrated"
 
     monkeypatch.setattr(commands, "_recalibrate", recalibrate)
