@@ -627,13 +627,13 @@ class Both(NamedTuple):
 
 
 def _open_both(predictor_class: type[LivePredictor], folder: Path) -> Both:
-    """Both networks of what lies in a folder at one moment.
+    """Both networks of what lies in a folder at one moment, by the calibration that was judged.
 
     Raises:
         ValueError: See `open_bundle`; or the bundle was replaced between the two.
     """
     judged = open_bundle(predictor_class, folder, judged=True)
-    served = open_bundle(predictor_class, folder)
+    served = open_bundle(predictor_class, folder, recalibrated=False)
     if judged.metadata != served.metadata:
         raise ValueError(f"{folder}: the bundle is being replaced at this moment; try again")
     return Both(judged, served)
@@ -716,10 +716,9 @@ def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | 
         return None
     told = summary(result["test"])
     span = result["span"]
-    by_which = "" if served.recalibration is None else ", by the calibration that was judged"
     print(
         f"Served so far, on {span['n']:,} forecasts of {span['first']} to {span['last']} that it "
-        f"had not learnt{by_which}: {verdict_sentence(result['test'])}.",
+        f"had not learnt, by the judged calibration: {verdict_sentence(result['test'])}.",
         flush=True,
     )
     return told
