@@ -103,7 +103,7 @@ def verdict_of(kind: str, draw: int) -> str:
     return compared.verdict
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_honest_forecast_of_a_martingale_beats_naive_no_more_often_than_by_chance(kind):
     count = Counter(verdict_of(kind, draw) for draw in range(DRAWS))
