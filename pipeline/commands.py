@@ -694,10 +694,10 @@ def _kept(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str,
 
 
 def _outcome(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
-    until = both.served.trained_until
+    until_ms = both.served.learnt_until_ms({})
     return {
         "reason": reason,
-        "trained_until": None if until is None else f"{until:%Y-%m-%dT%H:%MZ}",
+        "trained_until": None if until_ms is None else minute(until_ms),
         "candles_until": minute(_first_to_end(market)[1]),
         "recalibrated": _try_recalibrating(both, folder, market),
     }

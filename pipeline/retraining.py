@@ -35,7 +35,7 @@ GONE_ON_WITH_S = 86_400.0
 """For how long a retraining that was cut off is gone on with; its candles are old after that."""
 DATES = ("train_end", "val_end", "test_start", "test_end")
 """Settings that are instants; a split by dates moves along."""
-KINDS = {"baselines": str, "horizons": int, "symbols": str, "dense_units": int}
+KINDS = {"baselines": str, "horizons": int}
 """Of settings that may hold several values and by default none."""
 OWN = {field.name for field in dataclasses.fields(SourceConfig)} - {"seed"} | set(NO_SETTINGS)
 """Settings that are not the recipe's: whoever trains again says where candles come from."""

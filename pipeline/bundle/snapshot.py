@@ -172,7 +172,7 @@ def _read(path: Path, max_bytes: int) -> _Copy | None:
     return _Copy(content, _sha256(content))
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
+def stamp(path: Path) -> tuple[int, ...] | None:
     """What changes when a file is moved or written."""
     try:
         status = os.lstat(path)
@@ -212,7 +212,7 @@ class _Places:
         paths = list(self.paths())
         if self.names is not None:
             paths.append(self.model_path.with_name(self.names.metadata))
-        return [_stamp(path) for path in (*paths, *(self.aside / path.name for path in paths))]
+        return [stamp(path) for path in (*paths, *(self.aside / path.name for path in paths))]
 
     def candidates(self) -> Iterator[_Candidate]:
         """The bundles that may be whole, the newest first; the last one is what lies in place."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from config import SourceConfig
+from pipeline.bundle.snapshot import stamp
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.forecasts.prediction import Prediction
 from pipeline.forecasts.predictor import CandlePredictor
@@ -99,12 +99,12 @@ class LivePredictor(CandlePredictor):
         logger.info("a newer bundle is used, trained to %s", newer.trained_until)
         return newer
 
-    def _stamps_now(self) -> list[tuple[int, int] | None]:
+    def _stamps_now(self) -> list[tuple[int, ...] | None]:
         """What changes when the bundle's files are replaced."""
         model, scalers = self._paths
         later = (self.files.metadata, self.files.recalibration)
         return [
-            _stamp(path)
+            stamp(path)
             for path in (model, scalers, *(model.with_name(name) for name in later if name))
         ]
 
@@ -169,15 +169,6 @@ class LivePredictor(CandlePredictor):
         return fetch_candles(
             symbols, self.timeframe, n_candles, source, published=published
         ).candles
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is moved or written; None where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def watch(
