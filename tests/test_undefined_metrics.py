@@ -53,7 +53,7 @@ def test_what_is_no_number_is_null_in_the_files_and_a_dash_for_people(
         "correlation_with_next_return": np.float64("inf"),
     }
     monkeypatch.setattr("pipeline.evaluation.metrics.lag_check", lambda *_: undefined)
-    monkeypatch.setattr("pipeline.evaluation.metrics.roc_auc_score", lambda *_: float("nan"))
+    monkeypatch.setattr("pipeline.evaluation.metrics._roc_auc", lambda *_: float("nan"))
     monkeypatch.setattr("pipeline.training.fit.export_twin", lambda path: None)
     main, config = SCRIPTS[generation]
     main(replace(config, source="synthetic", epochs=1, output_dir=tmp_path))

@@ -264,9 +264,12 @@ def _places(rows: pd.DataFrame, when: np.ndarray, targets: Samples) -> np.ndarra
 
 def _count_open(rows: pd.DataFrame, when: np.ndarray, market: CandleSet, targets: Samples) -> int:
     """How many rows have a target that lies behind the last candle."""
-    lasts = {symbol: int(timestamps_ms(frame)[-1]) for symbol, frame in market.candles.items()}
-    last = rows["symbol"].map(lasts).to_numpy(np.float64)
-    return int((when + targets.horizon * targets.step_ms > last).sum())
+    codes, names = pd.factorize(rows["symbol"])
+    lasts = [
+        timestamps_ms(market.candles[name])[-1] if name in market.candles else np.inf
+        for name in names
+    ]
+    return int((when + targets.horizon * targets.step_ms > np.array(lasts)[codes]).sum())
 
 
 def _demand_some(

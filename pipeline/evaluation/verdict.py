@@ -347,7 +347,7 @@ def measure_model(
     """A model's row of the evaluation.
 
     Args:
-        predictions: The frame described in `metrics`.
+        predictions: The frame described in `metrics`, which `check_predictions` lets pass.
         model: Name of the model's forecast column.
         network: Name of the model that p_up is of.
         direction: (n,) log-returns whose signs are its direction calls; None for its forecasts'.
