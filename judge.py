@@ -22,40 +22,36 @@ import json as json_format
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import pandas as pd
 
 from config import SourceConfig
+from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
 from pipeline import options, terminal
 from pipeline.bundle import files
-from pipeline.candles import folders, formats
-from pipeline.candles.candle_set import CandleSet
-from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.finer import prices_between
-from pipeline.candles.pairs import pair_of
-from pipeline.candles.schema import canonical_timeframe, instant_ms, timeframe_ms, timestamps_ms
+from pipeline.candles.schema import canonical_timeframe, instant_ms
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
 from pipeline.forecasts.foreign import (
     UNITS,
+    Conventions,
     ForeignForecasts,
     Stamped,
     Unit,
     demand_spacing,
     read_forecasts,
 )
-from pipeline.forecasts.reference import HISTORY, Compute, Reference, fit_reference
+from pipeline.forecasts.foreign_candles import gather_candles
+from pipeline.forecasts.reference import Reference, fit_reference
 from pipeline.forecasts.user_model import UserModel, as_model, is_model
 from pipeline.forecasts.walk import ForecastLooksAheadError, Walk, walk
+from pipeline.report.judgement import METRICS, Judgement
 
-WALKED = 10_000
-"""Candles that an exchange is asked for, where a model is walked and nothing else tells"""
 LOOKS_AHEAD = 3
 """Exit status where a model looks ahead"""
-METRICS, PREDICTIONS, PAGE = "metrics.json", "predictions.parquet", "judged.html"
-"""What the folder of a judged model holds"""
 
 
 @dataclass(frozen=True)
@@ -135,59 +131,6 @@ class Judge:
     """also say why each source of candles was left"""
 
 
-@dataclass(frozen=True, eq=False)
-class Judgement:
-    """What is to be said of forecasts."""
-
-    metrics: dict[str, dict[str, Any]]
-    """model -> `judging.judge_one`"""
-    predictions: dict[str, pd.DataFrame]
-    """model -> its forecasts and the baselines', a row an instant"""
-    rivals: dict[str, Any] | None
-    """several models on the instants that they share (`judging.compare_rivals`)"""
-
-    @property
-    def verdicts(self) -> dict[str, str]:
-        """Model -> EDGE, NO EDGE or IN DOUBT; NO CLAIM of synthetic candles."""
-        return {name: of["verdict"] for name, of in self.metrics.items()}
-
-    @property
-    def text(self) -> str:
-        """Tables, suspicions and verdicts, as the command prints them."""
-        from pipeline.report.judge_text import judged_text, rivals_text
-
-        told = [judged_text(metrics) for metrics in self.metrics.values()]
-        return "\n".join([*told, *([rivals_text(self.rivals)] if self.rivals else [])])
-
-    def page(self, name: str | None = None) -> str:
-        """The report of a model, of the first one by default, as HTML."""
-        from pipeline.report.judge_page import judged_page
-
-        name = name or next(iter(self.metrics))
-        return judged_page(self.metrics[name], self.predictions[name], self.rivals)
-
-    def _repr_html_(self) -> str:
-        from pipeline.report.page import in_notebook
-
-        return str(in_notebook(self.page()).data)
-
-    def write(self, folder: Path) -> dict[str, Path]:
-        """Write numbers, forecasts and page; of several models each into a folder of its own.
-
-        Returns:
-            Model -> its page.
-        """
-        pages = {}
-        for name, metrics in self.metrics.items():
-            own = folder if len(self.metrics) == 1 else folder / safe_name(name)
-            own.mkdir(parents=True, exist_ok=True)
-            files.write_json(own / METRICS, metrics | {"rivals": self.rivals})
-            self.predictions[name].to_parquet(own / PREDICTIONS, index=False)
-            pages[name] = own / PAGE
-            pages[name].write_text(self.page(name), encoding="utf-8")
-        return pages
-
-
 def judge(
     forecasts: Any,
     candles: Any = None,
@@ -260,24 +203,25 @@ def judge(
         )
 
     # Read: one record a model, with what is sure of its rows.
-    read: list[ForeignForecasts] = []
-    models: list[tuple[str | None, UserModel]] = []
-    how: dict[str, Any] = {"timezone": timezone, "unit": unit, "level": level, "pairs": pairs}
-    for name, what in _each(forecasts):
-        if is_model(what):
-            models.append((name, as_model(what)))
-            continue
-        read += read_forecasts(what, name=name, stamped=stamped, symbol=symbol, **how)
+    said = Conventions(stamped, symbol, timezone, unit, level, pairs)
+    models, read = _sort_out(forecasts, said)
     terminal.tell(*(foreign.line for foreign in read))
     if not is_told:
         for foreign in read:
             demand_spacing(foreign, timeframe)
 
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
-    source = _source(candles, exchange, base_url, timezone)
-    _demand_pairs(read, candles, source)
-    wanted = _pairs(read, symbols, symbol)
-    market = _candles(candles, read, timeframe, wanted, source, n_candles)
+    folder = Path(candles) if isinstance(candles, (str, os.PathLike)) else None
+    source = SourceConfig(
+        source="auto" if folder else "exchange",
+        candles_dir=folder,
+        exchange=exchange,
+        base_url=base_url,
+        timezone=timezone,
+        cache_dir=None,
+    )
+    named = [*symbols, *([symbol] if symbol else [])]
+    market = gather_candles(candles, read, timeframe, source, symbols=named, n_candles=n_candles)
 
     # Walk: a model's forecasts are made here, each from candles that it could know.
     walks: list[Walk | None] = [None] * len(read)
@@ -294,16 +238,15 @@ def judge(
             history=history,
         )
         terminal.tell(*walked.lines())
-        read += read_forecasts(
-            walked.forecasts, name=name or walked.model, stamped="known", unit=unit
-        )
+        known = Conventions(stamped="known", unit=unit)
+        read += read_forecasts(walked.forecasts, known, name=name or walked.model)
         walks.append(walked)
-    read = _named_apart(read)
 
     # scikit-learn and statsmodels take their time, so bad options do not wait for them
     from pipeline.evaluation import judging, matching
 
     # Match: (n,) forecasts beside what came true of each.
+    read = matching.named_apart(read)
     targets = matching.make_targets(market, horizon)
     names = [foreign.name for foreign in read]
     matched = [matching.match(foreign, market, targets, symbol) for foreign in read]
@@ -312,27 +255,23 @@ def judge(
 
     # Baselines: fitted once, on candles before the first forecast; those of a run come with it.
     reference = Reference(pd.DataFrame(), ("naive",))
-    without = [one for one in matched if not one.baselines]
-    if without:
+    if without := [one for one in matched if not one.baselines]:
         first_ms, last_ms = judging.first_and_last_ms(without)
-        has_quantiles = any("q10" in one.predictions for one in without)
-        compute, warmup = _features(timeframe)
         reference = fit_reference(
             market,
-            compute,
-            warmup,
+            lambda frame: compute_features(frame, timeframe, V2_CANDLE_FEATURES),
+            V2_WARMUP,
             horizon,
             first_ms,
             last_ms,
             baselines,
-            has_quantiles=has_quantiles,
+            has_quantiles=any("q10" in one.predictions for one in without),
         )
 
     # Score: as a training run scores its test part, with what a referee doubts.
-    between = prices_between(market, source) if source.candles_dir else {}
-    rules = judging.Rules(
-        horizon, fee_bps, instant_ms(published, "published"), tried, between, rule
-    )
+    between = prices_between(market, source) if folder else {}
+    published_ms = instant_ms(published, "published")
+    rules = judging.Rules(horizon, fee_bps, published_ms, tried, between, rule)
     metrics, predictions, rivals = {}, {}, []
     for name, one, walked_one in zip(names, matched, walks):
         metrics[name], predictions[name] = judging.judge_one(
@@ -352,13 +291,23 @@ def judge(
     return Judgement(metrics, predictions, together)
 
 
-def _each(forecasts: Any) -> list[tuple[str | None, Any]]:
-    """Name and content of each model's forecasts."""
+def _sort_out(
+    forecasts: Any, said: Conventions
+) -> tuple[list[tuple[str | None, UserModel]], list[ForeignForecasts]]:
+    """The models to be walked, each with its name, and the forecasts that are read already."""
+    each: list[tuple[str | None, Any]] = [(None, forecasts)]
     if isinstance(forecasts, Mapping) and any(map(_is_whole, forecasts.values())):
-        return [(str(name), what) for name, what in forecasts.items()]
-    if isinstance(forecasts, (list, tuple)) and all(map(_is_whole, forecasts)):
-        return [(None, what) for what in forecasts]
-    return [(None, forecasts)]
+        each = [(str(name), what) for name, what in forecasts.items()]
+    elif isinstance(forecasts, (list, tuple)) and all(map(_is_whole, forecasts)):
+        each = [(None, what) for what in forecasts]
+    models = [(name, as_model(what)) for name, what in each if is_model(what)]
+    read = [
+        foreign
+        for name, what in each
+        if not is_model(what)
+        for foreign in read_forecasts(what, said, name=name)
+    ]
+    return models, read
 
 
 def _is_whole(what: object) -> bool:
@@ -366,164 +315,11 @@ def _is_whole(what: object) -> bool:
     return isinstance(what, (pd.DataFrame, str, os.PathLike)) or is_model(what)
 
 
-def _named_apart(read: Sequence[ForeignForecasts]) -> list[ForeignForecasts]:
-    """The same, of which no two are called alike, nor as a column that is ours."""
-    taken = set(RESERVED)
-    named = []
-    for one in read:
-        name, number = one.name, 1
-        while name in taken and not one.is_run:
-            number += 1
-            name = f"{one.name} {number}"
-        taken.add(name)
-        named.append(replace(one, name=name))
-    return named
-
-
-RESERVED = frozenset(
-    (
-        *("symbol", "timestamp", "base_price", "current_return", "actual_return", "volatility"),
-        *("p_up", "q10", "q50", "q90", *KNOWN_BASELINES),
-    )
-)
-"""Columns of a frame of predictions, which no model is called"""
-
-
-def safe_name(name: str) -> str:
-    """A model's name as that of a folder."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-
-
-def _source(
-    candles: Any, exchange: str | None, base_url: str | None, timezone: str | None
-) -> SourceConfig:
-    folder = Path(candles) if isinstance(candles, (str, os.PathLike)) else None
-    return SourceConfig(
-        source="auto" if folder else "exchange",
-        candles_dir=folder,
-        exchange=exchange,
-        base_url=base_url,
-        timezone=timezone,
-        cache_dir=None,
-    )
-
-
-def _candles(
-    candles: Any,
-    read: Sequence[ForeignForecasts],
-    timeframe: str,
-    pairs: list[str],
-    source: SourceConfig,
-    n_candles: int | None,
-) -> CandleSet:
-    """Candles of the pairs that are forecast, the last so many of each."""
-    market = _all_candles(candles, read, timeframe, pairs, source, n_candles or WALKED)
-    if n_candles is None:
-        return market
-    last = {
-        pair: frame.tail(n_candles).reset_index(drop=True) for pair, frame in market.candles.items()
-    }
-    return replace(market, candles=last)
-
-
 def _renamed(given: Sequence[str]) -> dict[str, str]:
     """Name -> pair, of --pairs."""
     if wrong := [one for one in given if "=" not in one]:
         raise ValueError(f"--pairs has {wrong[0]!r}; write NAME=PAIR, such as BTC=BTC/USDT")
     return dict(one.split("=", 1) for one in given)
-
-
-def _demand_pairs(read: Sequence[ForeignForecasts], candles: Any, source: SourceConfig) -> None:
-    """Raise on a name in the rows that is neither a pair nor what candles are called."""
-    there: list[str] = []
-    if source.candles_dir is not None:
-        there = [one.symbol for one in folders.list_series(source.candles_dir)]
-    elif isinstance(candles, CandleSet):
-        there = list(candles.candles)
-    elif isinstance(candles, Mapping) and "close" not in candles:
-        there = list(candles)
-    elif candles is not None:
-        return  # one frame is of the one name that there is
-    for one in read:
-        names = [name for name in one.frame["symbol"].unique() if name and name not in there]
-        if wrong := [name for name in names if pair_of(name) is None][:5]:
-            of = f"; the candles are of {', '.join(dict.fromkeys(there))}" if there else ""
-            remedy = " ".join(f"{name}=PAIR" for name in wrong)
-            raise ValueError(
-                f"{one.name}: {', '.join(map(repr, wrong))} in column {one.symbol_column!r} is no "
-                f"pair{of}; which is it? pass --pairs {remedy}, PAIR being such as BTC/USDT"
-            )
-
-
-def _pairs(
-    read: Sequence[ForeignForecasts], symbols: Sequence[str], symbol: str | None
-) -> list[str]:
-    """The pairs that are forecast, as far as anything tells them."""
-    named = [pair for one in read for pair in one.frame["symbol"].unique() if pair]
-    asked = [pair_of(pair) or pair for pair in (*symbols, *([symbol] if symbol else []))]
-    return list(dict.fromkeys(named)) or asked
-
-
-def _all_candles(
-    candles: Any,
-    read: Sequence[ForeignForecasts],
-    timeframe: str,
-    pairs: list[str],
-    source: SourceConfig,
-    n_candles: int,
-) -> CandleSet:
-    """Candles of the pairs: as they lie there, or as many as an exchange is asked for."""
-    if candles is not None and source.candles_dir is None:
-        return _from_memory(candles, timeframe, pairs)
-    if source.candles_dir is not None:
-        if not pairs:
-            pairs = [
-                one.symbol
-                for one in folders.list_series(source.candles_dir)
-                if one.kind == timeframe
-            ]
-        there = folders.symbols_in(source.candles_dir, pairs, timeframe)
-        return fetch_candles(there or pairs, timeframe, source=source)
-    if not pairs:
-        raise ValueError("nothing names a pair; pass --symbols, such as BTC/USDT")
-    if not read:
-        return fetch_candles(pairs, timeframe, n_candles, source)
-    first_ms = min(int(timestamps_ms(one.frame).min()) for one in read)
-    since_ms = first_ms - (HISTORY + 1000) * timeframe_ms(timeframe)
-    return fetch_candles(pairs, timeframe, source=source, since_ms=since_ms)
-
-
-def _from_memory(candles: Any, timeframe: str, pairs: Sequence[str]) -> CandleSet:
-    """Candles that a notebook holds: pair -> frame, or one frame."""
-    if isinstance(candles, CandleSet):
-        chosen = {pair: frame for pair, frame in candles.candles.items() if pair in pairs}
-        return replace(candles, candles=chosen or candles.candles)
-    if not isinstance(candles, Mapping) or "close" in candles:
-        if len(pairs) > 1:
-            raise ValueError(
-                f"one frame of candles for forecasts of {', '.join(pairs)}; pass pair -> frame"
-            )
-        name = pairs[0] if pairs else getattr(candles, "attrs", {}).get("symbol") or "candles"
-        candles = {name: candles}
-    frames = {
-        pair: formats.load(frame, timeframe, where=pair)
-        for pair, frame in candles.items()
-        if not pairs or pair in pairs
-    }
-    for pair, frame in frames.items():
-        frame.attrs = {**getattr(candles[pair], "attrs", {}), **frame.attrs, "symbol": pair}
-    if not frames:
-        raise ValueError(
-            f"no candles of {', '.join(pairs)} among {', '.join(map(str, candles))}; pass them"
-        )
-    return CandleSet(frames, timeframe, "memory", "frames")
-
-
-def _features(timeframe: str) -> tuple[Compute, int]:
-    """What LAD, ridge and the trees see, and the warm-up that it takes."""
-    from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
-
-    return lambda frame: compute_features(frame, timeframe, V2_CANDLE_FEATURES), V2_WARMUP
 
 
 def refuse(leak: ForecastLooksAheadError, folder: Path, json_out: TextIO | None) -> int:

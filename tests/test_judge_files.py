@@ -11,7 +11,7 @@ import pytest
 
 from judge import judge
 from pipeline.candles import store
-from pipeline.forecasts.foreign import read_forecasts
+from pipeline.forecasts.foreign import Conventions, read_forecasts
 from tests.test_judge import HOUR, frame_of, free, moves, walk
 
 HEADER = "symbol,timestamp,"
@@ -31,7 +31,7 @@ def read_lines(tmp_path, *lines: str, name: str = "mine.csv", **options) -> pd.D
     """What the one model of a file with these lines says."""
     path = tmp_path / name
     path.write_text("\n".join(lines) + "\n")
-    [read] = read_forecasts(path, **options)
+    [read] = read_forecasts(path, Conventions(**options))
     return read.frame
 
 
@@ -259,7 +259,7 @@ def test_times_without_a_zone_are_told(tmp_path):
         path.write_text(f"{HEADER}p_up\nBTCUSDT,{time},0.5\n")
         [read] = read_forecasts(path)
         assert ("times without a zone, taken as UTC" in read.line) == is_told
-        [read] = read_forecasts(path, timezone="Europe/Berlin")
+        [read] = read_forecasts(path, Conventions(timezone="Europe/Berlin"))
         assert "taken as UTC" not in read.line
 
 

@@ -7,7 +7,8 @@ where the last 48 returns give it a volatility. These are the rules of a trainin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timestamps_ms, utc_from_ms
+from pipeline.forecasts.baselines import KNOWN_BASELINES
 from pipeline.forecasts.foreign import QUANTILES, STAMPS, ForeignForecasts
 from pipeline.samples.windows import Samples, make_windows
 
@@ -35,6 +37,13 @@ FAR_LOSS = 2.0
 than naive's"""
 MOST_CROSSED = 0.01
 """Share of rows whose quantiles are not in order, beyond which these are not scored"""
+RESERVED = frozenset(
+    (
+        *("symbol", "timestamp", "base_price", "current_return", "actual_return", "volatility"),
+        *("p_up", "q10", "q50", "q90", *KNOWN_BASELINES),
+    )
+)
+"""Columns of a frame of predictions, which no model is called"""
 ENDS = 1_000
 """ms; a closing time of 12:59:59.999 is that of 13:00"""
 
@@ -73,6 +82,20 @@ class Matched:
     baselines: tuple[str, ...] = ()
     """columns of the run's own baselines, where they are the predictions of one"""
     notes: list[str] = field(default_factory=list)
+
+
+def named_apart(read: Sequence[ForeignForecasts]) -> list[ForeignForecasts]:
+    """The same, of which no two are called alike, nor as a column that is ours."""
+    taken = set(RESERVED)
+    named = []
+    for one in read:
+        name, number = one.name, 1
+        while name in taken and not one.is_run:
+            number += 1
+            name = f"{one.name} {number}"
+        taken.add(name)
+        named.append(replace(one, name=name))
+    return named
 
 
 def make_targets(market: CandleSet, horizon: int) -> Samples:
@@ -574,9 +597,6 @@ def _instants(targets: Samples, said: np.ndarray, there: np.ndarray) -> pd.DataF
 # --- predictions of a training run
 
 NETWORK = "lstm"
-NO_BASELINES = frozenset(
-    ("symbol", "timestamp", "base_price", "current_return", "actual_return", "volatility", "p_up")
-)
 
 
 def _match_run(foreign: ForeignForecasts, market: CandleSet, targets: Samples) -> Matched:

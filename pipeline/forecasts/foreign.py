@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -104,6 +104,30 @@ LEAST_COLUMNS = 2
 """Of a table of forecasts: a time and a number"""
 
 
+@dataclass(frozen=True)
+class Conventions:
+    """What the maker of forecasts says of them, where nothing in the rows tells."""
+
+    stamped: Stamped | None = None
+    """what the times are"""
+    symbol: str | None = None
+    """the pair"""
+    timezone: str | None = None
+    """zone of times that name none, such as "Europe/Berlin"; None for UTC"""
+    unit: Unit | None = None
+    """what the forecasts are"""
+    level: float | None = None
+    """percent of the outcomes that shall lie between yhat_lower and yhat_upper"""
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    """pair of each name that is none itself, such as BTC"""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("unit", UNITS), ("stamped", tuple(STAMPS))):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise ValueError(f"{name} is {value!r}; pass one of {', '.join(allowed)}")
+
+
 @dataclass(frozen=True, eq=False)
 class ForeignForecasts:
     """Forecasts of one model, before anything is known of their candles."""
@@ -138,66 +162,42 @@ class ForeignForecasts:
 
 
 def read_forecasts(
-    what: object,
-    *,
-    name: str | None = None,
-    stamped: Stamped | None = None,
-    symbol: str | None = None,
-    timezone: str | None = None,
-    unit: Unit | None = None,
-    level: float | None = None,
-    pairs: Mapping[str, str] = {},
+    what: object, said: Conventions = Conventions(), *, name: str | None = None
 ) -> list[ForeignForecasts]:
     """Read forecasts of one model or several, whatever they are in.
 
     Args:
         what: Path of a CSV, Parquet, JSON or Feather file; a frame of any library; rows; columns.
+        said: What their maker says of them, where nothing in the rows tells.
         name: What the model is called; default: the file's name. Of several models, which its
             columns name, it stands before their names.
-        stamped: What the times are, where nothing tells; see `Stamped`.
-        symbol: The pair, where the rows do not tell.
-        timezone: Zone of times that name none, such as "Europe/Berlin"; None for UTC.
-        unit: What the forecasts are, where their column does not tell.
-        level: Percent of the outcomes that shall lie between yhat_lower and yhat_upper.
-        pairs: Pair of each name that is none itself, such as BTC.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: They cannot be read, or it is not sure what they are; the text asks.
     """
-    if unit is not None and unit not in UNITS:
-        raise ValueError(f"unit is {unit!r}; pass one of {', '.join(UNITS)}")
     if isinstance(what, (str, os.PathLike)):
         path = Path(what)
         if path.is_file():
             text_tables.demand_name(path, "the forecasts")
         table, where = tables.read_table(path, LEAST_COLUMNS, _is_header), path.name
         named = path.name.split(".")[0]
-        symbol = symbol or folders.name_of(path).symbol or _pair_in(path.name)
+        symbol = said.symbol or folders.name_of(path).symbol or _pair_in(path.name)
     else:
         where = named = name or "forecasts"
         try:
             table = tables.as_table(what, LEAST_COLUMNS)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        symbol = symbol or getattr(what, "attrs", {}).get("symbol")
+        symbol = said.symbol or getattr(what, "attrs", {}).get("symbol")
     try:
-        return _read(table, name, named, stamped, symbol, timezone, unit, level, pairs, where)
+        return _read(table, replace(said, symbol=symbol), name, named, where)
     except DoubtfulError as doubt:
         raise question(doubt, where) from None
 
 
 def _read(
-    table: Table,
-    name: str | None,
-    named: str,
-    stamped: Stamped | None,
-    symbol: str | None,
-    timezone: str | None,
-    unit: Unit | None,
-    level: float | None,
-    pairs: Mapping[str, str],
-    where: str,
+    table: Table, said: Conventions, name: str | None, named: str, where: str
 ) -> list[ForeignForecasts]:
     frame = table.columns
     if not isinstance(frame.index, pd.RangeIndex):
@@ -212,34 +212,35 @@ def _read(
     time, how_timed = _time_column(plain, roles)
     told = list(table.told)
     keys = pd.DataFrame(index=frame.index)
-    keys["symbol"] = _symbols(frame, plain, symbol, pairs)
-    read = read_instants(frame[time], where=f"{where}, column {str(time)!r}", timezone=timezone)
+    keys["symbol"] = _symbols(frame, plain, said)
+    zone = said.timezone
+    read = read_instants(frame[time], where=f"{where}, column {str(time)!r}", timezone=zone)
     keys["timestamp"] = as_times(read.ms).set_axis(frame.index)
     if read.told:
         told.append(read.told)
     if read.is_naive:
         told.append("times without a zone, taken as UTC")
     if "cutoff" in roles:
-        cut = read_instants(frame[roles["cutoff"]], where=f"{where}, cutoff", timezone=timezone)
+        cut = read_instants(frame[roles["cutoff"]], where=f"{where}, cutoff", timezone=zone)
         keys["cutoff"] = as_times(cut.ms).set_axis(frame.index)
     if "actual" in roles:
         keys["actual"] = _numbers(frame, {"actual": roles["actual"]}, table, where)["actual"]
     found = _models_in(frame, plain, roles, time, where)
-    notes = _add_bounds(found, plain, level)
+    notes = _add_bounds(found, plain, said.level)
     used = {time, *roles.values(), *(name for of in found.values() for name in of.values())}
     notes += _other_levels([column for column in frame.columns if column not in used])
     used |= {plain[one] for one in plain if one in (*PAIRS, *OF_IDS)}
     left_out = tuple(str(column) for column in frame.columns if column not in used)[:5]
-    said, why_open = _stamps(stamped, how_timed, plain.keys(), found)
+    stamped, why_open = _stamps(said.stamped, how_timed, plain.keys(), found)
     models = []
     for model, columns in found.items():
-        values, columns = _in_unit(frame, columns, unit, table, where)
+        values, columns = _in_unit(frame, columns, said.unit, table, where)
         told_of = [*told, _phrase(columns)]
         told_of.append(
             "each with the candle that it knew last (cutoff)"
             if "cutoff" in keys
-            else f"stamped with {STAMPS[said]}"
-            if said
+            else f"stamped with {STAMPS[stamped]}"
+            if stamped
             else "stamped in a way that nothing tells"
         )
         label = " ".join(filter(None, (name, model))) if model else name or named
@@ -248,11 +249,11 @@ def _read(
                 ForeignForecasts(
                     name=group,
                     frame=pd.concat([keys, values], axis=1)[rows].reset_index(drop=True),
-                    stamped="known" if "cutoff" in keys else said,
+                    stamped="known" if "cutoff" in keys else stamped,
                     why_open=why_open,
                     read_as=tuple(told_of),
                     left_out=left_out,
-                    unit=unit,
+                    unit=said.unit,
                     symbol_column=str(next((plain[n] for n in plain if n in OF_IDS | PAIRS), "")),
                     notes=tuple(notes),
                 )
@@ -364,19 +365,19 @@ def _long(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _symbols(
-    frame: pd.DataFrame, plain: Mapping[str, Hashable], symbol: str | None, pairs: Mapping[str, str]
+    frame: pd.DataFrame, plain: Mapping[str, Hashable], said: Conventions
 ) -> pd.Series | str:
     """The pair of each row; "" where nothing tells."""
     column = next((plain[name] for name in plain if name in OF_IDS | PAIRS), None)
     if column is None:
-        return pair_of(symbol) or symbol if symbol else ""
+        return pair_of(said.symbol) or said.symbol if said.symbol else ""
     codes, names = pd.factorize(frame[column].astype(object))
     if (codes < 0).any():
         raise ValueError(
             f"{int((codes < 0).sum())} rows name no pair in column {str(column)!r}; name it, or "
             "leave these rows out"
         )
-    told = [pairs.get(str(one), str(one)) for one in names]
+    told = [said.pairs.get(str(one), str(one)) for one in names]
     read = np.array([pair_of(one) or one for one in told], dtype=object)
     return pd.Series(read[codes], index=frame.index)
 
@@ -471,8 +472,6 @@ def _stamps(
 ) -> tuple[Stamped | None, str]:
     """What the times are, and why nothing tells where nothing does."""
     if stamped is not None:
-        if stamped not in STAMPS:
-            raise ValueError(f"stamped is {stamped!r}; pass one of {', '.join(STAMPS)}")
         return stamped, ""
     names = {str(column) for columns in found.values() for column in columns.values()}
     if how_timed == "timestamp" and names & set(DOCUMENTED):
