@@ -4,6 +4,11 @@
     python -m benchmarks.bench_adapters --candles-dir DIR --only Theta LightGBM
     python -m benchmarks.bench_adapters --candles-dir DIR --forecasts RUN/predictions_v2.parquet
 
+A run of the pooled preset learns from all coins, and is judged on the forecasts of these two:
+
+    python train_v2_production.py --preset pooled --no-final-fit --candles-dir DIR \
+        --train-end 2024-03-09T06:18 --val-end 2024-04-27T21:09 --test-end 2024-06-16T12:00
+
 The candles and instants are those of the README's run: BTC and ETH futures of 1h, 8,000 candles
 after warm-up, 2,380 forecasts from 2024-04-27 22:00 on. Prints a table in Markdown: skill against
 naive in the verdict's loss, its test, the direction, and the time that a forecast takes. Models
@@ -18,6 +23,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from judge import judge
 from pipeline import terminal
@@ -61,6 +68,12 @@ def load(names: list[str]) -> dict[str, Any]:
         except ModuleNotFoundError as error:
             print(f"{name} is left out: {error}")
     return models
+
+
+def of_the_two_coins(path: Path) -> pd.DataFrame:
+    """The forecasts of a run, of these coins alone."""
+    forecasts = pd.read_parquet(path)
+    return forecasts[forecasts["symbol"].isin(SYMBOLS)].reset_index(drop=True)
 
 
 def rows_of(metrics: Mapping[str, Mapping[str, Any]], rivals: Mapping[str, Any]) -> list[list[str]]:
@@ -117,8 +130,9 @@ def main() -> None:
     parser.add_argument("--refit-every", type=int, help="fit again after so many candles")
     parser.add_argument("--json", type=Path, help="also write all numbers")
     given = parser.parse_args()
-    models: dict[str, Any] = {path.parent.name or path.stem: path for path in given.forecasts}
-    models |= load(list(given.only))
+    models = load(list(given.only))
+    # last, so that the baselines of the table are the referee's and not a run's own
+    models |= {path.parent.name or path.stem: of_the_two_coins(path) for path in given.forecasts}
     with terminal.notices():
         judged = judge(
             models,

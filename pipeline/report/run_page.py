@@ -226,7 +226,8 @@ def _served_note(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     """What to say of a run whose served network is not the one that was judged."""
     if not settings.get("final_fit"):
         return ""
-    return tables.served_sentence(metrics["cuts"]["val_end"], metrics["cuts"]["test_end"])
+    cuts = (tables.minute_of(metrics["cuts"][name]) for name in ("val_end", "test_end"))
+    return tables.served_sentence(*cuts)
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -345,7 +345,7 @@ def run_facts(run: Mapping[str, Any]) -> dict[str, str]:
     changed = ", with changes that are in no commit" if run.get("dirty") else ""
     called = "none: main(config) was called from Python, with the settings below"
     return {
-        "begun": f"{str(run.get('started'))[:16].replace('T', ' ')} UTC",
+        "begun": minute_of(str(run.get("started"))),
         "command": str(run.get("command") or called),
         "code": f"crypto-system {run.get('version')}, {commit}{changed}",
     }
@@ -551,6 +551,16 @@ def power_sentence(test: Mapping[str, Any]) -> str:
         f"A skill against naive of {100 * power['skill_against_naive']:.3g} % would be found in "
         f"{100 * power['power']:.0f} of 100 such runs; a smaller one is often missed."
     )
+
+
+def minute_of(instant: str) -> str:
+    """An instant of a bundle's JSON as people read it.
+
+    Example:
+        >>> minute_of("2024-06-04T09:09:00Z")
+        '2024-06-04 09:09 UTC'
+    """
+    return f"{instant[:16].replace('T', ' ')} UTC"
 
 
 def served_sentence(judged_until: str, served_until: str) -> str:
