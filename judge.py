@@ -205,7 +205,7 @@ def judge(
     # Read: one record a model, with what is sure of its rows.
     said = Conventions(stamped, symbol, timezone, unit, level, pairs)
     models, read = _sort_out(forecasts, said)
-    terminal.tell(*(foreign.line for foreign in read))
+    terminal.tell_wrapped(*(foreign.line for foreign in read))
     if not is_told:
         for foreign in read:
             demand_spacing(foreign, timeframe)
@@ -237,7 +237,7 @@ def judge(
             refit_every=refit_every if model.can_fit or not some_fit else None,
             history=history,
         )
-        terminal.tell(*walked.lines())
+        terminal.tell_wrapped(*walked.lines())
         known = Conventions(stamped="known", unit=unit)
         read += read_forecasts(walked.forecasts, known, name=name or walked.model)
         walks.append(walked)

@@ -26,7 +26,7 @@ NUMBERS = "docs/numbers.md"
 PAGES = ("README.md", NUMBERS, "docs/published_figures.md")
 
 BLOCKS = {
-    "verdict": r"VERDICT  .*",
+    "verdict": r"VERDICT  .*(?:\n {9}.*)*",
     "scores": r"model +price MAPE(?:.|\n)*?\n *lstm .*",
     "comparisons": r"comparison +skill(?:.|\n)*?(?=\n```|\n\n)",
     "sentences": r"power   (?:.|\n)*?(?=\n```)",
@@ -34,8 +34,8 @@ BLOCKS = {
 """What is printed in fenced blocks."""
 
 SHOWN = {
-    "n": r", ([\d,]+) forecasts out of sample",
-    "about": r"one below ([\d.]+) % is often missed",
+    "n": r",\s+([\d,]+)\s+forecasts\s+out\s+of\s+sample",
+    "about": r"one\s+below\s+([\d.]+)\s+%\s+is\s+often\s+missed",
     "naive_mape": r"\nnaive +(\d\.\d\d)",
     "low, high": r"\nlstm  .* ([\d.]+)–([\d.]+) ",
     "xgboost": r"\nxgboost (?: +\S+){4} +(\S+)",
@@ -84,7 +84,7 @@ def printed_anew(page: str, scores: Mapping[str, Any]) -> str:
     """
     test = scores["test"]
     new = {
-        "verdict": f"VERDICT  {tables.verdict_sentence(test)}",
+        "verdict": tables.verdict_lines(test),
         "scores": tables.text_table(tables.score_rows(test), indent=""),
         "comparisons": tables.text_table(tables.verdict_rows(test["verdicts"]), indent=""),
         "sentences": textwrap.dedent(tables.terminal_tables(scores).rstrip().rpartition("\n\n")[2]),

@@ -51,6 +51,12 @@ def tell(*lines: str) -> None:
         print(f"      {without_secrets(line)}", flush=True)
 
 
+def tell_wrapped(*texts: str) -> None:
+    """Print texts as `tell` does, each in as many lines as it needs."""
+    for text in texts:
+        tell(*textwrap.wrap(text, WIDTH - 6, subsequent_indent="  ", break_long_words=False))
+
+
 def tell_list(items: Iterable[str]) -> None:
     """Print items with commas between them, in as many lines as they need."""
     tell(*textwrap.wrap(", ".join(items), WIDTH - 6))

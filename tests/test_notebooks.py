@@ -227,7 +227,7 @@ def test_what_is_kept_is_small_and_tells_nothing_of_the_machine(name):
 
 def test_the_kept_notebooks_show_the_readme_s_run_and_its_pictures():
     texts = (text_of(kept_outputs(name)) for name in ("train_v2", "verdict"))
-    verdicts = {re.search(r"VERDICT  .*", text)[0] for text in texts}
+    verdicts = {re.search(r"VERDICT  .*(?:\n {9,}.*)*", text)[0] for text in texts}
     [verdict] = verdicts
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert verdict in readme, "run: python -m notebooks.build --run --candles-dir DIR"
@@ -432,7 +432,7 @@ def test_the_judge_notebook_judges_three_claims_and_proves_two_leaks(tmp_path, s
     for symbol, frame in signal_market.items():
         write_candles(frame, tmp_path / "candles", symbol, "1h")
     text, shown = execute(small("judge"), tmp_path)
-    verdicts = re.findall(r"VERDICT  (?:NO )?EDGE: in .*", text)
+    verdicts = re.findall(r"VERDICT  (?:NO )?EDGE: in .*(?:\n {9,}.*)*", text)
     for verdict, claim in zip(verdicts, ("tutorial LSTM", "RSI below 30", "turns back")):
         assert claim in verdict
     assert len(verdicts) == 3

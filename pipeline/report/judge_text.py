@@ -30,8 +30,7 @@ def judged_text(metrics: Mapping[str, Any]) -> str:
         f"{metrics['model']}: {test['n']:,} forecasts of {coins}, from the candles of "
         f"{span_of['from']} to {span_of['to']}"
     )
-    notes = [f"! {note}" for note in metrics["notes"]]
-    head = "\n".join(_filled(text) for text in (told, *notes))
+    head = "\n".join(_filled(text) for text in (told, *metrics["notes"]))
     shown = shown_test(metrics)
     blocks = [head, terminal_tables(metrics), *map(_filled, published_sentences(metrics))]
     if suspicions:

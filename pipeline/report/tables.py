@@ -906,5 +906,11 @@ def verdict_banner(test: Mapping[str, Any]) -> str:
     made_up = ""
     if is_synthetic(test):
         made_up = f"{textwrap.indent(textwrap.fill(SYNTHETIC, WIDTH - 2), '  ')}\n"
-    verdict = f"  VERDICT  {verdict_sentence(test)}"
+    verdict = textwrap.indent(verdict_lines(test), "  ")
     return f"\n{''.join(warnings)}{rule}\n{made_up}{verdict}\n{rule}"
+
+
+def verdict_lines(test: Mapping[str, Any]) -> str:
+    """The verdict with its sentence, in as many lines as it needs."""
+    text = f"VERDICT  {verdict_sentence(test)}"
+    return textwrap.fill(text, WIDTH - 4, subsequent_indent=" " * len("VERDICT  "))
