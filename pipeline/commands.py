@@ -374,13 +374,7 @@ class Evaluate:
         if there and predictor.wants_context:
             predictor = predictor.with_context(read(there).candles)
         result, forecasts = unseen.score_unseen(
-            predictor,
-            market,
-            _features_of(predictor, market),
-            metadata,
-            since_ms,
-            self.fee_bps,
-            prices_between(market, source),
+            predictor, market, metadata, since_ms, self.fee_bps, prices_between(market, source)
         )
         lacking = [symbol for symbol in predictor.symbols if symbol not in there]
         if lacking and not self.symbols:
@@ -651,7 +645,7 @@ def _recalibrate(both: Both, folder: Path, market: CandleSet) -> str:
     metadata = judged.metadata
     unseen.check_test_part(folder / judged.files.predictions, judged, metadata)
     informed = _in_market(judged, market)
-    fitted = unseen.recalibrate(informed, market, _features_of(informed, market), metadata)
+    fitted = unseen.recalibrate(informed, market, metadata)
     path = folder / judged.files.recalibration
     before, anew = judged.calibration.as_dict(), fitted.calibration.as_dict()
     with files.unmoved(folder):
@@ -708,9 +702,8 @@ def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | 
     from pipeline.evaluation import unseen
 
     informed = _in_market(served, market)
-    features = _features_of(informed, market)
     try:
-        result, _ = unseen.score_unseen(informed, market, features, served.metadata)
+        result, _ = unseen.score_unseen(informed, market, served.metadata)
     except ValueError as error:
         logger.info("the served network is not scored on newer candles: %s", error)
         return None
@@ -746,7 +739,7 @@ def _decide(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder
     predictions = pd.read_parquet(folder / new.files.predictions)
     since_ms = max(new.cuts["val_end"], judged.learnt_until_ms({}) or 0)
     informed = _in_market(judged, market).without_caution()  # one network is older
-    old = unseen.forecast_unseen(informed, market, _features_of(informed, market), since_ms)
+    old = unseen.forecast_unseen(informed, market, since_ms)
     return retraining.decide(
         retraining.forecasts_of(old, unseen.NETWORK),
         retraining.forecasts_of(predictions, unseen.NETWORK),
@@ -784,11 +777,6 @@ def _has_learnt_all(predictor: LivePredictor, market: CandleSet) -> bool:
     lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
     end_ms = max(lasts_ms) + timeframe_ms(market.timeframe)
     return end_ms <= (predictor.learnt_until_ms({}) or 0)
-
-
-def _features_of(predictor: LivePredictor, market: CandleSet) -> dict[str, pd.DataFrame]:
-    """Symbol -> what the model sees, a row a candle."""
-    return {symbol: predictor._features(candles) for symbol, candles in market.candles.items()}
 
 
 def _with_neighbours(

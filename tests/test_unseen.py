@@ -48,11 +48,8 @@ def market(signal_market):
 
 
 def score(predictor, market, metadata, since=None, **options):
-    features = {
-        s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()
-    }
     since_ms = None if since is None else pd.Timestamp(since).value // 10**6
-    return score_unseen(predictor, market, features, metadata, since_ms, **options)
+    return score_unseen(predictor, market, metadata, since_ms, **options)
 
 
 @pytest.fixture(scope="module")
@@ -414,15 +411,15 @@ def test_a_feature_that_has_moved_is_found_and_the_others_are_not(predictor, mar
     features = {
         s: compute_features(c, "1h", predictor.feature_cols) for s, c in market.candles.items()
     }
+    before = [f.assign(volume_z=f["volume_z"] - 2.0).to_numpy() for f in features.values()]
     quantiles = feature_quantiles(
-        np.concatenate([f.to_numpy()[500:] for f in features.values()]),
-        np.concatenate([np.arange(500, len(f)) * 3_600_000 for f in features.values()]),
+        np.concatenate([rows[500:] for rows in before]),
+        np.concatenate([np.arange(500, len(rows)) * 3_600_000 for rows in before]),
         predictor.feature_cols,
     )
-    moved = {s: f.assign(volume_z=f["volume_z"] + 2.0) for s, f in features.items()}
     start = pd.Timestamp(market.candles["BTC/USDT"]["timestamp"].iloc[540]).value // 10**6
     metadata = {"feature_quantiles": quantiles}
-    result, _ = score_unseen(before_cuts(predictor), market, moved, metadata, start)
+    result, _ = score_unseen(before_cuts(predictor), market, metadata, start)
     assert result["drift"][0]["feature"] == "volume_z"
     assert result["drift"][0]["reading"] == "shifted"
     assert {row["reading"] for row in result["drift"][1:]} == {"stable"}

@@ -37,6 +37,15 @@ class CandleSet:
         made_up = [frame.attrs.get("exchange") == "synthetic" for frame in self.candles.values()]
         return self.source == "synthetic" or any(made_up)
 
+    @property
+    def ends_ms(self) -> dict[str, int]:
+        """Symbol -> close of its last candle, epoch ms."""
+        step_ms = timeframe_ms(self.timeframe)
+        return {
+            symbol: int(timestamps_ms(frame)[-1]) + step_ms
+            for symbol, frame in self.candles.items()
+        }
+
     @functools.cached_property
     def doubts(self) -> dict[str, str]:
         """Symbol -> what to say of its candles that are hard to believe; mostly empty."""
@@ -58,9 +67,8 @@ class CandleSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """What an interrupted run needs to fetch the same candles again and to be sure of it."""
-        last_ms = max(int(timestamps_ms(frame)[-1]) for frame in self.candles.values())
         hashes = {symbol: store.content_sha256(frame) for symbol, frame in self.candles.items()}
-        return {"end_ms": last_ms + timeframe_ms(self.timeframe), "sha256": hashes}
+        return {"end_ms": max(self.ends_ms.values()), "sha256": hashes}
 
     def provenance(self) -> dict[str, Any]:
         """For the metadata: source, spans, rows, gaps and hash of each symbol."""

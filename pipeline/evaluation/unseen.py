@@ -59,7 +59,6 @@ class _Part(NamedTuple):
 def score_unseen(
     predictor: CandlePredictor,
     market: CandleSet,
-    features: Mapping[str, pd.DataFrame],
     metadata: Mapping[str, Any],
     since_ms: int | None = None,
     fee_bps: float = 5.0,
@@ -76,7 +75,6 @@ def score_unseen(
     Args:
         predictor: The model.
         market: Candles, with the history that the indicators need before the first forecast.
-        features: Symbol -> (n, n_features) frame of what the model sees, unscaled; a row a candle.
         metadata: Metadata of the bundle (`read_metadata`); may be empty.
         since_ms: Only forecasts made at or after this instant, epoch ms.
         fee_bps: See `backtest`; its threshold is the bundle's own.
@@ -97,7 +95,7 @@ def score_unseen(
     learnt_ms = predictor.learnt_until_ms(cuts)
     first_ms = _first_instant(learnt_ms, since_ms)
     interval_baselines = metadata.get("interval_baselines", {})
-    parts = _forecast_all(predictor.as_judged(), market, features, first_ms, interval_baselines)
+    parts = _forecast_all(predictor.as_judged(), market, first_ms, interval_baselines)
     predictions = _join(parts.values())
     baselines = ["naive"]
     if "reversal_share" in metadata:
@@ -160,17 +158,12 @@ def score_unseen(
     }, predictions
 
 
-def forecast_unseen(
-    predictor: CandlePredictor,
-    market: CandleSet,
-    features: Mapping[str, pd.DataFrame],
-    since_ms: int,
-) -> pd.DataFrame:
+def forecast_unseen(predictor: CandlePredictor, market: CandleSet, since_ms: int) -> pd.DataFrame:
     """Forecasts as they were judged, of every candle that closes at an instant or later.
 
     Args:
         predictor: The model.
-        market: See `score_unseen`, as are features.
+        market: See `score_unseen`.
         since_ms: The instant, epoch ms.
 
     Returns:
@@ -179,14 +172,11 @@ def forecast_unseen(
     Raises:
         ValueError: There is no such candle.
     """
-    return _join(_forecast_all(predictor.as_judged(), market, features, since_ms).values())
+    return _join(_forecast_all(predictor.as_judged(), market, since_ms).values())
 
 
 def recalibrate(
-    predictor: CandlePredictor,
-    market: CandleSet,
-    features: Mapping[str, pd.DataFrame],
-    metadata: Mapping[str, Any],
+    predictor: CandlePredictor, market: CandleSet, metadata: Mapping[str, Any]
 ) -> Recalibration:
     """Fit the model's calibration anew, on its own forecasts of the last of these candles.
 
@@ -194,7 +184,7 @@ def recalibrate(
 
     Args:
         predictor: The model.
-        market: See `score_unseen`, as are features and metadata.
+        market: See `score_unseen`, as is metadata.
 
     Raises:
         ValueError: Nothing says what the model has seen, or the forecasts are too few.
@@ -206,10 +196,9 @@ def recalibrate(
             "are honest; train it again"
         )
     step_ms = timeframe_ms(predictor.timeframe)
-    lasts_ms = [int(timestamps_ms(candles)[-1]) for candles in market.candles.values()]
-    until_ms = max(lasts_ms) + step_ms
+    until_ms = max(market.ends_ms.values())
     since_ms = _first_instant(predictor.learnt_until_ms(cuts), until_ms - DAYS * DAY_MS)
-    forecasts = forecast_unseen(predictor, market, features, since_ms)
+    forecasts = forecast_unseen(predictor, market, since_ms)
     fitted = refit(
         forecasts,
         NETWORK,
@@ -329,7 +318,6 @@ def _first_instant(learnt_ms: int | None, since_ms: int | None) -> int:
 def _forecast_all(
     predictor: CandlePredictor,
     market: CandleSet,
-    features: Mapping[str, pd.DataFrame],
     start_ms: int,
     interval_baselines: Mapping[str, Mapping[str, float]] = {},
 ) -> dict[str, _Part]:
@@ -337,9 +325,7 @@ def _forecast_all(
     parts = {}
     with terminal.bar(len(market.candles), "forecasts", " symbols") as bar:
         for symbol, candles in market.candles.items():
-            part = _forecast(
-                predictor, symbol, candles, features[symbol], start_ms, interval_baselines
-            )
+            part = _forecast(predictor, symbol, candles, start_ms, interval_baselines)
             if part is not None:
                 parts[symbol] = part
             bar.update()
@@ -356,11 +342,11 @@ def _forecast(
     predictor: CandlePredictor,
     symbol: str,
     candles: pd.DataFrame,
-    features: pd.DataFrame,
     start_ms: int,
     interval_baselines: Mapping[str, Mapping[str, float]],
 ) -> _Part | None:
     """Forecasts of one symbol made from `start_ms` on; None, under a warning, without any."""
+    features = predictor._features(candles)
     try:
         samples = make_windows(
             {symbol: features},
