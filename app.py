@@ -34,8 +34,8 @@ from pipeline.bundle.metadata import agreed_cuts, demand, read_metadata
 from pipeline.candles import folders, store
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
-from pipeline.commands import no_model
 from pipeline.evaluation.outcomes import find_outcomes
+from pipeline.forecasts.opening import no_model
 from pipeline.forecasts.prediction import (
     aged,
     as_json,

@@ -1,5 +1,7 @@
 """A bundle made anew on newer candles, and whether the new one may take the old one's place.
 
+`retrain_once` is one retraining from candles to bundle; below it stand its parts.
+
 The new bundle is trained in the folder `next` inside the old one's. The old one is kept in
 `previous` when it is replaced. A kill at any moment leaves one complete bundle to serve:
 the old one until the new one's files are moved, which `files` does so that readers see either.
@@ -9,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +23,26 @@ from typing import Any
 import pandas as pd
 
 from config import PRESETS_V2, ConfigV2, SourceConfig
-from pipeline import atomic
+from pipeline import atomic, recalibrating
 from pipeline.bundle import files, origin
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.metadata import demand, minute, read_cuts, read_json, shown
+from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import expand_symbols
+from pipeline.evaluation import unseen
 from pipeline.evaluation.losses import deciding
 from pipeline.evaluation.side_by_side import FORECAST, compare_pairs
+from pipeline.forecasts.live import LivePredictor
+from pipeline.forecasts.opening import Both, no_model, open_both, open_bundle, read_market
+from pipeline.report.tables import summary, verdict_sentence
 from pipeline.run import NO_SETTINGS
 from pipeline.samples.probe import Probe
+from pipeline.training import parallel
+
+logger = logging.getLogger(__name__)
+
+Train = Callable[[ConfigV2], Mapping[str, Any]]
+"""A training run: settings -> metrics."""
 
 NEXT, PREVIOUS = "next", "previous"
 """Folders inside a bundle's: where the new one is trained, and where the old one is kept."""
@@ -37,8 +52,172 @@ DATES = ("train_end", "val_end", "test_start", "test_end")
 """Settings that are instants; a split by dates moves along."""
 KINDS = {"baselines": str, "horizons": int}
 """Of settings that may hold several values and by default none."""
-OWN = {field.name for field in dataclasses.fields(SourceConfig)} - {"seed"} | set(NO_SETTINGS)
-"""Settings that are not the recipe's: whoever trains again says where candles come from."""
+PLACE = {field.name for field in dataclasses.fields(SourceConfig)} - {"seed"}
+"""Settings that say where candles come from; whoever trains again says it anew."""
+OWN = PLACE | set(NO_SETTINGS)
+"""Settings that are not the recipe's."""
+
+
+# --- one retraining
+
+
+def retrain_once(
+    predictor_class: type[LivePredictor],
+    train: Train,
+    folder: Path,
+    source: SourceConfig,
+    *,
+    force: bool = False,
+    own_process: bool = True,
+) -> dict[str, Any]:
+    """Score the served network, train anew, judge, replace or keep, recalibrate; told as it goes.
+
+    Args:
+        predictor_class: Class of the bundle's predictor.
+        train: The training run that makes such bundles.
+        folder: Where the bundle lies.
+        source: Where candles come from.
+        force: Replace the bundle whatever the guard says.
+        own_process: Train in a process of its own.
+
+    Returns:
+        For JSON: "replaced", "reason", "trained_until", "candles_until" and "recalibrated". Where
+        the served network was scored also "on_new_candles", its test's summary, and where one was
+        trained "verdict", the new bundle's.
+
+    Raises:
+        ValueError: There is no sound bundle or no sound candles, another retraining is at work, or
+            the training failed. The bundle stays.
+    """
+    names = predictor_class.files
+    if not (folder / names.metadata).is_file():
+        raise ValueError(no_model(folder))
+    with alone(folder):
+        is_moved = complete_moves(folder, names)
+        both = open_both(predictor_class, folder)
+        settings = functools.partial(
+            settings_again,
+            both.served.metadata,
+            timeframe=both.served.timeframe,
+            horizon=both.served.horizon,
+        )
+        test_end_ms = both.served.cuts.get("test_end", 0)
+        settings(test_end_ms)  # what cannot be used is refused before anything is fetched
+        market = read_market(both.judged, source, both.served.cuts.get("val_end", 0))
+        if is_moved:
+            discard(folder)
+            return _replaced(both, folder, market, "a retraining that was cut off is complete")
+
+        # How has the served network fared since?
+        scored = _score_served(both.served, market)
+        symbol, until_ms = _first_to_end(market)
+        if until_ms <= test_end_ms:
+            reason = f"{symbol} has no candle after {minute(until_ms)}, which is known"
+            return _kept(both, folder, market, reason) | {"on_new_candles": scored}
+
+        # Train in `next`, unless an earlier retraining has done so.
+        place = {name: getattr(source, name) for name in PLACE}
+        config = replace(settings(until_ms), **place, output_dir=folder / NEXT)
+        left = find_left(folder, names, config, both.served._probe())
+        if not left.is_complete:
+            _train(train, replace(config, resume=left.is_resumable), own_process)
+
+        # Replace the old one, or keep it.
+        new = open_bundle(predictor_class, folder / NEXT, judged=True)
+        decision = _judge(both.judged, new, market, folder / NEXT)
+        told = {"on_new_candles": scored, "verdict": new.metrics()["test"]["verdict"]}
+        if not (decision.is_accepted or force):
+            logger.info("--force serves it all the same, within a day without a new training")
+            return _kept(both, folder, market, decision.reason) | told
+        install(folder, names)
+        both = open_both(predictor_class, folder)
+        by_force = "" if decision.is_accepted else " (--force)"
+        return _replaced(both, folder, market, f"{decision.reason}{by_force}") | told
+
+
+def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | None:
+    """Print how the served network fared on candles that it has not learnt; None without any."""
+    informed = served.with_context(market.candles)
+    try:
+        result, _ = unseen.score_unseen(informed, market, served.metadata)
+    except ValueError as error:
+        logger.info("the served network is not scored on newer candles: %s", error)
+        return None
+    told = summary(result["test"])
+    span = result["span"]
+    print(
+        f"Served so far, on {span['n']:,} forecasts of {span['first']} to {span['last']} that it "
+        f"had not learnt, by the judged calibration: {verdict_sentence(result['test'])}.",
+        flush=True,
+    )
+    return told
+
+
+def _train(train: Train, config: ConfigV2, own_process: bool) -> None:
+    """The training run, told as it goes on."""
+    logger.info("%s", "going on with what was cut off" if config.resume else "training anew")
+    job = {"retraining": functools.partial(train, config)}
+    for _, result in parallel.run_jobs(job, own_process=own_process):
+        if isinstance(result, Exception):
+            raise ValueError(
+                f"the training failed ({type(result).__name__}: {result}), and the bundle stays; "
+                "mend the cause and retrain again, which goes on from here for a day"
+            ) from result
+
+
+def _judge(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder: Path) -> Decision:
+    """What the guard says of a new bundle, by the judged networks of both."""
+    predictions = pd.read_parquet(folder / new.files.predictions)
+    since_ms = max(new.cuts["val_end"], judged.learnt_until_ms({}) or 0)
+    informed = judged.with_context(market.candles).without_caution()  # one network is older
+    old = unseen.forecast_unseen(informed, market, since_ms)
+    return decide(
+        forecasts_of(old, unseen.NETWORK),
+        forecasts_of(predictions, unseen.NETWORK),
+        new.metrics()["test"],
+        new.horizon,
+    )
+
+
+def _replaced(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
+    """Tell that a new bundle is served, recalibrated where that can be."""
+    told = _outcome(both, folder, market, reason)
+    print(f"Replaced: {reason}; the network has learnt candles to {told['trained_until']}.")
+    return {"replaced": True, **told}
+
+
+def _kept(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
+    """Tell that the old bundle stays, recalibrated where that can be."""
+    told = _outcome(both, folder, market, reason)
+    print(f"Kept: {reason}.")
+    return {"replaced": False, **told}
+
+
+def _outcome(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
+    """What both outcomes tell; recalibrates the bundle that is served."""
+    until_ms = both.served.learnt_until_ms({})
+    return {
+        "reason": reason,
+        "trained_until": None if until_ms is None else minute(until_ms),
+        "candles_until": minute(_first_to_end(market)[1]),
+        "recalibrated": _try_recalibrating(both, folder, market),
+    }
+
+
+def _try_recalibrating(both: Both, folder: Path, market: CandleSet) -> bool:
+    """Recalibrate where enough has come true; whether it was done."""
+    try:
+        text = recalibrating.fit_anew(both, folder, market)
+    except ValueError as error:
+        logger.info("not recalibrated: %s", error)
+        return False
+    print(f"{text}\n")
+    return True
+
+
+def _first_to_end(market: CandleSet) -> tuple[str, int]:
+    """The pair whose candles end first, and the close of its last one, epoch ms."""
+    return min(market.ends_ms.items(), key=lambda end: end[1])
 
 
 # --- the same settings

@@ -137,8 +137,8 @@ def test_the_house_has_a_line_for_every_file_of_the_product():
 
 def test_the_answers_to_a_newcomer_s_questions_are_where_the_house_says():
     page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
-    answers = page[page.index("## Ten questions of a newcomer") :].splitlines()[4:]
-    assert len(answers) == 10
+    answers = page[page.index("## Questions of a newcomer") :].splitlines()[4:]
+    assert len(answers) >= 10
     for line in answers:
         path, *names = re.findall(r"`([^`]+)`", line.split("|")[2])
         source = (ROOT / path).read_text(encoding="utf-8")

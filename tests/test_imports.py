@@ -25,6 +25,7 @@ PIPELINE = (
     "hub",
     "run",
     "script",
+    "recalibrating",
     "retraining",
     "commands",
 )

@@ -12,7 +12,7 @@ import pytest
 
 import inference_v2
 from inference_v2 import CryptoPricePredictorV2
-from pipeline import commands
+from pipeline import commands, recalibrating
 from pipeline.candles.schema import timestamps_ms
 from pipeline.commands import Live
 from pipeline.forecasts import live
@@ -196,13 +196,13 @@ def test_watching_recalibrates_a_model_whose_calibration_is_old(
     """It is done aside, once, with the exchange that the forecasts come from."""
     fitted = []
 
-    def recalibrate(both, folder, market):
+    def fit_anew(both, folder, market):
         fitted.append((both.judged.calibration, folder, set(market.candles)))
         return "recalibrated"
 
-    monkeypatch.setattr(commands, "_recalibrate", recalibrate)
+    monkeypatch.setattr(recalibrating, "fit_anew", fit_anew)
     monkeypatch.setattr(commands, "_now_ms", lambda: server.now_ms)
-    monkeypatch.setattr(commands, "RECALIBRATED_EVERY_MS", 3_600_000)
+    monkeypatch.setattr(recalibrating, "DUE_AFTER_MS", 3_600_000)
     place = {"exchange": "binance", "base_url": server.url}
     live_watch = commands.watch
     monkeypatch.setattr(

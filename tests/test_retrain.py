@@ -16,13 +16,14 @@ import train_v2_production
 from app import Models, Options
 from config import PRESETS_V2, ConfigV2
 from inference_v2 import FILES, CryptoPricePredictorV2
-from pipeline import commands, retraining
+from pipeline import commands, recalibrating, retraining
 from pipeline.bundle import files
 from pipeline.bundle.metadata import read_metadata
 from pipeline.bundle.scalers import save_scalers
 from pipeline.candles.formats import read_directory
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.commands import EXIT_KEPT, Retrain
+from pipeline.forecasts import opening
 from pipeline.forecasts.recalibration import Recalibration
 from tests import networks
 from tests.conftest import write_market
@@ -340,7 +341,7 @@ def test_every_goes_on_after_an_outage(ready, candles_dir, monkeypatch, capsys):
         if len(slept) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "fetch_candles", fetch)
+    monkeypatch.setattr(opening, "fetch_candles", fetch)
     monkeypatch.setattr(commands.time, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
         retrain(ready, candles_dir, train=None, every="30d", json=True)
@@ -406,9 +407,8 @@ def test_a_coin_that_ends_earlier_is_named(ready, market, tmp_path, capsys):
 
 
 def test_a_recalibration_of_a_bundle_that_was_replaced_meanwhile_is_refused(ready, candles_dir):
-    both = commands._open_both(CryptoPricePredictorV2, ready)
-    place = commands.Place(candles_dir, None, None, None)
-    market = place.read(both.judged, 0)
+    both = opening.open_both(CryptoPricePredictorV2, ready)
+    market = opening.read_market(both.judged, opening.source_of(candles_dir, None, None), 0)
     retrain(ready, candles_dir, train=None)
     with (
         pytest.MonkeyPatch.context() as patched,
@@ -417,7 +417,7 @@ def test_a_recalibration_of_a_bundle_that_was_replaced_meanwhile_is_refused(read
         fitted = Recalibration(both.judged.calibration, 0, 10**12, 1000)
         patched.setattr("pipeline.evaluation.unseen.recalibrate", lambda *_: fitted)
         patched.setattr("pipeline.evaluation.unseen.check_test_part", lambda *_: None)
-        commands._recalibrate(both, ready, market)
+        recalibrating.fit_anew(both, ready, market)
     assert not (ready / FILES.recalibration).exists()
 
 
