@@ -208,7 +208,7 @@ def _try_recalibrating(both: Both, folder: Path, market: CandleSet) -> bool:
     """Recalibrate where enough has come true; whether it was done."""
     try:
         text = recalibrating.fit_anew(both, folder, market)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # the bundle that is served stays as it is
         logger.info("not recalibrated: %s", error)
         return False
     print(f"{text}\n")

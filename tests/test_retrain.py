@@ -421,6 +421,18 @@ def test_a_recalibration_of_a_bundle_that_was_replaced_meanwhile_is_refused(read
     assert not (ready / FILES.recalibration).exists()
 
 
+def test_a_new_bundle_is_told_of_even_where_its_recalibration_cannot_be_written(
+    ready, candles_dir, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recalibrating, "fit_anew", full)
+    retrain(ready, candles_dir, train=None, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["replaced"] and not told["recalibrated"]
+
+
 def test_page_and_predictor_notice_the_new_bundle(ready, candles_dir):
     page = Models(Options(model_dir=(ready,), candles_dir=candles_dir))
     before = page.open(None)
