@@ -178,8 +178,6 @@ class Live:
             predictor = open_bundle(predictor_class, self.model_dir)
             go = self._follow if self.watch else self._forecast_once
             go(predictor, json_out, webhook)
-        if webhook is not None:
-            webhook.finish()
 
     def _forecast_once(
         self, predictor: LivePredictor, json_out: TextIO | None, webhook: Webhook | None
@@ -187,7 +185,11 @@ class Live:
         """Forecast from the newest candles."""
         candles = predictor.fetch_live(self.symbol, exchange=self.exchange, base_url=self.base_url)
         prediction = self._forecast(predictor, candles, json_out, webhook)
-        _enter(self.ledger, predictor, self.symbol, candles, prediction)
+        try:
+            _enter(self.ledger, predictor, self.symbol, candles, prediction)
+        finally:  # what was shown is posted, too, where the ledger refuses it
+            if webhook is not None:
+                webhook.finish()
 
     def _follow(
         self, predictor: LivePredictor, json_out: TextIO | None, webhook: Webhook | None

@@ -1,6 +1,7 @@
 """Live forecasts at every candle close, from the loopback exchange."""
 
 import itertools
+import json
 import subprocess
 import sys
 import threading
@@ -12,15 +13,16 @@ import pytest
 
 import inference_v2
 from inference_v2 import CryptoPricePredictorV2
-from pipeline import commands, recalibrating
+from pipeline import commands, recalibrating, terminal
 from pipeline.candles.schema import timestamps_ms
 from pipeline.commands import Live
-from pipeline.forecasts import live
+from pipeline.forecasts import live, webhook
 from pipeline.forecasts.live import watch
 from tests import fetching
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer
 from tests.fetching import BTC, HOUR_MS
+from tests.webhook_server import Receiver
 
 foreign_hosts, nothing_leaves = fetching.FIXTURES[1], fetching.FIXTURES[3]
 
@@ -43,6 +45,12 @@ def server(candles, nothing_leaves, monkeypatch):
     ) as server:
         monkeypatch.setattr(live, "time", SimpleNamespace(time=lambda: server.now_ms / 1000))
         yield server
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
 
 
 def open_of(candles: pd.DataFrame, n_before_last: int) -> int:
@@ -188,6 +196,32 @@ def test_the_live_command_forecasts_from_the_newest_candle(
         f"Expected return: {expected['return_percent']:+.4f}%" in done.stdout
         and picture.stat().st_size > 10_000
     )
+
+
+def test_a_forecast_that_was_shown_is_posted_even_where_the_ledger_refuses_it(
+    server, receiver, tiny_bundle, tmp_path, monkeypatch, capsys
+):
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text("{}\n")
+    receiver.answers = [503]  # it is posted again after a pause
+    monkeypatch.setattr(webhook, "PAUSES_S", (0.2,))
+    place = {"exchange": "binance", "base_url": server.url, "webhook": receiver.url}
+    with pytest.raises(ValueError, match="line 1 was changed"):
+        Live(BTC, model_dir=tiny_bundle, ledger=ledger, **place).run(CryptoPricePredictorV2)
+    assert "Forecast price: $" in capsys.readouterr().out and len(receiver.got) == 2
+
+
+def test_of_a_webhook_that_fails_at_the_end_stdout_says_nothing_beside_the_json(
+    server, receiver, tiny_bundle, monkeypatch, capsys
+):
+    receiver.answers = [503, 503]
+    monkeypatch.setattr(webhook, "PAUSES_S", (0.2,))
+    place = {"exchange": "binance", "base_url": server.url, "webhook": receiver.url}
+    with terminal.notices():
+        Live(BTC, model_dir=tiny_bundle, json=True, **place).run(CryptoPricePredictorV2)
+    told = capsys.readouterr()
+    assert json.loads(told.out)["symbol"] == BTC
+    assert "a forecast was not taken (HTTP 503)" in told.err
 
 
 def test_watching_recalibrates_a_model_whose_calibration_is_old(

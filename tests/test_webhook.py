@@ -1,16 +1,15 @@
 """Forecasts posted to a server on loopback, which fails in every way that servers do."""
 
-import json
 import logging
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
 
 from pipeline.forecasts import webhook as module
 from pipeline.forecasts.webhook import Webhook
+from tests.webhook_server import Receiver
 
 INSTANT = pd.Timestamp("2024-06-16 12:00", tz="UTC")
 PREDICTION = {
@@ -24,40 +23,10 @@ PREDICTION = {
 }  # fmt: skip
 
 
-class Receiver(ThreadingHTTPServer):
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/hook/SECRET"
-        self.answers: list[int | tuple[int, str, str]] = []
-        """statuses, with a header, taken in turn; then 204"""
-        self.got: list[dict] = []
-        self.paths: list[str] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self):
-        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.server.paths.append(self.path)
-        answer = self.server.answers.pop(0) if self.server.answers else 204
-        status, *header = answer if isinstance(answer, tuple) else (answer,)
-        self.send_response(status)
-        if header:
-            self.send_header(*header)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def receiver():
-    with Receiver() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
+    with Receiver() as receiver:
+        yield receiver
 
 
 def test_a_forecast_arrives_as_json(receiver):
