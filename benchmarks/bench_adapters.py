@@ -131,7 +131,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all numbers")
     given = parser.parse_args()
     models = load(list(given.only))
-    # last, so that the baselines of the table are the referee's and not a run's own
     models |= {path.parent.name or path.stem: of_the_two_coins(path) for path in given.forecasts}
     with terminal.notices():
         judged = judge(

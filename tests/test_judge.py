@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from judge import Judgement, judge
 from pipeline.candles import store
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_candles
+from pipeline.evaluation import judging
 from tests import networks
 from tests.conftest import TINY
 from tests.exchange_market import market_of
@@ -520,6 +522,18 @@ def test_rivals_are_compared_on_the_instants_that_they_share(candles, noise):
     judged = free(rivals, candles)
     assert judged.rivals["loss"] == "wrong_direction" and len(judged.rivals["pairs"]) == 3
     assert "Rivals" in judged.page("good") and "wrong directions" in judged.text
+
+
+def test_the_baselines_of_rivals_are_those_fitted_here_before_those_of_a_run(candles, noise):
+    def rival(name: str, ridge: float, own: tuple[str, ...]) -> judging.Rival:
+        said = free(frame_of(candles, noise), candles)
+        [predictions] = said.predictions.values()
+        rows = predictions.rename(columns={"forecasts": name}).assign(ridge=ridge)
+        return judging.Rival(name, SimpleNamespace(name=name, baselines=own), rows, ["ridge"])
+
+    of_a_run, of_a_file = rival("run", 1.0, ("naive", "ridge")), rival("file", 2.0, ())
+    together, baselines = judging._shared([of_a_run, of_a_file])
+    assert baselines == ["ridge"] and (together["ridge"] == 2.0).all()
 
 
 def test_without_a_folder_an_exchange_is_asked_for_the_candles(candles, noise):

@@ -321,11 +321,14 @@ def compare_rivals(rivals: Sequence[Rival], horizon: int) -> dict[str, Any]:
 
 
 def _shared(rivals: Sequence[Rival]) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that all models have, with a column a model and a baseline; and the baselines."""
+    """The rows that all models have, with a column a model and a baseline; and the baselines.
+
+    They are those that were fitted here; those of a training run where there are no others.
+    """
     keys = ["symbol", "timestamp"]
     together: pd.DataFrame | None = None
     baselines: list[str] = []
-    for rival in rivals:
+    for rival in sorted(rivals, key=lambda rival: bool(rival.matched.baselines)):
         name, rows = rival.matched.name, rival.predictions
         labels = {name: rival.label, f"{name}_raw": f"{rival.label}_raw"}
         rows = rows.rename(columns=labels)
