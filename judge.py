@@ -299,7 +299,7 @@ def _sort_out(
     if isinstance(forecasts, Mapping) and any(map(_is_whole, forecasts.values())):
         each = [(str(name), what) for name, what in forecasts.items()]
     elif isinstance(forecasts, (list, tuple)) and all(map(_is_whole, forecasts)):
-        each = [(None, what) for what in forecasts]
+        each = list(zip(_folders_of(forecasts), forecasts))
     models = [(name, as_model(what)) for name, what in each if is_model(what)]
     read = [
         foreign
@@ -308,6 +308,13 @@ def _sort_out(
         for foreign in read_forecasts(what, said, name=name)
     ]
     return models, read
+
+
+def _folders_of(files: Sequence[Any]) -> list[str | None]:
+    """Of each file that is called as another one its folder's name, by which people know it."""
+    paths = [Path(what) if isinstance(what, (str, os.PathLike)) else None for what in files]
+    names = [path.name if path else None for path in paths]
+    return [path.parent.name if path and names.count(path.name) > 1 else None for path in paths]
 
 
 def _is_whole(what: object) -> bool:

@@ -524,6 +524,27 @@ def test_rivals_are_compared_on_the_instants_that_they_share(candles, noise):
     assert "Rivals" in judged.page("good") and "wrong directions" in judged.text
 
 
+def test_files_of_one_name_are_called_by_their_folders(tmp_path, candles, noise):
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        frame_of(candles, noise).to_parquet(tmp_path / name / "predictions.parquet")
+    paths = [tmp_path / name / "predictions.parquet" for name in ("small", "large")]
+    assert list(free(paths, candles).metrics) == ["small", "large"]
+    assert list(free([paths[0], paths[0]], candles).metrics) == ["small", "small 2"]
+
+
+def test_two_runs_of_ours_are_rivals(candles, noise):
+    [scored] = free(frame_of(candles, noise), candles).predictions.values()
+    run = scored.rename(columns={"forecasts": "lstm"})
+    judged = free([run, run.assign(lstm=-run["lstm"])], candles)
+    models = {row["model"]: row["skill"] for row in judged.rivals["models"]}
+    assert set(models) == {"forecasts", "forecasts 2", "naive"}
+    [one, other] = (judged.metrics[name]["test"]["verdicts"][0]["skill"] for name in judged.metrics)
+    assert models["forecasts"] == pytest.approx(one) and models["forecasts 2"] == pytest.approx(
+        other
+    )
+
+
 def test_the_baselines_of_rivals_are_those_fitted_here_before_those_of_a_run(candles, noise):
     def rival(name: str, ridge: float, own: tuple[str, ...]) -> judging.Rival:
         said = free(frame_of(candles, noise), candles)

@@ -90,7 +90,7 @@ def named_apart(read: Sequence[ForeignForecasts]) -> list[ForeignForecasts]:
     named = []
     for one in read:
         name, number = one.name, 1
-        while name in taken and not one.is_run:
+        while name in taken:
             number += 1
             name = f"{one.name} {number}"
         taken.add(name)

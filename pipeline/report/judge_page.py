@@ -21,13 +21,17 @@ from pipeline.report.judge_text import (
 
 
 def judged_page(
-    metrics: Mapping[str, Any], predictions: pd.DataFrame, rivals: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    label: str,
+    rivals: Mapping[str, Any] | None = None,
 ) -> str:
     """The page of one model.
 
     Args:
         metrics: `judging.judge_one`.
         predictions: The frame that was scored.
+        label: What the model is called among others.
         rivals: `judging.compare_rivals`, where there are several models.
     """
     test = shown_test(metrics)
@@ -39,7 +43,7 @@ def judged_page(
         predictions,
         {},
         {"horizon": metrics["horizon"], "tried": metrics["tried"]},
-        generation=metrics["model"],
+        generation=label,
         sections=rivals_section(rivals),
         doubts=doubts_section(metrics),
         run=origin.run_facts(),

@@ -21,13 +21,18 @@ from pipeline.report.tables import (
 from pipeline.terminal import WIDTH, counted
 
 
-def judged_text(metrics: Mapping[str, Any]) -> str:
-    """One model: notes, tables, suspicions, and the verdict last."""
+def judged_text(metrics: Mapping[str, Any], label: str) -> str:
+    """One model: notes, tables, suspicions, and the verdict last.
+
+    Args:
+        metrics: `judging.judge_one`.
+        label: What the model is called among others.
+    """
     test, suspicions = metrics["test"], metrics["suspicions"]
     span_of = metrics["folds"][0]
     coins = counted(len(metrics["data"]["symbols"]), "pair")
     told = (
-        f"{metrics['model']}: {test['n']:,} forecasts of {coins}, from the candles of "
+        f"{label}: {test['n']:,} forecasts of {coins}, from the candles of "
         f"{span_of['from']} to {span_of['to']}"
     )
     head = "\n".join(_filled(text) for text in (told, *metrics["notes"]))

@@ -36,13 +36,13 @@ class Judgement:
     @property
     def text(self) -> str:
         """Tables, suspicions and verdicts, as the command prints them."""
-        told = [judged_text(metrics) for metrics in self.metrics.values()]
+        told = [judged_text(metrics, name) for name, metrics in self.metrics.items()]
         return "\n".join([*told, *([rivals_text(self.rivals)] if self.rivals else [])])
 
     def page(self, name: str | None = None) -> str:
         """The report of a model, of the first one by default, as HTML."""
         name = name or next(iter(self.metrics))
-        return judged_page(self.metrics[name], self.predictions[name], self.rivals)
+        return judged_page(self.metrics[name], self.predictions[name], name, self.rivals)
 
     def _repr_html_(self) -> str:
         return str(in_notebook(self.page()).data)
