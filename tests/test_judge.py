@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from pipeline.candles import store
 from pipeline.candles.schema import timestamps_ms
 from pipeline.candles.synthetic import synthetic_candles
 from pipeline.evaluation import judging
+from pipeline.evaluation.matching import Matched
 from tests import networks
 from tests.conftest import TINY
 from tests.exchange_market import market_of
@@ -550,7 +550,8 @@ def test_the_baselines_of_rivals_are_those_fitted_here_before_those_of_a_run(can
         said = free(frame_of(candles, noise), candles)
         [predictions] = said.predictions.values()
         rows = predictions.rename(columns={"forecasts": name}).assign(ridge=ridge)
-        return judging.Rival(name, SimpleNamespace(name=name, baselines=own), rows, ["ridge"])
+        matched = Matched(name, "return", rows, pd.DataFrame(), len(rows), 0, baselines=own)
+        return judging.Rival(name, matched, rows, ["ridge"])
 
     of_a_run, of_a_file = rival("run", 1.0, ("naive", "ridge")), rival("file", 2.0, ())
     together, baselines = judging._shared([of_a_run, of_a_file])
