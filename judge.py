@@ -384,7 +384,7 @@ if __name__ == "__main__":
             except ForecastLooksAheadError as error:
                 raise SystemExit(refuse(error, given.out, json_out)) from None
         if json_out is not None:
-            from pipeline.report.tables import summary
+            from pipeline.report.reading import summary
 
             for name, metrics in done.metrics.items():
                 doubts = [one["name"] for one in metrics["suspicions"]]

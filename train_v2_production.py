@@ -41,7 +41,7 @@ from pipeline.forecasts.test_part import (
     forecast_alone,
     forecast_test,
 )
-from pipeline.report import run_page, tables
+from pipeline.report import run_page, run_text, sentences, tables
 from pipeline.run import folder_of, open_run
 from pipeline.samples.pooled_features import POOLED_MARKET_FEATURES
 from pipeline.samples.scaling import ScaledSamples, Scalers, scale_on_train
@@ -258,7 +258,7 @@ def find_importance(
         saved, scaled, forecasts.calibration.shrinkage, groups, seed=config.seed
     )
     if found is not None:
-        terminal.tell_list(tables.importance_items(found))
+        terminal.tell_list(sentences.importance_items(found))
     return found
 
 
@@ -283,7 +283,7 @@ def compare_members(
     told = score_members(predictions, NETWORK, alone, seeds, list(history.values()), config.horizon)
     metrics["ensemble"] = told
     n_folds = len(metrics["folds"])
-    print(tables.member_table(told, n_folds=n_folds))
+    print(run_text.member_table(told, n_folds=n_folds))
     return run_page.members_section(told, n_folds=n_folds)
 
 

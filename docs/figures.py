@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal
-from pipeline.report import tables
+from pipeline.report import run_text, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = "docs/numbers.md"
@@ -84,10 +84,12 @@ def printed_anew(page: str, scores: Mapping[str, Any]) -> str:
     """
     test = scores["test"]
     new = {
-        "verdict": tables.verdict_lines(test),
+        "verdict": run_text.verdict_lines(test),
         "scores": tables.text_table(tables.score_rows(test), indent=""),
         "comparisons": tables.text_table(tables.verdict_rows(test["verdicts"]), indent=""),
-        "sentences": textwrap.dedent(tables.terminal_tables(scores).rstrip().rpartition("\n\n")[2]),
+        "sentences": textwrap.dedent(
+            run_text.terminal_tables(scores).rstrip().rpartition("\n\n")[2]
+        ),
     }
     for name, pattern in BLOCKS.items():
 

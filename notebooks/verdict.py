@@ -65,7 +65,7 @@ from matplotlib.dates import ConciseDateFormatter
 import train_v2_production
 from config import ConfigV2, default_output_dir
 from pipeline import terminal
-from pipeline.report import pictures, tables
+from pipeline.report import pictures, reading, run_text, sentences, tables
 
 folder = default_output_dir("v2")
 if from_drive:
@@ -81,7 +81,7 @@ metrics = json.loads((config.output_dir / "metrics_v2.json").read_text())
 predictions = pd.read_parquet(config.output_dir / "predictions_v2.parquet")
 test, money = metrics["test"], metrics["backtest"]
 actual = predictions["actual_return"].to_numpy()
-print(tables.verdict_banner(test))
+print(run_text.verdict_banner(test))
 
 # %% [markdown]
 # ## 1. "An error below 1 %" is worse than doing nothing
@@ -160,7 +160,7 @@ axes.set(
 )
 axes.spines[["top", "right", "left"]].set_visible(False)
 plt.show()
-interval = tables.span(
+interval = reading.span(
     network["direction_accuracy_low"], network["direction_accuracy_high"], factor=100
 )
 print(
@@ -186,9 +186,9 @@ print(
 from IPython.display import display
 
 for sentence in (
-    tables.interval_sentence(test),
-    tables.confidence_sentence(test),
-    tables.fee_sentence(money),
+    sentences.interval_sentence(test),
+    sentences.confidence_sentence(test),
+    sentences.fee_sentence(money),
 ):
     print(textwrap.fill(sentence, 100))
 held = test["interval"]

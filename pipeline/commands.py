@@ -32,7 +32,7 @@ from pipeline.forecasts.live import LivePredictor, watch
 from pipeline.forecasts.opening import open_bundle, source_of, with_neighbours
 from pipeline.forecasts.prediction import Prediction, as_json, forecast_lines, judge, untrained_note
 from pipeline.forecasts.webhook import Webhook
-from pipeline.report.tables import summary
+from pipeline.report.reading import summary
 
 if TYPE_CHECKING:
     from pipeline.retraining import Train

@@ -34,7 +34,8 @@ from pipeline.evaluation.losses import deciding
 from pipeline.evaluation.side_by_side import FORECAST, compare_pairs
 from pipeline.forecasts.live import LivePredictor
 from pipeline.forecasts.opening import Both, no_model, open_both, open_bundle, read_market
-from pipeline.report.tables import summary, verdict_sentence
+from pipeline.report.reading import summary
+from pipeline.report.sentences import verdict_sentence
 from pipeline.run import NO_SETTINGS
 from pipeline.samples.probe import Probe
 from pipeline.training import parallel

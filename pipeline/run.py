@@ -31,7 +31,7 @@ from pipeline.candles.schema import canonical_timeframe
 from pipeline.forecasts.baselines import KNOWN_BASELINES
 from pipeline.forecasts.past_intervals import INTERVAL_BASELINES
 from pipeline.forecasts.test_part import NETWORK, Forecasts
-from pipeline.report import run_page, tables
+from pipeline.report import run_page, run_text
 from pipeline.samples.probe import Probe
 from pipeline.samples.splitting import Split
 from pipeline.samples.windows import Samples
@@ -179,7 +179,7 @@ class Run:
             trained_until=None if folds is None else [fold.val_end for fold in folds],
         )
         scores["test"]["warnings"] += market.doubts.values()
-        print(tables.terminal_tables(scores))
+        print(run_text.terminal_tables(scores))
         return scores
 
 
@@ -242,7 +242,7 @@ class BundleRun(Run):
         files.save_run(self.folder, self.names, content)
         took = f"{self.phases.seconds:.0f} s in all"
         terminal.tell(f"bundle: {self.output_dir.resolve()}, {took}")
-        print(tables.verdict_banner(metrics["test"]))
+        print(run_text.verdict_banner(metrics["test"]))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pipeline.bundle import files
 from pipeline.bundle.metadata import read_json
 from pipeline.candles import store
 from pipeline.candles.fetching import expand_symbols
-from pipeline.report import tables, track
+from pipeline.report import reading, track
 from pipeline.run import folder_of, spelt
 
 C = TypeVar("C", bound=RunConfig)
@@ -43,7 +43,7 @@ class Judged:
 
     def as_line(self) -> str:
         """A line of JSON, for programs."""
-        told = tables.summary(self.metrics["test"])
+        told = reading.summary(self.metrics["test"])
         told |= {"timeframe": self.timeframe, "horizon": self.horizon}
         return json.dumps({**told, "bundle": str(self.folder), "report": str(self.page)})
 

@@ -36,7 +36,7 @@ from pipeline.candles.synthetic import synthetic_market
 from pipeline.forecasts.recalibration import Recalibration, write_recalibration
 from pipeline.report import live_page
 from pipeline.report.live_guard import Turns
-from pipeline.report.tables import brief_sentence, verdict_sentence
+from pipeline.report.sentences import brief_sentence, verdict_sentence
 from tests import browser
 from tests.exchange_market import market_of
 from tests.exchange_server import ExchangeServer

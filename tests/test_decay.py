@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.decay import age_curve, forecast_next, skill_over_time
-from pipeline.report import tables
+from pipeline.report import reading, sentences, tables
 
 
 def make_predictions(share_of_time, n_days=730, seed=0):
@@ -54,8 +54,8 @@ def test_a_skill_that_falls_by_a_tenth_a_year_has_that_trend_and_is_over_where_i
         "skill_over_time": over_time,
         "verdicts": [{"baseline": "naive", "verdict": "BEATS", "loss": "scaled_absolute_error"}],
     }
-    assert tables.is_over(test)
-    assert "NOT ANY MORE: in the last whole quarter, 2025-Q4" in tables.time_sentences(test)
+    assert reading.is_over(test)
+    assert "NOT ANY MORE: in the last whole quarter, 2025-Q4" in sentences.time_sentences(test)
 
 
 def test_a_trend_of_nothing_is_found_about_as_often_as_its_level_says():

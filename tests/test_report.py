@@ -12,7 +12,7 @@ import pytest
 from pipeline.candles.schema import utc_from_ms
 from pipeline.evaluation.scoring import score_run
 from pipeline.report import page as page_of
-from pipeline.report import pictures, run_page, tables
+from pipeline.report import pictures, reading, run_page, run_text, sentences, tables
 from tests import browser
 from tests.test_verdict import make_predictions, with_quantiles
 
@@ -182,15 +182,15 @@ def test_a_month_that_lost_is_coloured_by_its_share_of_the_largest_move():
 
 
 def test_a_group_is_named_where_its_interval_leaves_out_0():
-    assert tables.importance_sentence(IMPORTANCE) == (
+    assert sentences.importance_sentence(IMPORTANCE) == (
         "Wholly right of the line: moves. Wholly left of it, so that they did harm: volume. One "
         "bar in twenty lies so by luck alone."
     )
     unsure = {"groups": [group("moves", 0.003, -0.001, 0.007), group("volume", 0.1, None, None)]}
-    assert tables.importance_sentence(unsure).startswith("Every bar touches the line")
+    assert sentences.importance_sentence(unsure).startswith("Every bar touches the line")
     dead = {"groups": [group("moves", 0.0, 0.0, 0.0, moved=None)]}
-    assert "are the same whatever the inputs" in tables.importance_sentence(dead)
-    assert tables.importance_items(IMPORTANCE) == [
+    assert "are the same whatever the inputs" in sentences.importance_sentence(dead)
+    assert sentences.importance_items(IMPORTANCE) == [
         "points of skill lost without moves +0.30 (+0.10 to +0.50)",
         "volume -0.20 (-0.30 to -0.10)",
     ]
@@ -327,7 +327,7 @@ def test_a_network_that_diverged_still_has_a_page():
     assert "There are no forecasts to trade on." in parsed.text
     assert "Actual against predicted" not in parsed.text
     assert parsed.tags["svg"] == 1  # the training curves
-    assert "nan" not in tables.terminal_tables(scores)
+    assert "nan" not in run_text.terminal_tables(scores)
 
 
 @pytest.mark.parametrize("n_hours, horizon", [(10, 1), (1, 1), (10, 3)])
@@ -340,7 +340,7 @@ def test_one_coin_and_a_handful_of_samples_have_a_page(n_hours, horizon):
     assert "NO EDGE" in parsed.text and "select" not in parsed.tags
     assert "Fold by fold" not in parsed.text
     assert "–" in parsed.text
-    assert "None" not in parsed.text + tables.terminal_tables(scores)
+    assert "None" not in parsed.text + run_text.terminal_tables(scores)
 
 
 def test_forecasts_without_probabilities_and_intervals_have_a_page():
@@ -365,7 +365,7 @@ def test_synthetic_candles_are_said_to_be_so_at_the_very_top_and_in_every_pictur
     source, _ = render(predictions, scores | {"test": test}, synthetic=True)
     assert "<title>SYNTHETIC CANDLES · v2: NO CLAIM (synthetic data)</title>" in source
     top = re.search(r"<body[^>]*>\s*(<div.*?</div>)", source, re.DOTALL)[1]
-    assert top.startswith('<div class="alarm" role="alert">') and tables.SYNTHETIC in top
+    assert top.startswith('<div class="alarm" role="alert">') and reading.SYNTHETIC in top
     captions = re.findall("<figcaption>(.*?)</figcaption>", source)
     assert captions and all(caption.endswith(" · SYNTHETIC CANDLES") for caption in captions)
     assert source.count(">SYNTHETIC</text>") == len(captions)
@@ -377,11 +377,11 @@ def test_real_candles_have_no_such_banner(page):
 
 def test_the_terminal_s_last_word_on_synthetic_candles_is_that_they_are(scores):
     test = scores["test"] | {"verdict": "NO CLAIM (synthetic data)"}
-    shown = tables.verdict_banner(test)
-    assert " ".join(shown.split()).count(tables.SYNTHETIC) == 1
+    shown = run_text.verdict_banner(test)
+    assert " ".join(shown.split()).count(reading.SYNTHETIC) == 1
     assert shown.index("VERDICT  NO CLAIM") > shown.index("═")
     assert all(len(line) <= 100 for line in shown.splitlines())
-    assert "SYNTHETIC" not in tables.verdict_banner(scores["test"])
+    assert "SYNTHETIC" not in run_text.verdict_banner(scores["test"])
 
 
 RUN = {
@@ -479,23 +479,23 @@ def run_of(verdict, p_holm=0.01, skill=0.005, run="NO EDGE", mae=0.004, lost_to=
     ],
 )
 def test_the_verdict_is_said_in_words_for_everybody(test, meaning):
-    assert re.search(meaning, tables.meaning_sentence(test))
+    assert re.search(meaning, sentences.meaning_sentence(test))
 
 
 def test_the_verdict_sentence_names_skill_p_value_and_who_did_better():
-    sentence = tables.verdict_sentence(run_of("BEATS", p_holm=1e-5, lost_to=["xgboost"]))
+    sentence = sentences.verdict_sentence(run_of("BEATS", p_holm=1e-5, lost_to=["xgboost"]))
     assert sentence == (
         "NO EDGE: in absolute error the network BEATS naive (skill +0.500 %, Holm's p < 0.001) and "
         "LOSES to xgboost, 1,234 forecasts out of sample"
     )
-    assert "Holm's p = 0.040)" in tables.verdict_sentence(run_of("BEATS", p_holm=0.04))
+    assert "Holm's p = 0.040)" in sentences.verdict_sentence(run_of("BEATS", p_holm=0.04))
 
 
 def set_beside(inside, outside, **verdicts):
     """The sentence on the best models, beside these verdicts on baselines."""
     entries = [{"model": "lstm", "baseline": n, "verdict": v} for n, v in verdicts.items()]
     chosen = {"models": inside, "p_values": dict.fromkeys([*inside, *outside], 0.5)}
-    return tables.confidence_set_sentence({"verdicts": entries, "confidence_set": chosen})
+    return sentences.confidence_set_sentence({"verdicts": entries, "confidence_set": chosen})
 
 
 def test_a_tie_with_what_is_ruled_out_is_reconciled_where_it_is_told():
@@ -562,7 +562,7 @@ def test_where_verdict_and_best_models_agree_nothing_is_added(inside, outside, v
 def test_a_forecast_that_copies_the_last_move_is_told(last, following, finding):
     numbers = {"correlation_with_current_return": last, "correlation_with_next_return": following}
     test = run_of("TIES") | {"models": {"lstm": numbers}}
-    assert finding in tables.lag_sentence(test)
+    assert finding in sentences.lag_sentence(test)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +574,7 @@ def test_a_forecast_that_copies_the_last_move_is_told(last, following, finding):
     ],
 )
 def test_the_break_even_fee_stands_beside_the_fee_assumed(break_even, said):
-    sentence = tables.fee_sentence({"break_even_fee_bps": break_even, "fee_bps": 5.0})
+    sentence = sentences.fee_sentence({"break_even_fee_bps": break_even, "fee_bps": 5.0})
     assert said in sentence and "5 bps a side" in sentence
 
 
@@ -587,7 +587,7 @@ def test_the_break_even_fee_has_its_interval_and_that_of_the_most_confident_tent
         "fee_bps": 5.0,
         "top_tenth": tenth,
     }
-    assert tables.fee_sentence(money) == (
+    assert sentences.fee_sentence(money) == (
         "It breaks even at a fee of 4.27 (1.00 to 7.50) bps a side; the top tenth (known only "
         "afterwards) at 9.50 (4.25 to 14.75); 5 bps a side are assumed."
     )
@@ -603,7 +603,7 @@ def test_folds_are_counted_by_verdict_and_their_lengths_are_in_days():
         ["2024-01-01", "30.5", "2,876", "+0.320", "<0.001", "BEATS"],
         ["2024-01-01", "30.5", "2,876", "–", "–", "LOSES"],
     ]
-    assert tables.fold_sentence(folds) == (
+    assert sentences.fold_sentence(folds) == (
         "2 folds against naive: BEATS 1, TIES 0, LOSES 1; skill +0.32 to +0.32 %."
     )
 
@@ -620,7 +620,7 @@ def test_accounts_are_shown_in_percent():
 
 
 def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
-    shown = tables.terminal_tables(scores)
+    shown = run_text.terminal_tables(scores)
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 100 and len(lines) <= 38
     titles = [line[6:21].strip() for line in shown.rsplit("\n\n", 1)[1].splitlines()]
@@ -644,7 +644,7 @@ def test_the_terminal_shows_what_the_page_rests_on_within_its_width(scores):
 
 def test_a_single_fold_is_not_called_one(predictions, scores):
     whole = scores | {"folds": scores["folds"][:1]}
-    assert "folds" not in tables.terminal_tables(whole)
+    assert "folds" not in run_text.terminal_tables(whole)
     assert "Fold by fold" not in render(predictions, whole)[1].text
 
 

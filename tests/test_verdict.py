@@ -17,7 +17,7 @@ from pipeline.evaluation.verdict import (
     suspicion_warnings,
 )
 from pipeline.forecasts.baselines import BASELINE_NAMES
-from pipeline.report import tables
+from pipeline.report import sentences, tables
 
 MODEL_KEYS = {
     "mape_percent",
@@ -390,8 +390,9 @@ def test_a_network_that_diverged_has_a_row_of_none_and_the_rest_stands(broken):
     assert result["verdict"] == "NO EDGE"
     assert (result["interval"], result["probability"], result["skill_by"]) == (None, None, None)
     assert set(result["confidence_set"]["p_values"]) == set(BASELINE_NAMES)
-    assert "the network LOSES to naive (an undefined skill, not tested)" in tables.verdict_sentence(
-        result
+    assert (
+        "the network LOSES to naive (an undefined skill, not tested)"
+        in sentences.verdict_sentence(result)
     )
     assert "–" in tables.text_table(tables.score_rows(result))
 
@@ -491,7 +492,7 @@ def test_the_squared_error_is_a_family_of_its_own_and_decides_nothing():
     assert absolute["naive"]["skill"] == pytest.approx(0.9 * 0.1 - 0.1 * 0.4, abs=0.01)
     # (1 - 0.1)^2 of nine tenths and (1 + 0.4)^2 of one tenth, instead of 1
     assert squared["naive"]["skill"] == pytest.approx(1 - 0.9 * 0.81 - 0.1 * 1.96, abs=0.03)
-    assert "In squared error, which does not decide" in tables.squared_sentence(result)
+    assert "In squared error, which does not decide" in sentences.squared_sentence(result)
     row = result["models"]["lstm"]
     assert row["r2_low"] < row["r2"] < row["r2_high"]
 
@@ -511,4 +512,4 @@ def test_a_run_says_how_large_a_skill_it_could_have_seen():
     # standard error of the mean gain / mean loss of 2, times z(1 - 0.05 / 4) + z(0.8)
     expected = np.sqrt(0.05 / n) / 2 * (2.2414 + 0.8416)
     assert power["skill_against_naive"] == pytest.approx(expected, rel=0.1)
-    assert "of 100 such runs" in tables.power_sentence({"power": power})
+    assert "of 100 such runs" in sentences.power_sentence({"power": power})

@@ -35,7 +35,7 @@ from pipeline.candles.schema import timeframe_ms
 from pipeline.evaluation.price_errors import head_errors
 from pipeline.forecasts.baselines import BASELINE_NAMES, fit_baselines
 from pipeline.forecasts.test_part import NETWORK, SavedNetwork, forecast_test
-from pipeline.report import page, run_page, tables
+from pipeline.report import page, run_page, run_text, sentences, tables
 from pipeline.run import Run, folder_of, open_folder
 from pipeline.samples.probe import probe
 from pipeline.samples.scaling import ScaledSamples, scale_on_train
@@ -106,7 +106,7 @@ def main(config: ConfigV7 = ConfigV7(), build: BuildNetwork | None = None) -> di
             f"{terminal.counted(len(done), 'network')}: {run.output_dir.resolve()}, {took} in all"
         )
         for timeframe, scores in metrics.items():
-            banner = tables.verdict_banner(scores["test"])
+            banner = run_text.verdict_banner(scores["test"])
             coins = terminal.counted(len(scores["heads"]), "coin")
             print(f"\n  {timeframe} candles, {coins}{banner}")
     return metrics
@@ -353,7 +353,7 @@ def judge(predictions: pd.DataFrame, market: CandleSet, horizon: int) -> dict[st
         confidence_set=False,
     )
     print(tables.text_table(tables.head_error_rows({next(iter(market.candles)): heads})))
-    terminal.tell(f"the close: {tables.verdict_sentence(test)}")
+    terminal.tell(f"the close: {sentences.verdict_sentence(test)}")
     verdicts = {name: test[name] for name in ("verdict", "verdicts")}
     return {"n": len(predictions), "heads": heads, **verdicts}
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report import page
-from pipeline.report.tables import show, span, text_table, verdict_rows
+from pipeline.report.reading import show, span
+from pipeline.report.tables import text_table, verdict_rows
 
 
 def terminal_tables(scores: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from pipeline.bundle.metadata import read_json
 from pipeline.candles import store
 from pipeline.evaluation import side_by_side
 from pipeline.evaluation.side_by_side import FORECAST
-from pipeline.report import page, pictures, tables
+from pipeline.report import page, pictures, reading, tables
 
 HOW = (
     "Each run beside the others. Scores are of each run's own test part; a pair is tested on the "
@@ -79,7 +79,7 @@ def read_run(folder: Path, name: str) -> Run:
             "the folder of a run of v1, v1_final or v2"
         )
     with page.of_file(str(folder)):
-        network = tables.network_of(metrics["test"])
+        network = reading.network_of(metrics["test"])
         forecasts = store.read_table(paths[1]).rename(columns={network: FORECAST})
         return Run(
             name,
@@ -113,7 +113,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         {run.name: run.forecasts for run in runs}, {run.name: run.horizon for run in runs}
     )
     return {
-        "runs": {run.name: tables.summary(run.test) for run in runs},
+        "runs": {run.name: reading.summary(run.test) for run in runs},
         "settings": side_by_side.differing({run.name: run.settings for run in runs}),
         "pairs": pairs,
     }
@@ -134,7 +134,7 @@ def _brief(value: object, most: int = 24) -> str:
     if isinstance(value, list):
         text = ", ".join(map(str, value))
         return text if len(text) <= most else f"{len(value)} of them"
-    text = tables.NONE if value is None else str(value)
+    text = reading.NONE if value is None else str(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -144,19 +144,19 @@ def score_rows(runs: Sequence[Run]) -> tables.Rows:
     rows = [[*heading, "80 % held", "break-even bps", "verdict"]]
     for run in runs:
         test = run.test
-        network, naive = tables.network_of(test), tables.against_naive(test)
+        network, naive = reading.network_of(test), reading.against_naive(test)
         scores, interval = test["models"][network], test.get("interval") or {}
         rows.append(
             [
                 run.name,
                 f"{test['n']:,}",
-                tables.show(scores["mape_percent"], "{:.4f}"),
-                tables.show(test["models"]["naive"]["mape_percent"], "{:.4f}"),
-                tables.show(scores.get("direction_accuracy"), "{:.2f}", 100),
-                tables.show(naive["skill"], "{:+.3f}", 100),
-                tables.p_text(naive["p_holm"]),
-                tables.show(interval.get("coverage"), "{:.1f}", 100),
-                tables.show(run.money.get("break_even_fee_bps"), "{:+.1f}"),
+                reading.show(scores["mape_percent"], "{:.4f}"),
+                reading.show(test["models"]["naive"]["mape_percent"], "{:.4f}"),
+                reading.show(scores.get("direction_accuracy"), "{:.2f}", 100),
+                reading.show(naive["skill"], "{:+.3f}", 100),
+                reading.p_text(naive["p_holm"]),
+                reading.show(interval.get("coverage"), "{:.1f}", 100),
+                reading.show(run.money.get("break_even_fee_bps"), "{:+.1f}"),
                 test["verdict"],
             ]
         )
@@ -172,9 +172,9 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tables.Rows:
                 pair["second"],
                 pair["first"],
                 f"{pair['n']:,}",
-                tables.show(pair["skill"], "{:+.3f}", 100),
-                tables.show(pair["statistic"]),
-                tables.p_text(pair["p_holm"]),
+                reading.show(pair["skill"], "{:+.3f}", 100),
+                reading.show(pair["statistic"]),
+                reading.p_text(pair["p_holm"]),
                 {"ties": "no different"}.get(pair["verdict"], pair["verdict"]) or pair["why"],
             ]
         )
@@ -184,16 +184,16 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tables.Rows:
 def skill_rows(runs: Sequence[Run]) -> list[tuple]:
     """(run, skill against naive, low, high) in percent."""
     found = {run.name: side_by_side.skill_against_naive(run.forecasts, run.horizon) for run in runs}
-    return [(name, *map(tables.percent, ends)) for name, ends in found.items()]
+    return [(name, *map(reading.percent, ends)) for name, ends in found.items()]
 
 
 def html_page(runs: Sequence[Run], compared: Mapping[str, Any]) -> str:
     """The comparison as one self-contained page."""
-    is_made_up = any(tables.is_synthetic(run.test) for run in runs)
+    is_made_up = any(reading.is_synthetic(run.test) for run in runs)
     figure = pictures.forest_plot(skill_rows(runs), 0.0, "skill against naive, %", 0.5)
     names = " · ".join(run.name for run in runs)
     parts = [Markup("<h1>Runs side by side</h1>"), page.text(names), page.text(HOW)]
-    parts += [page.warning(tables.SYNTHETIC)] if is_made_up else []
+    parts += [page.warning(reading.SYNTHETIC)] if is_made_up else []
     parts += page.section(
         "Scores",
         "Each run on its own test part. Two runs of different parts met different markets.",

@@ -8,14 +8,9 @@ from typing import Any
 
 from pipeline.evaluation.ledger_scores import OTHER_PRICE
 from pipeline.evaluation.significance import instants_needed
-from pipeline.report.tables import (
-    INDENT,
-    age_rows,
-    show,
-    terminal_tables,
-    text_table,
-    verdict_banner,
-)
+from pipeline.report.reading import show
+from pipeline.report.run_text import terminal_tables, verdict_banner
+from pipeline.report.tables import INDENT, age_rows, text_table
 from pipeline.samples.drift import MOVED, SHIFTED
 from pipeline.terminal import WIDTH, listed
 

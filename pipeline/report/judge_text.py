@@ -7,17 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.losses import IN_WORDS
-from pipeline.report.tables import (
-    INDENT,
-    NONE,
-    Rows,
-    p_text,
-    show,
-    span,
-    terminal_tables,
-    text_table,
-    verdict_banner,
-)
+from pipeline.report.reading import NONE, p_text, show, span
+from pipeline.report.run_text import terminal_tables, verdict_banner
+from pipeline.report.tables import INDENT, Rows, text_table
 from pipeline.terminal import WIDTH, counted
 
 

@@ -18,7 +18,7 @@ from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.evaluation.outcomes import Tally, chance_range, tally
 from pipeline.forecasts.picture import plot_forecast
 from pipeline.forecasts.prediction import Prediction, format_price
-from pipeline.report import page, pictures, tables
+from pipeline.report import page, pictures, reading, tables
 
 if TYPE_CHECKING:
     from pipeline.forecasts.predictor import CandlePredictor
@@ -168,16 +168,16 @@ def all_coins(answers: Sequence[Answer], failures: Sequence[str], n_done: int, n
     for answer in sorted(answers, key=lambda answer: -answer.prediction["confidence"]):
         told = answer.prediction
         low, high = (
-            tables.show(told[end] / told["last_price"] - 1, "{:+.2f}", 100)
+            reading.show(told[end] / told["last_price"] - 1, "{:+.2f}", 100)
             for end in ("price_low", "price_high")
         )
         way = "up" if told["p_up"] >= 0.5 else "down"
         rows.append(
             [
                 answer.symbol,
-                tables.show(told["return_percent"], "{:+.3f}"),
+                reading.show(told["return_percent"], "{:+.3f}"),
                 f"{low} to {high}",
-                f"{tables.show(told['confidence'], '{:.1f} %', 100)} {way}",
+                f"{reading.show(told['confidence'], '{:.1f} %', 100)} {way}",
                 f"{told['last_timestamp']:%d %b %H:%M}",
             ]
         )
@@ -239,7 +239,7 @@ def outcome_rows(outcomes: pd.DataFrame) -> tables.Rows:
     rows = [["candle", "forecast %", "80 % band", "actual %", "direction", "band"]]
     for outcome in outcomes.iloc[::-1].itertuples(index=False):
         forecast, low, high, actual = (
-            page.minus(tables.show(move, "{:+.2f}", 100))
+            page.minus(reading.show(move, "{:+.2f}", 100))
             for move in (outcome.predicted_return, outcome.q10, outcome.q90, outcome.actual_return)
         )
         mark = " (seen)" if outcome.is_seen else ""

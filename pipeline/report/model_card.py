@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report import page, tables
+from pipeline.report import page, sentences, tables
 
 CODE = "https://github.com/caizongxun/crypto_system"
 LABELS = {
@@ -64,7 +64,7 @@ def model_card(
             place + (_symbol_argument(metadata) if generation in OF_ONE_SYMBOL else "")
         ),
         code=Markup(CODE),
-        sentences=_sentences,
+        told_of=_told_of,
         table=_table,
         split_rows=_split_rows,
     )
@@ -119,23 +119,23 @@ def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _sentences(run: Mapping[str, Any]) -> list[str]:
+def _told_of(run: Mapping[str, Any]) -> list[str]:
     """What is said of a run's scores beside their tables."""
     test = run["test"]
-    sentences = [
-        tables.power_sentence(test),
-        tables.squared_sentence(test),
-        tables.time_sentences(test),
-        tables.confidence_set_sentence(test),
-        tables.lag_sentence(test),
+    told = [
+        sentences.power_sentence(test),
+        sentences.squared_sentence(test),
+        sentences.time_sentences(test),
+        sentences.confidence_set_sentence(test),
+        sentences.lag_sentence(test),
     ]
     if test.get("interval"):
-        sentences.append(tables.interval_sentence(test))
+        told.append(sentences.interval_sentence(test))
     if test.get("probability"):
-        sentences.append(tables.confidence_sentence(test))
+        told.append(sentences.confidence_sentence(test))
     if run.get("backtest"):
-        sentences.append(tables.fee_sentence(run["backtest"]))
-    return [sentence for sentence in sentences if sentence] + test.get("warnings", [])
+        told.append(sentences.fee_sentence(run["backtest"]))
+    return [sentence for sentence in told if sentence] + test.get("warnings", [])
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Markup:

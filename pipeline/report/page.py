@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from pipeline.bundle.metadata import shown
-from pipeline.report import pictures, tables
+from pipeline.report import pictures, reading, sentences, tables
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -154,7 +154,8 @@ def environment(**options: Any) -> Environment:
         **{"autoescape": True} | options,
     )
     made.filters |= {"minus": minus, "tone": _tone, "slug": slug}
-    made.globals |= {"tables": tables, "show": tables.show, "span": tables.span}
+    made.globals |= {"reading": reading, "tables": tables, "sentences": sentences}
+    made.globals |= {"show": reading.show, "span": reading.span}
     made.globals |= {"pictures": pictures, "picture": picture, "live": False}
     made.globals |= {"contents": contents, "heat": heat}
     return made

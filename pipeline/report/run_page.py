@@ -13,7 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.bundle import origin
-from pipeline.report import page, tables
+from pipeline.report import page, reading, sentences, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def html_report(
         environment: Versions that the run had; by default those of this process.
     """
     test = metrics["test"]
-    network = tables.network_of(test)
+    network = reading.network_of(test)
     curves = {f"Loss by epoch, {name}": curve for name, curve in history.items()}
     if "loss" in history:
         curves = {"Loss by epoch": history}
@@ -62,7 +62,7 @@ def html_report(
     times = predictions["timestamp"]
     title, alarm, picture = f"{generation}: {test['verdict']}", "", page.picture
     if metrics["data"]["synthetic"]:
-        title, alarm = f"SYNTHETIC CANDLES · {title}", tables.SYNTHETIC
+        title, alarm = f"SYNTHETIC CANDLES · {title}", reading.SYNTHETIC
         picture = _marked_picture
     return page.render(
         "run_page.html",
@@ -119,7 +119,7 @@ def members_section(ensemble: Mapping[str, Any], n_folds: int) -> list[str]:
         "what a single network's score is worth. Each is scored as if it were alone, shrunk by "
         "its own factor.",
         page.table(tables.member_rows(ensemble)),
-        *map(page.text, tables.member_sentences(ensemble, n_folds)),
+        *map(page.text, sentences.member_sentences(ensemble, n_folds)),
     )
 
 
@@ -155,7 +155,8 @@ def skill_rows(groups: Mapping[str, Any]) -> list[tuple[str, list[tuple]]]:
         groups_of = groups.get(by, [])
         told = [row for row in groups_of if row["low"] is not None] or groups_of
         rows = [
-            (row[by], *map(tables.percent, (row["skill"], row["low"], row["high"]))) for row in told
+            (row[by], *map(reading.percent, (row["skill"], row["low"], row["high"])))
+            for row in told
         ]
         if any(row["skill"] is not None for row in told):
             shown.append((title, rows))
@@ -172,8 +173,8 @@ def age_rows(curve: Mapping[str, Any] | None) -> list[tuple]:
     """Rows of the picture of the skill by age, in percent: (label, skill, low, high)."""
     return [
         (
-            f"{tables.age_text(step)} days",
-            *map(tables.percent, (step["skill"], step["low"], step["high"])),
+            f"{reading.age_text(step)} days",
+            *map(reading.percent, (step["skill"], step["low"], step["high"])),
         )
         for step in (curve["steps"] if curve else [])
         if step["low"] is not None
@@ -184,7 +185,7 @@ def coverage_rows(interval: Mapping[str, Any] | None) -> list[tuple]:
     """Rows of the picture of the interval's coverage, in percent: (label, coverage, low, high)."""
     if not interval:
         return []
-    whole = map(tables.percent, (interval[f"coverage{end}"] for end in ("", "_low", "_high")))
+    whole = map(reading.percent, (interval[f"coverage{end}"] for end in ("", "_low", "_high")))
     by_symbol = interval["by_symbol"].items()
     return [("all", *whole), *((symbol, 100 * share, None, None) for symbol, share in by_symbol)]
 
@@ -193,7 +194,7 @@ def importance_rows(importance: Mapping[str, Any] | None) -> list[tuple]:
     """Rows of the picture of what the network relies on, in points: (group, lost, low, high)."""
     rows = importance["groups"] if importance else []
     return [
-        (of["group"], *map(tables.percent, (of["skill_lost"], of["low"], of["high"])))
+        (of["group"], *map(reading.percent, (of["skill_lost"], of["low"], of["high"])))
         for of in rows
     ]
 
@@ -226,8 +227,8 @@ def _served_note(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     """What to say of a run whose served network is not the one that was judged."""
     if not settings.get("final_fit"):
         return ""
-    cuts = (tables.minute_of(metrics["cuts"][name]) for name in ("val_end", "test_end"))
-    return tables.served_sentence(*cuts)
+    cuts = (reading.minute_of(metrics["cuts"][name]) for name in ("val_end", "test_end"))
+    return sentences.served_sentence(*cuts)
 
 
 def _listing(names: Sequence[str]) -> str:

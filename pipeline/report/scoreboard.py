@@ -25,7 +25,7 @@ from pipeline.bundle import files
 from pipeline.evaluation import decay, ledger_scores
 from pipeline.evaluation.unseen import NETWORK
 from pipeline.forecasts.prediction import format_price
-from pipeline.report import page, pictures, tables
+from pipeline.report import page, pictures, reading, sentences, tables
 
 SHOWN = 48
 """Newest forecasts of the table."""
@@ -74,7 +74,7 @@ def html_page(
     facts = result["ledger"]
     is_made_up = any(model["synthetic"] for model in result["models"])
     parts: list[str] = [Markup("<h1>{}</h1>").format(title)]
-    parts += [page.warning(tables.SYNTHETIC)] if is_made_up else []
+    parts += [page.warning(reading.SYNTHETIC)] if is_made_up else []
     for model in result["models"]:
         of_model = judged[judged["model_sha256"] == model["model_sha256"]]
         parts += _model_section(model, of_model, n_models=len(result["models"]))
@@ -108,7 +108,7 @@ def _model_section(model: Mapping[str, Any], judged: pd.DataFrame, n_models: int
     if test is None:
         content.append(page.text("There are too few forecasts for a test yet."))
         return page.section(name, how, *content)
-    content.insert(0, page.text(page.minus(f"{tables.verdict_sentence(test)}.")))
+    content.insert(0, page.text(page.minus(f"{sentences.verdict_sentence(test)}.")))
     rolling = decay.rolling_skill(judged, NETWORK, "naive", model["horizon"])
     if rolling:
         figure = pictures.rolling_plot(rolling, "skill against naive, %", 100)
@@ -121,7 +121,7 @@ def _model_section(model: Mapping[str, Any], judged: pd.DataFrame, n_models: int
 def _tiles(model: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The counts that anybody understands: (name, value, note)."""
     test, calls = model["test"], model["n_calls"]
-    skill = None if test is None else tables.against_naive(test)["skill"]
+    skill = None if test is None else reading.against_naive(test)["skill"]
     return [
         ("directions right", f"{model['n_right']:,} of {calls:,}", f"a coin toss: {calls / 2:g}"),
         (
@@ -129,7 +129,7 @@ def _tiles(model: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{model['n_inside']:,} of {model['n']:,}",
             f"promised: {0.8 * model['n']:.0f}",
         ),
-        ("skill against naive, %", tables.show(skill, "{:+.2f}", 100), "0 is no change"),
+        ("skill against naive, %", reading.show(skill, "{:+.2f}", 100), "0 is no change"),
         (
             "entered after the close",
             f"{model['delay_s']['median']:,.0f} s",
@@ -152,8 +152,8 @@ def entry_rows(entries: pd.DataFrame, judged: pd.DataFrame) -> tables.Rows:
             f"{pd.Timestamp(entry['timestamp']):%d %b %H:%M}",
             entry["symbol"],
             format_price(entry["last_price"]),
-            tables.show(entry["return"], "{:+.3f}", 100),
-            tables.span(entry["q10"], entry["q90"], "{:+.2f}", 100),
+            reading.show(entry["return"], "{:+.3f}", 100),
+            reading.span(entry["q10"], entry["q90"], "{:+.2f}", 100),
         ]
         if actual is None:
             rows.append([*cells, "open", "", ""])
@@ -162,7 +162,7 @@ def entry_rows(entries: pd.DataFrame, judged: pd.DataFrame) -> tables.Rows:
         is_inside = entry["q10"] <= actual <= entry["q90"]
         said = "none" if actual * entry["return"] == 0 else "right" if is_right else "wrong"
         band = "inside" if is_inside else "outside"
-        rows.append([*cells, tables.show(actual, "{:+.3f}", 100), said, band])
+        rows.append([*cells, reading.show(actual, "{:+.3f}", 100), said, band])
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import privacy
 from pipeline.evaluation.losses import deciding
-from pipeline.report import tables
+from pipeline.report import reading
 
 PROJECT = "crypto-forecasts"
 CURVES = ("loss", "val_loss", "learning_rate")
@@ -101,7 +101,7 @@ def epochs(metadata: Mapping[str, Any]) -> Iterator[dict[str, float]]:
 
 def scores(test: Mapping[str, Any]) -> dict[str, float]:
     """The network's scores and its skill against each baseline, as far as they are numbers."""
-    of_network = test["models"][tables.network_of(test)]
+    of_network = test["models"][reading.network_of(test)]
     told = {f"test/{key}": value for key, value in of_network.items()}
     told |= {
         f"skill/{compared['baseline']}": compared["skill"]
