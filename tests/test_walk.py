@@ -416,6 +416,25 @@ def test_a_model_that_remembers_is_told_of():
     assert note.startswith("it remembers: at ")
 
 
+def test_a_model_that_remembers_proves_nothing_in_its_second_walk():
+    seen = {}
+
+    def hoards(candles):  # from a cell that is run twice
+        closes = candles["close"].to_numpy()
+        seen.setdefault(len(candles), closes[-1])
+        return 0.01 * np.log(seen.get(len(candles) + 1, closes[-1]) / closes[-1])
+
+    first, second = walked(hoards), walked(hoards)
+    assert any(note.startswith("it remembers") for note in first.notes)
+    assert any("walked in this process before" in note for note in second.notes)
+    assert second.proof.startswith("not proved") and not first.proof.startswith("not proved")
+
+
+def test_no_value_of_pandas_is_no_forecast():
+    found = walked(lambda candles: pd.NA if len(candles) % 2 else 0.001)
+    assert found.n_silent == 20
+
+
 def test_a_model_that_reads_its_own_candles_is_told_of():
     def own(candles):
         later = BTC[BTC["timestamp"] > candles["timestamp"].iloc[-1]]

@@ -46,6 +46,8 @@ class UserModel:
     """file of its code, whose lines an error names"""
     can_fit: bool = False
     """whether it learns from candles"""
+    code: object = None
+    """what tells the same function, or class, again"""
 
 
 def is_model(what: object) -> bool:
@@ -74,10 +76,11 @@ def as_model(what: object) -> UserModel:
         if not hasattr(what, "predict"):
             raise ModelError(f"{name}: the class has no predict(candles); add it")
         what = call(what, name, "when it is made", home)
+    code = getattr(what, "__code__", None) or type(what).__qualname__
     if hasattr(what, "fit") and hasattr(what, "predict"):
-        return UserModel(name, lambda: copy.deepcopy(what), home, can_fit=True)
+        return UserModel(name, lambda: copy.deepcopy(what), home, can_fit=True, code=code)
     if hasattr(what, "predict") or callable(what):
-        return UserModel(name, lambda: what, home)  # large weights are not copied
+        return UserModel(name, lambda: what, home, code=code)  # large weights are not copied
     raise ModelError(
         f"{name} is {type(what).__name__}; a function of candles is needed, or a class with "
         "predict(candles)"
@@ -209,7 +212,7 @@ def read_one(answer: object, where: str) -> dict[str, float]:
 
 def _number(value: Any, name: str, where: str) -> float:
     """A finite number or NaN."""
-    if value is None:
+    if value is None or value is pd.NA:
         return np.nan
     try:
         number = float(np.asarray(value, np.float64).item())

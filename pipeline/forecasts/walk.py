@@ -256,6 +256,10 @@ def _rows_to_forecast(
     return rows
 
 
+_REMEMBERING: set[tuple[str, object]] = set()
+"""Name and code of the models that answered otherwise after a walk of this process"""
+
+
 @dataclass
 class _Walker:
     """The state of one walk."""
@@ -464,6 +468,17 @@ class _Walker:
         n = len(chosen)
         instants = terminal.counted(n, "instant")
         proof = NO_LATER
+        key = (self.model.name, self.model.code)
+        was_walked = key in _REMEMBERING
+        if n_random or n_other:
+            _REMEMBERING.add(key)
+        if was_walked:
+            self.notes.append(
+                "it answered otherwise when it was asked again, and was walked in this process "
+                "before: what it may have kept of that walk is of later candles, so nothing is "
+                "proved; judge it in a fresh process"
+            )
+            return "not proved: it may remember an earlier walk of this process"
         if n_random:
             self.notes.append(
                 f"not repeatable: at {n_random} of {instants} it gave two answers to the same "
