@@ -354,7 +354,8 @@ def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
     """A frame; of texts that repeat, which were read as dictionaries, each is there once."""
     texts = table_size.check_texts(table)
-    return table.to_pandas().astype(dict.fromkeys(texts, object))
+    frame = table.to_pandas()
+    return frame.astype({name: object for name in texts if name in frame})  # not of its index
 
 
 @contextlib.contextmanager
