@@ -364,6 +364,8 @@ def without_strays(matched: Matched) -> Matched:
     for symbol in rows["symbol"].unique():
         mine = (rows["symbol"] == symbol).to_numpy()
         steps = np.diff(ms[mine])
+        if not len(steps):
+            continue
         gaps = np.flatnonzero(steps[: int(STRAY * mine.sum())] > LONG_GAP * np.median(steps))
         if not len(gaps):
             continue

@@ -44,6 +44,9 @@ class Judgement:
         name = name or next(iter(self.metrics))
         return judged_page(self.metrics[name], self.predictions[name], name, self.rivals)
 
+    def __repr__(self) -> str:
+        return self.text
+
     def _repr_html_(self) -> str:
         return str(in_notebook(self.page()).data)
 
@@ -53,9 +56,11 @@ class Judgement:
         Returns:
             Model -> its page.
         """
-        pages = {}
+        pages: dict[str, Path] = {}
         for name, metrics in self.metrics.items():
             own = folder if len(self.metrics) == 1 else folder / safe_name(name)
+            while own / PAGE in pages.values():  # of "a b" and "a_b"
+                own = own.with_name(f"{own.name}_")
             own.mkdir(parents=True, exist_ok=True)
             files.write_json(own / METRICS, metrics | {"rivals": self.rivals})
             self.predictions[name].to_parquet(own / PREDICTIONS, index=False)
