@@ -32,7 +32,9 @@ from config import SourceConfig
 from feature_engineering import V2_CANDLE_FEATURES, V2_WARMUP, compute_features
 from pipeline import options, terminal
 from pipeline.bundle import files
+from pipeline.candles.columns import PAIRS, plain_name
 from pipeline.candles.finer import prices_between
+from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import canonical_timeframe, instant_ms
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
 from pipeline.forecasts.foreign import (
@@ -104,6 +106,14 @@ class Judge:
     """pair, where the rows do not tell"""
     pairs: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=PAIR [NAME=PAIR ...]"})
     """pairs of the names in the files that are none, such as BTC=BTC/USDT"""
+    columns: tuple[str, ...] = field(default=(), metadata={"metavar": "NAME=WHAT [NAME=WHAT ...]"})
+    """what a column is, where its name does not tell, such as "Date and time=time": time, symbol,
+    forecast, forecast_return, forecast_price, direction, position, p_up, q10, q50, q90, cutoff,
+    made (when a row was made), horizon, actual, model or nothing. Several columns of forecasts are
+    several models"""
+    path: int | None = None
+    """of predicted candles that stand at what they forecast: rows of a path that were made at
+    once, one path after another; 1 where each row was made by itself"""
     unit: Unit | None = field(default=None, metadata={"metavar": "{" + ",".join(UNITS) + "}"})
     """what the forecasts are, where their column does not tell. Of a direction 0 and 1 are down and
     up; of a position 0 is none. Asked for where the numbers are in doubt"""
@@ -143,6 +153,8 @@ def judge(
     unit: Unit | None = None,
     level: float | None = None,
     pairs: Mapping[str, str] = {},
+    columns: Mapping[str, str] = {},
+    path: int | None = None,
     baselines: Sequence[str] = BASELINE_NAMES,
     fee_bps: float = 5.0,
     published: str | None = None,
@@ -177,6 +189,7 @@ def judge(
         timezone: Zone of times that name none; None for UTC.
         unit: What the forecasts are, where their column does not tell; see `Judge`, as is level.
         pairs: Pair of each name in the rows that is none itself, such as BTC.
+        columns: What a column is, where its name does not tell; see `Judge`, as is path.
         baselines: Names of the baselines.
         fee_bps: Fee of a trade in basis points, a side.
         published: Day on which the forecasts became public.
@@ -203,7 +216,7 @@ def judge(
         )
 
     # Read: one record a model, with what is sure of its rows.
-    said = Conventions(stamped, symbol, timezone, unit, level, pairs)
+    said = Conventions(stamped, symbol, timezone, unit, level, pairs, columns, path)
     models, read = _sort_out(forecasts, said)
     terminal.tell_wrapped(*(foreign.line for foreign in read))
     if not is_told:
@@ -295,6 +308,9 @@ def _sort_out(
     forecasts: Any, said: Conventions
 ) -> tuple[list[tuple[str | None, UserModel]], list[ForeignForecasts]]:
     """The models to be walked, each with its name, and the forecasts that are read already."""
+    if isinstance(forecasts, (Mapping, list, tuple)) and len(forecasts) == 0:
+        raise ValueError("nothing to judge; pass a frame, a file's path or a function of candles")
+    forecasts = _of_pairs(forecasts)
     each: list[tuple[str | None, Any]] = [(None, forecasts)]
     if isinstance(forecasts, Mapping) and any(map(_is_whole, forecasts.values())):
         each = [(str(name), what) for name, what in forecasts.items()]
@@ -317,16 +333,32 @@ def _folders_of(files: Sequence[Any]) -> list[str | None]:
     return [path.parent.name if path and names.count(path.name) > 1 else None for path in paths]
 
 
+def _of_pairs(forecasts: Any) -> Any:
+    """One frame of forecasts, where they are pair -> frame and no row names a pair."""
+    if not isinstance(forecasts, Mapping) or not all(
+        isinstance(frame, pd.DataFrame) and pair_of(str(name)) for name, frame in forecasts.items()
+    ):
+        return forecasts
+    rows = [
+        frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+        for frame in forecasts.values()
+    ]
+    if any(plain_name(column) in PAIRS for frame in rows for column in frame.columns):
+        return forecasts
+    named = [frame.assign(symbol=name) for name, frame in zip(forecasts, rows)]
+    return pd.concat(named, ignore_index=True)
+
+
 def _is_whole(what: object) -> bool:
     """Whether this is all of a model's forecasts, or the model, and no row or column of them."""
     return isinstance(what, (pd.DataFrame, str, os.PathLike)) or is_model(what)
 
 
-def _renamed(given: Sequence[str]) -> dict[str, str]:
-    """Name -> pair, of --pairs."""
+def _renamed(given: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """Name -> what it is, of an option that says so."""
     if wrong := [one for one in given if "=" not in one]:
-        raise ValueError(f"--pairs has {wrong[0]!r}; write NAME=PAIR, such as BTC=BTC/USDT")
-    return dict(one.split("=", 1) for one in given)
+        raise ValueError(f"{option} has {wrong[0]!r}; write {form}")
+    return dict(one.rsplit("=", 1) for one in given)
 
 
 def refuse(leak: ForecastLooksAheadError, folder: Path, json_out: TextIO | None) -> int:
@@ -354,7 +386,9 @@ def main(settings: Judge) -> Judgement:
         timezone=settings.timezone,
         unit=settings.unit,
         level=settings.level,
-        pairs=_renamed(settings.pairs),
+        pairs=_renamed(settings.pairs, "--pairs", "NAME=PAIR, such as BTC=BTC/USDT"),
+        columns=_renamed(settings.columns, "--columns", "NAME=WHAT, such as close=forecast_price"),
+        path=settings.path,
         baselines=settings.baselines,
         fee_bps=settings.fee_bps,
         published=settings.published,

@@ -654,3 +654,26 @@ def test_candles_of_a_generator_have_no_claim(noise):
     made_up.attrs["exchange"] = "synthetic"
     judged = free(frame_of(made_up, noise), made_up)
     assert list(judged.verdicts.values()) == ["NO CLAIM (synthetic data)"]
+
+
+def test_one_forecast_is_judged_without_a_warning(candles, noise):
+    [metrics] = free(frame_of(candles, noise, rows=slice(100, 101)), candles).metrics.values()
+    assert metrics["test"]["n"] == 1 and metrics["verdict"] == "NO EDGE"
+
+
+def test_a_price_that_is_called_a_return_is_asked_about(candles):
+    made = frame_of(candles, candles["close"].to_numpy())
+    with pytest.raises(ValueError, match="is it a price. pass --unit price"):
+        free(made, candles)
+    assert free(made, candles, unit="price").verdicts
+
+
+def test_a_judgement_is_told_as_text(candles, noise):
+    judged = free(frame_of(candles, noise), candles)
+    assert repr(judged) == judged.text
+
+
+def test_models_whose_names_are_alike_have_folders_of_their_own(candles, noise, tmp_path):
+    made = frame_of(candles, noise)
+    pages = free({"a b": made, "a_b": made}, candles).write(tmp_path)
+    assert len(set(pages.values())) == 2

@@ -215,7 +215,7 @@ def test_forecasts_without_p_up_count_as_forecasts(candles, noise):
 
 def test_predicted_candles_stand_at_what_they_forecast(candles):
     rows = candles.iloc[101:-5][["timestamp", "open", "high", "low", "close"]]
-    with pytest.raises(ValueError, match=r"--stamped target; a path of several candles needs `cut"):
+    with pytest.raises(ValueError, match=r"--stamped target; of paths of N candles, .* --path N"):
         free(rows.rename(columns={"timestamp": "timestamps", "close": "Close"}), candles)
     [metrics] = free(rows, candles, stamped="target").metrics.values()
     assert "each row is taken as made 1 candle(s) before what it forecasts" in metrics["notes"][0]
@@ -381,3 +381,192 @@ def test_what_is_asked_is_answered_by_options(candles, noise, tmp_path):
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n"] == len(made)
+
+
+# --- what a stranger's files hold besides
+
+
+def nixtla(candles, prices, rows=slice(100, -5)) -> pd.DataFrame:
+    """A frame of statsforecast's `forecast`: each row at the candle that it is of."""
+    made = candles.iloc[rows]
+    return pd.DataFrame(
+        {"unique_id": "BTCUSDT", "ds": made["timestamp"] + HOUR, "AutoARIMA": prices[rows]}
+    )
+
+
+def paths(candles, n_candles: int) -> pd.DataFrame:
+    """Predicted candles of paths that follow one another, each flat at the price that it knew."""
+    first, n = 100, 240
+    start = first + np.arange(n) // n_candles * n_candles
+    price = candles["close"].to_numpy()[start - 1]
+    rows = candles.iloc[first : first + n][["timestamp"]]
+    return rows.assign(open=price, high=price, low=price, close=price * 1.0001)
+
+
+def test_the_number_of_a_row_is_no_model(candles, tmp_path):
+    made = nixtla(candles, candles["close"].to_numpy() * 1.001)
+    made["cutoff"] = made["ds"] - HOUR
+    made.to_csv(tmp_path / "cv.csv")
+    [read] = read_forecasts(tmp_path / "cv.csv")
+    assert read.name == "AutoARIMA"
+
+
+def test_quantiles_beside_their_model_are_no_models(candles):
+    price = candles["close"].to_numpy()
+    for names in (
+        ("TimesFM-q-0.1", "TimesFM-q-0.5", "TimesFM-q-0.9"),
+        ("TimesFM_ql0.1", "TimesFM_ql0.5", "TimesFM_ql0.9"),
+    ):
+        made = nixtla(candles, price).rename(columns={"AutoARIMA": "TimesFM"})
+        made = made.assign(**{name: price[100:-5] * k for name, k in zip(names, (0.99, 1, 1.01))})
+        [read] = read_forecasts(made)
+        assert read.name == "TimesFM" and {"q10", "q50", "q90"} <= set(read.frame)
+
+
+def test_samples_of_darts_are_read(candles):
+    noise = np.random.default_rng(0).normal(1, 0.01, (len(candles), 10))
+    names = [f"close_s{n}" for n in range(10)]
+    made = pd.DataFrame(noise * candles["close"].to_numpy()[:, None], columns=names)
+    [read] = read_forecasts(made.assign(time=candles["timestamp"]))
+    assert "10 samples a row" in read.line
+
+
+def test_a_frame_of_two_indices_is_read_from_parquet(candles, noise, tmp_path):
+    made = frame_of(candles, noise).set_index(["symbol", "timestamp"])
+    made.to_parquet(tmp_path / "mine.parquet")
+    [read] = read_forecasts(tmp_path / "mine.parquet")
+    assert read.frame["symbol"].unique().tolist() == ["BTC/USDT"]
+
+
+def test_two_columns_of_one_name_are_refused(candles, noise):
+    made = frame_of(candles, noise)
+    twice = pd.concat([made, made[["forecast_return"]]], axis=1)
+    with pytest.raises(ValueError, match="two of its columns are called 'forecast_return'"):
+        read_forecasts(twice)
+
+
+def test_a_header_of_names_that_say_nothing_is_a_header(tmp_path):
+    with pytest.raises(ValueError, match="which of its columns Date, entries, exits is the fore"):
+        read_lines(tmp_path, "Date,entries,exits", "2024-01-01,True,False", "2024-01-02,False,True")
+
+
+def test_a_series_is_a_forecast(candles, noise):
+    [read] = read_forecasts(pd.Series(noise, candles["timestamp"], name="r"))
+    assert read.frame["forecast"].tolist() == noise.tolist()
+
+
+def test_what_holds_no_forecasts_is_not_asked_for_candles():
+    for what in (None, 5, [1.0, 2.0], np.zeros(3)):
+        with pytest.raises(ValueError, match="holds no forecasts that are read"):
+            read_forecasts(what)
+
+
+def test_frames_by_pair_are_one_model(candles, noise):
+    made = frame_of(candles, noise).drop(columns="symbol")
+    market = {"BTC/USDT": candles, "ETH/USDT": walk(seed=3)}
+    judged = judge({"BTC/USDT": made, "ETH/USDT": made}, market, baselines=["naive"])
+    [predictions] = judged.predictions.values()
+    assert predictions["symbol"].value_counts().tolist() == [len(made), len(made)]
+
+
+def test_nothing_at_all_is_refused(candles):
+    with pytest.raises(ValueError, match="nothing to judge"):
+        free([], candles)
+
+
+def test_columns_are_what_their_maker_says(tmp_path):
+    lines = ("Date and time,Price,Chance", "2024-01-01,100,0.6", "2024-01-02,101,0.4")
+    with pytest.raises(ValueError, match="--columns NAME=time"):
+        read_lines(tmp_path, *lines)
+    columns = {"Date and time": "time", "Chance": "p_up"}
+    rows = read_lines(tmp_path, *lines, columns=columns)
+    assert rows["p_up"].tolist() == [0.6, 0.4]
+    with pytest.raises(ValueError, match="there is no column 'Chances'; its columns are Date"):
+        read_lines(tmp_path, *lines, columns={"Chances": "p_up"})
+    with pytest.raises(ValueError, match="columns has 'chance'; a column is one of time, symbol"):
+        read_lines(tmp_path, *lines, columns={"Chance": "chance"})
+
+
+def test_a_column_that_is_said_to_be_a_price_has_no_contract_of_its_time(candles, noise):
+    made = frame_of(candles, candles["close"].to_numpy(), column="close")
+    with pytest.raises(ValueError, match="what is the time of a forecast"):
+        free(made, candles, columns={"close": "forecast_price"})
+    assert free(made, candles, columns={"close": "forecast_price"}, stamped="known").verdicts
+
+
+def test_several_columns_that_are_said_to_be_forecasts_are_models(candles, noise):
+    made = frame_of(candles, noise, column="lstm").assign(gru=1e-5)
+    columns = {"lstm": "forecast", "gru": "forecast"}
+    assert set(free(made, candles, columns=columns, stamped="known").verdicts) == {"lstm", "gru"}
+
+
+def test_columns_of_coins_are_pairs_where_their_maker_says_so(candles, tmp_path):
+    price = candles["close"].to_numpy()
+    wide = pd.DataFrame({"time": candles["timestamp"], "BTC_pred": price, "BTC_actual": price})
+    with pytest.raises(ValueError, match=r"own column, --pairs BTC_pred=BTC/USDT$"):
+        read_forecasts(wide)
+    [read] = read_forecasts(wide, Conventions(pairs={"BTC_pred": "BTC/USDT"}))
+    assert read.frame["symbol"].unique().tolist() == ["BTC/USDT"] and len(read.frame) == 1600
+
+
+def test_prices_in_another_dollar_are_asked_about(candles, noise, tmp_path):
+    candles.to_parquet(tmp_path / "BTCUSDT_1h.parquet")
+    made = frame_of(candles, noise).assign(symbol="BTC-USD")
+    with pytest.raises(ValueError, match="pass --pairs BTC/USD=BTC/USDT"):
+        judge(made, tmp_path)
+    pairs = {"BTC/USD": "BTC/USDT"}
+    assert judge(made, tmp_path, pairs=pairs, baselines=["naive"]).verdicts
+
+
+def test_a_column_of_horizons_is_obeyed(candles, noise):
+    made = frame_of(candles, noise).assign(horizon=4)
+    with pytest.raises(ValueError, match="column of horizons says 4, and no row is 1 candle"):
+        free(made, candles)
+    [metrics] = free(made, candles, horizon=4).metrics.values()
+    assert metrics["test"]["n"] == len(made)
+    assert free(made, candles, columns={"horizon": "nothing"}).verdicts
+
+
+@pytest.mark.parametrize("n_candles", [2, 6, 24, 240])
+def test_a_path_is_noticed_by_what_its_rows_do_not_know(candles, n_candles):
+    made = paths(candles, n_candles)
+    with pytest.raises(ValueError, match="as a path does whose rows were made at once"):
+        free(made, candles, stamped="target")
+    [metrics] = free(made, candles, path=n_candles, horizon=2).metrics.values()
+    assert metrics["test"]["n"] == 240 // n_candles
+    assert free(made, candles, stamped="target", path=1).verdicts
+
+
+def test_prices_that_were_made_one_by_one_are_no_path(candles, noise):
+    known = candles["close"].to_numpy() * np.exp(noise)
+    for horizon in (1, 4):
+        made = nixtla(candles, known)
+        made["ds"] += (horizon - 1) * HOUR
+        assert free(made, candles, stamped="target", horizon=horizon).verdicts
+
+
+def test_paths_of_another_length_are_refused(candles):
+    made = paths(candles, 24)
+    with pytest.raises(ValueError, match="240 rows are no whole number of paths of 25"):
+        free(made, candles, path=25)
+    with pytest.raises(ValueError, match="rows are not 0 days 01:00:00 later than the row before"):
+        free(made.drop(index=made.index[[5, 9]]), candles, path=14 * 17)
+
+
+def test_when_a_row_was_made_tells_the_last_candle_that_had_closed(candles):
+    made = paths(candles, 24)
+    first = made["timestamp"].to_numpy()[np.arange(240) // 24 * 24]
+    made["run_at"] = pd.to_datetime(first) + pd.Timedelta("7s")  # when the candle before closed
+    judged = free(made, candles, columns={"run_at": "made"}, horizon=3)
+    [predictions] = judged.predictions.values()
+    known = candles["timestamp"].to_numpy()[99:339:24]
+    assert (predictions["timestamp"].to_numpy() == known).all()
+
+
+def test_a_cutoff_is_a_closing_time_where_all_times_are(candles):
+    made = nixtla(candles, candles["close"].to_numpy())
+    made["cutoff"] = made["ds"] - HOUR
+    closing = made.assign(ds=made["ds"] + HOUR, cutoff=made["cutoff"] + HOUR)
+    [opens] = free(made, candles).predictions.values()
+    [closes] = free(closing, candles, stamped="close").predictions.values()
+    pd.testing.assert_frame_equal(opens, closes)

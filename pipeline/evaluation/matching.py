@@ -44,6 +44,11 @@ RESERVED = frozenset(
     )
 )
 """Columns of a frame of predictions, which no model is called"""
+FOLLOWS, LEAST_OF_PATH = 0.6, 20
+"""Share of the last known move that the next forecast price follows, below which rows may have been
+made at once: of paths of two candles it is a half; rows that tell it"""
+KNOWS = 0.3
+"""Correlation with what came true beyond that of any forecast"""
 ENDS = 1_000
 """ms; a closing time of 12:59:59.999 is that of 13:00"""
 
@@ -142,6 +147,8 @@ def match(
     kind: Literal["return", "direction"] = "return" if "forecast" in said else "direction"
     main = said["forecast"] if kind == "return" else said["direction"]
     is_nan = ~np.isfinite(main)
+    if kind == "return":
+        _demand_alone(foreign, main, sample, targets)
     instants = _instants(targets, sample, sample[~is_nan])
     n_rows = len(foreign.frame)
     if is_nan.all():
@@ -216,7 +223,8 @@ def _named(foreign: ForeignForecasts, market: CandleSet, symbol: str | None) -> 
         if symbol is None:
             raise ValueError(
                 f"{foreign.name}: its rows name no pair, and there are candles of "
-                f"{', '.join(market.candles)}; of which are they? pass --symbol"
+                f"{', '.join(market.candles)}; of which are they? pass --symbol, or --columns "
+                "NAME=symbol for the column that names them"
             )
         rows = rows.assign(symbol=rows["symbol"].mask(unnamed, symbol))
     return rows
@@ -228,8 +236,12 @@ def _stamped(
     """The rows of this horizon, and the open of the last candle that each knew, epoch ms."""
     step_ms, horizon = targets.step_ms, targets.horizon
     stamps = timestamps_ms(rows)
-    if "cutoff" in rows:
-        cutoff = timestamps_ms(rows.assign(timestamp=rows["cutoff"]))
+    if "made" in rows or "cutoff" in rows:
+        cutoff = timestamps_ms(rows.assign(timestamp=rows.get("made", rows.get("cutoff"))))
+        if foreign.stamped == "close":  # all of its times are closing times
+            stamps, cutoff = _opens(stamps, step_ms), _opens(cutoff, step_ms)
+        elif "made" in rows:  # the last candle that had closed by then
+            cutoff = cutoff // step_ms * step_ms - step_ms
         ahead = (stamps - cutoff) / step_ms
         chosen = ahead == horizon
         if not chosen.any():
@@ -245,6 +257,23 @@ def _stamped(
                 "judged here (--horizon)"
             )
         return rows[chosen], cutoff[chosen], notes
+    notes = []
+    if "horizon" in rows:
+        ahead = rows["horizon"].to_numpy()
+        chosen = ahead == horizon
+        if not chosen.any():
+            found = ", ".join(f"{one:g}" for one in np.unique(ahead)[:5])
+            raise ValueError(
+                f"{foreign.name}: its column of horizons says {found}, and no row is {horizon} "
+                "candle(s) ahead; pass --horizon, or --columns NAME=nothing where it is no number "
+                "of candles"
+            )
+        if not chosen.all():
+            notes.append(
+                f"{int((~chosen).sum()):,} rows are of another horizon than {horizon} and not "
+                "judged here (--horizon)"
+            )
+        rows, stamps = rows[chosen], stamps[chosen]
     if foreign.stamped is None:
         raise ValueError(f"{foreign.name}: {foreign.why_open}")
     if foreign.stamped == "close":
@@ -259,13 +288,62 @@ def _stamped(
             "times (--stamped close), or is it another --timeframe?"
         )
     early = {"known": 0, "close": step_ms, "target": horizon * step_ms}[foreign.stamped]
-    notes = []
-    if foreign.stamped == "target":
+    if foreign.stamped == "target" and "horizon" not in rows:
         notes.append(
-            f"each row is taken as made {horizon} candle(s) before what it forecasts; a path of "
-            "several candles needs a column cutoff"
+            f"each row is taken as made {horizon} candle(s) before what it forecasts; of paths of "
+            "N candles pass --path N"
         )
     return rows, stamps - early, notes
+
+
+def _opens(stamps: np.ndarray, step_ms: int) -> np.ndarray:
+    """Opens of the candles that closed at these times, epoch ms; 12:59:59.999 is 13:00."""
+    late = -stamps % step_ms
+    return np.where(late <= ENDS, stamps + late, stamps) - step_ms
+
+
+def _demand_alone(
+    foreign: ForeignForecasts, forecast: np.ndarray, sample: np.ndarray, targets: Samples
+) -> None:
+    """Raise where forecast prices do not follow the newest candle that each is said to have known.
+
+    Of rows that were made at once, as a path, only the first knows it. Whoever starts from the
+    last price, and adds a small return, follows its last move wholly.
+
+    Args:
+        foreign: The forecasts.
+        forecast: (n,) log-returns from the price that was known.
+        sample: (n,) their samples.
+        targets: All samples.
+    """
+    if (
+        foreign.stamped != "target"
+        or foreign.is_alone
+        or {"cutoff", "made", "horizon"} & set(foreign.frame)
+    ):
+        return
+    time = targets.time[sample].astype("datetime64[ms]").astype(np.int64)
+    order = np.lexsort((time, targets.symbol[sample]))
+    of, level = sample[order], (np.log(targets.base_price[sample]) + forecast)[order]
+    follows = np.diff(time[order]) == targets.step_ms
+    follows &= np.diff(targets.symbol[of]) == 0
+    known, moved = targets.current_return[of][1:][follows], np.diff(level)[follows]
+    said, came = forecast[order][1:][follows], targets.log_return[of][1:][follows]
+    is_number = np.isfinite(known) & np.isfinite(moved) & (known != 0)
+    if is_number.sum() < LEAST_OF_PATH:
+        return
+    known, moved, said, came = (one[is_number] for one in (known, moved, said, came))
+    knows = (said * came).sum() > KNOWS * np.sqrt((said**2).sum() * (came**2).sum())
+    if knows and targets.horizon == 1:  # beyond 1, the late rows of a path know most of theirs
+        return  # it knows its target, which is another error
+    share = float((known * moved).sum() / (known**2).sum())
+    if share < FOLLOWS:
+        raise ValueError(
+            f"{foreign.name}: its prices follow the last move that each row is said to have known "
+            f"by {100 * share:.0f} %, as a path does whose rows were made at once; were they? pass "
+            "--path N for paths of N candles, one after another, --path 1 where each row was made "
+            "by itself, or name the column that says when: --columns NAME=made"
+        )
 
 
 def _places(rows: pd.DataFrame, when: np.ndarray, targets: Samples) -> np.ndarray:
@@ -352,7 +430,9 @@ def _without_duplicates(
     twice = pd.Series(sample).duplicated().to_numpy()
     if not twice.any():
         return rows, sample, 0, ""
-    columns = [name for name in rows if name not in ("symbol", "timestamp", "cutoff", "actual")]
+    columns = [
+        name for name in rows if name not in ("symbol", "timestamp", "cutoff", "made", "actual")
+    ]
     distinct = rows[columns].assign(sample=sample).drop_duplicates()
     again = distinct["sample"].duplicated()
     first = rows[twice].iloc[0]
@@ -362,7 +442,9 @@ def _without_duplicates(
         raise ValueError(
             f"{foreign.name}: {int(again.sum()):,} instants have several forecasts that differ, "
             f"first {one['symbol']} at {one['timestamp']:%Y-%m-%d %H:%M}; which one counts? keep "
-            "one, or tell forecasts of several horizons apart by a column cutoff"
+            "one, or tell forecasts of several horizons apart: by a column cutoff, by --columns "
+            "NAME=made for the column that says when each was made, or by --path N where paths of "
+            "N candles follow one another"
         )
     return rows[~twice], sample[~twice], int(twice.sum()), when
 
@@ -388,6 +470,7 @@ def _said(
     if "forecast_return" in columns:
         said["forecast"] = columns["forecast_return"]
         _demand_no_classes(foreign, said["forecast"], base, volatility)
+        _demand_no_prices(foreign, said["forecast"], base)
         _demand_unit(foreign, said["forecast"], volatility, actual, "forecast_return")
     elif "forecast_price" in columns:
         said["price"] = columns["forecast_price"]
@@ -498,6 +581,18 @@ def _demand_no_classes(
             f"{foreign.name}: its forecasts lie between 0 and 1; are they probabilities of a rise? "
             "pass --unit p_up, else --unit price, return (log-return) or percent"
         )
+
+
+def _demand_no_prices(foreign: ForeignForecasts, values: np.ndarray, base: np.ndarray) -> None:
+    """Raise where what is called a return is near the price."""
+    known = np.isfinite(values) & (values != 0)
+    if foreign.unit is None and known.any():
+        ratio, size = np.median(values[known] / base[known]), np.median(np.abs(values[known]))
+        if 0.5 < ratio < 2 and size > 1:
+            raise ValueError(
+                f"{foreign.name}: the usual forecast_return is {size:.4g}, {ratio:.3g} times the "
+                "last price; is it a price? pass --unit price, or call it forecast_price"
+            )
 
 
 def _demand_unit(

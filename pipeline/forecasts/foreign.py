@@ -69,9 +69,16 @@ SPELLINGS = {
     "cutoff": "cutoff",
     "actual": "y actual truth ytrue target",
     "model": "model modelname",
+    "horizon": "horizon stepsahead forecasthorizon",
+    "made": "made",
 }
 """Column of a forecast -> how it is spelt, as `plain_name` writes it. The unit of "forecast", a
-return or a price, is told by the candles' own prices."""
+return or a price, is told by the candles' own prices. `horizon` is how many candles ahead a row is,
+`made` when it was made."""
+CALLED = ("time", "symbol", *SPELLINGS, "position", "nothing")
+"""What its maker may say that a column is"""
+SEVERAL = ("forecast", "forecast_return", "forecast_price", "direction", "position", "p_up")
+"""Of these several columns may be one, each of which is then a model"""
 DOCUMENTED = ("forecast_return", "forecast_price", "direction", "p_up", *QUANTILES)
 """Names whose `timestamp` is by contract that of the last candle known."""
 OF_IDS = frozenset(("uniqueid", "itemid", "seriesid"))
@@ -82,11 +89,14 @@ PRICES = ("open", "high", "low", "close")
 BOUND = re.compile(r"^(?P<model>.+?)[-_](?P<side>lo|hi)[-_](?P<level>\d+(?:\.\d+)?)$")
 BOUNDS = ("yhatlower", "yhatupper")
 """Prophet's interval, whose level the frame does not tell"""
+MODEL_QUANTILE = re.compile(r"^(?P<model>.+?)[-_]ql?[-_]?(?P<level>0?\.\d+)$")
+"""A quantile beside its model, as TimesFM, neuralforecast and Darts write it"""
 QUANTILE = re.compile(
     r"^(?:q|p|quantile)?[-_ ]?(?P<level>0?\.\d+|\d{1,2}(?:\.\d+)?)$", re.IGNORECASE
 )
 MEDIAN = re.compile(r"^(?P<model>.+?)[-_]median$")
-SAMPLE = re.compile(r"^samples?[-_ ]?\d+$", re.IGNORECASE)
+SAMPLE = re.compile(r"^(samples?[-_ ]?|.+_s)\d+$", re.IGNORECASE)
+"""A sample's column; that of Darts is called after what is forecast, such as close_s0"""
 LEAST_SAMPLES = 10
 RUN_COLUMNS = frozenset(
     ("symbol", "timestamp", "base_price", "actual_return", "volatility", "naive", "lstm")
@@ -120,8 +130,17 @@ class Conventions:
     """percent of the outcomes that shall lie between yhat_lower and yhat_upper"""
     pairs: Mapping[str, str] = field(default_factory=dict)
     """pair of each name that is none itself, such as BTC"""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """what a column is, of `CALLED`, where its name does not tell"""
+    path: int | None = None
+    """rows that were made at once and follow one another, a path of so many candles; 1 where each
+    row was made by itself"""
 
     def __post_init__(self) -> None:
+        if wrong := [what for what in self.columns.values() if what not in CALLED]:
+            raise ValueError(f"columns has {wrong[0]!r}; a column is one of {', '.join(CALLED)}")
+        if self.path is not None and self.path < 1:
+            raise ValueError(f"path is {self.path}; it is the number of rows made at once")
         for name, allowed in (("unit", UNITS), ("stamped", tuple(STAMPS))):
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -152,6 +171,8 @@ class ForeignForecasts:
     """the column that names the pairs"""
     notes: tuple[str, ...] = ()
     """what is to be known of the verdict"""
+    is_alone: bool = False
+    """its maker says that each row was made by itself, and none of a path"""
 
     @property
     def line(self) -> str:
@@ -185,15 +206,29 @@ def read_forecasts(
         symbol = said.symbol or folders.name_of(path).symbol or _pair_in(path.name)
     else:
         where = named = name or "forecasts"
-        try:
-            table = tables.as_table(what, LEAST_COLUMNS)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+        table = _in_memory(what, where)
         symbol = said.symbol or getattr(what, "attrs", {}).get("symbol")
     try:
         return _read(table, replace(said, symbol=symbol), name, named, where)
     except DoubtfulError as doubt:
         raise question(doubt, where) from None
+
+
+def _in_memory(what: object, where: str) -> Table:
+    """The table that a notebook holds; a series is a forecast."""
+    if isinstance(what, pd.Series):
+        is_known = plain_name(what.name) in {one for of in SPELLINGS.values() for one in of.split()}
+        what = what.to_frame(what.name if is_known else "forecast")
+    try:
+        return tables.as_table(what, LEAST_COLUMNS)
+    except DoubtfulError as doubt:
+        raise question(doubt, where) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {type(what).__name__} holds no forecasts that are read; pass a file's path, "
+            "a frame, or columns such as {'symbol': [...], 'timestamp': [...], "
+            "'forecast_return': [...]}"
+        ) from error
 
 
 def _read(
@@ -204,13 +239,21 @@ def _read(
         frame = frame.reset_index()
     if frame.empty:
         raise ValueError(f"{where}: it holds no forecasts")
+    if isinstance(frame.columns, pd.MultiIndex):
+        frame = frame.set_axis([" ".join(filter(None, map(str, one))) for one in frame], axis=1)
+    if not frame.columns.is_unique:
+        twice = str(frame.columns[frame.columns.duplicated()][0])
+        raise ValueError(
+            f"{where}: two of its columns are called {twice!r}; give each its own name, in one line"
+        )
     if set(frame.columns) >= RUN_COLUMNS:
         return [_as_run(frame, name or named, where)]
-    frame = _long(frame)
+    frame, several = _called(frame, said.columns)
+    frame = _long(frame, said.pairs)
     roles = _roles_of(frame.columns)
     plain = {plain_name(column): column for column in frame.columns}
     time, how_timed = _time_column(plain, roles)
-    told = list(table.told)
+    told = [*table.told, *(f"{one!r} as {what}" for one, what in said.columns.items())]
     keys = pd.DataFrame(index=frame.index)
     keys["symbol"] = _symbols(frame, plain, said)
     zone = said.timezone
@@ -223,21 +266,32 @@ def _read(
     if "cutoff" in roles:
         cut = read_instants(frame[roles["cutoff"]], where=f"{where}, cutoff", timezone=zone)
         keys["cutoff"] = as_times(cut.ms).set_axis(frame.index)
+    elif "made" in roles:
+        made = read_instants(frame[roles["made"]], where=f"{where}, made", timezone=zone)
+        keys["made"] = as_times(made.ms).set_axis(frame.index)
+    elif "horizon" in roles and frame[roles["horizon"]].dtype.kind in "iuf":
+        keys["horizon"] = frame[roles["horizon"]].astype(np.float64)
+    elif said.path is not None and said.path > 1:
+        keys["cutoff"] = _cutoffs(keys, said.path, where)
     if "actual" in roles:
         keys["actual"] = _numbers(frame, {"actual": roles["actual"]}, table, where)["actual"]
-    found = _models_in(frame, plain, roles, time, where)
+    found = several or _models_in(frame, plain, roles, time, where)
     notes = _add_bounds(found, plain, said.level)
     used = {time, *roles.values(), *(name for of in found.values() for name in of.values())}
     notes += _other_levels([column for column in frame.columns if column not in used])
     used |= {plain[one] for one in plain if one in (*PAIRS, *OF_IDS)}
     left_out = tuple(str(column) for column in frame.columns if column not in used)[:5]
-    stamped, why_open = _stamps(said.stamped, how_timed, plain.keys(), found)
+    stamped, why_open = _stamps(said, how_timed, plain.keys(), found)
     models = []
     for model, columns in found.items():
         values, columns = _in_unit(frame, columns, said.unit, table, where)
         told_of = [*told, _phrase(columns)]
         told_of.append(
             "each with the candle that it knew last (cutoff)"
+            if "cutoff" in roles
+            else "each with the time when it was made"
+            if "made" in roles
+            else f"in paths of {said.path} candles, each made before its first one"
             if "cutoff" in keys
             else f"stamped with {STAMPS[stamped]}"
             if stamped
@@ -249,16 +303,107 @@ def _read(
                 ForeignForecasts(
                     name=group,
                     frame=pd.concat([keys, values], axis=1)[rows].reset_index(drop=True),
-                    stamped="known" if "cutoff" in keys else stamped,
+                    stamped=_of_cutoffs(said.stamped)
+                    if set(keys) & {"cutoff", "made"}
+                    else stamped,
                     why_open=why_open,
                     read_as=tuple(told_of),
                     left_out=left_out,
                     unit=said.unit,
                     symbol_column=str(next((plain[n] for n in plain if n in OF_IDS | PAIRS), "")),
                     notes=tuple(notes),
+                    is_alone=said.path == 1,
                 )
             )
     return models
+
+
+def _called(
+    frame: pd.DataFrame, columns: Mapping[str, str]
+) -> tuple[pd.DataFrame, dict[str, dict[str, Hashable]]]:
+    """The columns by the names that their maker gives them; each model, where it names several.
+
+    Another column that is spelt as one of these is left out, since the maker has chosen.
+    """
+    there = {str(column): column for column in frame.columns}
+    if missing := [name for name in columns if name not in there]:
+        raise DoubtfulError(
+            f"there is no column {missing[0]!r}; its columns are {', '.join(there)}; which one?"
+        )
+    of: dict[str, list[str]] = {}
+    for name, what in columns.items():
+        of.setdefault(what, []).append(name)
+    for what, names in of.items():
+        if len(names) > 1 and what not in (*SEVERAL, "nothing"):
+            raise DoubtfulError(
+                f"columns {' and '.join(map(repr, names))} are both called {what}; which one?"
+            )
+    chosen = {there[name] for name in columns}
+    left_out = [
+        column
+        for column in frame.columns
+        if column not in chosen and any(plain_name(column) in _spelt(what) for what in of)
+    ]
+    frame = frame.drop(columns=[*left_out, *(there[name] for name in of.pop("nothing", []))])
+    single = {there[names[0]]: what for what, names in of.items() if len(names) == 1}
+    several = [what for what, names in of.items() if len(names) > 1]
+    models = {
+        name: {"direction" if what == "position" else what: there[name]}
+        for what in several
+        for name in of[what]
+    }
+    return frame.rename(columns=single), models
+
+
+def _spelt(what: str) -> Set[str]:
+    """The plain names of columns that are this."""
+    if what == "time":
+        return OPEN_TIMES | TIMES | OF_TARGETS
+    if what == "symbol":
+        return OF_IDS | PAIRS
+    if what == "nothing":
+        return frozenset()
+    return frozenset(SPELLINGS["direction" if what == "position" else what].split())
+
+
+def _of_cutoffs(stamped: Stamped | None) -> Stamped:
+    """What the times are where each row has its cutoff: opens, unless all are closing times."""
+    return "close" if stamped == "close" else "known"
+
+
+def _cutoffs(keys: pd.DataFrame, n_candles: int, where: str) -> pd.Series:
+    """The last candle that each row knew, of paths that follow one another.
+
+    Args:
+        keys: Symbol and timestamp of each row, in the order of the file.
+        n_candles: Rows of a path.
+
+    Raises:
+        ValueError: The rows are no such paths.
+    """
+    step = None
+    cutoff = pd.Series(pd.NaT, index=keys.index, dtype=keys["timestamp"].dtype)
+    for symbol, rows in keys.groupby("symbol", sort=False):
+        times = rows["timestamp"]
+        if len(rows) % n_candles:
+            raise ValueError(
+                f"{where}: {len(rows):,} rows{f' of {symbol}' if symbol else ''} are no whole "
+                f"number of paths of {n_candles}; how many candles has a path? pass --path, or "
+                "name the column that says when each row was made: --columns NAME=made"
+            )
+        place = np.arange(len(rows)) % n_candles
+        apart = times.diff()[place > 0]
+        step = apart.iloc[0] if step is None else step
+        if wrong := int((apart != step).sum()):
+            first = times[apart.index[(apart != step).to_numpy()][0]]
+            raise ValueError(
+                f"{where}: {wrong:,} rows are not {step} later than the row before in their path "
+                f"of {n_candles}, first {first:%Y-%m-%d %H:%M}; how many candles has a path? pass "
+                "--path, or name the column that says when each row was made: --columns NAME=made"
+            )
+        starts = times.where(place == 0).ffill()
+        cutoff.loc[rows.index] = starts - step
+    return cutoff
 
 
 def demand_spacing(foreign: ForeignForecasts, timeframe: str) -> None:
@@ -268,7 +413,7 @@ def demand_spacing(foreign: ForeignForecasts, timeframe: str) -> None:
         foreign: The forecasts of a file; where each row has its `cutoff`, that tells.
         timeframe: Length of a candle, which no one has said, as no one has said the horizon.
     """
-    if foreign.is_run or "cutoff" in foreign.frame:
+    if foreign.is_run or {"cutoff", "made", "horizon"} & set(foreign.frame):
         return
     rows = foreign.frame.drop_duplicates(["symbol", "timestamp"]).sort_values("timestamp")
     apart = rows.groupby("symbol")["timestamp"].diff().dropna() // pd.Timedelta(milliseconds=1)
@@ -293,6 +438,9 @@ def _is_header(cells: Sequence[str]) -> bool:
     named = {spelling for spellings in SPELLINGS.values() for spelling in spellings.split()}
     is_of_something = bool(plain & (named | PAIRS | OF_IDS)) or set(PRICES) <= plain
     is_of_something |= any(pair_of(cell) for cell in cells)
+    is_of_something |= plain_name(cells[0]) in OPEN_TIMES | TIMES and not any(
+        text_tables.NUMBER.fullmatch(cell.strip()) for cell in cells
+    )
     return is_of_something and bool(plain & (OPEN_TIMES | TIMES | OF_TARGETS))
 
 
@@ -319,7 +467,7 @@ def _roles_of(columns: Sequence[Hashable]) -> dict[str, Hashable]:
                 if role in roles:
                     raise DoubtfulError(
                         f"its columns {str(roles[role])!r} and {str(column)!r} may both be "
-                        f"{role}; which one? leave the other one out"
+                        f"{role}; which one? pass --columns NAME={role}"
                     )
                 roles[role] = column
     return roles
@@ -336,13 +484,13 @@ def _time_column(
         if len(found) > 1:
             raise DoubtfulError(
                 f"its columns {' and '.join(str(plain[one]) for one in found)} may both be the "
-                "time of a forecast; which one? leave the other one out, or call it timestamp"
+                "time of a forecast; which one? pass --columns NAME=time"
             )
         if found:
             return plain[found[0]], found[0]
     raise DoubtfulError(
         f"none of its columns {', '.join(map(str, plain.values()))} is called as a time; which is "
-        "the time of a forecast? call it timestamp"
+        "the time of a forecast? pass --columns NAME=time"
     )
 
 
@@ -353,15 +501,43 @@ def _pair_in(name: str) -> str | None:
     return known[0] if len(known) == 1 else None
 
 
-def _long(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a forecast, where each pair has a column of its own."""
+def _long(frame: pd.DataFrame, pairs: Mapping[str, str]) -> pd.DataFrame:
+    """A row a forecast, where each pair has a column of its own, or those that are told have."""
     times = OPEN_TIMES | TIMES | OF_TARGETS | UNNAMED
     keys = [column for column in frame.columns if plain_name(column) in times]
     others = [column for column in frame.columns if column not in keys]
-    pairs = [pair_of(str(column)) for column in others]
-    if not keys or not others or None in pairs:
+    told = [column for column in others if str(column) in pairs]
+    are_pairs = bool(others) and all(pair_of(str(column)) for column in others)
+    if not keys or not (told or are_pairs):
         return frame
-    return frame.melt(id_vars=keys, var_name="symbol", value_name="forecast")
+    named = {pairs[str(column)] for column in told}
+    told += [column for column in others if column not in told and _is_pair(column, named)]
+    return frame.melt(id_vars=keys, value_vars=told, var_name="symbol", value_name="forecast")
+
+
+def _is_pair(column: Hashable, others: Set[str]) -> bool:
+    """Whether a column is called as a pair, and none of these."""
+    return pair_of(str(column)) not in {None, *others}
+
+
+def _coins_in(columns: Sequence[Hashable]) -> list[str]:
+    """NAME=PAIR of each column whose name has a pair or a known coin in it, as it may be meant."""
+    found = []
+    for column in map(str, columns):
+        parts = re.split(r"[-_.\s]+", column)
+        if {plain_name(part) for part in parts} & {
+            *SPELLINGS["actual"].split(),
+            "true",
+            "real",
+            "act",
+        }:
+            continue
+        pairs = {pair_of(part) for part in parts} - {None}
+        coins = {part.upper() for part in parts} & KNOWN_COINS
+        named = pairs or {f"{coin}/USDT" for coin in coins}
+        if len(named) == 1:
+            found.append(f"{column}={named.pop()}")
+    return found
 
 
 def _symbols(
@@ -377,7 +553,10 @@ def _symbols(
             f"{int((codes < 0).sum())} rows name no pair in column {str(column)!r}; name it, or "
             "leave these rows out"
         )
-    told = [said.pairs.get(str(one), str(one)) for one in names]
+    told = [
+        said.pairs.get(str(one)) or said.pairs.get(pair_of(str(one)) or "", str(one))
+        for one in names
+    ]
     read = np.array([pair_of(one) or one for one in told], dtype=object)
     return pd.Series(read[codes], index=frame.index)
 
@@ -404,24 +583,37 @@ def _models_in(
         column
         for column in frame.columns
         if column not in taken and frame[column].dtype.kind in "iuf"
+        if plain_name(column) not in UNNAMED  # the number of the row
     ]
     models: dict[str, dict[str, Hashable]] = {}
     for column in others:
-        if BOUND.match(str(column)) or MEDIAN.match(str(column)):
+        if any(of.match(str(column)) for of in (BOUND, MEDIAN, MODEL_QUANTILE)):
             continue
         models[str(column)] = {"forecast": column}
     for column in others:
+        if found := MODEL_QUANTILE.match(str(column)):
+            quantile = f"q{100 * float(found['level']):.0f}"
+            if quantile in QUANTILES:
+                models.setdefault(found["model"], {})[quantile] = column
         if found := MEDIAN.match(str(column)):
             models.setdefault(found["model"], {}).setdefault("forecast", column)
         found = BOUND.match(str(column))
         if found and float(found["level"]) == 80 and found["model"] in models:
             side = "q10" if found["side"] == "lo" else "q90"
             models[found["model"]][side] = column
-    if models and is_of_ids:
+    has_quantiles = any("q10" in of and "q90" in of for of in models.values())
+    if models and (is_of_ids or (has_quantiles and len(models) == 1)):
         return models
+    shown = [str(column) for column in frame.columns]
+    if len(shown) > 12:
+        shown = [*shown[:11], f"{len(shown) - 11} more"]
+    wide = _coins_in([column for column in frame.columns if column not in taken])
+    no_pairs = not any(name in plain for name in OF_IDS | PAIRS)
+    of_pairs = f"; where each pair has its own column, --pairs {' '.join(wide[:5])}"
     raise DoubtfulError(
-        f"which of its columns {', '.join(map(str, frame.columns))} is the forecast? call it "
-        "forecast_return (log-return), forecast_price, direction (-1, 0, 1) or p_up"
+        f"which of its columns {', '.join(shown)} is the forecast? pass --columns NAME=forecast, "
+        "or NAME=forecast_return (log-return), forecast_price, direction (-1, 0, 1), position "
+        f"or p_up{of_pairs if wide and no_pairs else ''}"
     )
 
 
@@ -465,16 +657,14 @@ def _level_note(levels: Sequence[float]) -> str:
 
 
 def _stamps(
-    stamped: Stamped | None,
-    how_timed: str,
-    plain: Set[str],
-    found: Mapping[str, Mapping[str, Hashable]],
+    said: Conventions, how_timed: str, plain: Set[str], found: Mapping[str, Mapping[str, Hashable]]
 ) -> tuple[Stamped | None, str]:
     """What the times are, and why nothing tells where nothing does."""
-    if stamped is not None:
-        return stamped, ""
+    if said.stamped is not None:
+        return said.stamped, ""
     names = {str(column) for columns in found.values() for column in columns.values()}
-    if how_timed == "timestamp" and names & set(DOCUMENTED):
+    own = names - set(said.columns.values()) - set(said.columns)  # the contract is of a file's own
+    if how_timed == "timestamp" and own & set(DOCUMENTED):
         return "known", ""
     are_candles = set(PRICES) <= plain and {*map(plain_name, names)} == {"close"}
     if how_timed in OF_TARGETS or are_candles:
@@ -482,8 +672,9 @@ def _stamps(
         return None, (
             f"{what} the time that is forecast, and without a column `cutoff` nothing tells how "
             "many candles ahead a row was made: are all rows made --horizon candles ahead? then "
-            "pass --stamped target; a path of several candles needs `cutoff`, the open of the last "
-            "candle that was known when it was made"
+            "pass --stamped target; of paths of N candles, one after another, pass --path N; a "
+            "column that says when a row was made is named by --columns NAME=made; `cutoff` is the "
+            "open of the last candle that was known then"
         )
     told = "; ".join(f"{name}: {what}" for name, what in STAMPS.items())
     return None, f"what is the time of a forecast? pass --stamped {' | '.join(STAMPS)} ({told})"

@@ -10,7 +10,7 @@ from config import SourceConfig
 from pipeline.candles import folders, formats
 from pipeline.candles.candle_set import CandleSet
 from pipeline.candles.fetching import fetch_candles
-from pipeline.candles.pairs import pair_of
+from pipeline.candles.pairs import base_and_quote, pair_of
 from pipeline.candles.schema import timeframe_ms, timestamps_ms
 from pipeline.forecasts.foreign import ForeignForecasts
 from pipeline.forecasts.reference import HISTORY
@@ -104,6 +104,7 @@ def _from_memory(given: Any, timeframe: str, pairs: Sequence[str]) -> CandleSet:
     for pair, frame in frames.items():
         frame.attrs = {**getattr(given[pair], "attrs", {}), **frame.attrs, "symbol": pair}
     if not frames:
+        _demand_currency(pairs, list(map(str, given)))
         raise ValueError(
             f"no candles of {', '.join(pairs)} among {', '.join(map(str, given))}; pass them"
         )
@@ -117,7 +118,22 @@ def _from_folder(timeframe: str, pairs: Sequence[str], source: SourceConfig) -> 
         there = folders.list_series(source.candles_dir)
         pairs = [one.symbol for one in there if one.kind == timeframe]
     found = folders.symbols_in(source.candles_dir, pairs, timeframe)
+    if not found:
+        _demand_currency(pairs, [one.symbol for one in folders.list_series(source.candles_dir)])
     return fetch_candles(found or pairs, timeframe, source=source)
+
+
+def _demand_currency(pairs: Sequence[str], there: Sequence[str]) -> None:
+    """Raise where all candles of the coins that are forecast are in other currencies."""
+    of_coin = {base_and_quote(name)[0]: pair_of(name) or name for name in there}
+    other = {pair: of_coin.get(base_and_quote(pair)[0]) for pair in pairs}
+    known = {pair: found for pair, found in other.items() if found and found != pair}
+    if len(known) == len(pairs):
+        remedy = " ".join(f"{pair}={found}" for pair, found in list(known.items())[:5])
+        raise ValueError(
+            f"there are no candles of {', '.join(known)}, but of {', '.join(known.values())}; are "
+            f"the forecasts meant for these? pass --pairs {remedy}"
+        )
 
 
 def _from_exchange(
