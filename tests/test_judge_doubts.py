@@ -95,11 +95,11 @@ def test_a_small_price_forecast_that_beats_naive_is_no_copy(market, rule):
 def test_prices_stamped_with_their_target_are_asked_about(market, rule):
     made = frame_of(market, market["close"] * np.exp(rule / 2), "forecast_price")
     late = made.assign(timestamp=made["timestamp"] + HOUR)
-    assert "(--stamped target)" in says_of(free(late, market), "copies_last_price")
+    assert "(--stamped target, or close)" in says_of(free(late, market), "copies_last_price")
     wild = market["close"] * np.exp(4 * rule)
     late = frame_of(market, wild, "forecast_price").assign(timestamp=late["timestamp"])
     says = says_of(free(late, market), "prices_lag")
-    assert "(--stamped target), by which their error would be" in says
+    assert "(--stamped target, or close), by which their error would be" in says
 
 
 def test_a_decided_result_is_not_called_too_few(market):

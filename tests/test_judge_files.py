@@ -570,3 +570,21 @@ def test_a_cutoff_is_a_closing_time_where_all_times_are(candles):
     [opens] = free(made, candles).predictions.values()
     [closes] = free(closing, candles, stamped="close").predictions.values()
     pd.testing.assert_frame_equal(opens, closes)
+
+
+def test_a_horizon_in_words_is_asked_about(candles, noise):
+    made = frame_of(candles, noise).assign(horizon="4h")
+    with pytest.raises(ValueError, match="'4h', no number of candles; how far .* horizon=nothing"):
+        free(made, candles)
+    assert free(made, candles, columns={"horizon": "nothing"}, horizon=4).verdicts
+
+
+def test_the_day_and_the_time_of_day_are_one_time(tmp_path):
+    lines = ("BTC/USDT,2024-01-01,13:00,0.5", "BTC/USDT,2024-01-01,14:00,0.6")
+    rows = read_lines(tmp_path, "symbol,date,time,p_up", *lines)
+    assert rows["timestamp"].dt.hour.tolist() == [13, 14]
+
+
+def test_rows_of_a_path_are_not_stamped_with_what_was_known():
+    with pytest.raises(ValueError, match="pass --path without --stamped known"):
+        Conventions(stamped="known", path=24)

@@ -241,7 +241,7 @@ def _leaks(
             "stamped_late",
             f"the forecasts tell more of the candle that they had already seen (correlation "
             f"{last:+.2f}) than of their target ({own or 0:+.2f}): do they copy it, or are their "
-            "times those of the candle that is forecast (--stamped target)?",
+            "times those of the candle that is forecast (--stamped target, or close)?",
             is_grave=False,
         )
 
@@ -264,8 +264,8 @@ def _copies(matched: Matched, test: Mapping[str, Any]) -> Iterator[Suspicion]:
         target = base + predictions["actual_return"].to_numpy(np.float64)
         to_last, to_target = (np.nanmean(np.abs(said - of) / volatility) for of in (base, target))
         asked = (
-            "are the times those of the candle that is forecast (--stamped target), by which their "
-            f"error would be {100 * (1 - to_last / to_target):.0f} % smaller?"
+            "are the times those of the candle that is forecast (--stamped target, or close), by "
+            f"which their error would be {100 * (1 - to_last / to_target):.0f} % smaller?"
         )
         old = {
             "the last price": (base, ""),
@@ -619,7 +619,7 @@ def _size(matched: Matched, test: Mapping[str, Any], horizon: int) -> Iterator[S
             "far_off",
             f"the error is {1 - naive['skill']:.3g} times naive's, which is far off: are they in "
             "percent (divide by 100), of another --horizon, or are their times those of the "
-            "candle that is forecast (--stamped target)?",
+            "candle that is forecast (--stamped target, or close)?",
             is_grave=False,
         )
     if naive["verdict"] != "TIES":

@@ -23,7 +23,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.candles import folders, tables, text_tables
-from pipeline.candles.columns import OPEN_TIMES, PAIRS, TIMES, UNNAMED, plain_name
+from pipeline.candles.columns import (
+    OPEN_TIMES,
+    PAIRS,
+    TIMES,
+    UNNAMED,
+    clock_texts,
+    is_clock,
+    plain_name,
+)
 from pipeline.candles.instants import as_times, read_instants
 from pipeline.candles.numbers import read_numbers
 from pipeline.candles.pairs import KNOWN_COINS, pair_of
@@ -141,6 +149,11 @@ class Conventions:
             raise ValueError(f"columns has {wrong[0]!r}; a column is one of {', '.join(CALLED)}")
         if self.path is not None and self.path < 1:
             raise ValueError(f"path is {self.path}; it is the number of rows made at once")
+        if self.path is not None and self.path > 1 and self.stamped == "known":
+            raise ValueError(
+                "rows of a path stand at what they forecast, so their times are not those of the "
+                "candle that was known; pass --path without --stamped known"
+            )
         for name, allowed in (("unit", UNITS), ("stamped", tuple(STAMPS))):
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -248,7 +261,7 @@ def _read(
         )
     if set(frame.columns) >= RUN_COLUMNS:
         return [_as_run(frame, name or named, where)]
-    frame, several = _called(frame, said.columns)
+    frame, several = _called(_with_clock(frame), said.columns)
     frame = _long(frame, said.pairs)
     roles = _roles_of(frame.columns)
     plain = {plain_name(column): column for column in frame.columns}
@@ -269,8 +282,8 @@ def _read(
     elif "made" in roles:
         made = read_instants(frame[roles["made"]], where=f"{where}, made", timezone=zone)
         keys["made"] = as_times(made.ms).set_axis(frame.index)
-    elif "horizon" in roles and frame[roles["horizon"]].dtype.kind in "iuf":
-        keys["horizon"] = frame[roles["horizon"]].astype(np.float64)
+    elif "horizon" in roles:
+        keys["horizon"] = _horizons(frame[roles["horizon"]], roles["horizon"])
     elif said.path is not None and said.path > 1:
         keys["cutoff"] = _cutoffs(keys, said.path, where)
     if "actual" in roles:
@@ -404,6 +417,31 @@ def _cutoffs(keys: pd.DataFrame, n_candles: int, where: str) -> pd.Series:
         starts = times.where(place == 0).ffill()
         cutoff.loc[rows.index] = starts - step
     return cutoff
+
+
+def _horizons(column: pd.Series, name: Hashable) -> pd.Series:
+    """How many candles ahead each row is."""
+    read = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    if read.isna().any():
+        first = column[read.isna()].iloc[0]
+        raise DoubtfulError(
+            f"its column {str(name)!r} holds {str(first)!r}, no number of candles; how far ahead "
+            f"is a forecast? pass --horizon, and --columns {name}=nothing"
+        )
+    return read
+
+
+def _with_clock(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one column of times, where the day and the time of day stand apart."""
+    plain = {plain_name(column): column for column in frame.columns}
+    if not {"date", "time"} <= set(plain) or "timestamp" in plain:
+        return frame
+    date, clock = plain["date"], plain["time"]
+    texts = clock_texts(frame[clock])
+    if frame[date].dtype.kind in "iuf" or not is_clock(frame[clock]) or ":" not in texts.iloc[0]:
+        return frame
+    joined = frame[date].astype(str) + " " + texts
+    return frame.assign(**{str(date): joined}).drop(columns=clock)
 
 
 def demand_spacing(foreign: ForeignForecasts, timeframe: str) -> None:
