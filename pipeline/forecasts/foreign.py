@@ -261,7 +261,7 @@ def _read(
         )
     if set(frame.columns) >= RUN_COLUMNS:
         return [_as_run(frame, name or named, where)]
-    frame, several = _called(_with_clock(frame), said.columns)
+    frame, several = _called(_with_clock(frame, said.columns), said.columns)
     frame = _long(frame, said.pairs)
     roles = _roles_of(frame.columns)
     plain = {plain_name(column): column for column in frame.columns}
@@ -431,12 +431,19 @@ def _horizons(column: pd.Series, name: Hashable) -> pd.Series:
     return read
 
 
-def _with_clock(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with one column of times, where the day and the time of day stand apart."""
+def _with_clock(frame: pd.DataFrame, said: Mapping[str, str]) -> pd.DataFrame:
+    """The frame with one column of times, where the day and the time of day stand apart.
+
+    Args:
+        frame: The table.
+        said: What its maker says of columns; of these two it leaves them as they are.
+    """
     plain = {plain_name(column): column for column in frame.columns}
     if not {"date", "time"} <= set(plain) or "timestamp" in plain:
         return frame
     date, clock = plain["date"], plain["time"]
+    if {str(date), str(clock)} & set(said):
+        return frame
     texts = clock_texts(frame[clock])
     if frame[date].dtype.kind in "iuf" or not is_clock(frame[clock]) or ":" not in texts.iloc[0]:
         return frame
