@@ -37,15 +37,8 @@ from pipeline.candles.finer import prices_between
 from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import canonical_timeframe, instant_ms
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
-from pipeline.forecasts.foreign import (
-    UNITS,
-    Conventions,
-    ForeignForecasts,
-    Stamped,
-    Unit,
-    demand_spacing,
-    read_forecasts,
-)
+from pipeline.forecasts.conventions import UNITS, Conventions, Stamped, Unit
+from pipeline.forecasts.foreign import ForeignForecasts, demand_spacing, read_forecasts
 from pipeline.forecasts.foreign_candles import gather_candles
 from pipeline.forecasts.reference import Reference, fit_reference
 from pipeline.forecasts.user_model import UserModel, as_model, is_model

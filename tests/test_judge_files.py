@@ -11,7 +11,8 @@ import pytest
 
 from judge import judge
 from pipeline.candles import store
-from pipeline.forecasts.foreign import Conventions, read_forecasts
+from pipeline.forecasts.conventions import Conventions
+from pipeline.forecasts.foreign import read_forecasts
 from tests.test_judge import HOUR, frame_of, free, moves, walk
 
 HEADER = "symbol,timestamp,"
@@ -520,7 +521,7 @@ def test_prices_in_another_dollar_are_asked_about(candles, noise, tmp_path):
 
 def test_a_column_of_horizons_is_obeyed(candles, noise):
     made = frame_of(candles, noise).assign(horizon=4)
-    with pytest.raises(ValueError, match="column of horizons says 4, and no row is 1 candle"):
+    with pytest.raises(ValueError, match="are 4 candles ahead of the last .* none of them 1"):
         free(made, candles)
     [metrics] = free(made, candles, horizon=4).metrics.values()
     assert metrics["test"]["n"] == len(made)

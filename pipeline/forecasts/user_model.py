@@ -24,7 +24,7 @@ import pandas as pd
 
 from pipeline import terminal
 from pipeline.candles.schema import parse_times, timestamps_ms
-from pipeline.forecasts.foreign import DOCUMENTED
+from pipeline.forecasts.conventions import DOCUMENTED
 
 FORECAST_NAMES = DOCUMENTED
 """What a forecast may say. A bare number is a `forecast_return`: the log-return over the horizon"""
