@@ -35,7 +35,8 @@ from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.snapshot import Snapshot
 from pipeline.candles.schema import PUBLISHED
 from pipeline.forecasts.live import LivePredictor
-from pipeline.forecasts.predictor import VOLUME_REMEDY, read_closed
+from pipeline.forecasts.predictor import VOLUME_REMEDY
+from pipeline.forecasts.recent_candles import read_closed
 from pipeline.samples.pooled_features import (
     POOLED_FEATURES,
     POOLED_MARKET_FEATURES,

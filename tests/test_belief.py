@@ -12,7 +12,7 @@ from pipeline.candles import belief
 from pipeline.candles.audit import audit
 from pipeline.candles.fetching import fetch_candles
 from pipeline.candles.schema import PRICE_COLUMNS, read_candles, utc_from_ms
-from pipeline.forecasts.predictor import read_closed, read_recent
+from pipeline.forecasts.recent_candles import read_closed, read_recent
 
 HOUR = 3_600_000
 START = 1_704_067_200_000  # 2024-01-01 00:00 UTC

@@ -28,13 +28,10 @@ from pipeline.forecasts.prediction import Instrument
 from pipeline.forecasts.predictor import (
     VOLUME_REMEDY,
     BundlePredictor,
-    base_price,
     last_ms_of,
     numbers_unjudged,
-    one_for_each,
-    read_closed,
-    read_recent,
 )
+from pipeline.forecasts.recent_candles import base_price, one_for_each, read_closed, read_recent
 from pipeline.forecasts.signals import History
 from pipeline.samples.probe import Probe, probe
 from pipeline.samples.scaling import scale_rows, to_log_return
