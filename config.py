@@ -293,7 +293,11 @@ class ConfigV2(RecipeConfig, RunConfig):
         _require(last_seed <= 2**32, "seed + ensemble", last_seed, "at most 4294967296")
         for name in self.baselines:
             is_there = importlib.util.find_spec(name) is not None
-            _require(is_there, "baselines", name, f"it once it is there (pip install {name})")
+            if not is_there:
+                raise ValueError(
+                    f"--baselines {name} needs the package {name}, which is not installed; "
+                    f"pip install {name}"
+                )
         is_within = 0 <= self.skip_candles <= self.lookback
         _require(is_within, "skip_candles", self.skip_candles, "0 to --lookback")
         for setting in ("refit", "final_fit"):

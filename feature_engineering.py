@@ -177,8 +177,8 @@ def choose_features(candles: Mapping[str, pd.DataFrame], used_candles: int) -> t
         n_short = sum(share < MIN_COVERAGE for share in coverage)
         if n_short:
             logger.info(
-                "%s dropped: %d of %d symbols lack a fresh %s for 99 %% of the used candles "
-                "(worst: %s, %.1f %%)",
+                "%s dropped: %d of %d symbols have a fresh %s at less than 99 %% of the used "
+                "candles (worst: %s, at %.1f %%)",
                 feature,
                 n_short,
                 len(candles),

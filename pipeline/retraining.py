@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import logging
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from config import PRESETS_V2, ConfigV2, SourceConfig
-from pipeline import atomic, recalibrating
+from pipeline import atomic, recalibrating, terminal
 from pipeline.bundle import files, origin
 from pipeline.bundle.files import BundleFiles
 from pipeline.bundle.metadata import demand, minute, read_cuts, read_json, shown
@@ -113,7 +114,10 @@ def retrain_once(
         scored = _score_served(both.served, market)
         symbol, until_ms = _first_to_end(market)
         if until_ms <= test_end_ms:
-            reason = f"{symbol} has no candle after {minute(until_ms)}, which is known"
+            reason = (
+                f"{symbol} has no candle after {minute(until_ms)}, and the bundle knows all "
+                "before; fetch newer ones"
+            )
             return _kept(both, folder, market, reason) | {"on_new_candles": scored}
 
         # Train in `next`, unless an earlier retraining has done so.
@@ -146,11 +150,11 @@ def _score_served(served: LivePredictor, market: CandleSet) -> dict[str, Any] | 
         return None
     told = summary(result["test"])
     span = result["span"]
-    print(
+    text = (
         f"Served so far, on {span['n']:,} forecasts of {span['first']} to {span['last']} that it "
-        f"had not learnt, by the judged calibration: {verdict_sentence(result['test'])}.",
-        flush=True,
+        f"had not learnt, by the judged calibration: {verdict_sentence(result['test'])}."
     )
+    print(textwrap.fill(text, terminal.WIDTH), flush=True)
     return told
 
 
@@ -190,7 +194,7 @@ def _replaced(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[
 def _kept(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
     """Tell that the old bundle stays, recalibrated where that can be."""
     told = _outcome(both, folder, market, reason)
-    print(f"Kept: {reason}.")
+    print(textwrap.fill(f"Kept: {reason}.", terminal.WIDTH))
     return {"replaced": False, **told}
 
 

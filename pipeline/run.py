@@ -139,6 +139,11 @@ class Run:
         if is_synthetic and not self.config.force:
             files.refuse_to_replace_real(self.folder, self.metadata)
         if self.stored is None:
+            if (self.output_dir / self.metadata).is_file():
+                terminal.tell_wrapped(
+                    f"the bundle in {self.output_dir} is replaced once this run is complete; "
+                    "another --output-dir keeps both"
+                )
             files.begin_run(
                 self.folder,
                 self.settings,

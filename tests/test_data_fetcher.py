@@ -343,7 +343,7 @@ def test_files_that_say_they_are_made_up_are_not_taken_for_real_ones(tmp_path):
 
 NO_NETWORK = (
     f"no exchange reachable ({len(EXCHANGE_CHAIN) + 1} tried): binance: the list of markets "
-    "failed; check the network, or use files (--candles-dir)"
+    "failed; check the network, or use files (--candles-dir; `predict FILE` in place of `live`)"
 )
 
 
@@ -468,7 +468,7 @@ def test_a_cache_without_the_candles_is_told_before_synthetic_ones(keep, caplog,
     symbol = ETH if kind == "1h" else BTC
     assert fetch_candles([symbol], kind, 24, SourceConfig(cache_dir=cache)).is_synthetic
     assert warnings_in(caplog) == [
-        f"no exchange delivered candles, and {cache} has no {kind} candles of {symbol}",
+        f"no exchange delivered candles, and the cache ({cache}) has no {kind} candles of {symbol}",
         SYNTHETIC_BANNER,
     ]
 

@@ -503,8 +503,8 @@ def test_an_optional_feature_stays_at_exactly_99_percent_and_goes_below(caplog):
     both = {"funding_rate": 99, "open_interest": 99}  # a change needs two values: 98 of them
     assert choose_features(market(BTC=both), 0) == (*V2_CANDLE_FEATURES, "funding_rate")
     assert caplog.messages == [
-        "open_interest_change dropped: 1 of 1 symbols lack a fresh open_interest for 99 % of the "
-        "used candles (worst: BTC, 98.0 %)"
+        "open_interest_change dropped: 1 of 1 symbols have a fresh open_interest at less than 99 % "
+        "of the used candles (worst: BTC, at 98.0 %)"
     ]
     assert (
         choose_features(market(BTC={"funding_rate": 100, "open_interest": 100}), 0) == V2_FEATURES
@@ -516,7 +516,8 @@ def test_a_column_that_one_symbol_lacks_is_dropped_for_all(caplog):
     frames = market(BTC={"funding_rate": 100, "open_interest": 100}, ETH={"open_interest": 100})
     assert choose_features(frames, 0) == (*V2_CANDLE_FEATURES, "open_interest_change")
     assert (
-        "funding_rate dropped: 1 of 2 symbols" in caplog.text and "worst: ETH, 0.0 %" in caplog.text
+        "funding_rate dropped: 1 of 2 symbols" in caplog.text
+        and "worst: ETH, at 0.0 %" in caplog.text
     )
 
 

@@ -291,7 +291,7 @@ def test_an_entry_that_dies_after_its_line_was_written_is_in_the_ledger(path, mo
 
 
 def test_a_ledger_that_is_not_there_or_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ValueError, match="there is no such ledger; mend --ledger"):
+    with pytest.raises(ValueError, match="there is no such ledger; mend --ledger, or begin one "):
         ledger.read(tmp_path / "none.jsonl")
     for act in (lambda path: enter(path, 0), ledger.check):
         with pytest.raises(ValueError, match="cannot be written"):

@@ -85,3 +85,20 @@ def test_force_replaces_and_is_no_setting_of_the_run(tmp_path):
     metadata = json.loads((tmp_path / FILES.metadata).read_text())
     assert metadata["synthetic"] is True and "force" not in metadata["config"]
     assert (tmp_path / FILES.log).read_text().startswith("\n[1/9] Fetch")
+
+
+def test_a_run_says_that_it_will_replace_the_bundle_that_is_there(tmp_path, monkeypatch, capsys):
+    class EnoughError(Exception):
+        pass
+
+    def stop(*_):
+        raise EnoughError
+
+    monkeypatch.setattr(train_v2_production, "choose_preset_features", stop)
+    config = replace(TINY, source="synthetic", output_dir=tmp_path)
+    for is_there in (False, True):
+        with pytest.raises(EnoughError):
+            train_v2_production.main(config)
+        told = " ".join(capsys.readouterr().out.split())
+        assert ("is replaced once this run is complete" in told) == is_there
+        (tmp_path / FILES.metadata).write_text(json.dumps(REAL | {"synthetic": True}))

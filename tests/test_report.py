@@ -593,6 +593,15 @@ def test_the_break_even_fee_has_its_interval_and_that_of_the_most_confident_tent
     )
 
 
+def test_an_account_that_never_moved_has_no_sharpe_ratio_in_its_sentence():
+    flat, held = {"total_return": 0.0, "sharpe": None}, {"total_return": -0.033, "sharpe": -7.01}
+    money = {"net": flat, "gross": flat, "buy_and_hold": held, "fee_bps": 5.0}
+    money |= {"sharpe_low": None, "sharpe_high": None, "break_even_fee_bps": None}
+    assert sentences.money_sentences(money).startswith(
+        "after fees +0.0 %, before +0.0 %, buy and hold -3.3 % (Sharpe -7.01). Nothing was traded"
+    )
+
+
 def test_folds_are_counted_by_verdict_and_their_lengths_are_in_days():
     fold = {"from": "2024-01-01T00:00Z", "to": "2024-01-31T12:00Z", "n": 2876, "p_value": 0.0004}
     folds = [

@@ -36,6 +36,12 @@ def test_layers_too_large_for_any_machine_are_refused(name):
             replace(ConfigV2(), **{name: units}).check()
 
 
+def test_a_further_baseline_without_its_package_is_refused_with_the_line_to_install_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package lightgbm.*; pip install lightgbm"):
+        replace(ConfigV2(), baselines=("lightgbm",)).check()
+
+
 def test_too_many_layers_and_too_far_horizons_are_refused():
     with pytest.raises(ValueError, match="layers in lstm_units is 5000; pass at most 32"):
         replace(ConfigV2(), lstm_units=(1,) * 5000).check()

@@ -513,3 +513,9 @@ def test_a_run_says_how_large_a_skill_it_could_have_seen():
     expected = np.sqrt(0.05 / n) / 2 * (2.2414 + 0.8416)
     assert power["skill_against_naive"] == pytest.approx(expected, rel=0.1)
     assert "of 100 such runs" in sentences.power_sentence({"power": power})
+
+
+def test_a_network_that_forecasts_no_change_is_told_of_without_a_power():
+    predictions = make_predictions(600).assign(lstm=0.0)
+    told = sentences.power_sentence(evaluate_forecasts(predictions, baselines=("naive", "drift")))
+    assert told.startswith("Power is unknown: the network forecasts no change")

@@ -290,7 +290,7 @@ def _not_cached(jobs: Sequence[Job], source: SourceConfig) -> str:
     if source.cache_dir is None:
         return ""
     symbols = terminal.listed(job.symbol for job in jobs)
-    return f", and {source.cache_dir} has no {jobs[0].kind} candles of {symbols}"
+    return f", and the cache ({source.cache_dir}) has no {jobs[0].kind} candles of {symbols}"
 
 
 def _age(time_ms: int) -> str:

@@ -75,7 +75,7 @@ class Found:
         first = str(errors[0]).split(";")[0]
         return ExchangeError(
             f"no exchange reachable ({n_tried} tried): {first}; check the network, or use files "
-            "(--candles-dir)"
+            "(--candles-dir; `predict FILE` in place of `live`)"
         )
 
 

@@ -217,7 +217,10 @@ def read(path: Path) -> Ledger:
             the first is named.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such ledger; mend --ledger")
+        raise ValueError(
+            f"{path}: there is no such ledger; mend --ledger, or begin one "
+            "(python inference_v2.py live --ledger FILE)"
+        )
     return _load(_real_path(path))
 
 

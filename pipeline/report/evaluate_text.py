@@ -23,8 +23,9 @@ RULES = {
 }
 """rule of `compare_calibrations` -> the later calibration, and what was done"""
 AGE = (
-    "Skill against naive by days since the model learnt last. Of one training an older network and "
-    "another market are one thing; several (--walk-forward) tell them apart."
+    "Skill against naive by days since the model learnt last. One training cannot tell whether a "
+    "skill that falls comes from the network's age or from the market; several trainings "
+    "(--walk-forward) can."
 )
 FEATURES_SHOWN = 5
 """features whose drift is printed: the worst"""
@@ -86,12 +87,13 @@ def drift_table(drift: Sequence[Mapping[str, Any]]) -> str:
             reading += ", as usual"
         moved = [show(psi, "{:.3f}"), show(usual, "{:.3f}"), show(row["outside"], "{:.2f}", 100)]
         rows.append([row["feature"], *moved, f"{100 * row['missing']:.1f}", reading])
-    return (
-        f"{INDENT}Drift of the features against the training part, the worst {len(rows) - 1} of "
-        f"{len(drift)}. PSI below {MOVED}: stable, to {SHIFTED}: moved,\n{INDENT}above: shifted. "
-        "Usual: nine of ten training stretches of this length stay below it.\n\n"
-        f"{text_table(rows)}\n"
+    rule = (
+        f"Drift of the features against the training part, the worst {len(rows) - 1} of "
+        f"{len(drift)}. PSI below {MOVED}: stable, to {SHIFTED}: moved, above: shifted. Usual: "
+        "nine of ten training stretches of this length stay below it."
     )
+    filled = textwrap.fill(rule, WIDTH - len(INDENT))
+    return f"{textwrap.indent(filled, INDENT)}\n\n{text_table(rows)}\n"
 
 
 def ledger_text(result: Mapping[str, Any]) -> str:
@@ -135,5 +137,16 @@ def _model_text(model: Mapping[str, Any]) -> str:
 
 
 def _indented(*lines: str) -> str:
-    """Each line on a new one, below the heading before it."""
-    return "".join(f"\n{INDENT}{line}" for line in lines)
+    """Each text on a new line, or as many as it needs, below the heading before it."""
+    filled = [
+        textwrap.fill(
+            line,
+            WIDTH,
+            initial_indent=INDENT,
+            subsequent_indent=f"{INDENT}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines
+    ]
+    return "".join(f"\n{text}" for text in filled)

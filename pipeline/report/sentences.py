@@ -154,6 +154,11 @@ def power_sentence(test: Mapping[str, Any]) -> str:
     power = test.get("power")
     if not power or power["skill_against_naive"] is None:
         return ""
+    if power["skill_against_naive"] == 0:
+        return (
+            f"Power is unknown: {subject_of(test)} forecasts no change throughout, as naive does, "
+            "so their errors are the same."
+        )
     return (
         f"A skill against naive of {100 * power['skill_against_naive']:.3g} % would be found in "
         f"{100 * power['power']:.0f} of 100 such runs; a smaller one is often missed."
@@ -421,6 +426,9 @@ def money_sentences(money: Mapping[str, Any]) -> str:
         "buy and hold": "buy_and_hold",
     }.items():
         earned = show(money[name]["total_return"], "{:+,.1f} %", 100)
-        sharpe = show(money[name]["sharpe"]) + (f", {interval}" if name == "net" else "")
-        accounts.append(f"{title} {earned} (Sharpe {sharpe})")
+        sharpe = ""  # of an account that never moved there is none
+        if money[name]["sharpe"] is not None:
+            ends = f", {interval}" if name == "net" else ""
+            sharpe = f" (Sharpe {show(money[name]['sharpe'])}{ends})"
+        accounts.append(f"{title} {earned}{sharpe}")
     return f"{', '.join(accounts)}. {fee_sentence(money)} A summary, not a promise."
