@@ -92,10 +92,12 @@ bench: $(VENV)/.installed-dev
 # The project itself goes in too, so that its modules and commands work from any folder.
 $(VENV)/.installed: requirements.txt pyproject.toml setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), which takes some minutes the first time; pip says nothing meanwhile"
 	$(INSTALL) -r requirements.txt -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-optional.txt
+	@echo "installing what the tests need into $(VENV), which takes some minutes; pip says nothing meanwhile"
 	$(INSTALL) -r requirements-dev.txt
 	touch $@
 

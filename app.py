@@ -4,8 +4,10 @@
 
 It opens bundles of train_v2_production.py, trains nothing, and asks for nothing outside but
 candles. Programs ask its endpoint /predict, and assistants the tool of that name (--mcp).
-Importing this module loads neither Gradio (optional: pip install gradio) nor Keras.
+The page needs Gradio, which is optional: pip install gradio.
 """
+
+# Importing this module loads neither Gradio nor Keras.
 
 from __future__ import annotations
 

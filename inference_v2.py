@@ -8,10 +8,10 @@ As a command it forecasts from a file or an exchange, scores what came true, and
 young:
 
     python inference_v2.py predict | live | evaluate | recalibrate | retrain
-
-Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
-loads Keras.
 """
+
+# Importing this module loads no TensorFlow, scikit-learn, XGBoost, arch or ccxt; opening a model
+# loads Keras.
 
 from __future__ import annotations
 

@@ -102,8 +102,9 @@ def _member(
         [inner] = [one for one in typing.get_args(kind) if one is not type(None)]
         metavar = metavar or getattr(inner, "__name__", str(inner)).upper()
     is_told = default is None or default == () or "default:" in text
+    is_several = default is dataclasses.MISSING and typing.get_origin(kind) is tuple
     settings: dict[str, Any] = {"help": text, "metavar": metavar}
-    if default is not dataclasses.MISSING and is_told:
+    if is_several or (default is not dataclasses.MISSING and is_told):  # none that is worth showing
         settings["help_behavior_hint"] = ""
     kind = Annotated[kind, tyro.conf.arg(**settings)]
     if entry.metadata.get("positional"):
@@ -162,7 +163,10 @@ def command(script: str, *words: object) -> str:
 
 def page(*words: object) -> dict[str, str]:
     """The interactive page as what to do next; what it takes stands in its title."""
-    title = "page" if importlib.util.find_spec("gradio") else "page (pip install gradio)"
+    title = "page"
+    if importlib.util.find_spec("gradio") is None:
+        pip = python("-m", "pip").removeprefix("python -m ")  # of this interpreter
+        title = f"page ({pip} install gradio)"
     return {title: command("app.py", *words)}
 
 

@@ -84,8 +84,11 @@ def test_an_environment_that_is_not_activated_is_named_by_its_path(monkeypatch, 
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/python")
     assert options.python("-c", "pass") == ".venv/bin/python -c pass"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert list(options.page()) == ["page (.venv/bin/python -m pip install gradio)"]
     monkeypatch.setattr("shutil.which", lambda name: str(tmp_path / ".venv" / "bin" / "python"))
     assert options.python("-c", "pass") == "python -c pass"
+    assert list(options.page()) == ["page (pip install gradio)"]
 
 
 @pytest.mark.slow

@@ -219,7 +219,10 @@ def _demand(history: pd.DataFrame, fee_bps: float, at: str) -> None:
                 f"the history has no column {name!r}; pass rows of predict_history as they are"
             )
     if len(history) == 0:
-        raise ValueError("the history has no rows; forecast from more candles")
+        raise ValueError(
+            "the history has no rows; forecast from more candles, or, where the model has learnt "
+            "all of them, open its judged network: from_directory(folder, judged=True)"
+        )
     times = timestamps_ms(history)
     if len(times) > 1 and np.diff(times).min() <= 0:
         row = int(np.argmax(np.diff(times) <= 0)) + 1

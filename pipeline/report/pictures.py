@@ -122,6 +122,7 @@ def training_plot(history: Mapping[str, Any]) -> Figure:
     axes.plot([best + 1], [val_loss[best]], "o", color=NETWORK, markersize=6, label=kept)
     axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     return _finish(figure)
