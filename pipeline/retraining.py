@@ -187,7 +187,8 @@ def _judge(judged: LivePredictor, new: LivePredictor, market: CandleSet, folder:
 def _replaced(both: Both, folder: Path, market: CandleSet, reason: str) -> dict[str, Any]:
     """Tell that a new bundle is served, recalibrated where that can be."""
     told = _outcome(both, folder, market, reason)
-    print(f"Replaced: {reason}; the network has learnt candles to {told['trained_until']}.")
+    text = f"Replaced: {reason}; the network has learnt candles to {told['trained_until']}."
+    print(textwrap.fill(text, terminal.WIDTH))
     return {"replaced": True, **told}
 
 

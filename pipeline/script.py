@@ -148,11 +148,16 @@ def python_forecast(
         which: Further arguments of `from_directory`.
     """
     module, _, name = predictor.rpartition(".")
-    whence = "" if config.candles_dir is None else f"candles_dir={str(config.candles_dir)!r}"
-    symbol = which.get("symbol") or first_symbol(config)
-    opened = ", ".join([repr(str(folder)), *(f"{key}={value!r}" for key, value in which.items())])
+    quoted = json.dumps  # in double quotes, since the shell's are single ones
+    whence = ""
+    if config.candles_dir is not None:
+        whence = f"candles_dir={quoted(str(config.candles_dir))}"
+    symbol = quoted(which.get("symbol") or first_symbol(config))
+    named = [f"{key}={quoted(value)}" for key, value in which.items()]
+    opened = ", ".join([quoted(str(folder)), *named])
     candles = ", ".join(
-        f"fetch({symbol!r}, {timeframe!r}, predictor.required_candles)" for timeframe in timeframes
+        f"fetch({symbol}, {quoted(timeframe)}, predictor.required_candles)"
+        for timeframe in timeframes
     )
     code = (
         f"from {module} import {name}; from data_fetcher import CryptodataFetcher; "

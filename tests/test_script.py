@@ -100,6 +100,14 @@ def test_a_line_of_python_forecasts_from_where_the_run_had_its_candles():
     assert "from some.where import Predictor; " in words[2]
     assert 'CryptodataFetcher(candles_dir="it\'s here").fetch_ohlcv' in words[2]
     assert (
-        "predict(fetch('ETH/USDT', '1h', predictor.required_candles), fetch('ETH/USDT', '15m',"
+        'predict(fetch("ETH/USDT", "1h", predictor.required_candles), fetch("ETH/USDT", "15m",'
         in (words[2])
+    )
+
+
+def test_a_line_of_python_is_one_pair_of_single_quotes_with_double_ones_inside():
+    config = ConfigV2(candles_dir=Path("DIR"), symbols=("ETH/USDT",))
+    told = script.python_forecast("some.where.Predictor", config, Path("out"), ["1h"], symbol="X")
+    assert (
+        told["forecast"].count("'") == 2 and 'from_directory("out", symbol="X")' in told["forecast"]
     )
