@@ -55,7 +55,7 @@ def unseen_text(result: Mapping[str, Any]) -> str:
 
 def age_table(curve: Mapping[str, Any]) -> str:
     """The skill by days since the model learnt last (`decay.age_curve`)."""
-    rule = textwrap.fill(AGE, WIDTH - len(INDENT))
+    rule = textwrap.fill(AGE, WIDTH - len(INDENT), break_on_hyphens=False)
     return f"{textwrap.indent(rule, INDENT)}\n\n{text_table(age_rows(curve))}\n"
 
 
