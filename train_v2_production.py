@@ -2,8 +2,8 @@
 
     python train_v2_production.py
     python train_v2_production.py --candles-dir DIR --symbols BTC/USDT ETH/USDT --candles 8000
-    python train_v2_production.py --preset pooled --candles-dir DIR --output-dir all_models/v2_pooled
-    python train_v2_production.py --candles-dir DIR --horizons 1 4 24 --output-dir all_models/v2_ahead
+    python train_v2_production.py --preset pooled --output-dir all_models/v2_pooled
+    python train_v2_production.py --horizons 1 4 24 --output-dir all_models/v2_ahead
 
 The run ends with a verdict: does the network forecast better than the baselines (naive, drift,
 reversal, LAD, ridge, XGBoost)? NO EDGE is a normal, useful result.

@@ -74,6 +74,12 @@ def unscored(monkeypatch):
     )
 
 
+def first_row(table):
+    """What stands below the rule of a table."""
+    lines = table.splitlines()
+    return lines[next(i for i, line in enumerate(lines) if "───" in line) + 1]
+
+
 def forget(folder, *keys):
     """Leave keys out of a bundle's scaler file, as older versions did."""
     scalers = pickle.loads((folder / SCALER_FILE).read_bytes())
@@ -423,7 +429,7 @@ def test_a_feature_that_has_moved_is_found_and_the_others_are_not(predictor, mar
     assert result["drift"][0]["feature"] == "volume_z"
     assert result["drift"][0]["reading"] == "shifted"
     assert {row["reading"] for row in result["drift"][1:]} == {"stable"}
-    assert "volume_z" in drift_table(result["drift"]).splitlines()[5]
+    assert "volume_z" in first_row(drift_table(result["drift"]))
 
 
 def test_population_stability_by_hand():
@@ -490,7 +496,7 @@ def test_repeated_values_constants_and_missing_ones_do_not_read_as_drift():
     half = drift_of(funding, np.where(np.arange(2000) % 2, np.nan, np.repeat(funding, 2)))
     assert half["missing"] == 0.5
     assert half["psi"] == pytest.approx(0)
-    assert "missing" in drift_table([gone, half]).splitlines()[5]
+    assert "missing" in first_row(drift_table([gone, half]))
 
 
 def test_a_feature_missing_throughout_training_has_no_quantiles():

@@ -41,7 +41,7 @@ LEFT_OUT = {
 def unseen_text(result: Mapping[str, Any]) -> str:
     """`score_unseen` for people: notes, tables, drift, and the verdict last."""
     span, symbols = result["span"], result["data"]["symbols"]
-    notes = [f"! {note}" for note in result["notes"]]
+    notes = [_filled(f"! {note}") for note in result["notes"]]
     told = _indented(
         f"{span['n']:,} forecasts of {listed(symbols)}, from the candles of {span['first']} to "
         f"{span['last']}",
@@ -137,16 +137,16 @@ def _model_text(model: Mapping[str, Any]) -> str:
 
 
 def _indented(*lines: str) -> str:
-    """Each text on a new line, or as many as it needs, below the heading before it."""
-    filled = [
-        textwrap.fill(
-            line,
-            WIDTH,
-            initial_indent=INDENT,
-            subsequent_indent=f"{INDENT}  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in lines
-    ]
-    return "".join(f"\n{text}" for text in filled)
+    """Each line on a new one, below the heading before it."""
+    return "".join(f"\n{INDENT}{line}" for line in lines)
+
+
+def _filled(text: str) -> str:
+    """A text in as many lines as it needs beside the indent; options stay whole."""
+    return textwrap.fill(
+        text,
+        WIDTH - len(INDENT),
+        subsequent_indent=f"{INDENT}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
