@@ -161,7 +161,7 @@ def test_the_time_of_a_forecast_is_what_its_maker_says_it_is(candles, noise, sta
 
 def test_forecasts_after_the_last_candle_wait_for_it(candles, noise):
     judged = free(frame_of(candles, noise, rows=slice(100, None)), candles)
-    assert "1 of 1,500 rows have a target that has not closed yet" in says_of(judged, "open")
+    assert "the targets of 1 of 1,500 rows have not closed yet" in says_of(judged, "open")
 
 
 # --- forms

@@ -505,7 +505,7 @@ def _rows(matched: Matched) -> Iterator[Suspicion]:
     if matched.n_open:
         yield Suspicion(
             "open",
-            f"{matched.n_open:,} of {matched.n_rows:,} rows have a target that has not closed yet",
+            f"the targets of {matched.n_open:,} of {matched.n_rows:,} rows have not closed yet",
             is_grave=False,
         )
 

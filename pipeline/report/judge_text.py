@@ -29,9 +29,11 @@ def judged_text(metrics: Mapping[str, Any], label: str) -> str:
     )
     head = "\n".join(_filled(text) for text in (told, *metrics["notes"]))
     shown = shown_test(metrics)
-    blocks = [head, terminal_tables(metrics), *map(_filled, published_sentences(metrics))]
+    blocks = [head, terminal_tables(metrics)]
+    if published := published_sentences(metrics):
+        blocks += [*map(_filled, published), ""]
     if suspicions:
-        blocks.append(f"{INDENT}What a referee doubts")
+        blocks.append(f"{INDENT}What a referee doubts (!!), or adds")
         blocks += [_filled(f"{mark_of(one)} {sentence_of(one)}") for one in suspicions]
     return "\n".join([*blocks, verdict_banner(shown)])
 
