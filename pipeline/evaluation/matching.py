@@ -73,6 +73,12 @@ class Matched:
     """columns of the run's own baselines, where they are the predictions of one"""
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def said(self) -> pd.Series:
+        """(n,) the forecasts, before they were shrunk where they were."""
+        raw = f"{self.name}_raw"
+        return self.predictions[raw if raw in self.predictions else self.name]
+
 
 def named_apart(read: Sequence[ForeignForecasts]) -> list[ForeignForecasts]:
     """The same, of which no two are called alike, nor as a column that is ours."""
