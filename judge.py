@@ -38,8 +38,8 @@ from pipeline.candles.pairs import pair_of
 from pipeline.candles.schema import canonical_timeframe, instant_ms
 from pipeline.forecasts.baselines import BASELINE_NAMES, KNOWN_BASELINES
 from pipeline.forecasts.conventions import UNITS, Conventions, Stamped, Unit
-from pipeline.forecasts.foreign import ForeignForecasts, demand_spacing, read_forecasts
-from pipeline.forecasts.foreign_candles import gather_candles
+from pipeline.forecasts.foreign import ForeignForecasts, open_questions, read_forecasts
+from pipeline.forecasts.foreign_candles import gather_candles, pair_questions
 from pipeline.forecasts.reference import Reference, fit_reference
 from pipeline.forecasts.user_model import UserModel, as_model, is_model
 from pipeline.forecasts.walk import ForecastLooksAheadError, Walk, walk
@@ -212,9 +212,6 @@ def judge(
     said = Conventions(stamped, symbol, timezone, unit, level, pairs, columns, path)
     models, read = _sort_out(forecasts, said)
     terminal.tell_wrapped(*(foreign.line for foreign in read))
-    if not is_told:
-        for foreign in read:
-            demand_spacing(foreign, timeframe)
 
     # Candles: of the pairs that are forecast, with those before, which the baselines learn from.
     folder = Path(candles) if isinstance(candles, (str, os.PathLike)) else None
@@ -226,6 +223,11 @@ def judge(
         timezone=timezone,
         cache_dir=None,
     )
+    unsaid = None if is_told else timeframe
+    asked = [question for foreign in read for question in open_questions(foreign, unsaid)]
+    asked += pair_questions(candles, read, source)
+    if asked:
+        raise ValueError(". Also: ".join(asked))
     named = [*symbols, *([symbol] if symbol else [])]
     market = gather_candles(candles, read, timeframe, source, symbols=named, n_candles=n_candles)
 

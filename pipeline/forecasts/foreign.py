@@ -255,27 +255,35 @@ def _making(
     return {}, ""
 
 
-def demand_spacing(foreign: ForeignForecasts, timeframe: str) -> None:
-    """Raise where nearly all forecasts are the same several candles apart.
+def open_questions(foreign: ForeignForecasts, timeframe: str | None) -> list[str]:
+    """What the rows of a file leave open, whatever the candles, a question each.
 
     Args:
-        foreign: The forecasts of a file; where each row has its `cutoff`, that tells.
-        timeframe: Length of a candle, which no one has said, as no one has said the horizon.
+        foreign: The forecasts of a file.
+        timeframe: Length of a candle where no one has said it, nor the horizon; else None.
     """
+    asked = [_question_of_spacing(foreign, timeframe)] if timeframe is not None else []
+    if foreign.stamped is None:
+        asked.append(foreign.why_open)
+    return [f"{foreign.name}: {question}" for question in asked if question]
+
+
+def _question_of_spacing(foreign: ForeignForecasts, timeframe: str) -> str:
+    """How far ahead a forecast is, where nearly all are the same several candles apart; else ""."""
     if foreign.is_run or {"cutoff", "made", "horizon"} & set(foreign.frame):
-        return
+        return ""
     rows = foreign.frame.drop_duplicates(["symbol", "timestamp"]).sort_values("timestamp")
     apart = rows.groupby("symbol")["timestamp"].diff().dropna() // pd.Timedelta(milliseconds=1)
     if len(apart) < LEAST_APART:
-        return
+        return ""
     step_ms, usual = timeframe_ms(timeframe), int(apart.median())
     if usual <= step_ms or usual % step_ms or (apart == usual).mean() < NEARLY_ALL:
-        return
+        return ""
     n_candles = usual // step_ms
     longer = next((name for name, length in TIMEFRAME_MS.items() if length == usual), None)
-    raise ValueError(
-        f"{foreign.name}: its rows are {n_candles} candles of {timeframe} apart; how far ahead is "
-        f"a forecast? pass --horizon {n_candles} for as many candles of {timeframe}, "
+    return (
+        f"its rows are {n_candles} candles of {timeframe} apart; how far ahead is a forecast? pass "
+        f"--horizon {n_candles} for as many candles of {timeframe}, "
         f"{f'--timeframe {longer} for a candle of {longer}, ' if longer else ''}or --horizon 1 for "
         f"one candle of {timeframe}"
     )

@@ -41,11 +41,9 @@ def gather_candles(
             exchange where a model is walked.
 
     Raises:
-        ValueError: A name in the rows is neither a pair nor one of the candles; nothing names a
-            pair; there are no candles of the pairs.
+        ValueError: Nothing names a pair, or there are no candles of the pairs.
     """
     in_memory = given if source.candles_dir is None else None
-    _demand_pairs(read, in_memory, source)
     named = [pair for one in read for pair in one.frame["symbol"].unique() if pair]
     pairs = list(dict.fromkeys(named)) or [pair_of(name) or name for name in symbols]
     if in_memory is not None:
@@ -62,8 +60,13 @@ def gather_candles(
     return replace(market, candles=last)
 
 
-def _demand_pairs(read: Sequence[ForeignForecasts], in_memory: Any, source: SourceConfig) -> None:
-    """Raise on a name in the rows that is neither a pair nor what candles are called."""
+def pair_questions(given: Any, read: Sequence[ForeignForecasts], source: SourceConfig) -> list[str]:
+    """A question of each file with names that are neither pairs nor what candles are called.
+
+    Args:
+        given: See `gather_candles`, as are the others.
+    """
+    in_memory = given if source.candles_dir is None else None
     there: list[str] = []
     if source.candles_dir is not None:
         there = [one.symbol for one in folders.list_series(source.candles_dir)]
@@ -72,16 +75,18 @@ def _demand_pairs(read: Sequence[ForeignForecasts], in_memory: Any, source: Sour
     elif isinstance(in_memory, Mapping) and "close" not in in_memory:
         there = list(in_memory)
     elif in_memory is not None:
-        return  # one frame is of the one name that there is
+        return []  # one frame is of the one name that there is
+    asked = []
     for one in read:
         names = [name for name in one.frame["symbol"].unique() if name and name not in there]
         if wrong := [name for name in names if pair_of(name) is None][:5]:
             of = f"; the candles are of {', '.join(dict.fromkeys(there))}" if there else ""
             remedy = " ".join(f"{name}=PAIR" for name in wrong)
-            raise ValueError(
+            asked.append(
                 f"{one.name}: {', '.join(map(repr, wrong))} in column {one.symbol_column!r} is no "
                 f"pair{of}; which is it? pass --pairs {remedy}, PAIR being such as BTC/USDT"
             )
+    return asked
 
 
 def _from_memory(given: Any, timeframe: str, pairs: Sequence[str]) -> CandleSet:
