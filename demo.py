@@ -9,7 +9,6 @@ candles up, and on them nothing can be forecast.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from config import ConfigV2, default_output_dir
 from feature_engineering import V2_WARMUP
 from inference_v2 import FILES, CryptoPricePredictorV2
 from pipeline import options, terminal
+from pipeline.bundle.metadata import read_json
 from pipeline.candles import store
+from pipeline.candles.schema import timeframe_ms
 from pipeline.candles.synthetic import synthetic_market
 from pipeline.commands import Predict
 
@@ -46,10 +47,14 @@ def main(demo: Demo = Demo()) -> dict[str, str]:
     config = ConfigV2(source="synthetic", candles=700, epochs=1, output_dir=folder)
     train_v2_production.main(config)
 
-    # The same candles as files. They name "synthetic" as their venue, so that forecasts say so.
-    n_candles, present = config.candles + V2_WARMUP, pd.Timestamp(time.time(), unit="s")
+    # The same candles as files, even where an hour has ended since then. They name "synthetic" as
+    # their venue, so that forecasts say so.
+    learnt = read_json(folder / FILES.metadata)["data"]["symbols"]
+    last = pd.Timestamp(learnt[config.symbols[0]]["last"])  # the open of the run's last candle
+    end = last + pd.Timedelta(timeframe_ms(config.timeframe), "ms")
+    n_candles = config.candles + V2_WARMUP
     market = synthetic_market(
-        config.symbols, config.timeframe, n_candles, seed=config.seed, end=present
+        config.symbols, config.timeframe, n_candles, seed=config.seed, end=end
     )
     files = [
         store.write_candles(frame, folder / "candles", symbol, config.timeframe, "synthetic")

@@ -1,8 +1,10 @@
 """The demonstration: a bundle, its report, candles and a picture, all marked as made up."""
 
 import json
+from datetime import datetime, timedelta, timezone
 
 import pytest
+import time_machine
 
 import demo
 import train_v2_production
@@ -16,8 +18,18 @@ def test_the_demonstration_leaves_what_every_command_opens_and_marks_it(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(train_v2_production, "build_network", networks.for_v2)
+    train = train_v2_production.main
+
+    def train_until_the_hour_is_over(config):
+        metrics = train(config)
+        traveller.start()
+        return metrics
+
+    traveller = time_machine.travel(datetime.now(timezone.utc) + timedelta(hours=1), tick=True)
+    monkeypatch.setattr(train_v2_production, "main", train_until_the_hour_is_over)
     with networks.bare():
         steps = demo.main(demo.Demo(tmp_path))
+    traveller.stop()
     told = capsys.readouterr().out
     assert "VERDICT  NO CLAIM (synthetic data)" in told
     assert told.count("SYNTHETIC CANDLES, made by a generator") == 1
