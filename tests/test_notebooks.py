@@ -69,7 +69,7 @@ SMALL: dict[str, dict[str, Any]] = {
         },
     },
     "predict_v2": {"candles_file": "BTCUSDT_1h.parquet"},
-    "judge": {"candles_dir": "candles", "candles": 700, "epochs": 60},
+    "judge": {"symbols": "BTC/USDT", "candles_dir": "candles", "candles": 700, "epochs": 40},
     "verdict": {"candles": 700, "more": {"source": "synthetic", "epochs": 1, "lstm_units": (6, 4)}},
 }
 """Settings with which the tests run them: tiny, and without a network."""

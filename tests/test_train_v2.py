@@ -285,7 +285,7 @@ def test_resuming_on_other_candles_is_refused(signal_dir, signal_market, tmp_pat
         train(config, resume=True)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_killed_by_the_system_is_resumed_on_the_command_line(
     tiny_bundle, signal_dir, tmp_path
 ):
