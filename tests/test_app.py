@@ -578,7 +578,9 @@ PICK = """(() => {{
 PRESS = """(() => {{
   const buttons = [...document.querySelectorAll('button')];
   // The first of a tab's buttons is a hidden one, by which Gradio measures its width.
-  const wanted = buttons.findLast(button => button.innerText === '{}');
+  // One that is not shown yet may not listen yet either.
+  const isShown = button => button.innerText === '{}' && button.offsetParent !== null;
+  const wanted = buttons.findLast(isShown);
   wanted?.click();
   return wanted !== undefined;
 }})()"""
