@@ -113,11 +113,7 @@ def demand_alone(
         sample: (n,) their samples.
         targets: All samples.
     """
-    if (
-        foreign.stamped != "target"
-        or foreign.is_alone
-        or {"cutoff", "made", "horizon"} & set(foreign.frame)
-    ):
+    if foreign.stamped != "target" or foreign.is_alone or foreign.tells_when_made:
         return
     time = targets.time[sample].astype("datetime64[ms]").astype(np.int64)
     order = np.lexsort((time, targets.symbol[sample]))

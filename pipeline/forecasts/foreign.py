@@ -89,6 +89,11 @@ class ForeignForecasts:
     """its maker says that each row was made by itself, and none of a path"""
 
     @property
+    def tells_when_made(self) -> bool:
+        """Whether each row says itself when, or how many candles ahead, it was made."""
+        return not {"cutoff", "made", "horizon"}.isdisjoint(self.frame)
+
+    @property
     def line(self) -> str:
         """How they were read, in one line."""
         told = ", ".join(self.read_as)
@@ -270,7 +275,7 @@ def open_questions(foreign: ForeignForecasts, timeframe: str | None) -> list[str
 
 def _question_of_spacing(foreign: ForeignForecasts, timeframe: str) -> str:
     """How far ahead a forecast is, where nearly all are the same several candles apart; else ""."""
-    if foreign.is_run or {"cutoff", "made", "horizon"} & set(foreign.frame):
+    if foreign.is_run or foreign.tells_when_made:
         return ""
     rows = foreign.frame.drop_duplicates(["symbol", "timestamp"]).sort_values("timestamp")
     apart = rows.groupby("symbol")["timestamp"].diff().dropna() // pd.Timedelta(milliseconds=1)
